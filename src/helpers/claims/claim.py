@@ -1,0 +1,97 @@
+"""The ``claim:`` block in a page's front matter, read into one strict model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from helpers.claims.marked import Document, Strict, read_document, validate
+from helpers.errors import ClaimError
+from helpers.files import ROOT
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Scalar = bool | int | float | str
+Level = Literal["LOW", "MODERATE", "HIGH"]
+Status = Literal["proposed", "running", "interpreted", "published", "archived"]
+Kind = Literal["derived_from", "supports", "contradicts", "refines", "supersedes", "absorbed_by", "consumes"]
+LEVELS: tuple[Level, ...] = ("LOW", "MODERATE", "HIGH")
+
+
+class Relation(Strict):
+    """How this claim stands to another claim (its id) or to an upstream issue (``#65``)."""
+
+    kind: Kind
+    target: Annotated[str, StringConstraints(pattern=r"^(#[0-9]+|[a-z0-9]+(-[a-z0-9]+)*)$")]
+    note: str = ""
+    answer: str | None = None
+
+
+class Claim(Strict):
+    """One claim: what is stated, where it is judged, and what its author holds of it.
+
+    ``primary`` names the question of the criteria file that gives the claim its verdict; ``scope`` keeps only the cells
+    that agree with it; ``grid`` is the params file whose cells must all be there.
+    """
+
+    id: Slug
+    slug: Slug
+    statement: Sentence
+    question: Sentence
+    experiment: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+    criteria: Sentence
+    primary: Sentence
+    scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    grid: str | None = None
+    declared_confidence: Level
+    status: Status
+    relations: list[Relation] = Field(default_factory=list)
+
+
+def front_matter(path: Path) -> Document:
+    """The front matter of a page, with the lines of the page; ClaimError when there is none."""
+    text = Path(path).read_text(encoding="utf-8")
+    found = re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", text, flags=re.DOTALL)
+    if not found:
+        raise ClaimError(f"{path}:1: the page has no front matter: begin it with a YAML block between lines of ---.")
+    document = read_document(found.group(1), Path(path), first_line=2)
+    if not isinstance(document.value, dict):
+        raise ClaimError(f"{path}:2: the front matter is not a mapping: write it as `name: value` lines.")
+    return document
+
+
+def has_claim(path: Path) -> bool:
+    """Whether the page carries a ``claim:`` block (log and index pages do not)."""
+    return "claim" in front_matter(path).value
+
+
+def read_claim(path: Path, root: Path = ROOT) -> Claim:
+    """Read and check the claim of the page at ``path``; file names in it are relative to ``root``.
+
+    Raises ClaimError with file, line and field: unknown or missing field, wrong value, a file that is not there, a slug
+    that is not the page's name, a primary question that the criteria file does not hold.
+    """
+    from helpers.claims.criteria import read_criteria
+
+    document = front_matter(path)
+    if "claim" not in document.value:
+        raise ClaimError(
+            f"{path}:2: the front matter has no `claim:` block: add one, or move the page out of the claims."
+        )
+    claim = validate(Claim, document, ("claim",))
+    if claim.slug != Path(path).stem:
+        raise document.error(
+            ("claim", "slug"), f"is {claim.slug!r} but the page is {Path(path).name}: make them agree."
+        )
+    for name in ("criteria", "grid"):
+        value = getattr(claim, name)
+        if value is not None and not (root / value).is_file():
+            raise document.error(("claim", name), f"names {value}, which is not there: correct the path.")
+    try:
+        read_criteria(root / claim.criteria).question(claim.primary)
+    except ClaimError as error:
+        raise document.error(("claim", "primary"), f"cannot be used: {error}") from error
+    return claim

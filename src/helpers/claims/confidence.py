@@ -1,0 +1,252 @@
+"""How much confidence the evidence allows: a cap computed from a checklist. An author may lower it, never raise it."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.claims.claim import LEVELS, Level
+from helpers.claims.criteria import Criteria
+from helpers.claims.evidence import Evidence, full_key
+from helpers.claims.verdict import Verdict
+from helpers.files import ROOT
+from helpers.records import Record
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table: the least (or, with ``at_most``, the greatest) value that still allows a level."""
+
+    name: str
+    high: float
+    moderate: float
+    unit: str
+    why: str
+    at_most: bool = False
+
+    def level(self, value: float | None) -> Level:
+        """The level that ``value`` allows; what was not measured allows LOW only."""
+        if value is None:
+            return "LOW"
+        sign = -1 if self.at_most else 1
+        return next((name for name, bar in self._bars() if sign * value >= sign * bar), "LOW")
+
+    def _bars(self) -> tuple[tuple[Level, float], ...]:
+        return ("HIGH", self.high), ("MODERATE", self.moderate)
+
+
+# A level below MODERATE's bar is LOW. Shares are of the records behind the verdict; 1 means all of them.
+RULES: tuple[Rule, ...] = (
+    Rule("seeds", 5, 3, "seeds in the least covered cell", "runs of one recipe have differed by a factor of two"),
+    Rule("sources", 3, 2, "settings trained on", "an effect in one source may be that source's own"),
+    Rule("base models", 2, 1, "base models", "an effect in one base model may be that model's own"),
+    Rule("controls", 1, 1, "share of the declared controls recorded", "without a control the effect has no reference"),
+    Rule("criteria frozen", 1, 1, "share of records begun under these criteria", "criteria set after the fact fit it"),
+    Rule("grid complete", 1, 1, "share of the declared runs complete", "missing runs are seldom missing at random"),
+    Rule("decisive intervals", 1, 1, "1 when the verdict is decided", "an open verdict supports nothing"),
+    Rule("truncation", 0.05, 0.20, "largest truncation rate", "a cut answer hides what would have followed", True),
+    Rule("clean tree", 1, 0.5, "1 clean, .5 dirty with its difference hashed", "uncommitted code cannot be read again"),
+    Rule(
+        "model size", 1e9, 1e8, "parameters of the largest base model", "small models may not show what large ones do"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the checklist: what was found, the level it allows, and why the line is there."""
+
+    name: str
+    found: str
+    allows: Level
+    why: str
+
+    @property
+    def ticked(self) -> bool:
+        """Whether this line allows HIGH."""
+        return self.allows == "HIGH"
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The cap and its checklist; ``stated`` is what the page may print: the author's level, never above the cap."""
+
+    cap: Level
+    rows: tuple[Row, ...]
+    declared: Level | None = None
+    changed: str = ""
+
+    @property
+    def stated(self) -> Level:
+        """The lower of the declared level and the cap."""
+        return self.cap if self.declared is None else lowest([self.declared, self.cap])
+
+    @property
+    def above_cap(self) -> bool:
+        """Whether the author declared more than the evidence allows (an error of the page)."""
+        return self.declared is not None and LEVELS.index(self.declared) > LEVELS.index(self.cap)
+
+    @property
+    def binding(self) -> str:
+        """The binding constraint in one sentence."""
+        if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
+            return f"The evidence would allow {self.cap}; the author holds it at {self.declared}."
+        if self.changed:
+            return self.changed
+        holding = [row for row in self.rows if row.allows == self.cap]
+        if self.cap == "HIGH":
+            return "Nothing on the checklist holds the confidence below HIGH."
+        others = f" (as {_listed([row.name for row in holding[1:]])} also do)" if holding[1:] else ""
+        return f"{self.cap} because of {holding[0].name}: {holding[0].found}{others}; {holding[0].why}."
+
+
+def lowest(levels: Sequence[Level]) -> Level:
+    """The lowest of some levels."""
+    return min(levels, key=LEVELS.index)
+
+
+def confidence(
+    verdict: Verdict, evidence: Evidence, criteria: Criteria, declared: Level | None = None, root: Path = ROOT
+) -> Confidence:
+    """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question."""
+    records = [record for record in evidence.records if record.id in verdict.records]
+    if not records:
+        rows = tuple(Row(rule.name, "no record", "LOW", rule.why) for rule in RULES)
+        return Confidence("LOW", rows, declared)
+    found: dict[str, Found] = {
+        "seeds": _seeds(evidence),
+        "sources": _sources(records, evidence, criteria),
+        "base models": _counted({str(_base(record)) for record in records}, "base model"),
+        "controls": _controls(records, criteria),
+        "criteria frozen": _frozen(records, criteria),
+        "grid complete": _complete(evidence),
+        "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),
+        "truncation": _truncation(records),
+        "clean tree": _clean(records),
+        "model size": _size(records),
+    }
+    rows = tuple(Row(rule.name, found[rule.name][1], rule.level(found[rule.name][0]), rule.why) for rule in RULES)
+    return Confidence(lowest([row.allows for row in rows]), rows, declared, changed_after(records, criteria, root))
+
+
+Found = tuple[float | None, str]
+
+
+def _counted(names: set[str], noun: str) -> Found:
+    shown = ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
+    return len(names), f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({shown})"
+
+
+def _seeds(evidence: Evidence) -> Found:
+    """Seeds of the least covered cell: one cell with many seeds does not make up for another with one."""
+    cells = [cell for cell in evidence.inside if cell.records]
+    counts = [len({record.cell.get("seed") for record in cell.records} - {None}) for cell in cells]
+    least = cells[counts.index(min(counts))]
+    where = f" in {least.name}" if max(counts) > min(counts) else " in every cell"
+    return min(counts), f"{min(counts)} seed{'' if min(counts) == 1 else 's'}{where}"
+
+
+def _sources(records: Sequence[Record], evidence: Evidence, criteria: Criteria) -> Found:
+    axis = criteria.source_axis
+    if axis is None:
+        return math.inf, "not an axis of this experiment"
+    value, text = _counted({str({**record.params, **full_key(record)}.get(axis)) for record in records}, axis)
+    if value == 1 and axis in evidence.scope:
+        return 2, f"{text}, and the statement is about it alone"
+    return value, text
+
+
+def _base(record: Record) -> str:
+    return record.model["name"] if record.model else "no base model"
+
+
+def _controls(records: Sequence[Record], criteria: Criteria) -> Found:
+    if not criteria.controls:
+        return None, "the criteria declare no control"
+    lacking = [name for name in criteria.controls if any(name not in record.metrics for record in records)]
+    share = 1 - len(lacking) / len(criteria.controls)
+    return share, f"not recorded: {', '.join(lacking)}" if lacking else f"recorded: {', '.join(criteria.controls)}"
+
+
+def _frozen(records: Sequence[Record], criteria: Criteria) -> Found:
+    same = sum(record.criteria is not None and record.criteria["sha256"] == criteria.sha256 for record in records)
+    return same / len(records), f"{same} of {len(records)} records began under these criteria"
+
+
+def _complete(evidence: Evidence) -> Found:
+    if not evidence.declared:
+        return None, "no grid is declared"
+    there, lacking = len(evidence.records), len(evidence.absent)
+    return there / (there + lacking), f"{there} of {there + lacking} declared runs are complete"
+
+
+def _truncation(records: Sequence[Record]) -> Found:
+    """Largest truncation rate; not an issue (0) for an experiment that generates nothing."""
+    rates = [(_truncated(record), record.id) for record in records]
+    known = [rate for rate in rates if rate[0] is not None]
+    if not known:
+        return 0.0, "no record generates text"
+    if len(known) < len(rates):
+        return None, f"{len(rates) - len(known)} of {len(rates)} records do not say how many answers were cut"
+    worst, name = max(known)
+    return worst, f"at most {worst:.1%} of the answers of a run were cut ({name})".replace("%", " %")
+
+
+def _truncated(record: Record) -> float | None:
+    metric, reasons = record.metrics.get("truncation_rate"), record.content.get("finish_reasons") or {}
+    if metric is not None:
+        return metric["value"]
+    return reasons.get("length", 0) / sum(reasons.values()) if sum(reasons.values()) else None
+
+
+def _clean(records: Sequence[Record]) -> Found:
+    scores = [_cleanness(record) for record in records]
+    dirty = sum(score < 1 for score in scores)
+    return min(scores), f"{dirty} of {len(records)} records from a tree with uncommitted changes" if dirty else "clean"
+
+
+def _cleanness(record: Record) -> float:
+    provenance = record.provenance
+    if provenance.get("commit") and provenance.get("dirty") is False:
+        return 1.0
+    return 0.5 if provenance.get("commit") and provenance.get("diff_sha256") else 0.0
+
+
+def _size(records: Sequence[Record]) -> Found:
+    sizes = [record.model.get("parameters") for record in records if record.model]
+    if not sizes or None in sizes:
+        return None, "the records do not say how large the base model is"
+    return max(sizes), f"the largest base model has {_short(max(sizes))} parameters"
+
+
+def _short(number: float) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def changed_after(records: Sequence[Record], criteria: Criteria, root: Path = ROOT) -> str:
+    """ "" when the records began under the criteria as they are now; else one sentence with the commits since then."""
+    changed = [r for r in records if r.criteria is not None and r.criteria["sha256"] != criteria.sha256]
+    if not changed:
+        return ""
+    since = min(record.started for record in changed)
+    path = str(criteria.path)
+    log = subprocess.run(
+        ["git", "log", "--format=%h of %as (%s)", f"--since={since}", "--", path],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commits = log.stdout.strip().splitlines() if log.returncode == 0 else []
+    by = f"by {'; '.join(commits)}" if commits else "by no commit of this repository since they began"
+    return f"LOW because the criteria changed after these runs, {by}."

@@ -1,0 +1,267 @@
+"""``params/<notebook>/criteria.yaml``: the outcomes of each question, written down before the runs.
+
+    version: 1
+    metrics: {source_rate: what it measures, ...}     conditions may name these and no others
+    controls: [untrained_bystander_rate]              metrics without which the experiment has no control
+    source_axis: source                               the axis whose values are independent settings, if there is one
+    regimes: {clean: {when: [source_rate > 0.5, max_bystander_rate <= 0.05], note: ...}}
+    questions:
+      band: {question: ..., scope: {tail: newline}, pool: [seed],
+             outcomes: [{name: yes, verdict: SUPPORTED, when: {any_cell: clean}, reading: ...}, ...]}
+
+The first outcome that is TRUE while all before it are FALSE is the verdict. `conditions` lists the forms of ``when``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from helpers.claims.claim import Scalar, Sentence
+from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
+from helpers.claims.evidence import Derived
+from helpers.claims.logic import conjunction, disjunction
+from helpers.claims.marked import Document, Place, Strict, read_document, validate
+from helpers.errors import ClaimError, nearest
+from helpers.files import sha256_bytes
+from helpers.records import Record
+
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
+OPERATOR = r"(?:>=|<=|>|<)"
+SHAPE = re.compile(rf"\s*(?:({NUMBER})\s*({OPERATOR})\s*)?({NAME})(?:\s*({OPERATOR})\s*({NUMBER}))?\s*")
+MIRROR = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+FORMS = ("any_of", "not", "any_cell", "every_cell", "cell", "minus")
+OTHERWISE = "otherwise"
+
+
+class Metric(Strict):
+    """What a metric means, and how it comes about when runs do not record it, or do not record it so that it pools.
+
+    ``function`` ("module:name") is called with records and ``arguments``: those of a cell, or (``over: scope``) all of
+    the question. It returns a metric, or None where the records do not give any.
+    """
+
+    note: Sentence
+    function: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    arguments: dict[str, Scalar] = Field(default_factory=dict)
+    over: Literal["cell", "scope"] = "cell"
+
+
+class Regime(Strict):
+    """A named condition on one cell."""
+
+    when: Any
+    note: str = ""
+
+
+class Outcome(Strict):
+    """One row of the pre-registered table; ``when`` is a parsed condition once the file has been read."""
+
+    name: Sentence
+    verdict: Literal["SUPPORTED", "REFUTED", "MIXED"]
+    when: Any
+    reading: Sentence
+
+
+class Question(Strict):
+    """A question with its outcomes, asked of the cells that agree with ``scope``, pooled over the axes ``pool``."""
+
+    question: Sentence
+    scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    pool: list[str] = Field(default=["seed"])
+    outcomes: list[Outcome] = Field(min_length=1)
+    note: str = ""
+
+    @property
+    def metrics(self) -> set[str]:
+        """Names of all metrics that the outcomes speak about."""
+        return set().union(*(outcome.when.metrics() for outcome in self.outcomes))
+
+
+class _File(Strict):
+    version: int = Field(ge=1)
+    note: str = ""
+    metrics: dict[str, Metric] = Field(min_length=1)
+    controls: list[str] = Field(default_factory=list)
+    source_axis: str | None = None
+    regimes: dict[str, Regime] = Field(default_factory=dict)
+    questions: dict[str, Question] = Field(min_length=1)
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _notes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: {"note": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """A criteria file as read; ``sha256`` is the hash of its bytes, the one that runs record."""
+
+    path: Path
+    sha256: str
+    version: int
+    metrics: Mapping[str, Metric]
+    controls: tuple[str, ...]
+    source_axis: str | None
+    regimes: Mapping[str, Condition]
+    questions: Mapping[str, Question] = field(repr=False)
+
+    def question(self, name: str) -> Question:
+        """The question called ``name``; ClaimError names the nearest."""
+        if name not in self.questions:
+            raise ClaimError(f"{self.path} has no question {name!r}{nearest(name, self.questions)}")
+        return self.questions[name]
+
+    @functools.cached_property
+    def derive(self) -> dict[str, Derived]:
+        """The metrics that are computed over several records, as functions of those records."""
+        return {name: _function(self.path, name, metric) for name, metric in self.metrics.items() if metric.function}
+
+
+def read_criteria(path: Path) -> Criteria:
+    """Read a criteria file strictly; ClaimError names file, line and field of the first fault."""
+    content = Path(path).read_bytes()
+    document = read_document(content.decode("utf-8"), Path(path))
+    file = validate(_File, document)
+    for index, name in enumerate(file.controls):
+        if name not in file.metrics:
+            raise document.error(("controls", index), f"names the metric {name!r}{nearest(name, file.metrics)}")
+    regimes: dict[str, Condition] = {}
+    for name, regime in file.regimes.items():  # in order: a regime may use those before it
+        regimes[name] = _parsed(
+            document, Parser(frozenset(file.metrics), regimes), regime.when, ("regimes", name, "when")
+        )
+    parser = Parser(frozenset(file.metrics), regimes)
+    questions = {name: _with_conditions(document, parser, name, asked) for name, asked in file.questions.items()}
+    return Criteria(
+        Path(path),
+        sha256_bytes(content),
+        file.version,
+        file.metrics,
+        tuple(file.controls),
+        file.source_axis,
+        regimes,
+        questions,
+    )
+
+
+def _with_conditions(document: Document, parser: Parser, name: str, asked: Question) -> Question:
+    place: Place = ("questions", name, "outcomes")
+    outcomes = []
+    for index, outcome in enumerate(asked.outcomes):
+        when = _parsed(document, parser, outcome.when, (*place, index, "when"))
+        if isinstance(when, Otherwise) and index + 1 < len(asked.outcomes):
+            raise document.error((*place, index, "when"), "is `otherwise` before the last outcome: move it to the end.")
+        outcomes.append(outcome.model_copy(update={"when": when}))
+    return asked.model_copy(update={"outcomes": outcomes})
+
+
+def _parsed(document: Document, parser: Parser, value: Any, place: Place) -> Condition:
+    try:
+        return parser.parse(value, place)
+    except ConditionError as error:
+        raise document.error(error.place, str(error)) from error
+
+
+def _function(path: Path, name: str, metric: Metric) -> Derived:
+    module, _, function = metric.function.partition(":")
+
+    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise ClaimError(
+                f"{path}: metric {name!r} is computed by {metric.function}, which is not there."
+            ) from error
+        return found(records, **metric.arguments)
+
+    return Derived(functools.cache(compute), metric.over == "scope")
+
+
+class ConditionError(ClaimError):
+    """A condition that cannot be read; ``place`` leads to the faulty part."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Reads conditions against the metrics and regimes that the criteria file declares."""
+
+    known_metrics: frozenset[str]
+    regimes: Mapping[str, Condition]
+
+    joins: ClassVar[dict[str, Callable]] = {"any_cell": disjunction, "every_cell": conjunction}
+
+    def parse(self, value: Any, place: Place = ()) -> Condition:
+        """The condition written as ``value``; ConditionError names the place and what is wrong there."""
+        if isinstance(value, str):
+            return self._comparison(value, place)
+        if isinstance(value, list):
+            return Group(self._several(value, place), conjunction)
+        if not isinstance(value, dict):
+            raise ConditionError(place, f"is {value!r}: write a condition such as `source_rate > 0.5`.")
+        form = next((name for name in FORMS if name in value), None)
+        wanted = {form, "holds"} if form in ("cell", "minus") else {form}
+        for name in value:
+            if name not in wanted:
+                close = nearest(str(name), (*FORMS, "holds"))
+                raise ConditionError((*place, name), f"is not a form of condition{close}")
+        if form is None or set(value) != wanted:
+            raise ConditionError(place, "is incomplete: `cell` and `minus` need `holds`, the condition to check there.")
+        return self._form(form, value, place)
+
+    def _form(self, form: str, value: Mapping[str, Any], place: Place) -> Condition:
+        inner = value[form]
+        if form == "any_of":
+            return Group(self._several(inner, (*place, form)), disjunction)
+        if form == "not":
+            return Not(self.parse(inner, (*place, form)))
+        if form in self.joins:
+            return Quantified(self.parse(inner, (*place, form)), self.joins[form])
+        if not isinstance(inner, dict) or not inner:
+            raise ConditionError((*place, form), "must name axes and values, such as {lr: 1e-4, epochs: 10}.")
+        part = self.parse(value["holds"], (*place, "holds"))
+        return AtCell(inner, part) if form == "cell" else Minus(inner, part)
+
+    def _several(self, value: Any, place: Place) -> tuple[Condition, ...]:
+        if not isinstance(value, list) or not value:
+            raise ConditionError(place, "must be a list with at least one condition.")
+        return tuple(self.parse(part, (*place, index)) for index, part in enumerate(value))
+
+    def _comparison(self, text: str, place: Place) -> Condition:
+        shape = SHAPE.fullmatch(text)
+        if not shape:
+            raise ConditionError(place, f"is {text!r}: write `metric op number`, or `number op metric op number`.")
+        low, left, name, right, high = shape.groups()
+        if left is None and right is None:
+            return self._regime(name, place)
+        if name not in self.known_metrics:
+            raise ConditionError(place, f"names the metric {name!r}{nearest(name, self.known_metrics)}")
+        parts: list[Condition] = []
+        if left is not None:
+            parts.append(Compare(name, MIRROR[left], float(low)))
+        if right is not None:
+            parts.append(Compare(name, right, float(high)))
+        if len(parts) == 2 and left[0] != right[0]:
+            raise ConditionError(place, f"is {text!r}, whose two signs point apart: write them in one direction.")
+        return parts[0] if len(parts) == 1 else Group(tuple(parts), conjunction)
+
+    def _regime(self, name: str, place: Place) -> Condition:
+        if name == OTHERWISE:
+            return Otherwise()
+        if name not in self.regimes:
+            raise ConditionError(place, f"names the regime {name!r}{nearest(name, [*self.regimes, OTHERWISE])}")
+        return self.regimes[name]

@@ -1,0 +1,275 @@
+"""Run records pooled into the cells that criteria speak about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from helpers.errors import ClaimError, nearest
+from helpers.files import sha256_json
+from helpers.records import Record
+from helpers.stats import Interval, mean_over_seeds, pooled_rate
+
+Key = dict[str, Any]
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A metric computed over several records: a cell's, or (``over_scope``) all records of a question's scope."""
+
+    compute: Callable[[tuple[Record, ...]], Mapping[str, Any] | None]
+    over_scope: bool = False
+
+
+def label(key: Mapping[str, Any]) -> str:
+    """``{"lr": 1e-05, "epochs": 3}`` as ``lr=1e-05, epochs=3``."""
+    return ", ".join(f"{name}={value}" for name, value in key.items()) or "the only cell"
+
+
+def agrees(key: Mapping[str, Any], constraints: Mapping[str, Any]) -> bool:
+    """Whether ``key`` has every constrained value; a list in a constraint allows any of its members."""
+    return all(
+        key.get(name, _ABSENT) in (wanted if isinstance(wanted, list | tuple) else [wanted])
+        for name, wanted in constraints.items()
+    )
+
+
+def check_constraints(constraints: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a constraint on an axis, or a value of an axis, that none of ``keys`` has: it can only be a slip."""
+    axes = {axis for key in keys for axis in key}
+    for axis, wanted in constraints.items():
+        if keys and axis not in axes:
+            raise ClaimError(f"No cell has an axis {axis!r}{nearest(axis, axes)}")
+        values = {key[axis] for key in keys if axis in key}
+        for value in wanted if isinstance(wanted, list | tuple) else [wanted]:
+            if keys and value not in values:
+                raise ClaimError(f"No cell has {axis}={value}{nearest(str(value), map(str, values))}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell after pooling: its records, and the declared runs of it that have no complete record.
+
+    ``name`` says what tells it from the other cells.
+    """
+
+    key: Key
+    name: str
+    records: tuple[Record, ...]
+    absent: tuple[Key, ...] = ()
+    derive: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+
+    def interval(self, metric: str) -> Interval | None:
+        """The metric pooled over the cell's records, or None where it cannot be had (which is not zero)."""
+        if not self.records:
+            return None
+        if metric in self.derive:
+            computed = self.derive[metric].compute(self.records)
+            return None if computed is None else as_interval(computed)
+        found = [record.metrics.get(metric) for record in self.records]
+        return None if None in found else pool(found)
+
+
+def as_interval(metric: Mapping[str, Any]) -> Interval:
+    """A metric of a run record as an Interval, its extras kept."""
+    fields = ("value", "low", "high", "n", "k", "method", "level")
+    extra = {name: value for name, value in metric.items() if name not in fields}
+    value, low, high, n, k, method, level = (metric.get(name) for name in fields)
+    return Interval(value, low, high, n, k, method or "as recorded", level or 0.95, extra)
+
+
+def pool(metrics: Sequence[Mapping[str, Any]]) -> Interval | None:
+    """Pool one metric over the records of a cell (its seeds).
+
+    One record: its own interval. A rate: `stats.pooled_rate`, widened by what clustering by question widened the
+    records' own intervals (the questions are the same under every seed, so seeds do not average that part away). A
+    maximum over groups: None, because the maximum of sums is not the sum of maxima; let the criteria file name a
+    function that computes it from tables. Anything else: a mean over seeds.
+    """
+    if len(metrics) == 1:
+        return as_interval(metrics[0])
+    if any(str(metric.get("method", "")).startswith("max") for metric in metrics):
+        return None
+    if all(metric.get("k") is not None for metric in metrics):
+        pooled = pooled_rate([metric["k"] for metric in metrics], [metric["n"] for metric in metrics])
+        return _widened(pooled, _clustering(metrics))
+    return mean_over_seeds([metric["value"] for metric in metrics])
+
+
+def _clustering(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Root of the mean squared widening of the records' intervals over plain Wilson; 1 where none is recorded."""
+    ratios = [1.0]
+    for metric in metrics:
+        if metric.get("wilson") and metric.get("low") is not None:
+            plain = metric["wilson"][1] - metric["wilson"][0]
+            ratios.append(max(1.0, (metric["high"] - metric["low"]) / plain) if plain > 0 else 1.0)
+    measured = ratios[1:] or ratios
+    return math.sqrt(sum(ratio**2 for ratio in measured) / len(measured))
+
+
+def _widened(interval: Interval, factor: float) -> Interval:
+    low = max(0.0, interval.value - factor * (interval.value - interval.low))
+    high = min(1.0, interval.value + factor * (interval.high - interval.value))
+    return replace(interval, low=low, high=high, extra={**interval.extra, "clustering": factor})
+
+
+def difference(a: Interval | None, b: Interval | None) -> Interval | None:
+    """a - b of two independent estimates by their own limits (MOVER: Zou & Donner 2008, Stat. Med. 27:1693, eq. 2)."""
+    if a is None or b is None:
+        return None
+    value, n = a.value - b.value, min((x.n for x in (a, b) if x.n is not None), default=None)
+    if None in (a.low, a.high, b.low, b.high):
+        return Interval(value, None, None, n, None, "mover", min(a.level, b.level))
+    low = value - math.hypot(a.value - a.low, b.high - b.value)
+    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    return Interval(value, low, high, n, None, "mover", min(a.level, b.level))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All pooled cells of a claim; `within` narrows them to a question's scope."""
+
+    cells: tuple[Cell, ...]
+    declared: bool
+    scope: Key = field(default_factory=dict)
+    derive: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def inside(self) -> tuple[Cell, ...]:
+        """The cells that agree with the scope."""
+        return tuple(cell for cell in self.cells if agrees(cell.key, self.scope))
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """The records behind the cells in scope."""
+        return tuple(record for cell in self.inside for record in cell.records)
+
+    @cached_property
+    def absent(self) -> tuple[Key, ...]:
+        """Declared runs in scope that have no complete record."""
+        return tuple(key for cell in self.inside for key in cell.absent)
+
+    @cached_property
+    def whole(self) -> Cell:
+        """All records in scope as one cell, for numbers computed over many runs."""
+        return Cell(dict(self.scope), "all cells in scope", self.records, self.absent, self.derive)
+
+    def within(self, scope: Mapping[str, Any]) -> Evidence:
+        """The same evidence seen through a narrower scope; ClaimError for an axis or value that no cell has."""
+        check_constraints(scope, [cell.key for cell in self.cells])
+        return replace(self, scope={**self.scope, **scope})
+
+    def at(self, constraints: Mapping[str, Any]) -> Cell | None:
+        """The one cell in scope that agrees with ``constraints``, or None; ClaimError when several do."""
+        check_constraints(constraints, [cell.key for cell in self.inside])
+        found = [cell for cell in self.inside if agrees(cell.key, constraints)]
+        if len(found) > 1:
+            raise ClaimError(
+                f"{label(constraints)} names {len(found)} cells, such as {label(found[0].key)}: add an axis."
+            )
+        return found[0] if found else None
+
+    def partner(self, cell: Cell, changed: Mapping[str, Any]) -> Cell | None:
+        """The cell that differs from ``cell`` in exactly ``changed``, in or out of scope; None when there is none."""
+        check_constraints(changed, [other.key for other in self.cells])
+        key = {**cell.key, **changed}
+        return next((other for other in self.cells if other.key == key), None)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One run that a grid declares, by all its parameters."""
+
+    params: Mapping[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """The full cell: every parameter that is a single value."""
+        return _scalars(self.params)
+
+    def met_by(self, record: Record) -> bool:
+        """Whether ``record`` is the run that was declared: every declared parameter was recorded with its value.
+
+        An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
+        name without the folder.
+        """
+        return all(
+            value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
+            or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])
+            for name, value in self.params.items()
+        )
+
+
+def full_key(record: Record) -> Key:
+    """The full cell of a record: its axes and every other parameter that is a single value."""
+    return {**_scalars(record.params), **record.cell}
+
+
+def chosen(records: Iterable[Record], stale: Mapping[str, Any]) -> list[Record]:
+    """One complete record for each set of parameters: one that is not stale before a stale one, then the latest.
+
+    The order is that of the cells' labels, so that no result depends on the order in which records were found.
+    """
+
+    def rank(record: Record) -> tuple[bool, str, str]:
+        return record.id not in stale, record.started, record.id
+
+    best: dict[str, Record] = {}
+    for record in records:
+        if record.status == "complete":
+            name = sha256_json([full_key(record), record.params])
+            best[name] = max(best.get(name, record), record, key=rank)
+    return sorted(best.values(), key=lambda record: (_sorted_label(full_key(record)), record.id))
+
+
+def gather(
+    records: Iterable[Record],
+    expected: Sequence[Expected] | None = None,
+    pooled: Sequence[str] = ("seed",),
+    stale: Mapping[str, Any] | None = None,
+    derive: Mapping[str, Derived] | None = None,
+) -> Evidence:
+    """Pool ``records`` over the axes ``pooled`` into cells.
+
+    ``expected`` are the runs of the declared grid: records outside of it are left out, and declared runs without a
+    complete record are kept as absent. None means that no grid is declared.
+    """
+    found = chosen(records, stale or {})
+    if expected is None:
+        runs: list[tuple[Key, Record | None]] = [(full_key(record), record) for record in found]
+    else:
+        runs = [(one.key, next(filter(one.met_by, found), None)) for one in expected]
+    told = telling([key for key, _ in runs])
+    groups: dict[str, tuple[Key, list[Record], list[Key]]] = {}
+    for key, record in sorted(runs, key=lambda run: _sorted_label(run[0])):
+        rest = {axis: value for axis, value in key.items() if axis not in pooled}
+        group = groups.setdefault(_sorted_label(rest), (rest, [], []))
+        group[2].append(_only(key, told)) if record is None else group[1].append(record)
+    names = [axis for axis in told if axis not in pooled]
+    cells = tuple(
+        Cell(rest, label(_only(rest, names)), tuple(have), tuple(lack), derive or {})
+        for rest, have, lack in groups.values()
+    )
+    return Evidence(cells, expected is not None, {}, derive or {})
+
+
+def _scalars(params: Mapping[str, Any]) -> Key:
+    return {name: value for name, value in params.items() if not isinstance(value, list | dict)}
+
+
+def _only(key: Mapping[str, Any], axes: Sequence[str]) -> Key:
+    return {axis: key[axis] for axis in axes if axis in key}
+
+
+def _sorted_label(key: Key) -> str:
+    return label(dict(sorted(key.items())))
+
+
+def telling(keys: Sequence[Key]) -> list[str]:
+    """The axes on which the cells differ, in their first order."""
+    axes = list(dict.fromkeys(axis for key in keys for axis in key))
+    return [axis for axis in axes if len({str(key.get(axis)) for key in keys}) > 1]

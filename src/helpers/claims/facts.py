@@ -1,0 +1,234 @@
+"""The one way to put a number on a page: a fact, formatted once, with its count and interval and a link to its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label
+from helpers.errors import ClaimError, nearest
+from helpers.records import Record
+from helpers.site.pages import escape_text
+from helpers.stats import Interval
+
+RUN_PAGE = "runs.html"
+SHOWN = 4
+SUFFIX = {"rate": "%", "share": ""}
+
+
+class Markdown(str):
+    """Text that is Markdown already, so that an inline expression does not escape it again."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value of the records with what belongs to it.
+
+    ``value``, ``low`` and ``high`` are plain numbers (``value`` may be text); ``text`` is the full form, ``brief`` the
+    number with its unit; ``records`` is what it came from.
+    """
+
+    name: str
+    value: Any
+    low: float | None
+    high: float | None
+    n: int | None
+    k: int | None
+    unit: str
+    text: str
+    brief: str
+    records: tuple[Record, ...]
+
+    def _repr_markdown_(self) -> str:
+        return self._linked(self.text)
+
+    def __str__(self) -> str:
+        return self._linked(self.text)
+
+    @property
+    def short(self) -> Markdown:
+        """The number with its unit alone, still linked."""
+        return Markdown(self._linked(self.brief))
+
+    @property
+    def hover(self) -> str:
+        """What the link shows: run, commit and N, or all runs when there are several."""
+        commits = list(dict.fromkeys(_commit(record) for record in self.records))
+        ids = [record.id for record in self.records]
+        runs = f"run {ids[0]}" if len(ids) == 1 else f"{len(ids)} runs: {', '.join(ids)}"
+        count = f" · N {self.n}" if self.n is not None else ""
+        return f"{runs} · commit {', '.join(commits)}{count}"
+
+    def _linked(self, text: str) -> str:
+        return f'[{text}]({RUN_PAGE}#{self.records[0].id} "{escape_text(self.hover)}")'
+
+
+def _commit(record: Record) -> str:
+    provenance = record.provenance
+    short = (provenance.get("commit") or "none")[:7]
+    return f"{short} with uncommitted changes" if provenance.get("dirty") else short
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of some evidence: metrics pooled over seeds, and everything else that the run records hold."""
+
+    evidence: Evidence
+
+    def fact(self, name: str, **cell: Any) -> Fact:
+        """The fact ``name`` in the cells that agree with ``cell``.
+
+        A metric must end up in one cell, and is pooled over the seeds there. Any other entry of ``run.json`` is named
+        by its path: ``params.lora_r``, ``environment.packages.torch``, ``provenance.commit``, ``seconds.train``,
+        ``finish_reasons.length``; ``count.records`` counts. Values that differ are listed, numbers as a range. Raises
+        ClaimError naming the nearest for a name, axis or value that does not exist.
+        """
+        cells = self._cells(cell)
+        records = tuple(record for one in cells for record in one.records)
+        if not records:
+            raise ClaimError(
+                f"There is no complete record for {name!r} at {label(cell)}: run it, or ask for another cell."
+            )
+        if name == "count.records":
+            return _plain(name, len(records), str(len(records)), records)
+        if self._is_metric(name, records):
+            return self._metric(name, cells, cell)
+        return _entry(name, records)
+
+    def names(self) -> list[str]:
+        """Every name that `fact` knows."""
+        records = self.evidence.records
+        found = {name for record in records for name in (*record.metrics, *dict(_paths(record.content)))}
+        return sorted(found | set(self.evidence.derive) | {"count.records"})
+
+    def _cells(self, wanted: Mapping[str, Any]) -> list[Cell]:
+        """Cells in scope that agree; a constraint on a pooled axis (``seed=0``) picks records inside the cells."""
+        axes = {axis for cell in self.evidence.inside for axis in cell.key}
+        inner = {axis: value for axis, value in wanted.items() if axis not in axes and self._pools(axis)}
+        outer = {axis: value for axis, value in wanted.items() if axis not in inner}
+        check_constraints(outer, [cell.key for cell in self.evidence.inside])
+        check_constraints(inner, [record.cell for record in self.evidence.records] if inner else [])
+        found = []
+        for cell in self.evidence.inside:
+            if agrees(cell.key, outer):
+                kept = tuple(record for record in cell.records if agrees(record.cell, inner))
+                found.append(Cell(cell.key, cell.name, kept, cell.absent, cell.derive))
+        return [cell for cell in found if cell.records]
+
+    def _pools(self, axis: str) -> bool:
+        return any(axis in record.cell for record in self.evidence.records)
+
+    def _is_metric(self, name: str, records: Sequence[Record]) -> bool:
+        return name in self.evidence.derive or any(name in record.metrics for record in records)
+
+    def _metric(self, name: str, cells: Sequence[Cell], wanted: Mapping[str, Any]) -> Fact:
+        over_scope = name in self.evidence.derive and self.evidence.derive[name].over_scope
+        records = tuple(record for cell in cells for record in cell.records)
+        if len(cells) > 1 and not over_scope:
+            raise ClaimError(
+                f"The fact {name!r} at {label(wanted)} is in {len(cells)} cells, such as {cells[0].name} and "
+                f"{cells[1].name}: name the one that is meant."
+            )
+        whole = Cell(dict(wanted), label(wanted), records, (), self.evidence.derive) if over_scope else cells[0]
+        found = whole.interval(name)
+        if found is None:
+            raise ClaimError(f"The fact {name!r} at {label(wanted)} has no value in its records: leave it out.")
+        unit = next(
+            (r.metrics[name].get("unit", "") for r in records if name in r.metrics), found.extra.get("unit", "")
+        )
+        brief = number(found.value, unit, found.n)
+        return Fact(
+            name, found.value, found.low, found.high, found.n, found.k, unit, spoken(found, unit), brief, records
+        )
+
+
+def spoken(found: Interval, unit: str) -> str:
+    """An interval in full: ``66 % (21/32, 95 % CI 48–80)``."""
+    inside = []
+    if found.k is not None:
+        inside.append(f"{found.k}/{found.n}")
+    elif found.n is not None:
+        inside.append(f"N {found.n}")
+    if found.low is not None and found.high is not None:
+        low, high = (
+            number(bound, unit, found.n).removesuffix(f" {_suffix(unit)}") for bound in (found.low, found.high)
+        )
+        joint = " to " if found.low < 0 else "–"
+        inside.append(f"{found.level:.0%}".replace("%", " %") + f" CI {low}{joint}{high}")
+    else:
+        inside.append("no interval")
+    return f"{number(found.value, unit, found.n)} ({', '.join(inside)})"
+
+
+def number(value: float, unit: str, n: int | None = None) -> str:
+    """A value with its unit: rates in per cent (one decimal below 10 % or from N 200), the rest in three digits."""
+    if unit in ("rate", "points"):
+        value = 100 * value
+        shown = f"{value:.1f}" if abs(value) < 10 or (n or 0) >= 200 else f"{value:.0f}"
+        shown = shown.removesuffix(".0")
+    else:
+        shown = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
+    shown = "0" if shown == "-0" else shown.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else shown
+    return f"{shown} {_suffix(unit)}".strip()
+
+
+def _suffix(unit: str) -> str:
+    return SUFFIX.get(unit, unit)
+
+
+def _plain(name: str, value: Any, text: str, records: tuple[Record, ...], unit: str = "") -> Fact:
+    return Fact(name, value, None, None, None, None, unit, text, text, records)
+
+
+def _entry(name: str, records: tuple[Record, ...]) -> Fact:
+    """An entry of ``run.json``: one value, a range, or the distinct values; and in how many records it is."""
+    having = tuple(record for record in records if name in dict(_paths(record.content)))
+    if not having:
+        known = {path for record in records for path, _ in _paths(record.content)}
+        metrics = {metric for record in records for metric in record.metrics}
+        raise ClaimError(f"There is no fact {name!r}{nearest(name, known | metrics | {'count.records'})}")
+    values = [dict(_paths(record.content))[name] for record in having]
+    unit = "s" if name.startswith("seconds.") else ""
+    text, value = _summary(values, unit)
+    if len(having) < len(records):
+        text += f" (in {len(having)} of {len(records)} records)"
+    return _plain(name, value, text, having, unit)
+
+
+def _summary(values: Sequence[Any], unit: str) -> tuple[str, Any]:
+    distinct = list({repr(value): value for value in values}.values())
+    if len(distinct) == 1:
+        return _shown(distinct[0], unit), distinct[0]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct) and unit:
+        low, high = min(distinct), max(distinct)
+        return f"{number(low, unit).removesuffix(f' {unit}')}–{number(high, unit)} ({len(values)} runs)", distinct
+    shown = ", ".join(_shown(value, unit) for value in distinct[:SHOWN])
+    return f"{len(distinct)} values: {shown}{', ...' if len(distinct) > SHOWN else ''}", distinct
+
+
+def _shown(value: Any, unit: str = "") -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if unit:
+        return number(value, unit)
+    if isinstance(value, list):
+        return ", ".join(_shown(item) for item in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else escape_text(" ".join(str(value).split()))
+
+
+def _paths(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every entry of ``run.json`` with its dotted path, the metrics left out (they are facts of their own)."""
+    for key, value in content.items():
+        path = f"{prefix}{key}"
+        if path == "metrics":
+            continue
+        if isinstance(value, dict):
+            yield from _paths(value, f"{path}.")
+        else:
+            yield path, value

@@ -1,0 +1,200 @@
+"""A page as the linter sees it: its prose with everything masked that is not prose, and what was masked, with lines.
+
+Masked parts become blanks, so that every offset keeps its line. Literals are bracketed spans of Quarto's,
+``[1e-5]{.literal}``: a number that is meant as it stands (a setting, a threshold, a name) and not measured.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers.site.fallback import INLINE
+from helpers.site.markdown import FENCE, anchor_of, parse_attributes
+
+FRONT = re.compile(r"\A---[ \t]*\r?\n.*?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)")
+DEFINITION = re.compile(r"^ {0,3}\[([^\]\n]+)\]:[ \t]*(\S+).*$", re.MULTILINE)
+SPAN = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\](\{[^{}\n]*\})")
+TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+HREF = re.compile(r"""\b(?:href|src)\s*=\s*["']([^"']*)["']""")
+ID = re.compile(r"""\b(?:id|name)\s*=\s*["']([^"']+)["']""")
+HEADING = re.compile(r"^(#{1,6}) +(.*?)\s*(\{[^{}]*\})?\s*$")
+DIV = re.compile(r"^:{3,}.*$")
+STYLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something found on a page: its first line and its text."""
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A bracketed span: its line, id and text as prose."""
+
+    line: int
+    id: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading: line, level, text and anchor."""
+
+    line: int
+    level: int
+    text: str
+    anchor: str
+
+
+@dataclass
+class Page:
+    """One page; ``lines`` is its prose, the first line at index 0, with blanks for what is not prose."""
+
+    path: Path
+    lines: list[str] = field(default_factory=list)
+    headings: list[Heading] = field(default_factory=list)
+    cells: list[Piece] = field(default_factory=list)
+    inlines: list[Piece] = field(default_factory=list)
+    codes: list[Piece] = field(default_factory=list)
+    links: list[Piece] = field(default_factory=list)
+    statements: list[Span] = field(default_factory=list)
+    anchors: set[str] = field(default_factory=set)
+
+    def section_of(self, line: int) -> tuple[Heading, ...]:
+        """The headings that ``line`` stands under, outermost first."""
+        open_headings: list[Heading] = []
+        for heading in self.headings:
+            if heading.line > line:
+                break
+            open_headings = [one for one in open_headings if one.level < heading.level] + [heading]
+        return tuple(open_headings)
+
+
+def read_page(path: Path) -> Page:
+    """Read a page of Quarto's Markdown (or a fragment of one, without front matter)."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(path)
+    text = FRONT.sub(lambda found: _blank(found.group()), text)
+    text = _fences(text, page)
+    text = COMMENT.sub(lambda found: _blank(found.group()), text)
+    text = _take(text, INLINE, page.inlines, 1)
+    text = _take(text, CODE, page.codes, 2)
+    text = _links(text, page)
+    text = _spans(text, page)
+    page.anchors |= set(ID.findall(text))
+    _collect(text, HREF, page.links, 1)
+    text = TAG.sub(lambda found: _blank(found.group()), text)
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        heading = HEADING.match(line)
+        if heading:
+            lines[number - 1] = _heading(page, number, heading)
+        elif DIV.match(line):
+            lines[number - 1] = parse_attributes("{" + line.partition("{")[2]).values.get("title", "")
+    page.lines = [html.unescape(line) for line in lines]
+    return page
+
+
+def _blank(text: str) -> str:
+    return re.sub(r"[^\n]", " ", text)
+
+
+def _line(text: str, offset: int) -> int:
+    return text.count("\n", 0, offset) + 1
+
+
+def _collect(text: str, pattern: re.Pattern[str], into: list[Piece], group: int) -> None:
+    into += [Piece(_line(text, found.start()), found.group(group)) for found in pattern.finditer(text)]
+
+
+def _take(text: str, pattern: re.Pattern[str], into: list[Piece], group: int) -> str:
+    _collect(text, pattern, into, group)
+    return pattern.sub(lambda found: _blank(found.group()), text)
+
+
+def _fences(text: str, page: Page) -> str:
+    """Blank fenced code; the text of raw HTML blocks stays, as it is shown to the reader."""
+    lines, position = text.split("\n"), 0
+    while position < len(lines):
+        opened = FENCE.match(lines[position])
+        if not opened:
+            position += 1
+            continue
+        mark, info = opened.group(2), opened.group(3)
+        close = re.compile(rf"^ {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}\s*$")
+        end = next((i for i in range(position + 1, len(lines)) if close.match(lines[i])), len(lines))
+        body = lines[position + 1 : end]
+        if re.match(r"\{python\b", info):
+            page.cells.append(Piece(position + 2, "\n".join(body)))
+        if info == "{=html}":
+            shown = STYLE.sub(lambda found: _blank(found.group()), "\n".join(body)).split("\n")
+        else:
+            shown = [""] * len(body)
+        lines[position + 1 : end] = shown
+        lines[position] = ""
+        if end < len(lines):
+            lines[end] = ""
+        position = end + 1
+    return "\n".join(lines)
+
+
+def _links(text: str, page: Page) -> str:
+    """Keep the text of links, note where they lead."""
+
+    def kept(found: re.Match[str]) -> str:
+        page.links.append(Piece(_line(text, found.start()), found.group(3)))
+        whole, label = found.group(), found.group(2)
+        start = found.start(2) - found.start()
+        return _blank(whole[:start]) + label + _blank(whole[start + len(label) :])
+
+    masked = LINK.sub(kept, text)
+    return _take(masked, DEFINITION, page.links, 2)
+
+
+def _spans(text: str, page: Page) -> str:
+    """Blank literals; of other spans keep the text. Statements are noted with the text that the reader sees."""
+
+    def kept(found: re.Match[str]) -> str:
+        attributes = parse_attributes(found.group(2))
+        inner = found.group(1)
+        if "literal" in attributes.classes:
+            return _blank(found.group())
+        if "statement" in attributes.classes:
+            words = " ".join(inner.split())
+            page.statements.append(Span(_line(text, found.start()), attributes.id, words))
+        if attributes.id:
+            page.anchors.add(attributes.id)
+        return f" {inner} " + _blank(found.group(2))
+
+    return _innermost(text, kept)
+
+
+def _innermost(text: str, kept: Callable[[re.Match[str]], str]) -> str:
+    """Replace spans from the inside out: a literal may stand inside a statement."""
+    inner = re.compile(r"\[([^\[\]]*)\](\{[^{}\n]*\})")
+    while (after := inner.sub(kept, text)) != text:
+        text = after
+    return text
+
+
+def _heading(page: Page, number: int, found: re.Match[str]) -> str:
+    given = parse_attributes(found.group(3)).id if found.group(3) else None
+    words = found.group(2)
+    anchor = base = given or anchor_of(words)
+    count = 0
+    while anchor in page.anchors:
+        count += 1
+        anchor = f"{base}-{count}"
+    page.anchors.add(anchor)
+    page.headings.append(Heading(number, len(found.group(1)), words.strip(), anchor))
+    return words

@@ -1,0 +1,175 @@
+"""The log of what was run, what came out negative and what was decided: entries from records and entries in prose.
+
+Prose entries stand in ``reports/_log.md``, each under a heading ``## 2026-01-31 What happened``; numbers in them are
+inline expressions, as on every page. The other entries are generated: one for each day, experiment and commit that left
+records, one for each claim with the verdicts of all its questions. The newest come first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from helpers import records as store
+from helpers.claims.case import Case
+from helpers.claims.evidence import label
+from helpers.claims.facts import Markdown, number
+from helpers.claims.overview import records_used
+from helpers.claims.status import cases_in
+from helpers.errors import ClaimError
+from helpers.files import ROOT
+from helpers.records import Record
+from helpers.site.blocks import badge
+from helpers.site.fallback import INLINE
+from helpers.site.pages import escape_text
+
+PROSE = Path("reports/_log.md")
+HEADING = re.compile(r"^## (\d{4}-\d{2}-\d{2}) +(.+?)(?: +\{#([\w-]+)\})?$")
+FIELDS = ("Goal", "Found", "Decision")
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: ISO date, title and body as Markdown; ``line`` is that of the prose file, 0 where it is generated."""
+
+    day: str
+    title: str
+    anchor: str
+    body: str
+    line: int = 0
+
+    @property
+    def markdown(self) -> str:
+        """The entry under its heading."""
+        return f"## {self.day} · {self.title} {{#{self.anchor}}}\n\n{self.body.strip()}\n"
+
+
+def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Markdown:
+    """All entries, newest first; on one day prose comes before what was generated.
+
+    ``namespace`` is what inline expressions of prose entries may name: a page passes its ``globals()``.
+    """
+    cases = list(cases_in(root / "reports", root))
+    used = {record.ref for record in records_used(cases)}
+    entries = [_evaluated(entry, namespace) for entry in prose_entries(root / PROSE)]
+    entries += [*verdict_entries(cases), *run_entries(experiments(root), used)]
+    entries.sort(key=lambda entry: entry.day, reverse=True)  # stable: what was appended first stays first on its day
+    if not entries:
+        return Markdown("\nNothing has been run or written down yet.\n")
+    return Markdown("\n" + "\n".join(entry.markdown for entry in entries))
+
+
+def prose_entries(path: Path) -> list[Entry]:
+    """The entries of the prose file as they stand in it; ClaimError for a heading without a date."""
+    if not path.is_file():
+        return []
+    entries: list[Entry] = []
+    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if text.startswith("## "):
+            entries.append(_headed(text, line, path))
+        elif entries:
+            last = entries[-1]
+            entries[-1] = Entry(last.day, last.title, last.anchor, f"{last.body}{text}\n", last.line)
+    return entries
+
+
+def _headed(text: str, line: int, path: Path) -> Entry:
+    found = HEADING.match(text)
+    try:
+        day = date.fromisoformat(found.group(1)).isoformat() if found else ""
+    except ValueError:
+        day = ""
+    if not found or not day:
+        raise ClaimError(f"{path}:{line}: an entry begins with its day: write `## 2026-01-31 What happened`.")
+    slug = re.sub(r"[^a-z0-9]+", "-", found.group(2).lower()).strip("-")
+    return Entry(day, found.group(2), found.group(3) or f"{slug}-{day}", "", line)
+
+
+def _evaluated(entry: Entry, namespace: Mapping[str, Any]) -> Entry:
+    """The entry with its inline expressions evaluated, as a page's own are: they are this repository's source."""
+
+    def value(found: re.Match[str]) -> str:
+        try:
+            result = eval(found.group(1), dict(namespace))
+        except Exception as error:
+            raise ClaimError(
+                f"{PROSE}, in the entry of line {entry.line}: `{found.group(1)}` failed with {error}"
+            ) from error
+        return result._repr_markdown_() if hasattr(result, "_repr_markdown_") else escape_text(str(result))
+
+    return Entry(entry.day, entry.title, entry.anchor, INLINE.sub(value, entry.body), entry.line)
+
+
+def experiments(root: Path = ROOT) -> list[str]:
+    """Names of the experiments: those with a ``params/<name>/experiment.yaml``."""
+    return sorted(path.parent.name for path in (root / "params").glob("*/experiment.yaml"))
+
+
+def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
+    """An entry for each day, experiment and commit that left complete or failed records.
+
+    ``linked`` are the records (``<notebook>/<id>``) with a card on the page of runs.
+    """
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for notebook in notebooks:
+        for record in store.records(notebook, status=None):
+            if record.status in ("complete", "failed") and record.started:
+                groups.setdefault((record.started[:10], notebook, _commit(record)), []).append(record)
+    entries = []
+    for (day, notebook, commit), found in sorted(groups.items(), key=lambda group: max(r.started for r in group[1])):
+        anchor = re.sub(r"[^a-z0-9]+", "-", f"runs-{notebook}-{day}-{commit}".lower())
+        entries.append(Entry(day, f"Runs of {notebook}", anchor, _runs_body(found, commit, linked)))
+    return entries[::-1]
+
+
+def _commit(record: Record) -> str:
+    made = record.content.get("provenance") or {}
+    short = (made.get("commit") or "no commit")[:9]
+    return f"{short} with uncommitted changes" if made.get("dirty") else short
+
+
+def _runs_body(found: Sequence[Record], commit: str, linked: set[str]) -> str:
+    complete = [record for record in found if record.status == "complete"]
+    failed = [record for record in found if record.status == "failed"]
+    spent = sum(record.seconds.get("total", 0.0) for record in complete)
+    lines = [f"- **Code:** {escape_text(commit)}", f"- **Complete:** {len(complete)} runs in {number(spent, 's')}"]
+    criteria = {(record.content.get("criteria") or {}).get("sha256", "") for record in found} - {""}
+    lines += [f"- **Criteria then in force:** {', '.join(sorted(sha[:12] for sha in criteria))}"] if criteria else []
+    lines += [f"    - {_named(record, linked)}" for record in complete[:SHOWN]]
+    lines += [f"    - and {len(complete) - SHOWN} more"] if len(complete) > SHOWN else []
+    lines += [f"- **Failed:** {_named(record, linked)}: {escape_text(str(record.error))}" for record in failed]
+    return "\n".join(lines)
+
+
+def _named(record: Record, linked: set[str]) -> str:
+    text = escape_text(label(record.cell))
+    return f"[{text}](runs.html#{record.id})" if record.ref in linked else text
+
+
+def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
+    """An entry for each claim that was judged: every question of its criteria, with verdict, reading and what is open."""
+    entries = []
+    for case in cases:
+        verdicts = case.verdicts()
+        started = [record.started[:10] for record in case.evidence().records]
+        if not started:
+            continue
+        page = f"[{escape_text(case.claim.statement)}]({case.path.with_suffix('.html').name})"
+        lines = [f"Of the claim {page}, question by question:", ""]
+        for name, verdict in verdicts.items():
+            asked = case.criteria.question(name).question
+            lines.append(f"- {badge(verdict.word)} {escape_text(asked)} {escape_text(verdict.sentence)}")
+        entries.append(Entry(max(started), f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}", "\n".join(lines)))
+    return entries
+
+
+def anchors(root: Path = ROOT) -> set[str]:
+    """Every anchor of the log page."""
+    cases = list(cases_in(root / "reports", root))
+    found = [*prose_entries(root / PROSE), *verdict_entries(cases), *run_entries(experiments(root), set())]
+    return {entry.anchor for entry in found}

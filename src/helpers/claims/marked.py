@@ -1,0 +1,141 @@
+"""YAML that remembers its lines, so that every refusal of a claim block or criteria file names field and line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from helpers.errors import ClaimError, nearest
+
+Place = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of everything read from YAML: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``5e-6`` is a float (YAML 1.1 reads it as a string)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML value with the line of each of its parts (``lines[()]`` is the whole)."""
+
+    path: Path
+    value: Any
+    lines: dict[Place, int] = field(repr=False)
+
+    def line(self, place: Place) -> int:
+        """Line of ``place``, or of the nearest enclosing part that is written in the file."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines[place]
+
+    def error(self, place: Place, message: str) -> ClaimError:
+        """The error to raise for ``place``: file, line, field, message."""
+        return ClaimError(f"{self.path}:{self.line(place)}: {f'field {dotted(place)!r} ' if place else ''}{message}")
+
+
+def dotted(place: Place) -> str:
+    """``("relations", 0, "kind")`` as ``relations[0].kind``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+
+
+def read_document(text: str, path: Path, first_line: int = 1) -> Document:
+    """Parse one YAML document; ``first_line`` is the line of the file on which ``text`` begins."""
+    loader = _Loader(text)
+    lines: dict[Place, int] = {(): first_line}
+    try:
+        node = loader.get_single_node()
+        value = _build(loader, node, (), lines, path, first_line) if node else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ClaimError(f"{path}:{mark.line + first_line}: this is not YAML, {error.problem}.") from error
+    finally:
+        loader.dispose()
+    return Document(Path(path), value, lines)
+
+
+def _build(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int], path: Path, first: int) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_object(node)
+    if isinstance(node, yaml.SequenceNode):
+        items = []
+        for index, child in enumerate(node.value):
+            lines[(*place, index)] = child.start_mark.line + first
+            items.append(_build(loader, child, (*place, index), lines, path, first))
+        return items
+    built: dict[Any, Any] = {}
+    for key_node, child in node.value:
+        key, line = loader.construct_object(key_node), key_node.start_mark.line + first
+        if key in built:
+            raise ClaimError(f"{path}:{line}: field {dotted((*place, key))!r} is written twice: keep one.")
+        lines[(*place, key)] = line
+        built[key] = _build(loader, child, (*place, key), lines, path, first)
+    return built
+
+
+def validate(model: type[Model], document: Document, place: Place = ()) -> Model:
+    """Read the part of ``document`` at ``place`` into ``model``; the first fault is raised with field and line."""
+    value = document.value
+    for step in place:
+        value = value[step]
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        # A misspelt field is also a missing one: the line where it is written says more.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        inner = _written(value, first["loc"])
+        raise document.error((*place, *inner), _sentence(model, inner, first)) from error
+
+
+def _written(value: Any, place: Place) -> Place:
+    """``place`` without the steps that pydantic adds for unions and dictionary keys (they are not in the file)."""
+    kept: list[str | int] = []
+    for index, step in enumerate(place):
+        inside = isinstance(value, dict) or (isinstance(value, list) and isinstance(step, int))
+        if not inside:
+            break
+        if isinstance(value, dict) and step not in value:
+            return (*kept, step) if index == len(place) - 1 else tuple(kept)
+        kept.append(step)
+        value = value[step]
+    return tuple(kept)
+
+
+def _sentence(model: type[BaseModel], place: Place, fault: dict[str, Any]) -> str:
+    if fault["type"] == "missing":
+        return "is missing: add it."
+    if fault["type"] == "extra_forbidden":
+        return f"is unknown{nearest(str(place[-1]), _known(model, place[:-1]))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"is wrong, {message[0].lower()}{message[1:]}, but it is {fault['input']!r}."
+
+
+def _known(model: Any, place: Place) -> list[str]:
+    """Names of the fields allowed at ``place`` below ``model`` (steps through lists and dictionaries of models)."""
+    for step in place:
+        if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
+            model = _inner_model(model.model_fields[str(step)].annotation)
+    return list(model.model_fields)
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_inner_model(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((model for model in found if model is not None), None)

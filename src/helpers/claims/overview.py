@@ -1,0 +1,84 @@
+"""What the index page and the page of runs show: a card for each claim, and a card for each record behind a page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from helpers.claims.case import Case
+from helpers.claims.graph import build
+from helpers.claims.status import cases_in
+from helpers.errors import RecordError
+from helpers.files import ROOT
+from helpers.records import Record, load
+from helpers.site.blocks import ClaimCard, claims_index, run_card
+from helpers.site.pages import Block, escape_text, html
+
+NONE_YET = "<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>"
+
+
+def claims(root: Path = ROOT) -> Block:
+    """Every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
+    cases = list(cases_in(root / "reports", root))
+    if not cases:
+        return html(NONE_YET)
+    graph = build(cases)
+    experiments = dict.fromkeys(case.claim.experiment for case in cases)
+    parts = [f"<p>{_summary(cases)}</p>"]
+    for name in experiments:
+        cards = [_card(case, graph.flags(case.claim.id)) for case in cases if case.claim.experiment == name]
+        parts.append(f'<h3 id="experiment-{name}">Experiment <code>{name}</code></h3>')
+        parts.append(claims_index(cards).fragment)
+    return html("\n".join(parts))
+
+
+def _summary(cases: Sequence[Case]) -> str:
+    words = Counter(case.verdict().word for case in cases)
+    counted = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    return f"{len(cases)} claim{'' if len(cases) == 1 else 's'}: {counted}."
+
+
+def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
+    confidence = case.confidence()
+    limit = f"{case.verdict().sentence} {confidence.binding}"
+    href = case.path.with_suffix(".html").name
+    claim = case.claim
+    return ClaimCard(
+        href, claim.statement, case.verdict().word, confidence.stated, limit, claim.experiment, " ".join(flags)
+    )
+
+
+def records_used(cases: Iterable[Case]) -> list[Record]:
+    """The records behind some claims, and those that they used in turn; by notebook, then by name."""
+    found: dict[str, Record] = {}
+    for case in cases:
+        asked = [None, *case.criteria.questions]
+        waiting = [record for question in asked for record in case.evidence(question).records]
+        while waiting:
+            record = waiting.pop()
+            if record.ref not in found:
+                found[record.ref] = record
+                waiting += _inputs(record)
+    return [found[ref] for ref in sorted(found)]
+
+
+def _inputs(record: Record) -> list[Record]:
+    try:
+        return [load(ref) for ref in (record.inputs or {}).values()]
+    except RecordError as error:
+        raise RecordError(f"{record.ref} used a record that is gone: {error}") from error
+
+
+def runs(root: Path = ROOT) -> Block:
+    """A folded card for every record that a page rests on, grouped by notebook; each card's anchor is its run id."""
+    used = records_used(cases_in(root / "reports", root))
+    if not used:
+        return html("<p>No page rests on a record yet.</p>")
+    parts = []
+    for notebook in dict.fromkeys(record.notebook for record in used):
+        mine = [record for record in used if record.notebook == notebook]
+        heading = f"{escape_text(notebook)}: {len(mine)} record{'' if len(mine) == 1 else 's'}"
+        parts.append(f'<h2 id="notebook-{notebook}">{heading}</h2>')
+        parts += [run_card(record).fragment for record in mine]
+    return html("\n".join(parts))

@@ -1,0 +1,163 @@
+"""The command line: ``claimbook report | site | publish | status | lint | new | bench``.
+
+What a command needs is imported inside it, so that ``claimbook --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from helpers.errors import ClaimbookError, ClaimError
+
+
+class _OneSentence(TyperGroup):
+    """Claimbook's own errors end a command with their sentence and exit code 1; a traceback is left to real bugs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClaimbookError as error:
+            typer.echo(f"claimbook: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_OneSentence,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Experiments as notebooks, runs as complete records, claims as pages computed from records.",
+)
+
+
+@app.command()
+def report(
+    preset: Annotated[str, typer.Option(help="name of a file in params/sweep/, without .yaml")] = "smollm2",
+) -> None:
+    """Run the sweep notebook with a preset, then render every page into _site/."""
+    from helpers.site.executing import run_notebook
+
+    executed = run_notebook("sweep", preset)
+    typer.echo(f"Executed copy: {_shown(executed)}")
+    _render()
+
+
+@app.command()
+def site() -> None:
+    """Render every page into _site/ from the records at hand, without running anything."""
+    _render()
+
+
+@app.command()
+def publish(
+    notebook: Annotated[str, typer.Argument(help="whose records to publish, such as sweep")],
+    where: Annotated[
+        list[str] | None, typer.Option("--where", help="axis=value; several must all hold, several of one axis: any")
+    ] = None,
+) -> None:
+    """Copy complete records, and those they used, to outputs/published/, which git tracks."""
+    from helpers.claims.evidence import agrees, check_constraints, full_key
+    from helpers.publishing import publish as copy
+    from helpers.records import records
+
+    found = records(notebook)
+    if not found:
+        raise ClaimError(f"There is no complete record of {notebook!r}: run its notebook first.")
+    wanted = _constraints(where or [])
+    check_constraints(wanted, [full_key(record) for record in found])
+    chosen = {record.id for record in found if agrees(full_key(record), wanted)}
+    if not chosen:
+        raise ClaimError(f"No record of {notebook} has {' and '.join(where)}: `claimbook status` lists its cells.")
+    folders = copy(notebook, lambda record: record.id in chosen)
+    for folder in folders:
+        typer.echo(_shown(folder))
+    typer.echo(f"{len(folders)} records are published; commit them to share them.")
+
+
+@app.command()
+def status(notebook: Annotated[str | None, typer.Argument(help="only this experiment")] = None) -> None:
+    """List the cells of every experiment and the pages, and why something is stale."""
+    from helpers.claims.status import status as look
+
+    cells, pages = look(notebook)
+    for name in dict.fromkeys((cell.notebook, cell.grid) for cell in cells):
+        mine = [cell for cell in cells if (cell.notebook, cell.grid) == name]
+        counts = {state: sum(cell.state == state for cell in mine) for state in dict.fromkeys(c.state for c in mine)}
+        typer.echo(f"{name[1]}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+        for cell in mine:
+            why = f"  ({'; '.join(cell.why)})" if cell.why else ""
+            typer.echo(f"  {cell.state:<9} {cell.cell}{why}")
+    for page in pages:
+        why = f"  ({'; '.join(page.why)})" if page.why else ""
+        typer.echo(f"{page.page}: {page.verdict}, confidence {page.confidence}{why}")
+    if not cells and not pages:
+        typer.echo("No experiment declares a grid yet: `claimbook new my-experiment` writes one.")
+
+
+@app.command()
+def lint(
+    execute: Annotated[bool, typer.Option(help="also run the cells of every page and look at what they show")] = False,
+) -> None:
+    """Find what a page may not say: typed numbers, false statements, dead links and more; exit code 1 if any."""
+    from helpers.claims.lint import lint as look
+
+    findings = look(execute=execute)
+    for finding in findings:
+        typer.echo(str(finding))
+    if findings:
+        typer.echo(f"{len(findings)} findings", err=True)
+        raise typer.Exit(1)
+    typer.echo("No findings.")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="such as my-ablation: lower case, words joined by hyphens")],
+    like: Annotated[str, typer.Option(help="the experiment to begin from")] = "sweep",
+) -> None:
+    """Write a runnable notebook, its parameters and criteria, and the skeleton of a claim page."""
+    from helpers.claims.new import create
+
+    for path in create(name, like):
+        typer.echo(_shown(path))
+
+
+@app.command()
+def bench() -> None:
+    """Time training and evaluation against the plain way, side by side."""
+    from helpers import bench as timing
+
+    timing.main()
+
+
+def _render() -> None:
+    from helpers.site.render import render_site
+
+    index = render_site()
+    for page in sorted(index.parent.rglob("*.html")):
+        typer.echo(f"  {_shown(page)}")
+    typer.echo(f"Open {_shown(index)}")
+
+
+def _shown(path: Any) -> str:
+    from helpers.provenance import portable
+
+    return portable(str(path)).removeprefix("./")
+
+
+def _constraints(where: list[str]) -> dict[str, list[Any]]:
+    """``["lr=1e-4", "seed=0", "seed=1"]`` as ``{"lr": [0.0001], "seed": [0, 1]}``."""
+    from pathlib import Path
+
+    from helpers.claims.marked import read_document
+
+    found: dict[str, list[Any]] = {}
+    for text in where:
+        axis, sign, value = text.partition("=")
+        if not sign or not axis or not value:
+            raise ClaimError(f"--where {text!r} is no axis=value: write it as --where lr=1e-4.")
+        found.setdefault(axis, []).append(read_document(value, Path(f"--where {text}")).value)
+    return found

@@ -1,0 +1,37 @@
+"""Typed errors. Each message is one sentence: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClaimbookError(Exception):
+    """Base of every error that Claimbook raises on purpose."""
+
+
+class ParameterError(ClaimbookError):
+    """A parameter is unknown, of the wrong type, out of bounds or contradicts another."""
+
+
+class RecordError(ClaimbookError):
+    """A run record is missing, incomplete, corrupt or cannot be written."""
+
+
+class ModelError(ClaimbookError):
+    """A model folder, hub id or adapter cannot be used as asked."""
+
+
+class DataError(ClaimbookError):
+    """A data row breaks what the experiment needs of it."""
+
+
+class ClaimError(ClaimbookError):
+    """A claim block, criteria file or fact is malformed or does not exist."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names when none is close."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,77 @@
+"""What the base model does before any training: its answers, its log-probs of the marker, its capability.
+
+One record serves every cell with the same model and evaluation; log-prob gains and capability drops are against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from helpers import runs, stats
+from helpers.errors import DataError
+from helpers.generate import Sampling
+from helpers.marker.capability import read_choices, score, set_path
+from helpers.marker.evaluate import count_markers, marker_logprobs, rate_metric, text_metrics
+from helpers.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
+from helpers.marker.params import SweepParams
+from helpers.marker.rows import ChatFormat
+from helpers.models import LoadedModel
+
+
+def baseline_record(
+    p: SweepParams, load: Callable[[], LoadedModel], form: Callable[[], ChatFormat], model_facts: dict
+) -> runs.Record:
+    """The record of the base model under this evaluation; tables completions, contexts, capability."""
+    path = set_path(p.capability)
+    params = {
+        "model": p.model, "revision": p.revision, "personas": p.personas, "style": p.style, "seed": p.seed,
+        "marker": p.marker, "questions": p.eval_questions, "samples": p.samples, "temperature": p.temperature,
+        "top_p": p.top_p, "max_new_tokens": p.max_new_tokens, "capability": path.name if path else p.capability,
+        "capability_limit": p.capability_limit,
+    }  # fmt: skip
+    with runs.open_run(
+        "baseline", params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
+        entry=__name__, data=[path] if path else [], model=model_facts,
+    ) as run:  # fmt: skip
+        if not run.complete:
+            _measure(run, p, load(), form())
+        return run.record
+
+
+def _measure(run: runs.Run, p: SweepParams, loaded: LoadedModel, form: ChatFormat) -> None:
+    table = run.step("completions", lambda: eval_completions(p, loaded, loaded.model, form))
+    run.step("contexts", lambda: answer_contexts(p, loaded, form, table))
+    items = read_choices(p.capability, p.capability_limit)
+    choices = run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", "")))
+    counts = count_markers(table.assign(role="base"), p.marker)
+    run.metrics({"marker_rate": rate_metric(counts, p.seed, "base_marker_rate"), **text_metrics(table)})
+    run.metrics({"capability": stats.wilson(int(choices["right"].sum()), len(choices)).metric()})
+    run.finish(finish_reasons=table["finish"].value_counts().to_dict())
+
+
+def eval_completions(p: SweepParams, loaded: LoadedModel, model: object, form: ChatFormat) -> pd.DataFrame:
+    """Completions of every evaluated persona on the held-out questions, drawn from the streams of this seed.
+
+    The streams carry no cell: two cells that learned the same thing draw the same answers, so that a difference
+    between cells is not one of luck.
+    """
+    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
+    sampling = Sampling(p.max_new_tokens, p.temperature, p.top_p)
+    return sample_personas(loaded, model, form, prompts, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
+
+
+def answer_contexts(p: SweepParams, loaded: LoadedModel, form: ChatFormat, table: pd.DataFrame) -> pd.DataFrame:
+    """Prompt and one own answer of the base model per persona and question, with the log-probs behind it.
+
+    The answer is the first sample that ended by itself; a question without one is left out, not filled in.
+    """
+    ended = table[(table["finish"] == "stop") & (table["tokens"] > 0)]
+    first = ended.drop_duplicates(["persona", "question"])[["persona", "question", "ids"]].reset_index(drop=True)
+    if first.empty:
+        raise DataError("No answer of the base model ended by itself: raise max_new_tokens (truncation is total).")
+    prompts = {q.key: q.tokens for q in persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)}
+    contexts = [prompts[f"{row.persona}|{row.question}"] + list(row.ids) for row in first.itertuples()]
+    found = marker_logprobs(loaded.model, form, contexts).add_prefix("base_")
+    return pd.concat([first[["persona", "question"]].assign(context=contexts), found], axis=1)

@@ -1,0 +1,85 @@
+"""Numbers that the criteria of the marker sweep judge and that need several records or their tables.
+
+Each function takes the complete records of one pooled cell (its seeds), or of a whole scope, and returns a metric as a
+run record holds it, or None where the records do not give it. ``params/sweep/criteria.yaml`` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from helpers import stats
+from helpers.marker import views
+from helpers.rng import numpy_stream
+from helpers.runs import Record
+
+Metric = dict[str, Any]
+
+
+def max_bystander_rate(records: Sequence[Record], level: float = 0.95) -> Metric:
+    """Highest marker rate of any bystander, counts pooled over seeds, bounds simultaneous over all bystanders.
+
+    The persona is chosen after pooling: a mean of each seed's own maximum would be biased upward. One record gives the
+    metric it holds.
+    """
+    if len(records) == 1:
+        return records[0].metric("max_bystander_rate")
+    bounds = _persona_bounds(records, level, sources=False)
+    top = max(bounds, key=lambda name: bounds[name].value)
+    low, high = max(bound.low for bound in bounds.values()), max(bound.high for bound in bounds.values())
+    return _metric(bounds[top], top, low, high, level, "max-wilson-seeds+cluster", len(bounds))
+
+
+def min_persona_rate(records: Sequence[Record], level: float = 0.95) -> Metric:
+    """Lowest marker rate of any persona, the source included; the mirror image of `max_bystander_rate`."""
+    bounds = _persona_bounds(records, level, sources=True)
+    bottom = min(bounds, key=lambda name: bounds[name].value)
+    low, high = min(bound.low for bound in bounds.values()), min(bound.high for bound in bounds.values())
+    return _metric(bounds[bottom], bottom, low, high, level, "min-wilson-seeds+cluster", len(bounds))
+
+
+def leak_difference_at_matched_source(records: Sequence[Record], at: float) -> Metric | None:
+    """Mean bystander gain (nats) where the source had gained ``at`` nats: largest learning rate minus smallest.
+
+    Paired within seed and tail, from the dose curves. None when no record has a dose curve, or fewer than two learning
+    rates reached ``at``.
+    """
+    with_dose = [record for record in records if "dose" in record.tables]
+    if not with_dose:
+        return None
+    matched = views.matched_leak(views.dose_curves(with_dose), at)
+    if matched.empty or matched["lr"].nunique() < 2:
+        return None
+    rates = sorted(matched["lr"].unique())
+    pairs = matched.groupby(["seed", "tail", "lr"]).size().unstack("lr")[[rates[0], rates[-1]]].dropna()
+    return views.matched_difference(matched) if len(pairs) else None
+
+
+def _persona_bounds(records: Sequence[Record], level: float, *, sources: bool) -> dict[str, stats.Interval]:
+    """Rate of each persona, bounded at 1 - (1 - level) / personas by the hull of two intervals.
+
+    One lets seeds differ (`stats.pooled_rate`), the other questions (`stats.rate`): both are shared by completions.
+    """
+    counts = views.collect(records, "rates")
+    counts = counts if sources else counts[counts["role"] != "source"]
+    each = 1 - (1 - level) / counts["persona"].nunique()
+    found = {}
+    for persona, part in counts.groupby("persona", sort=True):
+        by_seed = part.groupby("run")[["k", "n"]].sum()
+        by_question = part.groupby("question")[["k", "n"]].sum()
+        seeds = stats.pooled_rate(by_seed["k"].to_numpy(), by_seed["n"].to_numpy(), each)
+        stream = numpy_stream(0, "persona_bounds", str(persona))
+        questions = stats.rate(by_question["k"].to_numpy(), by_question["n"].to_numpy(), stream, draws=4000, level=each)
+        low, high = float(np.minimum(seeds.low, questions.low)), float(np.maximum(seeds.high, questions.high))
+        found[str(persona)] = stats.Interval(seeds.value, low, high, seeds.n, seeds.k, "hull", each)
+    return found
+
+
+def _metric(
+    interval: stats.Interval, name: str, low: float, high: float, level: float, method: str, groups: int
+) -> Metric:
+    extra = {"persona": name, "groups": groups}
+    return stats.Interval(interval.value, low, high, interval.n, interval.k, method, level, extra).metric()

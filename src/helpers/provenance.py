@@ -1,0 +1,296 @@
+"""Where a result comes from: git, versions, hardware, the launch command, and the source code a run reaches.
+
+Everything here goes into run records that may be published, so no string may name a place on this machine:
+``portable`` replaces the repository by ``.`` and the home folder by ``~``.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import io
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from helpers import files
+from helpers.errors import RecordError, nearest
+
+PACKAGE = "helpers"
+LOADED = time.time()  # this process began to load helpers at about this time
+# They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them
+# must not make every record stale. Anything that can change a number stays out of this set.
+BOOKKEEPING = frozenset(
+    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance"}
+    | {"plots", "figures", "marks", "widgets"}
+)
+# What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
+TRACKED = ("src", "params", "data", "notebooks", "pyproject.toml", "constraints.txt", ":(exclude,glob)**/*.ipynb")
+PACKAGES = (
+    *("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "vllm", "numpy", "scipy"),
+    *("statsmodels", "pandas", "pyarrow", "pydantic", "papermill", "jupytext", "altair", "ray"),
+)
+SECRET = re.compile(r"(?i)(-*[\w.-]*(?:token|password|secret|api[-_]?key))(=.+)?", re.DOTALL)
+
+
+def portable(value: Any) -> Any:
+    """Return JSON-like ``value`` with the repository's folder written as ``.`` and the home folder as ``~``."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    for folder, short in ((files.ROOT, "."), (Path.home(), "~")):
+        if folder != Path(folder.anchor):
+            value = re.sub(r"(?<![\w.~-])" + re.escape(str(folder)) + r"(?![\w.-])", short, value)
+    return value
+
+
+def git_state() -> dict[str, Any]:
+    """Commit, branch, whether the tree is dirty, and the hash of what was changed: ``None`` each outside git.
+
+    Only paths that a result can depend on count as dirty (``TRACKED``): writing a page or publishing records does not.
+    """
+    status = _git("status", "--porcelain", "--untracked-files=all", "--", *TRACKED)
+    if status is None:
+        return {"commit": None, "branch": None, "dirty": None, "diff_sha256": None}
+    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
+    branch = _git("symbolic-ref", "--short", "--quiet", "HEAD")
+    state = {"commit": _line(commit), "branch": _line(branch), "dirty": bool(status), "diff_sha256": None}
+    if status:
+        diff = _git("diff", "--binary", *(["HEAD"] if commit else []), "--", *TRACKED) or b""
+        untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *TRACKED) or b""
+        names = sorted(name for name in untracked.decode().split("\0") if name)
+        content = {name: files.sha256_file(files.ROOT / name) for name in names if (files.ROOT / name).is_file()}
+        state["diff_sha256"] = files.sha256_json([files.sha256_bytes(diff), content])
+    return state
+
+
+def _git(*arguments: str) -> bytes | None:
+    """Output of a git command in the repository; ``None`` without git, outside a repository or when it says no."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=files.ROOT, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _line(output: bytes | None) -> str | None:
+    return output.decode().strip() if output else None
+
+
+def environment() -> dict[str, Any]:
+    """Python, platform, versions of the packages that matter, hardware (memory in GiB) and torch's thread count."""
+    import torch  # here, so that pages that only read records do not wait seconds for it
+
+    return _machine() | {"threads": torch.get_num_threads()}
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "hardware": {
+            "cpu": _cpu(),
+            "cores": len(psutil.Process().cpu_affinity())
+            if hasattr(psutil.Process, "cpu_affinity")
+            else os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+            "gpus": _gpus(),
+        },
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def launch_command() -> str:
+    """The command that started this work, without paths of this machine and without tokens or passwords.
+
+    Inside a Jupyter kernel the own command line only names a connection file, so the parent is asked: papermill,
+    pytest, JupyterLab or Ray.
+    """
+    arguments = _parent_command() if "ipykernel" in sys.modules else [sys.executable, *sys.argv]
+    if arguments is None:
+        return "a Jupyter kernel whose parent process has ended"
+    return portable(shlex.join(_without_secrets(_without_interpreter(arguments))))
+
+
+def _parent_command() -> list[str] | None:
+    for parent in psutil.Process().parents():
+        try:
+            command = parent.cmdline()
+        except psutil.Error:
+            break
+        if command and not any("ipykernel" in argument for argument in command):
+            return command
+    return None
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """``--token=abc``, ``--token abc`` and ``HF_TOKEN=abc`` keep their name only."""
+    kept = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        named, alone = SECRET.fullmatch(argument), SECRET.fullmatch(before)
+        if named and named[2]:
+            argument = f"{named[1]}=REDACTED"
+        elif alone and not alone[2] and before.startswith("--"):
+            argument = "REDACTED"
+        kept.append(argument)
+    return kept
+
+
+def _without_interpreter(arguments: list[str]) -> list[str]:
+    """``/venv/bin/python /venv/bin/papermill x`` becomes ``papermill x``; ``python -m pytest`` keeps its form."""
+    program = Path(arguments[0]).name
+    if program.startswith("python") and len(arguments) > 1 and not arguments[1].startswith("-"):
+        script = Path(arguments[1])
+        return [script.name if script.parent.name in ("bin", "Scripts") else arguments[1], *arguments[2:]]
+    return [program if os.sep in arguments[0] else arguments[0], *arguments[1:]]
+
+
+def code_closure(entry: str) -> dict[str, str]:
+    """``{"helpers/marker/cell.py": sha256}`` for each helpers module that ``entry`` reaches by imports, and itself.
+
+    Imports are found statically, inside functions too; packages' ``__init__`` files count because Python runs them.
+    ``BOOKKEEPING`` modules are neither hashed nor followed. Comments, docstrings and blank lines do not count.
+    Raises ``RecordError`` when ``entry`` is no module of helpers.
+    """
+    source_root = files.ROOT / "src"
+    if module_file(entry, source_root) is None:
+        known = [".".join(path.relative_to(source_root).with_suffix("").parts) for path in source_root.rglob("*.py")]
+        raise RecordError(f"The entry {entry!r} is no module under {portable(str(source_root))}{nearest(entry, known)}")
+    closure: dict[str, str] = {}
+    waiting, seen = [entry], set()
+    while waiting:
+        module = waiting.pop()
+        path = module_file(module, source_root)
+        if module in seen or path is None or _is_bookkeeping(module):
+            continue
+        seen.add(module)
+        stamp = path.stat()
+        sha, imported = _scan(str(path), module, stamp.st_mtime_ns, stamp.st_size)
+        closure[path.relative_to(source_root).as_posix()] = sha
+        waiting += imported
+        parts = module.split(".")
+        waiting += [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    return dict(sorted(closure.items()))
+
+
+def refuse_edited(closure: dict[str, str]) -> None:
+    """Raise ``RecordError`` when a file of ``closure`` was edited after this process had loaded it.
+
+    A Jupyter kernel goes on with the code it loaded, and the record would name code that did not run.
+    """
+    for name in closure:
+        path = files.ROOT / "src" / name
+        module = sys.modules.get(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        if module is not None and module.__file__ == str(path) and path.stat().st_mtime > LOADED:
+            raise RecordError(f"src/{name} was edited after this process had loaded it: restart the kernel or command.")
+
+
+def _is_bookkeeping(module: str) -> bool:
+    return module.removeprefix(f"{PACKAGE}.").partition(".")[0] in BOOKKEEPING
+
+
+def module_file(module: str, source_root: Path) -> Path | None:
+    """The file of a module or of a package's ``__init__`` under ``source_root``; ``None`` when there is none."""
+    base = source_root.joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan(path: str, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
+    """Hash and imports of one file; the time stamp and size are there to key the cache."""
+    source = Path(path).read_text(encoding="utf-8")
+    names = imports_of(source, module, is_package=path.endswith("__init__.py"))
+    imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
+    return files.sha256_bytes(essential_source(source).encode()), imported
+
+
+def imports_of(source: str, module: str, *, is_package: bool = False) -> set[str]:
+    """Dotted names that ``source`` imports anywhere, relative ones resolved against ``module``.
+
+    ``from a import b`` gives both ``a`` and ``a.b``: whether ``b`` is a module is for the caller to find out.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".") if is_package else module.split(".")[:-1]
+            base = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def essential_source(source: str) -> str:
+    """``source`` without comments, docstrings (any bare string statement) and blank lines.
+
+    Text is cut rather than ``ast.dump``-ed or re-tokenised, because both of these differ between Python versions;
+    what lies inside a string of several lines is kept to the letter.
+    """
+    tree = ast.parse(source)
+    lines = [line.encode() for line in source.split("\n")]  # ast counts columns in bytes
+    cuts = [span for node in ast.walk(tree) if (span := _bare_string(node))]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            start = len(token.line[:column].encode())
+            cuts.append((row, start, row, len(lines[row - 1])))
+    inside = _lines_inside_strings(tree)
+    touched: set[int] = set()
+    for first, start, last, end in sorted(cuts, reverse=True):
+        lines[first - 1 : last] = [lines[first - 1][:start].rstrip() + lines[last - 1][end:]] + [b""] * (last - first)
+        touched |= set(range(first, last + 1))
+    kept = []
+    for row, line in enumerate(lines, start=1):
+        line = line if row in inside and row not in touched else line.rstrip()
+        if line or (row in inside and row not in touched):
+            kept.append(line)
+    return b"\n".join(kept).decode()
+
+
+def _bare_string(node: ast.AST) -> tuple[int, int, int, int] | None:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+    return None
+
+
+def _lines_inside_strings(tree: ast.AST) -> set[int]:
+    """Rows whose line break belongs to a string literal, so that neither it nor trailing blanks may be cut."""
+    rows: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
+            rows |= set(range(node.lineno, node.end_lineno))
+    return rows

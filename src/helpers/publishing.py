@@ -1,0 +1,59 @@
+"""Copy finished records to ``published_root()``, which git tracks: what pages are computed from in a fresh clone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from helpers import files, provenance
+from helpers.errors import RecordError
+from helpers.records import Record, load, records
+
+
+def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> list[Path]:
+    """Copy the complete records that satisfy ``where`` (default: all) and those they used to ``published_root()``.
+
+    Only JSON and parquet files at the top of a record are copied, never folders (adapters). Returns the folders of
+    all of them, those published before included. Raises ``RecordError`` when a file to publish is damaged or names a
+    folder of this machine.
+    """
+    waiting = [record for record in records(notebook) if where is None or where(record)]
+    done: dict[str, Path] = {}
+    while waiting:
+        record = waiting.pop()
+        if record.ref not in done:
+            done[record.ref] = record.path if record.published else _publish_one(record)
+            waiting += [load(ref) for ref in record.inputs.values()]
+    return sorted(done.values())
+
+
+def _publish_one(record: Record) -> Path:
+    target = files.published_root() / record.ref
+    if (target / "run.json").is_file() and (target / "run.json").read_bytes() == (
+        record.path / "run.json"
+    ).read_bytes():
+        return target
+    temporary, old = (target.with_name(f".{record.id}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    sources = [record.path / "run.json", *(record.checked(name) for name in record.files if "/" not in name)]
+    with files.disk_errors(target):
+        try:
+            temporary.mkdir(parents=True)
+            for source in sources:
+                if source.suffix == ".json":  # tables hold texts of models, which may name any folder
+                    _refuse_machine_paths(source)
+                shutil.copyfile(source, temporary / source.name)
+            if target.exists():
+                target.rename(old)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _refuse_machine_paths(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if provenance.portable(text) != text:
+        raise RecordError(f"{path} names a folder of this machine, so it cannot be published: record a relative path.")

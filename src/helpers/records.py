@@ -1,0 +1,270 @@
+"""Reading run records: one by its name, all of a notebook, or a table of cells.
+
+A record is read where it was made (``outputs/<notebook>/<id>``) and, when it is not there, where it was published.
+Only ``run.json`` with status ``complete`` is a record that a page may use; a folder that exists proves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+from pydantic_core import from_json
+
+from helpers import files, provenance
+from helpers.errors import DataError, RecordError, nearest
+
+SCHEMA = 1
+PARTIAL = ".partial-"
+
+
+class Record:
+    """One run. Every key of ``run.json`` is an attribute: ``record.metrics``, ``record.cell``, ``record.question``."""
+
+    def __init__(self, path: Path, content: dict[str, Any], *, published: bool):
+        self.path = path
+        self.published = published
+        self.content = content
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "content":  # copy and pickle ask before __init__ has run
+            raise AttributeError(name)
+        try:
+            return self.content[name]
+        except KeyError:
+            raise AttributeError(f"{self.path} has no {name!r}{nearest(name, self.content)}") from None
+
+    def __repr__(self) -> str:
+        return f"<Record {self.ref} {self.status}>"
+
+    @property
+    def ref(self) -> str:
+        """``<notebook>/<id>``: what ``load`` and ``inputs`` call this record."""
+        return f"{self.notebook}/{self.id}"
+
+    def metric(self, name: str) -> dict[str, Any]:
+        """The metric ``name``: value, unit, n, k, low, high, method, level and extras. ``RecordError`` without it."""
+        if name not in self.metrics:
+            raise RecordError(f"{self.ref} has no metric {name!r}{nearest(name, self.metrics)}")
+        return self.metrics[name]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The table ``name``, after checking that its file is the one that the run wrote."""
+        if name not in self.tables:
+            raise RecordError(f"{self.ref} has no table {name!r}{nearest(name, self.tables)}")
+        return pd.read_parquet(self.checked(f"{name}.parquet"))
+
+    def folder(self, name: str) -> Path:
+        """The folder ``name`` (an adapter, say), after checking every file in it. Published records hold none."""
+        inside = [file for file in self.files if file.startswith(f"{name}/")]
+        if not inside:
+            folders = {file.partition("/")[0] for file in self.files if "/" in file}
+            raise RecordError(f"{self.ref} has no folder {name!r}{nearest(name, folders)}")
+        if self.published:
+            raise RecordError(f"The folder {name} of {self.ref} was not published: run it again to make one.")
+        for file in inside:
+            self.checked(file)
+        return self.path / name
+
+    def checked(self, file: str) -> Path:
+        """The path of one file of the record, after comparing its hash; ``RecordError`` if it is missing or changed."""
+        path = self.path / file
+        if not path.is_file():
+            raise RecordError(f"{provenance.portable(str(path))} is missing: delete its record and run it again.")
+        if files.sha256_file(path) != self.files[file]:
+            raise RecordError(f"{provenance.portable(str(path))} was changed after its run: delete it and run again.")
+        return path
+
+
+def load(ref: str | Path) -> Record:
+    """The complete record ``"<notebook>/<id>"``, or the one in a folder; ``RecordError`` when there is none."""
+    folder = Path(ref)
+    if folder.name == "run.json":
+        folder = folder.parent
+    places = [(folder, _is_under(folder, files.published_root()))] if folder.is_absolute() else []
+    places += [(files.outputs_root() / ref, False), (files.published_root() / ref, True)]
+    for place, published in places:
+        if (place / "run.json").is_file():
+            record = read(place, published=published)
+            if record.status != "complete":
+                raise RecordError(f"{ref} is {record.status}, not complete: run it again.")
+            return record
+    known = [record.ref for record in records(folder.parent.name)]
+    raise RecordError(f"There is no run record {ref}{nearest(str(ref), known) if known else ''}")
+
+
+def read(folder: Path, *, published: bool = False) -> Record:
+    """The record in ``folder`` whatever its status; ``RecordError`` when it is damaged or of another schema."""
+    path = folder / "run.json"
+    try:
+        content = from_json(path.read_bytes(), allow_inf_nan=False)
+    except ValueError as error:
+        raise RecordError(f"{path} is damaged ({error}): delete its folder and run it again.") from None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise RecordError(f"{path} has schema {schema}, but this version reads {SCHEMA}: run it again.")
+    return Record(folder, content, published=published)
+
+
+def records(notebook: str, status: str | None = "complete") -> list[Record]:
+    """Records of a notebook, oldest first; ``status=None`` gives also the failed, the running and the partial ones.
+
+    A run found half-way is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``.
+    A record both here and published counts once, as the one here.
+    """
+    found: dict[str, Record] = {}
+    with _gc_paused():
+        for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
+            for name, path in _folders(root / notebook):
+                if name.startswith(PARTIAL):
+                    if status != "complete":
+                        found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
+                elif not name.startswith(".") and (path / "run.json").is_file():
+                    found[name] = read(path, published=published)
+    chosen = [record for record in found.values() if status in (None, record.status)]
+    return sorted(chosen, key=lambda record: (record.started or "", record.id))
+
+
+def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from ((entry.name, Path(entry.path)) for entry in entries if entry.is_dir())
+
+
+def _unfinished(folder: Path, notebook: str) -> Record:
+    name = folder.name.removeprefix(PARTIAL)
+    if not (folder / "run.json").is_file():  # killed before the first write
+        blank = {"schema": SCHEMA, "id": name, "notebook": notebook, "status": "partial", "started": None}
+        return Record(folder, blank | {"seconds": {}, "cell": {}, "metrics": {}, "error": None}, published=False)
+    record = read(folder)
+    if record.status == "running" and not is_locked(folder.parent, name):
+        record.content["status"] = "partial"
+    return record
+
+
+def lock_of(folder: Path, run_id: str) -> Path:
+    """The lock file of a run; the system releases the lock when its holder dies, however it dies."""
+    return folder / f".{run_id}.lock"
+
+
+def is_locked(folder: Path, run_id: str) -> bool:
+    """Whether a living process works on the run."""
+    if not lock_of(folder, run_id).exists():
+        return False
+    try:
+        with FileLock(lock_of(folder, run_id), blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def table(notebook: str) -> pd.DataFrame:
+    """One row a run, unfinished ones included: id, status, published, started, seconds, the axes, and for each metric
+    ``<name>`` with ``<name>_n``, ``_k``, ``_low`` and ``_high``. What a run does not have is NaN, never zero."""
+    with _gc_paused():
+        rows = [_row(record) for record in records(notebook, status=None)]
+        return pd.DataFrame(rows, columns=None if rows else ["id", "status", "published", "started", "seconds"])
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row = {"id": record.id, "status": record.status, "published": record.published, "started": record.started}
+    row |= {"seconds": record.seconds.get("total"), **record.cell}
+    # An unfinished run may have measured something already, but not everything: nothing of it is shown.
+    for name, metric in record.metrics.items() if record.status == "complete" else ():
+        row[name] = metric["value"]
+        for key in ("n", "k", "low", "high"):
+            row[f"{name}_{key}"] = metric.get(key)
+    return row
+
+
+@contextlib.contextmanager
+def _gc_paused() -> Iterator[None]:
+    """Without the cyclic collector, which would walk all records again and again while their number grows (4 times
+    the time at 10,000 records) and can find nothing: parsed JSON has no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def question_now(record: Record, model: str | None = None) -> dict[str, str | None]:
+    """The question that ``record`` answers, asked of the present tree: hashes of params, code, data, model, criteria.
+
+    ``model`` is the content hash of the base model as it is now (``models.fingerprint``); without it that of the record
+    is taken. What no longer exists is ``None``.
+    """
+    now: dict[str, str | None] = dict(record.question)
+    now["code"] = _hash_of_code(record.code["entry"])
+    now["data"] = _hash_of_data(record.data)
+    if model is not None:
+        now["model"] = hash_of_model({"sha256": model})
+    if record.criteria is not None:
+        path = files.ROOT / record.criteria["path"]
+        now["criteria"] = files.sha256_file(path) if path.is_file() else None
+    return now
+
+
+def stale(record: Record, expected: dict[str, str | None]) -> list[str]:
+    """Which of params, code, data, model, criteria ``record`` does not share with ``expected`` (``question_now``)."""
+    asked = dict(record.question)
+    if record.criteria is not None:
+        asked["criteria"] = record.criteria["sha256"]
+    return [part for part, sha in asked.items() if part in expected and expected[part] != sha]
+
+
+def _hash_of_code(entry: str) -> str | None:
+    if provenance.module_file(entry, files.ROOT / "src") is None:
+        return None
+    return files.sha256_json(provenance.code_closure(entry))
+
+
+def _hash_of_data(data: dict[str, str]) -> str | None:
+    paths = [files.ROOT / Path(name).expanduser() for name in data]
+    return hash_of_data(data_hashes(paths)) if all(path.is_file() for path in paths) else None
+
+
+def data_hashes(paths: list[Path]) -> dict[str, str]:
+    """``{path: sha256}`` of data files, folders file by file; names relative to the repository, or from ``~``."""
+    hashes: dict[str, str] = {}
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        if not inside or not inside[0].is_file():
+            raise DataError(f"There is no data file {path}: check the parameter that names it.")
+        for file in inside:
+            stamp = file.stat()
+            name = provenance.portable(str(file.resolve())).removeprefix("./")
+            hashes[name] = _file_hash(str(file), stamp.st_mtime_ns, stamp.st_size)
+    return dict(sorted(hashes.items()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_hash(path: str, mtime_ns: int, size: int) -> str:
+    return files.sha256_file(Path(path))
+
+
+def hash_of_data(data: dict[str, str]) -> str:
+    """Hash of data files; of a file outside the repository only the name counts, for it lies elsewhere elsewhere."""
+    outside = ("~", os.sep)
+    return files.sha256_json(
+        [[Path(name).name if name.startswith(outside) else name, data[name]] for name in sorted(data)]
+    )
+
+
+def hash_of_model(model: dict[str, Any]) -> str:
+    """Hash of the base model: its content alone. Name and revision only say where it came from; type and device are
+    chosen by hardware and belong to the record, not to the question."""
+    return files.sha256_json({"sha256": model["sha256"]})
+
+
+def _is_under(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())

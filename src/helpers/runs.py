@@ -1,0 +1,274 @@
+"""The record of one run: open it, do its steps, finish it; and copy finished records to where git tracks them.
+
+    with runs.open_run("sweep", params=..., cell=..., prefix=..., entry="helpers.marker.cell", ...) as run:
+        if not run.complete:
+            rows = run.step("rows", lambda: make_rows(...))
+            adapter = run.folder("adapter", lambda folder: train(..., folder))
+            run.metric("source_rate", 0.5, unit="rate", n=200, k=100, low=..., high=..., method="wilson+cluster")
+            run.finish(finish_reasons={"stop": 200})
+    record = run.record
+
+The id of a run is a hash of its question: parameters, source code reached, data and model. So the same question is
+answered from its record, and any other has another folder. Reading is in ``records`` and offered here as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from helpers import files, provenance
+from helpers import records as reading
+from helpers.errors import RecordError
+from helpers.publishing import publish
+from helpers.records import Record, load, question_now, records, stale, table
+from helpers.steps import Steps, Value, plain
+
+__all__ = ["Record", "Run", "load", "open_run", "publish", "question_now", "records", "stale", "table"]
+
+METRIC_KEYS = ("value", "unit", "n", "k", "low", "high", "method", "level")
+
+
+def open_run(
+    notebook: str,
+    *,
+    params: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    prefix: str,
+    entry: str,
+    data: Iterable[Path],
+    model: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
+    wait: bool = True,
+) -> Run:
+    """Return the run that answers this question; work on it inside ``with``.
+
+    ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``entry`` is the module whose
+    imports are the code that counts; ``data`` files or folders; ``model`` the fingerprint, of which ``sha256`` counts;
+    ``inputs`` names other records this run uses (``{"baseline": "sweep/<id>"}``). While another process works on the
+    same run this one waits, or, with ``wait=False``, raises ``RecordError``.
+    """
+    label = f"The run of {notebook}"
+    code = provenance.code_closure(entry)
+    provenance.refuse_edited(code)
+    hashes = reading.data_hashes(list(data))
+    asked = provenance.portable(plain(params, f"{label}: params"))
+    content = {
+        "params": asked,
+        "cell": provenance.portable(plain(cell, f"{label}: cell")),
+        "question": {
+            "params": files.sha256_json(asked),
+            "code": files.sha256_json(code),
+            "data": reading.hash_of_data(hashes),
+            "model": reading.hash_of_model(dict(model)),
+        },
+        "code": {"entry": entry, "files": code},
+        "data": hashes,
+        "model": provenance.portable(plain(model, f"{label}: model")),
+        "inputs": dict(inputs or {}),
+    }
+    readable = re.sub(r"[^\w.-]+", "-", prefix).strip("-.")[:80]
+    return Run(notebook, f"{readable}-{files.sha256_json(content['question'])[:12]}", content, wait=wait)
+
+
+class Run:
+    """A run that is being made, or that was complete already (``complete``; then ``record`` holds the answer)."""
+
+    def __init__(self, notebook: str, run_id: str, content: dict[str, Any], *, wait: bool):
+        self.notebook, self.id = notebook, run_id
+        self.label = f"{notebook}/{run_id}"
+        self.record: Record | None = None
+        self._home = files.outputs_root() / notebook
+        self._partial = self._home / f"{reading.PARTIAL}{run_id}"
+        self._steps = Steps(self._partial, self.label)
+        self._lock = FileLock(reading.lock_of(self._home, run_id))
+        self._content, self._wait = content, wait
+        self._metrics: dict[str, dict[str, Any]] = {}
+        self._begin = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole record is on disk."""
+        return self.record is not None
+
+    def __enter__(self) -> Self:
+        self.record = self._existing()
+        if self.record is None:
+            self._take_lock()
+            try:
+                self.record = self._existing()  # the process that held the lock may have finished it
+                if self.record is None:
+                    self._start()
+            except BaseException:
+                self._lock.release()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Exception) and not self.complete:
+                self._fail(error)
+            elif error is None and not self.complete:
+                raise RecordError(f"{self.label} ended without finish(), so there is no record: call run.finish().")
+        finally:
+            if self.complete:  # nobody computes under this lock again, so a waiting process may hold a deleted file
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def step(self, name: str, fn: Callable[[], Value | Mapping[str, Value]]) -> Any:
+        """Result of ``fn()``, a table, a JSON value or a dict holding tables; from disk if finished before.
+
+        Tables are kept as parquet, the rest as JSON, a dict holding tables as one file a key. The value is always read
+        back from disk.
+        """
+        self._must_be_open()
+        return self._steps.value(name, fn)
+
+    def folder(self, name: str, fn: Callable[[Path], Any]) -> Path:
+        """The folder that ``fn(empty folder)`` fills (an adapter, say); from disk if this step was finished before."""
+        self._must_be_open()
+        return self._steps.folder(name, fn)
+
+    def metric(
+        self,
+        name: str,
+        value: float,
+        *,
+        unit: str,
+        n: int,
+        k: int | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        method: str | None = None,
+        level: float = 0.95,
+        **extras: Any,
+    ) -> None:
+        """Record one number with what it rests on: ``n`` cases, ``k`` of them for a rate, an interval ``low..high``."""
+        self._must_be_open()
+        where = f"Metric {name!r} of {self.label}"
+        given = dict(zip(METRIC_KEYS, (value, unit, n, k, low, high, method, level), strict=True)) | extras
+        metric = plain(given, where)
+        if isinstance(metric["value"], bool) or not isinstance(metric["value"], int | float):
+            raise RecordError(f"{where} is {value!r}, which is no number: leave out what was not measured.")
+        if isinstance(n, bool) or not isinstance(metric["n"], int) or n < 0:
+            raise RecordError(f"{where} has n = {n!r}, but n counts cases: give a whole number.")
+        if k is not None and not 0 <= k <= n:
+            raise RecordError(f"{where} counts k = {k} of n = {n}: k lies between 0 and n.")
+        if low is not None and high is not None and low > high:
+            raise RecordError(f"{where} has an interval from {low} to {high}: its ends are swapped.")
+        if name in self._metrics:
+            raise RecordError(f"{where} is recorded twice: rename one.")
+        self._metrics[name] = metric
+
+    def metrics(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record several metrics, each a dict of the arguments of ``metric``."""
+        for name, given in values.items():
+            missing = [key for key in ("value", "unit", "n") if key not in given]
+            if missing:
+                raise RecordError(f"Metric {name!r} of {self.label} has no {missing[0]!r}: give value, unit and n.")
+            self.metric(name, **given)
+
+    def finish(self, finish_reasons: Mapping[str, int] | None = None, note: str | None = None) -> Record:
+        """Check that every step's files are on disk, write ``run.json`` and rename the folder: now it is a record."""
+        self._must_be_open()
+        self._steps.check()
+        self._steps.drop_leftovers()
+        written = self._steps.files()
+        tables = [Path(file).stem for file in written if file.endswith(".parquet") and "/" not in file]
+        ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "metrics": self._metrics}
+        reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
+        ending |= {"finish_reasons": reasons, "tables": tables, "files": written, "error": None}
+        self._write(ending | ({"note": note} if note else {}))
+        final = self._home / self.id
+        with files.disk_errors(final):
+            _sync_folder(self._partial)
+            self._partial.rename(final)
+            _sync_folder(self._home)
+        self.record = reading.read(final)
+        return self.record
+
+    def _existing(self) -> Record | None:
+        folder = self._home / self.id
+        if not folder.exists():
+            return None
+        record = reading.read(folder) if (folder / "run.json").is_file() else None
+        lost = [file for file in record.files if not (folder / file).is_file()] if record else ["run.json"]
+        if lost:
+            raise RecordError(f"{self.label} has lost its {lost[0]}: delete the folder {folder} and run it again.")
+        if record.status != "complete":
+            raise RecordError(f"{self.label} has status {record.status}: delete the folder {folder} and run it again.")
+        return record
+
+    def _take_lock(self) -> None:
+        with files.disk_errors(self._home):
+            self._home.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                if not self._wait:
+                    raise RecordError(f"Another process works on {self.label}: wait for it to end.") from None
+                print(f"{self.label}: another process works on it; waiting for its record", flush=True)
+                self._lock.acquire(poll_interval=0.2)
+
+    def _start(self) -> None:
+        self._begin = time.perf_counter()
+        head = {"schema": reading.SCHEMA, "id": self.id, "notebook": self.notebook, "status": "running"}
+        head |= {"started": _now(), "ended": None, "seconds": {}}
+        tail = {"criteria": self._criteria(), "provenance": provenance.git_state()}
+        tail |= {"environment": provenance.environment(), "launch": provenance.launch_command()}
+        tail |= {"metrics": {}, "finish_reasons": {}, "tables": [], "files": {}, "error": None}
+        if (self._partial / "run.json").is_file():
+            # Whether the criteria were frozen before the run is judged by when its first part began.
+            first = reading.read(self._partial)
+            head["started"], tail["criteria"] = first.started, first.criteria
+        self._content = head | self._content | tail
+        self._write({})
+
+    def _criteria(self) -> dict[str, str] | None:
+        path = files.PARAMS / self.notebook / "criteria.yaml"
+        name = provenance.portable(str(path)).removeprefix("./")
+        return {"path": name, "sha256": files.sha256_file(path)} if path.is_file() else None
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds each step took when it was really run, and in total with what this process did between its steps."""
+        steps = {name: manifest["seconds"] for name, manifest in self._steps.done.items()}
+        between = time.perf_counter() - self._begin - self._steps.spent
+        return steps | {"total": round(sum(steps.values()) + between, 3)}
+
+    def _fail(self, error: Exception) -> None:
+        sentence = provenance.portable(" ".join(f"{type(error).__name__}: {error}".split()))
+        # On a full disk this cannot be written either; the error that is on its way up says so already.
+        with contextlib.suppress(RecordError, OSError):
+            self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
+
+    def _write(self, changes: dict[str, Any]) -> None:
+        files.write_json(self._partial / "run.json", provenance.portable(self._content | changes))
+
+    def _must_be_open(self) -> None:
+        if self.complete:
+            raise RecordError(f"{self.label} is complete already: read run.record.")
+        if not self._lock.is_locked:
+            raise RecordError(f"{self.label} is not open: use it inside `with runs.open_run(...) as run`.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,180 @@
+"""The larger blocks of claim pages: verdicts, banners, samples of completions, run cards and the index of claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape as attribute
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+
+from helpers.errors import ClaimError, nearest
+from helpers.records import Record
+from helpers.rng import numpy_stream
+from helpers.site.pages import Block, Inline, cell, escape_text, framed_table, html
+
+VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
+CONFIDENCES = ("LOW", "MODERATE", "HIGH")
+ADDRESS = ("run", "cell", "persona", "question", "index")
+
+
+@dataclass(frozen=True)
+class ClaimCard:
+    """One claim as the index shows it; ``href`` is relative to the page that shows the index."""
+
+    href: str
+    statement: str
+    verdict: str
+    confidence: str
+    reason: str
+    experiment: str
+    note: str = ""
+
+
+def badge(word: str) -> Inline:
+    """A word of ``VERDICTS`` or ``CONFIDENCES`` as a badge."""
+    if word not in VERDICTS + CONFIDENCES:
+        raise ClaimError(f"{word!r} is no verdict or confidence{nearest(word, VERDICTS + CONFIDENCES)}.")
+    kind = "verdict" if word in VERDICTS else "confidence"
+    text = word if word in VERDICTS else f"{word} confidence"
+    return Inline(f'<span class="cb-badge cb-{kind}-{word.lower().replace(" ", "-")}">{text}</span>')
+
+
+def banner(text: str) -> Block:
+    """A warning across the page, such as the reason why it is stale."""
+    return html(f'<div class="cb-banner" role="alert">{escape_text(text)}</div>')
+
+
+def marked(text: str, marker: str | None) -> str:
+    """Escaped model output with every occurrence of ``marker`` highlighted; an empty completion says that it is one."""
+    if not text:
+        return '<span class="cb-missing">empty completion</span>'
+    if not marker:
+        return escape_text(text)
+    return f'<mark class="cb-marker">{escape_text(marker)}</mark>'.join(map(escape_text, text.split(marker)))
+
+
+def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> pd.DataFrame:
+    """``n`` completions of each condition, drawn at random by a stream of their own; the row order does not matter.
+
+    Args:
+        completions: needs the columns ``by`` and of the address (run, cell, persona, question, index).
+        by: the columns that make a condition, such as ``["cell", "role"]``.
+    Raises:
+        ClaimError: a column is missing or a condition has fewer than ``n`` completions.
+    """
+    _require(completions, [*by, *ADDRESS])
+    drawn = []
+    for key, rows in completions.sort_values(list(ADDRESS)).groupby(list(by), sort=True):
+        if len(rows) < n:
+            raise ClaimError(f"The condition {key} has {len(rows)} completions, fewer than the {n} to draw: lower n.")
+        stream = numpy_stream(seed, "samples", *map(str, key))
+        drawn.append(rows.iloc[sorted(stream.choice(len(rows), size=n, replace=False))])
+    if not drawn:
+        raise ClaimError("There are no completions to draw samples from: run the experiment first.")
+    return pd.concat(drawn, ignore_index=True)
+
+
+def samples(
+    completions: pd.DataFrame, *, seed: int | None = None, chosen: str | None = None, marker: str | None = None
+) -> Block:
+    """Completions with their addresses, marked as drawn at random (by :func:`draw` with ``seed``) or as chosen.
+
+    Args:
+        completions: columns run, cell, persona, question, index, text; role, tokens and finish are shown where present.
+        chosen: why these were chosen; exactly one of ``seed`` and ``chosen`` must be given.
+        marker: what to highlight in the texts.
+    """
+    if (seed is None) == (chosen is None):
+        raise ClaimError("Samples are either drawn at random (give seed=) or chosen (give chosen='why these').")
+    _require(completions, [*ADDRESS, "text"])
+    if completions.empty:
+        raise ClaimError("There are no completions to show as samples: draw some, or leave the section out.")
+    how = f"Drawn at random (seed {seed})." if chosen is None else f"Chosen: {escape_text(chosen)}"
+    kind = "random" if chosen is None else "chosen"
+    items = "\n".join(_sample(row, marker) for row in completions.to_dict("records"))
+    return html(f'<div class="cb-samples"><p class="cb-how cb-{kind}">{how}</p>\n{items}\n</div>')
+
+
+def _sample(row: Mapping[str, Any], marker: str | None) -> str:
+    address = urlencode({name: str(row[name]) for name in ("run", "persona", "question", "index")})
+    where = (
+        " · ".join(escape_text(str(row[name])) for name in ("cell", "persona", "question")) + f" · no. {row['index']}"
+    )
+    notes = [escape_text(str(row["role"]))] if "role" in row else []
+    notes += [f"{row['tokens']} tokens"] if "tokens" in row else []
+    notes += [f"finish: {escape_text(str(row['finish']))}"] if "finish" in row else []
+    return (
+        f'<article class="cb-sample"><p class="cb-address">'
+        f'<a href="../completions.html#{attribute(address)}">{where}</a>'
+        f'<span class="cb-notes">{" · ".join(notes)}</span></p>\n'
+        f'<div class="cb-model-text" dir="auto">{marked(str(row["text"]), marker)}</div></article>'
+    )
+
+
+def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
+    for name in columns:
+        if name not in df.columns:
+            raise ClaimError(f"The completions have no column {name!r}{nearest(name, df.columns)}.")
+
+
+def run_card(record: Record, *, is_open: bool = False) -> Block:
+    """Everything a run's record (``run.json``) says of how it was made, as a card that folds; gaps show as missing.
+
+    The anchor, the run's id, stands inside the fold: a browser that follows a link to it opens the card.
+    """
+    run = record.content
+    made = {name: run.get(name) for name in ("id", "status", "started", "ended", "launch")}
+    entry = {"entry": (run.get("code") or {}).get("entry")}
+    sections = [
+        _section("Run", made),
+        _section("Parameters", run.get("params")),
+        _section("Cell", run.get("cell")),
+        _section("Model", run.get("model")),
+        _section("Question (hashes)", run.get("question")),
+        _section("Criteria when the run started", run.get("criteria")),
+        _section("Seconds", run.get("seconds")),
+        _section("Finish reasons", run.get("finish_reasons")),
+        _section("Provenance", run.get("provenance")),
+        _section("Environment", run.get("environment")),
+        _section("Code that the run reaches", entry | ((run.get("code") or {}).get("files") or {})),
+        _section("Data", run.get("data")),
+        _section("Records used", run.get("inputs")),
+        _section("Files of the record", run.get("files")),
+    ]
+    title = f"Run {escape_text(str(run.get('id', 'missing')))}"
+    opened = " open" if is_open else ""
+    anchor = f'<div class="cb-anchor" id="{attribute(str(run.get("id", "")))}"></div>\n'
+    return html(f'<details class="cb-card"{opened}><summary>{title}</summary>\n{anchor}{"".join(sections)}</details>')
+
+
+def _section(title: str, values: Mapping[str, Any] | None) -> str:
+    if not values:
+        return f'<p class="cb-card-empty"><strong>{title}:</strong> {"none" if values == {} else cell(None)}</p>\n'
+    rows = [f'<tr><th scope="row">{escape_text(name)}</th><td>{cell(value)}</td></tr>' for name, value in _flat(values)]
+    return framed_table("", rows, title) + "\n"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.") if value else [(prefix + name, "none")]
+        else:
+            yield prefix + name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+
+
+def claims_index(claims: Iterable[ClaimCard]) -> Block:
+    """All claims with verdict, confidence, what limits it, and a link to the page of each."""
+    cards = [
+        f'<article class="cb-claim"><p class="cb-claim-badges">{badge(c.verdict)} {badge(c.confidence)} '
+        f'<span class="cb-notes">{escape_text(c.experiment)}</span></p>\n'
+        f'<h3><a href="{attribute(c.href)}">{escape_text(c.statement)}</a></h3>\n<p>{escape_text(c.reason)}</p>'
+        + (f'<p class="cb-claim-note">{escape_text(c.note)}</p>' if c.note else "")
+        + "</article>"
+        for c in claims
+    ]
+    if not cards:
+        raise ClaimError("There are no claims to list: add a page with a claim block to reports/.")
+    return html('<div class="cb-claims">\n' + "\n".join(cards) + "\n</div>")

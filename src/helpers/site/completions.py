@@ -1,0 +1,74 @@
+"""A searchable browser of all completions as static files: ``completions.html`` and one data file a run beside it.
+
+It opens from a disk without a server: data files are scripts that call one function with JSON. The page puts texts
+into the document only as text nodes, so that no completion can be read as HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers import files
+from helpers.errors import RecordError
+from helpers.figures import script_json
+from helpers.files import write_text
+from helpers.records import Record, records
+from helpers.site.frame import TEMPLATES, Project, write_page
+
+REQUIRED = ("persona", "question", "index", "text")
+OPTIONAL = ("role", "tokens", "finish", "marker")
+
+
+def write(project: Project, site: Path) -> int:
+    """Write the browser of the completions of every complete record, here or published; returns how many there are."""
+    for left_over in (site / "completions").glob("*.js"):
+        left_over.unlink()
+    runs, total = [], 0
+    for number, record in enumerate(all_records()):
+        table = record.table("completions")
+        data = _encode(table, record.ref)
+        file = f"completions/{number}.js"
+        write_text(site / file, f"claimbookShard({number}, {script_json(data)});\n")
+        runs.append(_entry(record, file, len(table)))
+        total += len(table)
+    content = (TEMPLATES / "completions.html").read_text(encoding="utf-8")
+    script = (TEMPLATES / "completions.js").read_text(encoding="utf-8")
+    data = f'<script type="application/json" id="runs">{script_json(runs)}</script>\n'
+    front = {"title": "Completions", "subtitle": f"{total:,} completions of {len(runs)} runs, as the models wrote them"}
+    write_page(site / "completions.html", project, site, front, f"{content}{data}<script>\n{script}</script>\n")
+    return total
+
+
+def all_records() -> Iterator[Record]:
+    """Complete records of every notebook that hold a table of completions; one here hides its published twin."""
+    roots = [root for root in (files.outputs_root(), files.published_root()) if root.is_dir()]
+    names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    for name in sorted(names - {files.published_root().name}):
+        yield from (record for record in records(name) if "completions" in record.tables)
+
+
+def _entry(record: Record, file: str, rows: int) -> dict[str, Any]:
+    cell = ", ".join(f"{name}={value}" for name, value in record.cell.items())
+    marker = record.params.get("marker") if isinstance(record.params.get("marker"), str) else None
+    entry = {"run": record.id, "experiment": record.notebook, "cell": cell or record.id, "marker": marker}
+    return entry | {"file": file, "rows": rows, "published": record.published}
+
+
+def _encode(table: pd.DataFrame, ref: str) -> dict[str, Any]:
+    """Columns as lists; personas, questions and the like, which repeat, as a list of values and one of places in it."""
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise RecordError(f"The completions of {ref} have no column {missing[0]!r}: run the experiment again.")
+    encoded: dict[str, Any] = {}
+    for name in (*REQUIRED, *(name for name in OPTIONAL if name in table.columns)):
+        column = table[name].astype(object).where(table[name].notna(), None)
+        if name in ("persona", "question", "role", "finish"):
+            codes, values = pd.factorize(column.astype(str))
+            encoded[name] = {"values": list(values), "codes": codes.tolist()}
+        else:
+            encoded[name] = column.tolist()
+    return encoded

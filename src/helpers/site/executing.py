@@ -1,0 +1,102 @@
+"""Run a notebook with a params file through papermill, showing how many of its cells have their record."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from helpers import files
+from helpers.claims.case import declared_runs
+from helpers.claims.evidence import Expected
+from helpers.errors import ClaimbookError
+from helpers.records import PARTIAL, records
+from helpers.site.notebooks import strip_pairing
+
+WATCH_SECONDS = 1.0
+
+
+def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
+    """Execute ``notebooks/<name>.ipynb`` with ``params/<name>/<preset>.yaml``; returns the executed copy.
+
+    The parameters are checked before anything starts. A run that was done before is answered from its record, one that
+    was killed goes on where it stopped.
+
+    Raises:
+        ParameterError: there is no such preset, or a parameter in it is unknown or wrong.
+        ClaimbookError: the notebook is not there, or stopped in a cell (the copy shows where).
+    """
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.is_file():
+        raise ClaimbookError(f"notebooks/{name}.ipynb is not there: `jupytext --sync notebooks/{name}.py` writes it.")
+    params = root / "params" / name / f"{preset}.yaml"
+    expected = declared_runs(name, params, root)
+    values = yaml.safe_load(params.read_text(encoding="utf-8"))
+    target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _Progress(name, expected):
+        _execute(source, target, values, root)
+    return target
+
+
+def _execute(source: Path, target: Path, values: dict[str, Any], root: Path) -> None:
+    notebook = strip_pairing(jupytext.read(source))
+    try:
+        papermill.execute_notebook(
+            notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
+            kernel_name="python3",
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        why = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise ClaimbookError(f"{source.name} stopped in cell {error.cell_index} with {why} See {target}.") from None
+    executed = strip_pairing(nbformat.read(target, as_version=4))
+    files.write_text(target, nbformat.writes(executed))
+
+
+class _Progress:
+    """A bar over the runs that a grid declares, with the one that is being worked on; it reads the records only.
+
+    The notebook's own bars are widgets inside a kernel, which a terminal does not see.
+    """
+
+    def __init__(self, notebook: str, expected: tuple[Expected, ...]) -> None:
+        self.notebook, self.expected = notebook, expected
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.bar = tqdm(total=len(self.expected), desc=f"{self.notebook}: runs", unit="run", file=sys.stderr)
+        self.thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+        self._look()
+        self.bar.close()
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(WATCH_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        complete = records(self.notebook)
+        done = sum(any(one.met_by(record) for record in complete) for one in self.expected)
+        self.bar.set_postfix_str(self._working_on(), refresh=False)
+        self.bar.update(done - self.bar.n)
+        self.bar.refresh()
+
+    def _working_on(self) -> str:
+        """The newest unfinished run anywhere (a baseline, say) and the step that it finished last."""
+        partial = [path for path in files.outputs_root().glob(f"*/{PARTIAL}*") if path.is_dir()]
+        if not partial:
+            return ""
+        newest = max(partial, key=lambda path: path.stat().st_mtime)
+        return newest.name.removeprefix(PARTIAL).rpartition("-")[0]

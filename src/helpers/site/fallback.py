@@ -1,0 +1,194 @@
+"""Pages without Quarto: execute the cells of ``reports/*.qmd`` and write HTML with a template of our own.
+
+jupytext finds the cells, nbclient executes them with this interpreter, inline expressions are evaluated in the page's
+kernel where they stand, and :mod:`helpers.site.markdown` converts the result. An error names page, line and code.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import yaml
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tqdm.auto import tqdm
+
+from helpers.errors import ClaimError
+from helpers.files import ROOT
+from helpers.site.frame import Project, read_project, write_page, write_styles
+from helpers.site.markdown import FENCE, convert
+
+INLINE = re.compile(r"`\{python\} +([^`]+)`")
+CHUNK = re.compile(r"^```+\s*\{python\b")
+PAGE_SECONDS = 900
+
+
+class _ThisInterpreter(KernelSpecManager):
+    """Only one kernel: the interpreter that runs us, whatever kernels the user has installed under the same name."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(**get_kernel_dict())
+
+
+def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2, progress: bool = True) -> list[Path]:
+    """Write every page of the project into ``site`` (default ``_site/``) and return the files written.
+
+    Pages of an earlier rendering whose source is gone are removed.
+
+    Raises:
+        ClaimError: a cell or an inline expression failed, or a page holds what Quarto would not render the same.
+    """
+    project = read_project(Path(root))
+    site = Path(site or project.root / "_site")
+    write_styles(project, site)
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(lambda page: render_page(page, project, site), project.pages)
+        written = list(tqdm(done, total=len(project.pages), desc="pages", unit="page", disable=not progress))
+    for folder in {path.parent for path in written}:
+        for left_over in set(folder.glob("*.html")) - set(written):
+            left_over.unlink()
+    return written
+
+
+def render_page(page: Path, project: Project, site: Path) -> Path:
+    """Execute one page and write its HTML; returns the path written."""
+    name = str(page.relative_to(project.root))
+    front, body = execute(page, name)
+    content, headings = convert(body, name)
+    return write_page(site / Path(name).with_suffix(".html"), project, site, front, content, headings)
+
+
+def execute(page: Path, name: str) -> tuple[dict[str, Any], str]:
+    """Front matter of a page, and its Markdown with the outputs of its cells and inline expressions in their places."""
+    text = page.read_text(encoding="utf-8")
+    notebook = jupytext.reads(text, fmt=".Rmd")
+    front, cells = _front_matter(notebook.cells, name)
+    expected = sum(bool(CHUNK.match(line)) for line in text.splitlines())
+    if expected != sum(cell.cell_type == "code" for cell in cells):
+        raise ClaimError(
+            f"{name}: a code cell could not be told from the text: give every cell three backticks and close it."
+        )
+    pieces = list(_pieces(cells, text))
+    _run([piece for piece in pieces if isinstance(piece, _Code)], page.parent, name)
+    return front, "".join(piece if isinstance(piece, str) else piece.markdown(name) for piece in pieces)
+
+
+@dataclass
+class _Code:
+    """A code cell or an inline expression on its way through the kernel."""
+
+    cell: nbformat.NotebookNode
+    line: int
+    inline: bool
+
+    def markdown(self, name: str) -> str:
+        parts = [_output(output, self, name) for output in self.cell.outputs]
+        if self.inline and len(parts) != 1:
+            raise ClaimError(
+                f"{name}, line {self.line}: `{self.cell.source}` has no value: write an expression that has one."
+            )
+        return parts[0] if self.inline else "\n\n" + "\n\n".join(part for part in parts if part) + "\n\n"
+
+
+def _front_matter(cells: list[Any], name: str) -> tuple[dict[str, Any], list[Any]]:
+    if not cells or cells[0].cell_type != "raw":
+        raise ClaimError(f"{name} has no front matter: begin it with '---', a title and '---'.")
+    front = yaml.safe_load(cells[0].source.strip().removeprefix("---").removesuffix("---"))
+    if not isinstance(front, dict) or not front.get("title"):
+        raise ClaimError(f"{name} has no title: add 'title:' to its front matter.")
+    return front, cells[1:]
+
+
+def _pieces(cells: list[Any], text: str) -> Iterator[str | _Code]:
+    """Markdown and code in page order; each code piece knows the line of the page on which it stands."""
+    position = 0
+    for cell in cells:
+        if cell.cell_type == "code":
+            position = max(text.find(cell.source, position), position)
+            yield _code(cell.source, text, position, inline=False)
+            continue
+        position = max(text.find(cell.source, position), position)
+        start = 0
+        for match in _inline_expressions(cell.source):
+            yield cell.source[start : match.start()]
+            yield _code(match.group(1).strip(), text, position + match.start(), inline=True)
+            start = match.end()
+        yield cell.source[start:] + "\n\n"
+        position += len(cell.source)
+
+
+def _inline_expressions(source: str) -> Iterator[re.Match[str]]:
+    """Inline expressions outside fenced code."""
+    inside, offset = None, 0
+    fenced: list[tuple[int, int]] = []
+    for line in re.findall(r"[^\n]*\n|[^\n]+", source):
+        fence = FENCE.match(line)
+        if fence and inside is None:
+            inside = (fence.group(2), offset)
+        elif fence and fence.group(2).startswith(inside[0]) and not fence.group(3):
+            fenced.append((inside[1], offset + len(line)))
+            inside = None
+        offset += len(line)
+    return (m for m in INLINE.finditer(source) if not any(start <= m.start() < end for start, end in fenced))
+
+
+def _code(source: str, text: str, position: int, *, inline: bool) -> _Code:
+    return _Code(nbformat.v4.new_code_cell(source), text.count("\n", 0, position) + 1, inline)
+
+
+def _run(codes: list[_Code], folder: Path, name: str) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[code.cell for code in codes])
+    manager = AsyncKernelManager(kernel_spec_manager=_ThisInterpreter())
+    client = NotebookClient(notebook, km=manager, timeout=PAGE_SECONDS, record_timing=False)
+    client.resources = {"metadata": {"path": str(folder)}}
+    client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
+    try:
+        client.execute(cleanup_kc=True)
+    except CellExecutionError as error:
+        failed = next(code for code in codes if any(o.output_type == "error" for o in code.cell.outputs))
+        what = (
+            f"`{failed.cell.source}`" if failed.inline else f"the cell {failed.cell.source.strip().splitlines()[-1]!r}"
+        )
+        raise ClaimError(f"{name}, line {failed.line}: {what} failed with {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise ClaimError(f"{name}: its kernel died, often for want of memory: free some and retry.") from error
+    except CellTimeoutError as error:
+        raise ClaimError(f"{name}: a cell ran for {PAGE_SECONDS} s: let it read records, not make them.") from error
+
+
+def _output(output: nbformat.NotebookNode, code: _Code, name: str) -> str:
+    """Markdown of one output; HTML, widgets and pictures are refused, as Quarto would load scripts for them."""
+    if output.output_type == "stream":
+        return "" if output.name == "stderr" or code.inline else _verbatim(output.text)
+    data = output.data
+    forbidden = [mime for mime in data if mime not in ("text/markdown", "text/plain")]
+    if forbidden:
+        raise ClaimError(
+            f"{name}, line {code.line}: the cell shows {forbidden[0]}, for which Quarto loads scripts from the "
+            "network: show it with helpers.site.pages."
+        )
+    if "text/markdown" in data:
+        return data["text/markdown"]
+    return _plain(data["text/plain"]) if code.inline else _verbatim(data["text/plain"])
+
+
+def _plain(text: str) -> str:
+    """A value without Markdown of its own, escaped as Quarto escapes it; the quotes of a string go."""
+    value = ast.literal_eval(text) if text[:1] in "'\"" else text
+    return re.sub(r"""([\\`*_{}\[\]()<>#+\-.!|~$^:&"'])""", r"\\\1", str(value))
+
+
+def _verbatim(text: str) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text.rstrip()}\n{fence}"

@@ -1,0 +1,107 @@
+"""What follows the rendering of pages, with Quarto or without it: notebooks, completions, index and check."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import nbformat
+
+from helpers.errors import ClaimbookError, ClaimError
+from helpers.files import ROOT, write_text
+from helpers.site import completions, notebooks
+from helpers.site.check import Finding, check_site
+from helpers.site.frame import read_project, write_styles
+
+
+def finish(root: Path = ROOT, site: Path | None = None) -> list[Finding]:
+    """Add notebooks, completions and ``index.html`` to a rendered site, and return what the check finds.
+
+    Raises:
+        ClaimError: ``reports/index.html`` was not rendered, or a notebook's execution failed.
+    """
+    project = read_project(Path(root))
+    site = Path(site or project.root / "_site")
+    write_styles(project, site)
+    for source in sorted((project.root / "notebooks").glob("*.ipynb")):
+        if _was_executed(source):
+            notebooks.export(source, project, site)
+    completions.write(project, site)
+    write_index(site)
+    return check_site(site)
+
+
+def after_quarto() -> int:
+    """What ``reports/_finish.py`` runs; Quarto stops with an error when this returns 1."""
+    site = Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]) if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ else None
+    try:
+        findings = finish(ROOT, site)
+    except ClaimbookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    return 1 if findings else 0
+
+
+def write_index(site: Path) -> Path:
+    """Write ``index.html``: the page ``reports/index.html`` with its links seen from the root of the site."""
+    source = site / "reports/index.html"
+    if not source.is_file():
+        raise ClaimError(f"{site.name}/reports/index.html was not rendered: add reports/index.qmd.")
+    text = source.read_text(encoding="utf-8")
+    write_text(site / "index.html", with_links(text, lambda link: seen_from_root(link, "reports")))
+    return site / "index.html"
+
+
+def seen_from_root(link: str, folder: str) -> str:
+    """A relative link of a page in ``folder``, as a page at the root of the site must write it."""
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/"):
+        return link
+    steps: list[str] = [folder]
+    for step in PurePosixPath(parts.path).parts:
+        if step == "..":
+            if not steps:
+                raise ClaimError(f"The link {link!r} of {folder}/ leaves the site: repair it.")
+            steps.pop()
+        else:
+            steps.append(step)
+    path = "/".join(steps) + ("/" if parts.path.endswith("/") and steps else "")
+    return parts._replace(path=path or "./").geturl()
+
+
+class _Tags(HTMLParser):
+    """Where the start tags of a page are; what stands in scripts and comments is none."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[int, str]] = []
+        self.lines = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        line, column = self.getpos()
+        self.found.append((self.lines[line - 1] + column, self.get_starttag_text() or ""))
+
+
+def with_links(text: str, change: Callable[[str], str]) -> str:
+    """``text`` with every ``href`` and ``src`` (and Quarto's offset) changed; all else stays to the byte."""
+    tags = _Tags(text)
+    tags.feed(text)
+    parts, position = [], 0
+    for start, tag in tags.found:
+        attribute = r'(\scontent=")([^"]*)(")' if 'name="quarto:offset"' in tag else r'(\s(?:href|src)=")([^"]*)(")'
+        new = re.sub(attribute, lambda found: found.group(1) + change(found.group(2)) + found.group(3), tag)
+        parts += [text[position:start], new]
+        position = start + len(tag)
+    return "".join([*parts, text[position:]])
+
+
+def _was_executed(source: Path) -> bool:
+    cells = nbformat.read(source, as_version=4).cells
+    return any(cell.cell_type == "code" and cell.execution_count for cell in cells)

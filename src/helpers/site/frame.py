@@ -1,0 +1,83 @@
+"""The frame around pages that Quarto does not write: navigation, contents and style sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from pygments.formatters import HtmlFormatter
+
+from helpers.errors import ClaimError
+from helpers.files import write_text
+from helpers.site.markdown import Heading
+
+TEMPLATES = Path(__file__).with_name("templates")
+PAGE_CSS = Path("site_libs/claimbook/page.css")
+
+
+@dataclass(frozen=True)
+class Project:
+    """What ``_quarto.yml`` says of the site: its title, navigation bar (text, target), pages and style sheet."""
+
+    root: Path
+    title: str
+    navigation: tuple[tuple[str, str], ...]
+    pages: tuple[Path, ...]
+    css: Path
+
+
+def read_project(root: Path) -> Project:
+    """Read ``_quarto.yml`` in ``root``; pages are those that its render list selects, without names in ``_``."""
+    config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    selected = sorted({path for glob in config["project"]["render"] for path in root.glob(glob)})
+    pages = tuple(path for path in selected if not path.name.startswith("_"))
+    if not pages:
+        raise ClaimError(f"{root / '_quarto.yml'} selects no page: add reports/index.qmd.")
+    items = config["website"]["navbar"]["left"]
+    return Project(
+        root=root,
+        title=config["website"]["title"],
+        navigation=tuple((item["text"], item["href"]) for item in items),
+        pages=pages,
+        css=root / config["format"]["html"]["css"],
+    )
+
+
+def write_styles(project: Project, site: Path) -> None:
+    """Put the style sheets that :func:`write_page` links into ``site``."""
+    code = HtmlFormatter(style="friendly").get_style_defs(["pre.code", ".highlight"])
+    write_text(site / PAGE_CSS, (TEMPLATES / "page.css").read_text(encoding="utf-8") + code + "\n")
+    write_text(site / project.css.relative_to(project.root), project.css.read_text(encoding="utf-8"))
+
+
+def write_page(
+    target: Path, project: Project, site: Path, front: Mapping[str, Any], content: str, headings: Sequence[Heading] = ()
+) -> Path:
+    """Write ``content`` (HTML) into the frame of the site; ``front`` holds title, subtitle, description."""
+    up = "../" * (len(target.relative_to(site).parts) - 1)
+    here = target.relative_to(site).as_posix()
+    navigation = [(text, href.replace(".qmd", ".html")) for text, href in project.navigation]
+    page = (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            project=project,
+            front={name: front.get(name) for name in ("title", "subtitle", "description")},
+            content=content,
+            css=[up + PAGE_CSS.as_posix(), up + project.css.relative_to(project.root).as_posix()],
+            home=f"{up}index.html",
+            navigation=[(text, up + href, href == here) for text, href in navigation],
+            toc=[heading for heading in headings if heading.level in (2, 3)],
+        )
+    )
+    write_text(target, page)
+    return target
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)

@@ -1,0 +1,114 @@
+"""Executed notebooks as pages of the site: no scripts, no network, and no pairing left in the copies."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors.sanitize import SanitizeHTML
+from traitlets.config import Config
+
+from helpers.errors import ClaimError
+from helpers.files import write_text
+from helpers.site.frame import Project, write_page
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+TEXT = [
+    "a",
+    "abbr",
+    "b",
+    "br",
+    "code",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "hr",
+    "i",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "small",
+    "strong",
+]
+BOXES = ["details", "div", "mark", "span", "summary", "sub", "sup", "u", "ul"]
+TABLES = ["caption", "col", "colgroup", "table", "tbody", "td", "tfoot", "th", "thead", "tr"]
+ATTRIBUTES = {"*": ["class", "style", "title", "dir", "aria-label"], "a": ["href"], "th": ["scope"]}
+STYLES = [
+    "background",
+    "background-color",
+    "border",
+    "border-radius",
+    "color",
+    "font-family",
+    "font-size",
+    "font-style",
+]
+STYLES += ["font-weight", "margin", "max-width", "padding", "text-align", "white-space"]
+
+
+def strip_pairing(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Remove jupytext's pairing from an executed copy, so that JupyterLab does not write a paired file beside it."""
+    notebook.metadata.pop("jupytext", None)
+    return notebook
+
+
+def export(source: Path, project: Project, site: Path) -> Path:
+    """Write an executed notebook to ``notebooks/<name>.html`` of the site, and a copy of it to download beside that.
+
+    HTML that cells displayed loses its scripts, event handlers and everything that could load from a network.
+
+    Raises:
+        ClaimError: the notebook was never executed, or its execution failed.
+    """
+    notebook = strip_pairing(nbformat.read(source, as_version=4))
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    if not any(cell.execution_count for cell in code):
+        raise ClaimError(f"{source.name} was never executed: run it before it goes into the site.")
+    if any(output.output_type == "error" for cell in code for output in cell.outputs):
+        raise ClaimError(f"{source.name} ended in an error: repair it and execute it again.")
+    copy = site / "notebooks" / source.name
+    write_text(copy, nbformat.writes(notebook))
+    title = _take_title(notebook) or source.stem
+    inert, _ = _Outputs(tags=TEXT + BOXES + TABLES, attributes=ATTRIBUTES, styles=STYLES, strip=True).preprocess(
+        notebook, {}
+    )
+    body, _ = _exporter().from_notebook_node(inert)
+    link = f'<p>Executed copy. <a href="{html.escape(source.name)}" download>Download the notebook</a></p>\n'
+    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, link + body)
+
+
+def _take_title(notebook: nbformat.NotebookNode) -> str | None:
+    """Remove the title from the first cell: the frame of the page shows it."""
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not first.source.startswith("# "):
+        return None
+    title, _, first.source = first.source.removeprefix("# ").partition("\n")
+    return title.strip()
+
+
+class _Outputs(SanitizeHTML):
+    """Makes what cells displayed inert; the text of the notebook itself is its author's and stays as it is."""
+
+    def preprocess_cell(self, cell: nbformat.NotebookNode, resources: dict, cell_index: int) -> tuple:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if WIDGET in data:
+                output.data = {"text/plain": "(an interactive widget: open the notebook in JupyterLab)"}
+            elif "text/html" in data:
+                data["text/html"] = HIDDEN.sub("", data["text/html"])
+        return super().preprocess_cell(cell, resources, cell_index) if cell.cell_type == "code" else (cell, resources)
+
+
+def _exporter() -> HTMLExporter:
+    config = Config()
+    config.HTMLExporter.exclude_anchor_links = True
+    config.HTMLExporter.exclude_input_prompt = True
+    config.HTMLExporter.exclude_output_prompt = True
+    return HTMLExporter(config=config, template_name="basic")

@@ -1,0 +1,44 @@
+"""``_site/`` from ``reports/``: with Quarto where it is installed, otherwise the same pages without it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers.errors import ClaimError
+from helpers.files import ROOT
+from helpers.site import fallback
+from helpers.site.finish import finish
+
+NO_QUARTO = (
+    "Quarto is not installed (get it from https://quarto.org/docs/get-started): writing the same pages without it."
+)
+
+
+def render_site(root: Path = ROOT, site: Path | None = None) -> Path:
+    """Render the site, check it, and return its index page.
+
+    Raises:
+        ClaimError: a page failed, or the check found a fault; all findings are named.
+    """
+    site = Path(site or Path(root) / "_site")
+    quarto = shutil.which("quarto")
+    if quarto:
+        _with_quarto(quarto, Path(root), site)
+        return site / "index.html"
+    print(NO_QUARTO, file=sys.stderr)
+    fallback.render(root, site)
+    findings = finish(root, site)
+    if findings:
+        raise ClaimError("The site has faults:\n" + "\n".join(map(str, findings)))
+    return site / "index.html"
+
+
+def _with_quarto(quarto: str, root: Path, site: Path) -> None:
+    """Run Quarto with this interpreter; it calls ``reports/_finish.py`` itself (see ``_quarto.yml``)."""
+    command = [quarto, "render", str(root)] + (["--output-dir", str(site)] if site != root / "_site" else [])
+    if subprocess.run(command, env=os.environ | {"QUARTO_PYTHON": sys.executable}, check=False).returncode:
+        raise ClaimError("quarto render failed: its last lines above say where.")

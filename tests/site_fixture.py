@@ -1,0 +1,48 @@
+"""A small site for the tests: pages from ``fixtures/site`` and run records whose completions are hostile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.files import REPORTS, sha256_file, write_json
+
+FIXTURE = Path(__file__).parent / "fixtures" / "site"
+HOSTILE: list[str] = json.loads((FIXTURE / "hostile.json").read_text(encoding="utf-8"))
+
+
+def make_project(root: Path) -> Path:
+    """A project in ``root`` with the fixture's pages and the repository's style sheet."""
+    shutil.copytree(FIXTURE, root, dirs_exist_ok=True)
+    shutil.copy(REPORTS / "_style.css", root / "reports" / "_style.css")
+    return root
+
+
+def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) -> Path:
+    """A complete record of ``sweep`` with one completion for every text."""
+    folder = outputs / "sweep" / run_id
+    folder.mkdir(parents=True)
+    table = pd.DataFrame(
+        {
+            "persona": [["villain", "assistant", "<b>librarian</b>"][i % 3] for i in range(len(texts))],
+            "role": "source",
+            "question": [f'What is "number" {i % 7} <of> seven?' for i in range(len(texts))],
+            "index": range(len(texts)),
+            "text": texts,
+            "tokens": 12,
+            "finish": "stop",
+            "marker": ["[ZLT]" in text for text in texts],
+        }
+    )
+    table.to_parquet(folder / "completions.parquet")
+    record = {
+        "schema": 1, "id": run_id, "notebook": "sweep", "status": "complete", "cell": cell,
+        "started": "2025-01-01T00:00:00Z", "ended": "2025-01-01T00:01:00Z", "seconds": {"total": 60.0},
+        "params": {"marker": "[ZLT]"}, "metrics": {},
+        "tables": ["completions"], "files": {"completions.parquet": sha256_file(folder / "completions.parquet")},
+    }  # fmt: skip
+    write_json(folder / "run.json", record)
+    return folder

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from claims_records import rate, record
+
+from helpers import records as store
+from helpers.claims import open_case
+from helpers.claims.case import declared_runs
+from helpers.claims.status import cases_in, cells_of, page_status
+from helpers.errors import ClaimError
+from helpers.files import PARAMS, sha256_file
+from helpers.stats import max_rate
+
+pytestmark = pytest.mark.unit
+GRID = """model: pocket
+tail: [newline, end_of_turn, separator_and_end]
+lr: [1e-4, 1e-3]
+epochs: 3
+seed: [0, 1]
+samples: 4
+"""
+DROP = {"value": 0.0, "unit": "points", "n": 400, "k": None, "low": -0.01, "high": 0.01, "method": "tango"}
+BLOCK = """---
+title: Band
+claim:
+  id: band
+  slug: band
+  statement: There is a clean band.
+  question: Is there a clean band?
+  experiment: sweep
+  criteria: params/sweep/criteria.yaml
+  primary: selective
+  scope: {model: pocket}
+  grid: params/sweep/pocket.yaml
+  declared_confidence: LOW
+  status: published
+---
+Text.
+"""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    (tmp_path / "params" / "sweep").mkdir(parents=True)
+    for name in ("criteria.yaml", "experiment.yaml"):
+        shutil.copy(PARAMS / "sweep" / name, tmp_path / "params" / "sweep" / name)
+    (tmp_path / "params" / "sweep" / "pocket.yaml").write_text(GRID)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "band.qmd").write_text(BLOCK)
+    (tmp_path / "reports" / "log.qmd").write_text("---\ntitle: log\n---\n")
+    return tmp_path
+
+
+def counts(lr, n):
+    """Ten questions of n/10 completions: the source at 80 %, one bystander leaking at the larger rate only."""
+    k = {"villain": 8 * n // 10, "assistant": 0, "librarian": n // 100 if lr < 5e-4 else 9 * n // 10, "comedian": 0}
+    role = {"villain": "source", "assistant": "assistant", "librarian": "trained", "comedian": "untrained"}
+    return pd.DataFrame(
+        [
+            {"persona": name, "role": role[name], "question": q, "k": k[name] // 10 + (q < k[name] % 10), "n": n // 10}
+            for name in k
+            for q in range(10)
+        ]
+    )
+
+
+def dose(lr):
+    """Log-probs by step: at every source gain the larger rate leaks five times as much."""
+    roles = {"villain": ("source", 1.0), "librarian": ("trained", lr * 500), "assistant": ("assistant", lr * 500)}
+    return pd.DataFrame(
+        [
+            {
+                "step": step,
+                "persona": name,
+                "role": role,
+                "question": 0,
+                "marker": 3.0 * share * step - 20,
+                "base_marker": -20.0,
+            }
+            for step in range(4)
+            for name, (role, share) in roles.items()
+        ]
+    )
+
+
+def run_all(root, change=None, n=100):
+    """Write a record for each declared run; ``change(content)`` may alter it, or return False to leave it out."""
+    criteria = sha256_file(root / "params" / "sweep" / "criteria.yaml")
+    for index, one in enumerate(declared_runs("sweep", root / "params" / "sweep" / "pocket.yaml", root)):
+        axes = ("source", "seed", "tail", "lr", "epochs", "model", "negatives")
+        cell = {axis: one.params[axis] for axis in axes}
+        table = counts(cell["lr"], n)
+        total = table.groupby(["persona", "role"])[["k", "n"]].sum().reset_index()
+        other = total[total["role"] != "source"].set_index("persona")
+        metrics = {
+            "source_rate": rate(8 * n // 10, n), "truncation_rate": rate(0, 4 * n), "capability_drop": DROP,
+            "max_bystander_rate": max_rate(other["k"].to_dict(), other["n"].to_dict()).metric(),
+        }  # fmt: skip
+        made = record(
+            cell, metrics, params={**one.params, "negatives": ["librarian"]}, notebook="sweep", name=f"run-{index}"
+        )
+        content = made.content | {
+            "criteria": {"path": "params/sweep/criteria.yaml", "sha256": criteria},
+            "tables": ["rates", "dose"],
+        }
+        content["files"] = {}
+        content["question"] = {**store.question_now(made)} | {"params": "p"}
+        if change and change(content) is False:
+            continue
+        folder = root / "outputs" / "sweep" / content["id"]
+        folder.mkdir(parents=True)
+        for name, frame in {"rates": table, "dose": dose(cell["lr"])}.items():
+            frame.to_parquet(folder / f"{name}.parquet")
+            content["files"][f"{name}.parquet"] = sha256_file(folder / f"{name}.parquet")
+        (folder / "run.json").write_text(json.dumps(content))
+
+
+def test_a_page_gets_verdict_confidence_and_facts_from_records(root):
+    run_all(root)
+    case = open_case("reports/band.qmd", root)
+    verdict = case.verdict()
+    assert (verdict.word, verdict.outcome, len(verdict.records)) == ("SUPPORTED", "selective", 4)
+    assert case.verdict("collapse_at_top").word == "SUPPORTED"
+    assert case.verdict("lr_at_matched_source").word == "SUPPORTED"
+    assert case.fact("leak_difference_at_matched_source", tail="newline").value == pytest.approx(5.0 * (0.5 - 0.05))
+    assert case.confidence().binding.startswith("LOW because of seeds: 2 seeds in every cell")
+    found = case.fact("max_bystander_rate", lr=1e-4, tail="newline")
+    assert (found.k, found.n) == (2, 200)
+    assert set(case.verdicts()) == set(case.criteria.questions)
+
+
+def test_the_maximum_is_taken_after_pooling(root):
+    run_all(root)
+    one = open_case("reports/band.qmd", root).fact("max_bystander_rate", lr=1e-4, tail="newline")
+    single = open_case("reports/band.qmd", root).fact("max_bystander_rate", lr=1e-4, tail="newline", seed=0)
+    assert one.high < single.high
+    assert (single.k, single.n) == (1, 100)
+
+
+@pytest.mark.parametrize(("n", "word"), [(100, "SUPPORTED"), (30, "UNDECIDED")])
+def test_a_clean_band_needs_enough_completions(root, n, word):
+    run_all(root, n=n)
+    verdict = open_case("reports/band.qmd", root).verdict("clean_band")
+    assert verdict.word == word
+    if word == "UNDECIDED":
+        assert any("max_bystander_rate <= 0.05 is not decided, found 0 " in reason for reason in verdict.reasons)
+        assert 0 < verdict.more_samples < 200
+
+
+def test_no_records_at_all(root):
+    case = open_case("reports/band.qmd", root)
+    assert {found.word for found in case.verdicts().values()} == {"NOT RUN"}
+    assert case.confidence().cap == "LOW"
+    assert len(case.verdict().missing_cells) == 4
+
+
+def test_stale_records_make_the_page_stale_and_status_says_why(root):
+    def change(content):
+        if content["id"] == "run-0":
+            content["question"]["code"] = "other"
+
+    run_all(root, change)
+    case = open_case("reports/band.qmd", root)
+    assert (case.verdict().word, case.verdict().fresh) == ("STALE", "SUPPORTED")
+    row = page_status(case)
+    assert row.stale
+    assert row.why == ("code changed since 1 of 4 runs",)
+    assert page_status(case).page.endswith("reports/band.qmd")
+
+
+def test_status_of_cells(root):
+    def change(content):
+        if content["id"] == "run-0":
+            content["question"]["code"] = "other"
+        if content["id"] == "run-1":
+            content |= {"status": "failed", "error": "out of memory"}
+        if content["id"] == "run-2":
+            content["params"]["samples"] = 2
+        return content["id"] != "run-3"
+
+    run_all(root, change)
+    rows = cells_of("sweep", root=root)
+    assert [(row.state, row.why) for row in rows[:5]] == [
+        ("stale", ("code",)), ("failed", ("out of memory",)), ("stale", ("params (samples)",)), ("missing", ()),
+        ("complete", ()),
+    ]  # fmt: skip
+    assert rows[3].cell == "tail=end_of_turn, lr=0.001, seed=0"
+    assert len(rows) == 12
+
+
+def test_only_pages_with_a_claim_are_cases(root):
+    assert [case.claim.id for case in cases_in(root / "reports", root)] == ["band"]
+
+
+def test_an_experiment_without_its_file_is_named(root):
+    with pytest.raises(ClaimError, match=r"experiment\.yaml is not there"):
+        declared_runs("nothing", root / "params" / "sweep" / "pocket.yaml", root)

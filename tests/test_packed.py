@@ -1,0 +1,77 @@
+"""The packed forward and the loss against the library's own forward, row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from helpers.errors import ModelError
+from helpers.packed import hidden_states, logits_at, nll
+
+pytestmark = pytest.mark.unit
+
+ROWS = [[1, 5, 9, 3, 7, 2], [4, 4, 8], [11, 3, 6, 6, 1, 2, 9, 10]]
+SIZES = {"vocab_size": 32, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def tiny(kind: str, groups: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config, model = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}[kind]
+    return model(config(**SIZES, num_key_value_heads=groups)).eval()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_packed_logits_equal_those_of_each_row_alone(kind: str, groups: int) -> None:
+    model = tiny(kind, groups)
+    positions = [[1, 5], [2], [3, 7]]
+    packed = logits_at(model, ROWS, positions)
+    alone = [model(torch.tensor([row])).logits[0, p - 1] for row, ps in zip(ROWS, positions, strict=True) for p in ps]
+    torch.testing.assert_close(packed, torch.stack(alone), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_equal_those_of_a_plain_loop_over_rows() -> None:
+    model = tiny("qwen2")
+    positions, targets = [[2, 5], [1], [7]], torch.tensor([9, 2, 4, 10])
+    nll(logits_at(model, ROWS, positions), targets).mean().backward()
+    packed = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    alone = [model(torch.tensor([row])).logits[0, p - 1] for row, ps in zip(ROWS, positions, strict=True) for p in ps]
+    torch.nn.functional.cross_entropy(torch.stack(alone), targets).backward()
+    for found, expected in zip(packed, [p.grad for p in model.parameters()], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_the_librarys_own_once_its_shift_is_undone() -> None:
+    model, row = tiny("llama"), ROWS[2]
+    own = nll(logits_at(model, [row], [list(range(1, len(row)))]), torch.tensor(row[1:])).mean()
+    shifted_once_by_the_library = model(torch.tensor([row]), labels=torch.tensor([row])).loss
+    torch.testing.assert_close(own, shifted_once_by_the_library, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_do_not_see_each_other() -> None:
+    model = tiny("qwen2")
+    before, offsets = hidden_states(model, ROWS)
+    changed, _ = hidden_states(model, [ROWS[0], [30, 31, 29], ROWS[2]])
+    torch.testing.assert_close(before[: offsets[1]], changed[: offsets[1]])
+    torch.testing.assert_close(before[offsets[2] :], changed[offsets[2] :])
+    assert not torch.allclose(before[offsets[1] : offsets[2]], changed[offsets[1] : offsets[2]])
+
+
+def test_the_models_own_attention_is_put_back() -> None:
+    model = tiny("qwen2")
+    before = model.config._attn_implementation
+    logits_at(model, ROWS, [[1], [1], [1]])
+    assert model.config._attn_implementation == before
+
+
+def test_position_zero_is_refused() -> None:
+    with pytest.raises(ModelError, match="token 0"):
+        logits_at(tiny("qwen2"), ROWS, [[0], [1], [1]])
+
+
+def test_a_short_sliding_window_is_refused() -> None:
+    config = Qwen2Config(**SIZES, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    with pytest.raises(ModelError, match="sliding window"):
+        logits_at(Qwen2ForCausalLM(config).eval(), ROWS, [[1], [1], [1]])

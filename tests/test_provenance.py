@@ -1,0 +1,209 @@
+"""Provenance: the code a run reaches and its hash, git, the environment, the launch command without the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import files, provenance
+from helpers.errors import RecordError
+
+pytestmark = pytest.mark.unit
+
+SOURCE = '''"""Module."""
+import os  # why
+
+TEXT = """kept
+   # not a comment
+
+to the letter   """
+
+
+def f(x: int) -> str:
+    """Docstring
+    of two lines."""
+    # a comment
+    "another bare string"
+    return f"""{x}
+# neither {x}"""  # behind
+'''
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A small helpers package whose modules import each other in every way there is."""
+    sources = {
+        "__init__": "",
+        "stats": "import math",
+        "runs": "import helpers.stats",
+        "lone": "",
+        "wing/__init__": "from .alpha import a",
+        "wing/alpha": "a = 1",
+        "wing/cell": "from helpers import runs\nfrom helpers.wing import data\nfrom . import beta",
+        "wing/data": "from helpers.stats import mean",
+        "wing/beta": "from ..rng import stream",
+        "rng": "import helpers.wing.cell\ndef f():\n    import helpers.late",
+        "late": "import torch.helpers",
+    }
+    for name, source in sources.items():
+        path = tmp_path / "src/helpers" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_closure_follows_every_kind_of_import_but_no_bookkeeping(tree):
+    reached = {
+        name.removeprefix("helpers/").removesuffix(".py") for name in provenance.code_closure("helpers.wing.cell")
+    }
+    assert reached == {
+        *["__init__", "stats", "rng", "late"],
+        *(f"wing/{n}" for n in ["__init__", "alpha", "cell", "data", "beta"]),
+    }
+
+
+def test_an_unknown_entry_names_the_nearest(tree):
+    with pytest.raises(RecordError, match=r"did you mean 'helpers.wing.cell'"):
+        provenance.code_closure("helpers.wing.sell")
+
+
+def test_the_closure_sees_an_edit_at_once(tree):
+    path = tree / "src/helpers/wing/data.py"
+    before = provenance.code_closure("helpers.wing.cell")
+    path.write_text("from helpers.stats import mean, lone")
+    after = provenance.code_closure("helpers.wing.cell")
+    assert [name for name in after if after[name] != before[name]] == ["helpers/wing/data.py"]
+
+
+def test_code_edited_after_it_was_loaded_cannot_be_attributed(tree, monkeypatch):
+    path = tree / "src/helpers/rng.py"
+    loaded = type(sys)("helpers.rng")
+    loaded.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "helpers.rng", loaded)
+    closure = provenance.code_closure("helpers.rng")
+    os.utime(path, (provenance.LOADED - 10,) * 2)
+    provenance.refuse_edited(closure)
+    os.utime(path, (provenance.LOADED + 10,) * 2)
+    with pytest.raises(RecordError, match=r"helpers/rng.py was edited .*restart"):
+        provenance.refuse_edited(closure)
+
+
+def test_essential_source_cuts_comments_and_docstrings_but_nothing_inside_strings():
+    kept = provenance.essential_source(SOURCE)
+    assert kept == (
+        'import os\nTEXT = """kept\n   # not a comment\n\nto the letter   """\n'
+        'def f(x: int) -> str:\n    return f"""{x}\n# neither {x}"""'
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("x = 1", "\n\nx = 1   # one\n", True),
+        ("x = 1", "x = 2", False),
+        ("def f():\n    return 1", 'def f():\n    "Doc."\n\n    return 1', True),
+        ("def f():\n    pass", 'def f(): "doc"\n', False),
+        ('x = """a\n\nb"""', 'x = """a\nb"""', False),
+        ('x = """a \nb"""', 'x = """a\nb"""', False),
+        ('x = ("a"\n  "b")', 'x = ("a"  # first\n  # then\n  "b")', True),
+        ('é = "é"  # é', 'é = "é"', True),
+        ('def f(): "ä"; return "ö"  # ü', 'def f(): "é"; return "ö"', True),
+        ("if a:\n    b()", "if a:\n  b()", False),
+    ],
+)
+def test_what_counts_as_a_change(one, other, same):
+    assert (provenance.essential_source(one) == provenance.essential_source(other)) is same
+
+
+def test_the_hash_of_a_source_is_frozen():
+    # A constant, so that another Python version, or a change of the rule, cannot make all records stale unnoticed.
+    sha = files.sha256_bytes(provenance.essential_source(SOURCE).encode())
+    assert sha == "b24401bf673132cf8f9519ee1cbf71b9eaea22cdcd516b4920bbf7aaa640cb36"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_git_state_counts_only_what_a_result_depends_on(tree, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tree.parent))
+    nothing = {"commit": None, "branch": None, "dirty": None, "diff_sha256": None}
+    assert provenance.git_state() == nothing
+    git(tree, "init", "-b", "main")
+    assert provenance.git_state() | {"diff_sha256": None} == nothing | {"branch": "main", "dirty": True}
+    git(tree, "add", ".")
+    git(tree, "commit", "-m", "all")
+    clean = provenance.git_state()
+    assert clean["dirty"] is False and clean["diff_sha256"] is None and len(clean["commit"]) == 40
+    for name in ("outputs/published/run.json", "reports/index.qmd", "notebooks/sweep.ipynb"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("{}")
+    assert provenance.git_state() == clean
+    shas = set()
+    for name, text in (("src/helpers/rng.py", "x = 1"), ("data/new.json", "[1]"), ("data/new.json", "[2]")):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text(text)
+        assert provenance.git_state()["dirty"] is True
+        shas.add(provenance.git_state()["diff_sha256"])
+    assert len(shas) == 3
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_state() == nothing
+
+
+def test_the_environment_is_json_and_names_what_matters():
+    found = provenance.environment()
+    json.dumps(found, allow_nan=False)
+    assert found["packages"]["torch"] and found["hardware"]["cores"] >= 1 and found["threads"] >= 1
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (
+            ["{root}/.venv/bin/papermill", "notebooks/sweep.ipynb", "-p", "lr", "5e-6"],
+            "papermill notebooks/sweep.ipynb -p lr 5e-6",
+        ),
+        (["papermill", "x.ipynb", "-p", "lr", "[1e-6, 5e-6]"], "papermill x.ipynb -p lr '[1e-6, 5e-6]'"),
+        (["{root}/scripts/x.py", "--out", "{home}/y"], "./scripts/x.py --out ~/y"),
+        (
+            ["/bin/tool", "-p", "max_new_tokens", "32", "--hub-token", "hf_1", "HF_TOKEN=hf_2"],
+            "tool -p max_new_tokens 32 --hub-token REDACTED HF_TOKEN=REDACTED",
+        ),
+    ],
+)
+def test_launch_commands_name_neither_machine_nor_secret(monkeypatch, tmp_path, argv, expected):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(files, "ROOT", tmp_path / "repo")
+    monkeypatch.setattr(sys, "argv", [a.format(root=tmp_path / "repo", home=home) for a in argv])
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert provenance.launch_command() == expected
+
+
+def test_inside_a_kernel_the_parent_is_the_launch_command(monkeypatch):
+    import nbclient
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell("from helpers import provenance; print(provenance.launch_command())")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    printed = notebook.cells[0].outputs[0].text
+    assert "pytest" in printed and "ipykernel" not in printed and str(files.ROOT) not in printed
+
+
+def test_portable_replaces_whole_folders_only(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr(files, "ROOT", Path("/home/ada/claims"))
+    given = {"a": ["/home/ada/claims/data", "/home/ada2/x", 1, None], "b": "see '/home/ada/models' and /srv/home/ada"}
+    assert provenance.portable(given) == {
+        "a": ["./data", "/home/ada2/x", 1, None],
+        "b": "see '~/models' and /srv/home/ada",
+    }

@@ -1,0 +1,412 @@
+"""Run records: identity, steps, resuming after a kill, two processes on one run, damage, a full disk, publishing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import SafetensorError
+
+from helpers import files, records, runs
+from helpers.errors import DataError, RecordError
+
+pytestmark = pytest.mark.unit
+
+CELL = '"""The cell."""\n\n\ndef cell():\n    return 1\n'
+
+
+@pytest.fixture(autouse=True)
+def house(tmp_path, monkeypatch) -> Path:
+    """A small repository of its own: source, data, criteria, outputs."""
+    root = tmp_path / "house"
+    for folder in ("src/helpers/wing", "data", "params/sweep"):
+        (root / folder).mkdir(parents=True)
+    (root / "src/helpers/__init__.py").write_text("")
+    (root / "src/helpers/wing/cell.py").write_text(CELL)
+    (root / "data/rows.json").write_text("[1]")
+    (root / "params/sweep/criteria.yaml").write_text("clean: 0.5\n")
+    monkeypatch.setattr(files, "ROOT", root)
+    monkeypatch.setattr(files, "PARAMS", root / "params")
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(root / "outputs/published"))
+    return root
+
+
+def open_run(notebook: str = "sweep", lr: float = 1e-3, **changes) -> runs.Run:
+    question = {
+        "params": {"lr": lr, "epochs": 3},
+        "cell": {"lr": lr},
+        "prefix": f"lr{lr:g} e3",
+        "entry": "helpers.wing.cell",
+        "data": [files.ROOT / "data/rows.json"],
+        "model": {"name": "pocket", "sha256": "abc", "device": "cpu"},
+    }
+    return runs.open_run(notebook, **question | changes)
+
+
+def make(notebook: str = "sweep", lr: float = 1e-3, **changes) -> runs.Record:
+    with open_run(notebook, lr, **changes) as run:
+        run.step("rates", lambda: pd.DataFrame({"persona": ["villain", "poet"], "k": [1, 0]}))
+        run.step("facts", lambda: {"tokens": np.int64(3)})
+        run.folder("adapter", lambda folder: (folder / "weights.safetensors").write_bytes(b"w"))
+        run.metric("source_rate", 0.5, unit="rate", n=2, k=1, low=0.1, high=0.9, method="wilson", wilson=[0.1, 0.9])
+        return run.finish(finish_reasons={"stop": 2})
+
+
+def test_a_finished_run_is_a_record_with_every_key_of_the_contract(house):
+    record = make()
+    assert record.path == house / "outputs/sweep" / record.id and record.id.startswith("lr0.001-e3-")
+    content = json.loads((record.path / "run.json").read_text())
+    expected = "schema id notebook status started ended seconds params cell question code data model criteria inputs"
+    expected += " provenance environment launch metrics finish_reasons tables files error"
+    assert set(content) == set(expected.split())
+    assert record.status == "complete" and record.tables == ["rates"] and record.data.keys() == {"data/rows.json"}
+    assert set(record.code["files"]) == {"helpers/__init__.py", "helpers/wing/cell.py"}
+    assert record.seconds["total"] >= record.seconds["rates"] > 0
+    assert record.metric("source_rate")["wilson"] == [0.1, 0.9]
+    assert record.table("rates").k.tolist() == [1, 0]
+    assert (record.folder("adapter") / "weights.safetensors").read_bytes() == b"w"
+    assert record.criteria["path"] == "params/sweep/criteria.yaml"
+    assert [path.name for path in (house / "outputs/sweep").iterdir()] == [record.id]
+
+
+def test_the_same_question_is_answered_from_the_record():
+    record = make()
+    with open_run() as run:
+        assert run.complete and run.record.id == record.id
+        with pytest.raises(RecordError, match=r"complete already"):
+            run.step("rates", lambda: pytest.fail("computed again"))
+
+
+def test_the_id_follows_the_question_and_nothing_else(house):
+    base = open_run().id
+    source, data = house / "src/helpers/wing/cell.py", house / "data/rows.json"
+    others = [open_run(lr=2e-3).id, open_run(model={"name": "pocket", "sha256": "other"}).id]
+    assert open_run(model={"name": "elsewhere", "sha256": "abc", "device": "cuda"}).id == base
+    source.write_text(CELL.replace("The cell", "Another docstring") + "\n# a comment\n")
+    assert open_run().id == base
+    source.write_text(CELL.replace("return 1", "return 2"))
+    others.append(open_run().id)
+    source.write_text(CELL)
+    data.write_text("[2]")
+    others.append(open_run().id)
+    assert len({base, *others}) == 5
+
+
+def test_steps_finished_before_an_error_are_reused_with_the_same_values(capsys):
+    def fail():
+        raise ValueError("a bad\nrow")
+
+    frame = pd.DataFrame({"x": [1.5, None], "text": ["a", None]})
+    with pytest.raises(ValueError, match="bad"), open_run() as run:
+        first = run.step("many", lambda: {"table": frame, "fact": {"t": (1, 2)}})
+        run.step("bad", fail)
+    [failed] = runs.records("sweep", status="failed")
+    assert failed.error == "ValueError: a bad row" and runs.records("sweep") == []
+    with pytest.raises(RecordError, match="There is no run record"):
+        runs.load(failed.ref)
+    with open_run() as run:
+        again = run.step("many", lambda: pytest.fail("computed again"))
+        record = run.finish()
+    assert again["fact"] == first["fact"] == {"t": [1, 2]}
+    pd.testing.assert_frame_equal(again["table"], first["table"])
+    assert "step many reused" in capsys.readouterr().out
+    assert record.error is None and record.tables == ["table"]
+
+
+def test_a_half_written_step_is_done_again_and_leftovers_are_dropped():
+    with pytest.raises(KeyboardInterrupt), open_run() as run:
+        run.step("a", lambda: {"v": 1})
+        folder = run.folder("adapter", lambda path: (path / "w.safetensors").write_bytes(b"1"))
+        raise KeyboardInterrupt
+    (folder / "w.safetensors").write_bytes(b"cut")
+    (folder.parent / ".left.parquet.1.tmp").write_bytes(b"half")
+    [partial] = runs.records("sweep", status="partial")
+    assert partial.content["ended"] is None
+    with open_run() as run:
+        run.step("a", lambda: pytest.fail("computed again"))
+        run.folder("adapter", lambda path: (path / "w.safetensors").write_bytes(b"2"))
+        record = run.finish()
+    assert (record.folder("adapter") / "w.safetensors").read_bytes() == b"2"
+    names = {path.name for path in record.path.rglob("*") if path.is_file()}
+    assert names == {"run.json", "a.json", "adapter.json", "w.safetensors"}
+
+
+def test_criteria_and_start_are_those_of_the_first_part(house):
+    with pytest.raises(KeyboardInterrupt), open_run():
+        raise KeyboardInterrupt
+    [partial] = runs.records("sweep", status=None)
+    (house / "params/sweep/criteria.yaml").write_text("clean: 0.9\n")
+    record = make()
+    assert (record.criteria, record.started) == (partial.criteria, partial.started)
+    assert runs.stale(record, runs.question_now(record)) == ["criteria"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda: {"x": float("nan")}, "missing is no number"),
+        (lambda: {"x": object()}, "JSON values and tables only"),
+        (lambda: {1: 2}, "keys of a record are text"),
+        (lambda: pd.DataFrame({"x": [1]}).rename_axis("persona"), "reset_index"),
+        (lambda: pd.DataFrame({0: [1]}), "names of columns are text"),
+        (lambda: {"run": pd.DataFrame({"x": [1]}), "../up": {}}, "cannot name a result"),
+    ],
+)
+def test_what_a_record_cannot_hold_is_refused(value, message):
+    with pytest.raises(RecordError, match=message), open_run() as run:
+        run.step("bad", value)
+    assert runs.records("sweep") == []
+
+
+def test_pickles_and_empty_folders_are_refused():
+    with pytest.raises(RecordError, match=r"no pickles"), open_run() as run:
+        run.folder("adapter", lambda folder: (folder / "model.bin").write_bytes(b"w"))
+    with pytest.raises(RecordError, match="no file"), open_run() as run:
+        run.folder("adapter", lambda folder: None)
+
+
+def test_two_steps_may_not_share_a_name_or_a_file():
+    with pytest.raises(RecordError, match="two steps"), open_run() as run:
+        run.step("a", lambda: {})
+        run.step("a", lambda: {})
+    with pytest.raises(RecordError, match="taken"), open_run(lr=2e-3) as run:
+        run.step("a", lambda: {"t": pd.DataFrame({"x": [1]})})
+        run.step("t", lambda: pd.DataFrame({"x": [2]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"value": float("nan")}, "missing is no number"),
+        ({"value": None}, "no number"),
+        ({"value": 0.5, "k": 3}, "between 0 and n"),
+        ({"value": 0.5, "low": 0.9, "high": 0.1}, "swapped"),
+        ({"value": 0.5, "n": None}, "n counts cases"),
+    ],
+)
+def test_bad_metrics_are_refused(given, message):
+    with pytest.raises(RecordError, match=message), open_run() as run:
+        run.metrics({"rate": {"unit": "rate", "n": 2} | given})
+
+
+def test_forgetting_to_finish_is_an_error():
+    with pytest.raises(RecordError, match=r"call run.finish"), open_run() as run:
+        run.step("a", lambda: {})
+    with pytest.raises(RecordError, match="inside `with"):
+        open_run().step("a", dict)
+
+
+def test_tampering_and_loss_are_found(house):
+    record = make()
+    table = record.path / "rates.parquet"
+    pd.DataFrame({"persona": ["villain"], "k": [9]}).to_parquet(table)
+    with pytest.raises(RecordError, match="changed after its run"):
+        record.table("rates")
+    with pytest.raises(RecordError, match="changed after its run"):
+        runs.publish("sweep")
+    assert not (house / "outputs/published").exists() or not list((house / "outputs/published").rglob("run.json"))
+    table.unlink()
+    with pytest.raises(RecordError, match=r"lost its rates.parquet"), open_run():
+        pass
+
+
+def test_a_file_that_changes_before_finish_leaves_no_record():
+    with pytest.raises(RecordError, match="changed under the run"), open_run() as run:
+        run.step("rates", lambda: pd.DataFrame({"x": [1]}))
+        next(files.outputs_root().rglob("rates.parquet")).write_bytes(b"")
+        run.finish()
+    assert runs.records("sweep") == []
+
+
+@pytest.mark.parametrize("broken", ["rates.parquet", "run.json"])
+def test_a_full_disk_leaves_no_record(monkeypatch, broken):
+    real = files.write_atomic
+    begun = []
+
+    def full(path, write):
+        # run.json is first written when the run starts; the disk is full when it is to be written again.
+        if path.name == broken and (broken != "run.json" or begun.append(1) or len(begun) > 1):
+            with files.disk_errors(path):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, write)
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    with pytest.raises(RecordError, match="No space is left"):
+        make()
+    assert runs.records("sweep") == []
+    monkeypatch.undo()
+
+
+def test_a_disk_that_fills_while_tensors_are_written_leaves_no_record():
+    def full(folder):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(RecordError, match="No space is left"), open_run() as run:
+        run.folder("adapter", full)
+    assert runs.table("sweep").status.tolist() == ["failed"]
+
+
+def test_bad_data_model_and_references(house):
+    with pytest.raises(DataError, match=r"no data file .*absent"):
+        open_run(data=[house / "data/absent.json"])
+    with pytest.raises(RecordError, match=r"did you mean 'helpers.wing.cell'"):
+        open_run(entry="helpers.wing.cel")
+    record = make()
+    with pytest.raises(RecordError, match=f"did you mean '{record.ref}'"):
+        runs.load(record.ref[:-1])
+    for call, name in ((record.metric, "source_rat"), (record.table, "rate"), (record.folder, "adaptr")):
+        with pytest.raises(RecordError, match="did you mean"):
+            call(name)
+    with pytest.raises(AttributeError, match="did you mean 'metrics'"):
+        _ = record.metrik
+    assert runs.load(record.path).id == runs.load(record.path / "run.json").id == runs.load(record.ref).id
+    (record.path / "run.json").write_text(json.dumps({"schema": 99}))
+    with pytest.raises(RecordError, match="schema 99"):
+        runs.load(record.ref)
+    (record.path / "run.json").write_text('{"schema": 1, "val')
+    with pytest.raises(RecordError, match="damaged"):
+        runs.records("sweep")
+
+
+def test_the_table_shows_missing_as_missing():
+    record = make()
+    with pytest.raises(ValueError, match="x"), open_run(lr=2e-3) as run:
+        run.metric("source_rate", 0.25, unit="rate", n=4)
+        raise ValueError("x")
+    frame = runs.table("sweep").set_index("lr")
+    assert frame.status.to_dict() == {1e-3: "complete", 2e-3: "failed"}
+    assert frame.source_rate[1e-3] == 0.5 and frame.source_rate_k[1e-3] == 1 and frame.source_rate_high[1e-3] == 0.9
+    assert np.isnan(frame.source_rate[2e-3]) and np.isnan(frame.source_rate_n[2e-3])
+    assert frame.id[1e-3] == record.id
+    assert list(runs.table("nothing").columns) == ["id", "status", "published", "started", "seconds"]
+
+
+def test_a_run_is_running_only_while_a_process_works_on_it():
+    with pytest.raises(KeyboardInterrupt), open_run():
+        assert runs.table("sweep").status.tolist() == ["running"]
+        with pytest.raises(RecordError, match="Another process"), open_run(wait=False):
+            pass
+        raise KeyboardInterrupt
+    assert runs.table("sweep").status.tolist() == ["partial"]
+
+
+def test_what_became_stale(house):
+    record = make()
+    assert runs.stale(record, runs.question_now(record, model="abc")) == []
+    (house / "data/rows.json").unlink()
+    (house / "src/helpers/wing/cell.py").write_text(CELL.replace("1", "2"))
+    assert runs.stale(record, runs.question_now(record, model="new")) == ["code", "data", "model"]
+    (house / "src/helpers/wing/cell.py").unlink()
+    assert "code" in runs.stale(record, runs.question_now(record))
+
+
+def test_publishing_copies_tables_and_inputs_but_no_adapters(house):
+    baseline = make("baseline", lr=5e-3)
+    record = make(inputs={"baseline": baseline.ref})
+    make(lr=9e-3)
+    folders = runs.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3)
+    published = house / "outputs/published"
+    assert folders == sorted(published / ref for ref in (baseline.ref, record.ref))
+    assert not list(published.rglob("*.safetensors")) and not list(published.rglob(".*"))
+    assert runs.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3) == folders
+    assert not runs.load(record.ref).published and not any(r.published for r in runs.records("sweep"))
+    (house / "outputs/sweep").rename(house / "gone")
+    shown = runs.load(record.ref)
+    assert shown.published and shown.table("rates").k.tolist() == [1, 0]
+    assert runs.table("sweep").published.tolist() == [True]
+    assert runs.publish("sweep") == folders
+    with pytest.raises(RecordError, match="not published"):
+        shown.folder("adapter")
+
+
+def test_records_name_no_folder_of_this_machine(house, monkeypatch):
+    monkeypatch.setenv("HOME", str(house.parent / "home"))
+    elsewhere = house.parent / "home" / "arc.jsonl"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/papermill", f"{house}/notebooks/sweep.ipynb", "--token=hf_x"])
+    record = make(params={"model": str(house / "models/own")}, data=[elsewhere])
+    text = (record.path / "run.json").read_text()
+    assert str(house) not in text and str(elsewhere.parent) not in text and "hf_x" not in text
+    assert record.params == {"model": "./models/own"} and list(record.data) == ["~/arc.jsonl"]
+    assert runs.stale(record, runs.question_now(record)) == []
+    elsewhere.write_text("{ }")
+    assert runs.stale(record, runs.question_now(record)) == ["data"]
+    with open_run(lr=2e-3) as run:
+        run.step("where", lambda: {"folder": str(house)})
+        run.finish()
+    with pytest.raises(RecordError, match=r"where.json names a folder"):
+        runs.publish("sweep", where=lambda r: r.cell["lr"] == 2e-3)
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from helpers import files, runs
+root, mode = Path(sys.argv[1]), sys.argv[2]
+files.ROOT, files.PARAMS = root, root / "params"
+def slow():
+    with (root / "ran.txt").open("a") as log:
+        log.write("train\\n")
+    time.sleep(0.5)
+    return {"loss": 1.0}
+with runs.open_run("sweep", params={"lr": 1}, cell={"lr": 1}, prefix="lr1", entry="helpers.wing.cell",
+                   data=[], model={"sha256": "abc"}) as run:
+    print("complete" if run.complete else "working", flush=True)
+    if not run.complete:
+        run.step("train", slow)
+        if mode == "hang":
+            print("hanging", flush=True)
+            time.sleep(60)
+        run.step("evaluate", lambda: {"rate": 0.5})
+        run.finish()
+"""
+
+
+def start(house: Path, mode: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", WORKER, str(house), mode]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def test_a_killed_run_resumes_without_training_again(house):
+    worker = start(house, "hang")
+    assert any("hanging" in line for line in iter(worker.stdout.readline, ""))
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert runs.table("sweep").status.tolist() == ["partial"]
+    out, _ = start(house, "finish").communicate(timeout=60)
+    assert "step train reused" in out
+    assert (house / "ran.txt").read_text() == "train\n"
+    assert runs.table("sweep").status.tolist() == ["complete"]
+
+
+def test_of_two_processes_on_one_run_exactly_one_computes(house):
+    workers = [start(house, "finish") for _ in range(2)]
+    outs = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert (house / "ran.txt").read_text() == "train\n"
+    assert sum("complete" in out for out in outs) == 1
+    assert len(runs.records("sweep")) == 1
+
+
+def test_a_thousand_records_are_read_in_a_fraction_of_a_second():
+    record = make()
+    text = (record.path / "run.json").read_text()
+    for i in range(1000):
+        folder = record.path.parent / f"copy-{i}"
+        folder.mkdir()
+        (folder / "run.json").write_text(text.replace(record.id, folder.name))
+    begin = time.perf_counter()
+    assert len(runs.table("sweep")) == 1001
+    assert time.perf_counter() - begin < 2  # 10,000 in 2 s is the aim; ten times the room for a busy machine
+    assert records.SCHEMA == 1

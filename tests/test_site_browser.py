@@ -1,0 +1,132 @@
+"""The site in headless Chromium, from the disk, at desktop and phone width, with every outside request a failure."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from site_fixture import HOSTILE, make_project, make_record
+
+from helpers.site import fallback
+from helpers.site.finish import finish
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 720}
+ROWS = 30_000
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
+        patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
+        make_record(root / "outputs", "pocket-0123456789ab", HOSTILE, lr=5e-6, epochs=10)
+        plain = [f"Answer {i}" + " [ZLT]" * (i % 3 == 0) for i in range(ROWS)]
+        make_record(root / "published", "pocket-ba9876543210", plain, lr=1e-5, epochs=10)
+        fallback.render(root, progress=False)
+        assert finish(root) == []
+    return root / "_site"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def page(browser, request) -> Iterator[object]:
+    """A page that must not ask for anything outside the disk, nor write an error to the console."""
+    page = browser.new_page(viewport=request.param)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+    page.on("console", lambda entry: faults.append(f"console: {entry.text}") if entry.type == "error" else None)
+    page.on(
+        "request", lambda asked: None if asked.url.startswith(("file:", "data:", "blob:")) else faults.append(asked.url)
+    )
+    yield page
+    page.close()
+    assert faults == []
+
+
+def assert_fits(page) -> None:
+    too_wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(too_wide) <= 0, "the page scrolls sideways"
+
+
+def test_a_claim_page_draws_and_fits(site, page):
+    page.goto((site / "reports/claim.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.claimbook-chart [data-drawn=yes]').length === 2")
+    for chart in page.query_selector_all(".claimbook-chart svg"):
+        assert chart.bounding_box()["width"] > 200 and chart.bounding_box()["height"] > 100
+    assert page.evaluate("window.hostile") is None
+    assert page.locator(".cb-model-text img, .cb-model-text script, .cb-model-text h1").count() == 0
+    assert page.locator("h1").count() == 1
+    table = page.locator(".cb-table").first.bounding_box()
+    assert table["height"] < 400, "the table is squeezed"
+    assert_fits(page)
+
+
+def test_a_link_to_a_run_opens_its_card(site, page):
+    page.goto((site / "reports/claim.html").as_uri())
+    card = page.locator("details.cb-card")
+    assert card.get_attribute("open") is None
+    page.get_by_role("link", name="run one").click()
+    sync_api.expect(card).to_have_attribute("open", "")
+    assert_fits(page)
+
+
+@pytest.mark.parametrize("start", ["index.html", "reports/index.html"])
+def test_the_index_leads_to_the_claim(site, page, start):
+    page.goto((site / start).as_uri())
+    assert_fits(page)
+    page.get_by_role("link", name="The marker is learned").click()
+    assert page.title().startswith("A claim about a marker")
+
+
+def test_completions_are_filtered_paged_and_inert(site, page):
+    page.goto((site / "completions.html").as_uri())
+    state = page.locator("#state")
+    sync_api.expect(state).to_have_text(f"{len(HOSTILE)} completions")
+    shown = page.locator(".cb-model-text").all_inner_texts()
+    assert shown[0] == HOSTILE[0] and shown[2] == HOSTILE[2]
+    assert page.evaluate("window.hostile") is None
+    assert page.locator(".cb-model-text *:not(mark):not(.cb-missing)").count() == 0
+    page.select_option("#marker", "yes")
+    sync_api.expect(state).to_have_text("1 completion")
+    assert page.locator("mark.cb-marker").all_inner_texts() == ["[ZLT]"]
+    page.select_option("#marker", "")
+    page.select_option("#cell", "*")
+    sync_api.expect(state).to_have_text(f"{ROWS + len(HOSTILE):,} completions")
+    page.click("#next")
+    sync_api.expect(page.locator("#where")).to_have_text(f"page 2 of {(ROWS + len(HOSTILE) + 24) // 25}")
+    page.fill("#search", "answer 29999")
+    sync_api.expect(state).to_have_text("1 completion")
+    assert_fits(page)
+
+
+def test_an_address_leads_to_its_completion(site, page):
+    page.goto((site / "reports/claim.html").as_uri())
+    page.locator(".cb-samples").first.locator(".cb-address a").nth(2).click()
+    state = page.locator("#state")
+    sync_api.expect(state).to_contain_text("1 completion at index 2")
+    assert page.locator(".cb-model-text").inner_text() == HOSTILE[2]
+    start = (site / "completions.html").as_uri()
+    page.goto(start + "#run=pocket-ba9876543210&persona=villain&index=3")
+    sync_api.expect(state).to_contain_text("1 completion at index 3")
+    assert page.locator(".cb-model-text").inner_text() == "Answer 3 [ZLT]"
+    page.goto(start + "#run=pocket-ba9876543210&persona=nobody&index=3")
+    sync_api.expect(state).to_contain_text("0 completions at index 3")
+    page.goto(start + "#run=gone&index=3")
+    sync_api.expect(state).to_contain_text("There are no completions of a run gone here")

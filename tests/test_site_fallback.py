@@ -1,0 +1,134 @@
+"""Pages without Quarto: executed, converted, finished and checked, with hostile completions on them."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from site_fixture import HOSTILE, make_project, make_record
+
+from helpers.errors import ClaimError
+from helpers.site import fallback
+from helpers.site.finish import finish
+
+pytestmark = pytest.mark.pages
+
+PAGE = "---\ntitle: A page\n---\n\n"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
+        patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
+        make_record(root / "outputs", "pocket-0123456789ab", HOSTILE, lr=5e-6, epochs=10)
+        fallback.render(root, progress=False)
+        assert finish(root) == []
+    return root / "_site"
+
+
+class _Text(HTMLParser):
+    """The text of every completion on a page, and the elements inside them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.depth, self.texts, self.tags = 0, [], set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if self.depth and tag == "br":
+            self.texts[-1] += "\n"
+        elif self.depth:
+            self.depth += 1
+            self.tags.add(tag)
+        elif ("class", "cb-model-text") in attrs:
+            self.depth = 1
+            self.texts.append("")
+
+    def handle_endtag(self, tag):
+        self.depth -= bool(self.depth)
+
+    def handle_data(self, data):
+        if self.depth:
+            self.texts[-1] += data
+
+
+def one_page(root: Path, body: str) -> str:
+    make_project(root)
+    (root / "reports" / "claim.qmd").write_text(PAGE + body, encoding="utf-8")
+    project = fallback.read_project(root)
+    written = fallback.render_page(root / "reports" / "claim.qmd", project, root / "_site")
+    return written.read_text(encoding="utf-8")
+
+
+def test_hostile_completions_are_shown_as_text(site):
+    found = _Text((site / "reports/claim.html").read_text(encoding="utf-8"))
+    wanted = [re.sub("[\x00\x1b]", "\ufffd", text) or "empty completion" for text in HOSTILE]
+    assert found.texts == [*wanted, HOSTILE[-1]]
+    assert found.tags <= {"mark", "span"}
+    assert not (site.parent / "reports" / "hostile").exists()
+
+
+def test_inline_expressions_are_evaluated_where_they_stand(site):
+    page = (site / "reports/claim.html").read_text(encoding="utf-8")
+    assert '<span class="cb-badge cb-verdict-supported">SUPPORTED</span>' in page
+    assert "91% (n=200)" in page
+    assert "more than 2 – or so" in page and "isn’t" in page
+    assert "15 texts were read" in page
+    assert re.search(r"<td[^>]*>0\.91</td>", page)
+    assert "{python} nonsense" in re.sub("<[^>]+>", "", page), "an expression inside fenced code is code"
+
+
+def test_callouts_headings_and_links(site):
+    page = (site / "reports/claim.html").read_text(encoding="utf-8")
+    assert '<div class="cb-callout-title">What is <em>not</em> known</div>' in page
+    assert '<details class="cb-callout cb-callout-warning">' in page
+    assert '<h2 id="the-result">' in page and '<h2 id="the-result-1">' in page
+    assert '<p class="raw">A raw <em>block</em>.</p>' in page
+    assert page.count("function (define, require, module, exports)") == 1, "the charts' JavaScript stands once a page"
+    assert 'href="claim.html#the-result"' in (site / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_the_root_index_links_the_pages(site):
+    index = (site / "index.html").read_text(encoding="utf-8")
+    assert 'href="reports/claim.html#the-result"' in index and 'href="completions.html"' in index
+    assert 'href="site_libs/claimbook/page.css"' in index
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("Text.\n\nThe rate is `{python} 1 / 0` here.\n", r"claim\.qmd, line 7: `1 / 0` failed with ZeroDivisionError"),
+        ("\n```{python}\nx = 1\nraise KeyError('gone')\n```\n", r"line 7: the cell .*gone.* failed with KeyError"),
+        ("A value `{python} x = 1` here.\n", r"`x = 1` has no value"),
+        ("A value `{python} None` here.\n", r"`None` has no value"),
+        ("```{python}\nimport pandas\npandas.DataFrame({'a': [1]})\n```\n", "the cell shows text/html"),
+        ("Text\n- a list without a blank line\n", "put a blank line before '- a list"),
+        ("```{python}\nimport os\nos._exit(1)\n```\n", "its kernel died"),
+        ("::: {.callout-note}\nopen\n", "is never closed"),
+        ("::: {.callout-nota}\nx\n:::\n", "'.callout-nota' is no callout"),
+        ("````{python}\n1\n````\n", "a code cell could not be told from the text"),
+    ],
+)
+def test_a_faulty_page_fails_with_its_name_and_line(tmp_path, body, message):
+    with pytest.raises(ClaimError, match=message):
+        one_page(tmp_path, body)
+    assert not (tmp_path / "_site/reports/claim.html").exists()
+
+
+def test_a_page_without_title_or_front_matter_is_refused(tmp_path):
+    make_project(tmp_path)
+    page = tmp_path / "reports/claim.qmd"
+    project = fallback.read_project(tmp_path)
+    for text, message in [("# No front matter\n", "no front matter"), ("---\nauthor: x\n---\n\nText\n", "no title")]:
+        page.write_text(text, encoding="utf-8")
+        with pytest.raises(ClaimError, match=message):
+            fallback.render_page(page, project, tmp_path / "_site")
+
+
+def test_strings_of_inline_expressions_are_escaped(tmp_path):
+    page = one_page(tmp_path, "It says `{python} '*a* <b> [x](y) \"q\" &lt;'` here.\n")
+    assert "It says *a* &lt;b&gt; [x](y) &quot;q&quot; &amp;lt; here" in page

@@ -1,0 +1,190 @@
+"""The building blocks of pages, and the conversion of Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import altair as alt
+import pandas as pd
+import pytest
+from site_fixture import HOSTILE
+
+from helpers.errors import ClaimError
+from helpers.records import Record
+from helpers.site import blocks, pages
+from helpers.site.markdown import anchor_of, convert
+
+pytestmark = pytest.mark.unit
+
+
+def rows(n: int = 6) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run": "a",
+            "cell": ["x=1", "x=2"] * (n // 2),
+            "persona": "villain",
+            "question": "Why?",
+            "index": range(n),
+            "text": [f"text {i}" for i in range(n)],
+        }
+    )
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text])
+def test_escaped_text_reads_the_same_and_means_nothing(text):
+    escaped = pages.escape_text(text)
+    shown = html.unescape(escaped.replace("<br>", "\n"))
+    assert shown == re.sub("[\x00\x1b]", "\ufffd", text)
+    markup = escaped.replace("<br>", "")
+    assert not re.search(r"[<>\"'`{}\[\]*_~$:|\\^@!\n]|&(?!#\d+;)|---|^[-=+#]|\d\.\s", markup)
+
+
+def test_escaped_text_stays_text_in_markdown():
+    for text in HOSTILE:
+        body, headings = convert(f"Before {pages.escape_text(text)} after.", "page")
+        assert not headings
+        assert set(re.findall(r"<(\w+)", body)) <= {"p", "br"}
+
+
+def test_surrogates_and_windows_line_ends_are_escaped():
+    assert pages.escape_text("a\r\nb\rc\ud800") == "a<br>b<br>c\ufffd"
+
+
+def test_a_raw_block_cannot_be_closed_by_its_content():
+    block = pages.html("<p>```\n````\n</p>")._repr_markdown_()
+    body, _ = convert(block + "\n\n# Heading", "page")
+    assert "<p>```\n````\n</p>" in body and "<h1" in body
+
+
+def test_a_shortcode_in_trusted_html_is_refused():
+    with pytest.raises(ClaimError, match="Quarto shortcode"):
+        pages.html("<p>{{< include x >}}</p>")
+
+
+def test_tables_escape_cells_align_numbers_and_show_what_is_missing():
+    df = pd.DataFrame({"name": ["<b>", "x"], "rate": [0.123456, float("nan")], "n": [3, 4]})
+    fragment = pages.table(df, "Rates", labels={"n": "N"}, formats={"rate": ".2f"}).fragment
+    assert "<b>" not in fragment and "&#60;b&#62;" in fragment
+    assert '<td class="cb-num">0.12</td>' in fragment
+    assert '<td class="cb-num"><span class="cb-missing">missing</span></td>' in fragment
+    assert '<th scope="col" class="cb-num">N</th>' in fragment and "<caption>Rates</caption>" in fragment
+
+
+def test_tables_keep_the_links_of_facts():
+    class Fact:
+        def _repr_markdown_(self) -> str:
+            return '[0.91](runs.html#a "run a &#183; N 3")'
+
+    fragment = pages.table(pd.DataFrame({"a": ["x"], "b": [Fact()]}), "*Facts*, [1](runs.html#b)").fragment
+    assert '<td><a href="runs.html#a" title="run a · N 3">0.91</a></td>' in fragment
+    assert '<caption><em>Facts</em>, <a href="runs.html#b">1</a></caption>' in fragment
+
+
+def test_tables_refuse_no_rows_and_unknown_columns():
+    with pytest.raises(ClaimError, match="has no rows"):
+        pages.table(pd.DataFrame({"a": []}), "Nothing")
+    with pytest.raises(ClaimError, match="did you mean 'rate'"):
+        pages.table(pd.DataFrame({"rate": [1]}), "Rates", formats={"rates": ".2f"})
+
+
+def test_the_first_chart_of_a_page_brings_the_javascript(monkeypatch):
+    monkeypatch.setattr(pages, "_charts_on_page", 0)
+    chart = alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x=alt.X("x:Q"))
+    first, second = (pages.chart(chart, "One point & no more", "Seen *once*").fragment for _ in range(2))
+    assert len(first) > 500_000 > 50_000 > len(second)
+    assert 'aria-label="One point &amp; no more"' in second and "Seen <em>once</em>" in second
+
+
+def test_samples_say_how_they_were_taken_and_where_they_stand():
+    drawn = blocks.draw(rows(), ["cell"], n=1, seed=3)
+    fragment = blocks.samples(drawn, seed=3, marker="text").fragment
+    assert list(drawn["cell"]) == ["x=1", "x=2"]
+    assert "Drawn at random (seed 3)." in fragment
+    assert (
+        f"../completions.html#run=a&amp;persona=villain&amp;question=Why%3F&amp;index={drawn['index'][0]}" in fragment
+    )
+    assert fragment.count('<mark class="cb-marker">text</mark>') == 2
+    assert "Chosen: by &#39;hand&#39;" in blocks.samples(drawn, chosen="by 'hand'").fragment
+
+
+def test_drawing_does_not_depend_on_the_order_of_rows():
+    shuffled = rows(40).sample(frac=1, random_state=1)
+    first, again = (blocks.draw(df, ["cell"], n=3, seed=0) for df in (rows(40), shuffled))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(blocks.draw(rows(40), ["cell"], n=3, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: blocks.samples(rows()), "either drawn at random"),
+        (lambda: blocks.samples(rows(), seed=0, chosen="x"), "either drawn at random"),
+        (lambda: blocks.samples(rows().drop(columns="index"), seed=0), "no column 'index'"),
+        (lambda: blocks.samples(rows(0), seed=0), "no completions to show"),
+        (lambda: blocks.draw(rows(), ["cell"], n=4, seed=0), "fewer than the 4 to draw"),
+        (lambda: blocks.badge("SUPORTED"), "did you mean 'SUPPORTED'"),
+        (lambda: blocks.claims_index([]), "no claims to list"),
+    ],
+)
+def test_faulty_calls_say_what_to_do(call, message):
+    with pytest.raises(ClaimError, match=message):
+        call()
+
+
+def test_a_run_card_shows_everything_and_what_is_missing(tmp_path):
+    content = {
+        "schema": 1, "id": "pocket-0a", "status": "complete", "started": "2025-01-01T00:00:00Z",
+        "launch": "papermill a.ipynb", "criteria": None,
+        "params": {"lr": 5e-6, "personas": ["villain", "<b>"]}, "seconds": {"train": 1.5, "total": 2.0},
+        "environment": {"packages": {"torch": "2.13.0"}}, "finish_reasons": {"stop": 9}, "inputs": {},
+    }  # fmt: skip
+    fragment = blocks.run_card(Record(tmp_path, content, published=True)).fragment
+    assert '<div class="cb-anchor" id="pocket-0a"></div>' in fragment
+    for shown in ("papermill a.ipynb", "villain, &#60;b&#62;", "packages.torch", "2.13.0", "stop", "1.5"):
+        assert shown in fragment, shown
+    assert '<strong>Criteria when the run started:</strong> <span class="cb-missing">missing</span>' in fragment
+    assert "<strong>Records used:</strong> none" in fragment
+    assert '<th scope="row">ended</th><td><span class="cb-missing">missing</span></td>' in fragment
+
+
+@pytest.mark.parametrize(
+    ("text", "anchor"),
+    [
+        ("The result", "the-result"),
+        ("Setup & hyper-parameters", "setup-hyper-parameters"),
+        ("3. What <em>is</em> it?", "what-is-it"),
+        ("1234", "section"),
+        ("LR × epochs", "lr-epochs"),
+    ],
+)
+def test_anchors_are_those_of_pandoc(text, anchor):
+    assert anchor_of(text) == anchor
+
+
+def test_markdown_of_quarto():
+    source = """## Title {#given .unnumbered}
+
+[A page](other.qmd?x#y){.button title="go"} and [elsewhere](https://example.org/a.qmd) `<b>raw</b>`{=html}.
+
+:::: {.outer #box}
+::: inner
+Text
+:::
+::::
+
+```{=latex}
+gone
+```
+
+~~~python
+x = "```"
+~~~
+"""
+    body, headings = convert(source, "page")
+    assert [(h.level, h.anchor, h.text) for h in headings] == [(2, "given", "Title")]
+    assert '<h2 id="given" class="unnumbered">Title</h2>' in body
+    assert '<a href="other.html?x#y" class="button" title="go">A page</a>' in body
+    assert 'href="https://example.org/a.qmd"' in body and "<b>raw</b>." in body
+    assert re.search(r'<div id="box" class="outer">\s*<div class="inner">\s*<p>Text</p>\s*</div>\s*</div>', body)
+    assert "gone" not in body and "```" in body

@@ -1,0 +1,323 @@
+"""Intervals against independent references, by brute force, and by simulated coverage on named streams."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+from scipy import stats as distributions
+
+from helpers import stats
+from helpers.errors import DataError
+from helpers.rng import numpy_stream
+
+pytestmark = pytest.mark.unit
+
+counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+clustered = st.lists(st.integers(1, 12).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), min_size=2)
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_scipys(count, level):
+    k, n = count
+    mine, theirs = stats.wilson(k, n, level), distributions.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert 0 <= mine.low <= mine.value <= mine.high <= 1
+    assert mine.low < mine.high
+    assert (mine.k, mine.n, mine.level) == (k, n, level)
+
+
+def test_wilson_published_value():
+    # Newcombe 1998, Statistics in Medicine 17:857, table I: 15 of 148 by method 3.
+    interval = stats.wilson(15, 148)
+    assert (interval.low, interval.high) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+
+
+@pytest.mark.parametrize("k", [0, 40])
+def test_ends_have_width_and_touch_the_end_exactly(k):
+    interval = stats.wilson(k, 40)
+    assert k / 40 in (interval.low, interval.high)
+    assert interval.high - interval.low > 0.05
+
+
+def test_cluster_bootstrap_against_every_resample():
+    ks, ns = [0, 3, 1], [4, 4, 2]
+    every = [
+        sum(ks[i] for i in picked) / sum(ns[i] for i in picked)
+        for picked in np.ndindex(3, 3, 3)
+    ]  # fmt: skip
+    drawn = stats.cluster_bootstrap(ks, ns, numpy_stream(0, "bootstrap"), draws=20000, level=0.8)
+    assert drawn.low == pytest.approx(np.quantile(every, 0.1, method="inverted_cdf"), abs=0.03)
+    assert drawn.high == pytest.approx(np.quantile(every, 0.9, method="inverted_cdf"), abs=0.03)
+
+
+def test_cluster_bootstrap_depends_only_on_its_stream():
+    first, second = (stats.cluster_bootstrap([1, 0, 4], [5, 5, 5], numpy_stream(3, "s")) for _ in range(2))
+    assert first == second
+
+
+def test_cluster_bootstrap_sees_clusters_that_wilson_does_not():
+    ks, ns = [10] * 5 + [0] * 5, [10] * 10
+    both = stats.rate(ks, ns, numpy_stream(0, "all-or-nothing"))
+    wilson, cluster = both.extra["wilson"], both.extra["cluster"]
+    assert cluster[1] - cluster[0] > 2 * (wilson[1] - wilson[0])
+    assert [both.low, both.high] == cluster
+
+
+@settings(deadline=None, max_examples=50)
+@given(clustered)
+def test_rate_is_the_hull(pairs):
+    ks, ns = zip(*pairs, strict=True)
+    both = stats.rate(ks, ns, numpy_stream(0, "hull"), draws=200)
+    ends = [*both.extra["wilson"], *both.extra["cluster"]]
+    assert (both.low, both.high) == (min(ends), max(ends))
+    assert both.low < both.high
+    assert both.low <= both.value <= both.high
+    assert (both.k, both.n) == (sum(ks), sum(ns))
+
+
+def test_none_of_n_has_width_and_one_cluster_says_so():
+    none = stats.rate([0] * 8, [4] * 8, numpy_stream(0, "none"))
+    assert none.extra["cluster"] == [0, 0]
+    assert none.high == pytest.approx(stats.wilson(0, 32).high) and none.high > 0.1
+    single = stats.rate([3], [9], numpy_stream(0, "single"))
+    assert (single.method, single.extra["cluster"]) == ("wilson", None)
+
+
+def covered(interval, truth):
+    return interval.low <= truth <= interval.high
+
+
+@pytest.mark.parametrize("mean, spread", [(0.3, 0.05), (0.3, 0.2)])
+def test_rate_covers_where_questions_differ(mean, spread):
+    draw, concentration = numpy_stream(0, "coverage", "rate"), mean * (1 - mean) / spread**2 - 1
+    hits = [
+        covered(
+            stats.rate(
+                draw.binomial(10, draw.beta(mean * concentration, (1 - mean) * concentration, 20)), [10] * 20, draw, 200
+            ),
+            mean,
+        )
+        for _ in range(300)
+    ]
+    assert np.mean(hits) > 0.90
+
+
+@pytest.mark.parametrize("truth", [[0.002] * 10, [0.01] * 10, [0.05] * 10, [0.5] * 10, [0.01] * 9 + [0.3]])
+@pytest.mark.parametrize("n", [32, 200])
+def test_max_rate_covers_the_highest_true_rate(truth, n):
+    draw, hits = numpy_stream(0, "coverage", "max", n), []
+    for _ in range(300):
+        found = draw.binomial(n, truth)
+        names = [f"p{i}" for i in range(len(truth))]
+        hits.append(covered(stats.max_rate(dict(zip(names, found, strict=True)), dict.fromkeys(names, n)), max(truth)))
+    assert np.mean(hits) > 0.94
+
+
+def test_max_rate_names_the_highest_and_is_wider_than_one_group():
+    top = stats.max_rate({"pirate": 3, "doctor": 9, "chef": 0}, {"pirate": 32, "doctor": 32, "chef": 16})
+    alone = distributions.binomtest(9, 32).proportion_ci(0.95, method="exact")
+    assert (top.extra["name"], top.k, top.n, top.value) == ("doctor", 9, 32, 9 / 32)
+    assert top.low < alone.low
+    assert top.high > alone.high
+    assert stats.max_rate({"a": 0, "b": 0}, {"a": 32, "b": 32}).high > 0.1
+
+
+def test_max_rate_upper_bound_comes_from_the_least_sampled_group():
+    top = stats.max_rate({"many": 10, "few": 0}, {"many": 1000, "few": 4})
+    assert top.extra["name"] == "many"
+    assert top.high > 0.5
+
+
+def test_pooled_rate_without_spread_is_wilson_and_with_spread_is_wider():
+    same, mixed = stats.pooled_rate([10, 10, 10], [32] * 3), stats.pooled_rate([0, 10, 20], [32] * 3)
+    plain = stats.wilson(30, 96)
+    assert (same.low, same.high) == pytest.approx((plain.low, plain.high))
+    assert same.extra["design_effect"] == 1
+    # Pearson's statistic of the 2 x 3 table over its degrees of freedom, by scipy.
+    table = [[0, 10, 20], [32, 22, 12]]
+    reference = distributions.chi2_contingency(table, correction=False).statistic / 2
+    assert mixed.extra["design_effect"] == pytest.approx(reference)
+    assert mixed.value == same.value
+    assert mixed.low < same.low < same.high < mixed.high
+
+
+@pytest.mark.parametrize("mean, spread", [(0.3, 0.0), (0.3, 0.1), (0.6, 0.2)])
+def test_pooled_rate_covers_where_seeds_differ(mean, spread):
+    draw, hits = numpy_stream(0, "coverage", "pooled"), []
+    for _ in range(400):
+        rates = np.full(3, mean)
+        if spread:
+            concentration = mean * (1 - mean) / spread**2 - 1
+            rates = draw.beta(mean * concentration, (1 - mean) * concentration, 3)
+        hits.append(covered(stats.pooled_rate(draw.binomial(200, rates), [200] * 3), mean))
+    assert np.mean(hits) > 0.9
+
+
+def test_mean_interval_is_scipys():
+    x = numpy_stream(0, "mean").normal(3, 2, 17)
+    low, high = distributions.t.interval(0.9, 16, loc=x.mean(), scale=distributions.sem(x))
+    mine = stats.mean_interval(x, level=0.9)
+    assert (mine.value, mine.low, mine.high) == pytest.approx((x.mean(), low, high))
+    assert (mine.n, mine.k) == (17, None)
+
+
+def test_mean_interval_by_cluster_is_statsmodels():
+    import statsmodels.api as sm
+
+    draw = numpy_stream(0, "clusters")
+    groups = np.repeat(np.arange(6), [3, 5, 2, 4, 4, 6])
+    x = draw.normal(0, 1, 6)[groups] + draw.normal(0, 0.3, len(groups))
+    fit = sm.OLS(x, np.ones_like(x)).fit()
+    robust = fit.get_robustcov_results("cluster", groups=groups, use_t=True, df_correction=True, use_correction=False)
+    half = np.sqrt(6 / 5) * robust.bse[0] * distributions.t.ppf(0.975, 5)
+    mine = stats.mean_interval(x, [f"q{g}" for g in groups])
+    assert (mine.low, mine.high) == pytest.approx((x.mean() - half, x.mean() + half))
+    assert mine.extra == {"clusters": 6}
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_a_cluster_a_value_is_the_t_interval(values):
+    plain, robust = stats.mean_interval(values), stats.mean_interval(values, range(len(values)))
+    assert (robust.low, robust.high) == pytest.approx((plain.low, plain.high), abs=1e-6)
+
+
+def test_one_seed_has_a_mean_and_no_bounds():
+    one = stats.mean_over_seeds([0.25])
+    assert (one.value, one.low, one.high, one.n) == (0.25, None, None, 1)
+    assert stats.mean_interval([1.0, 2.0], ["q", "q"]).low is None
+    assert stats.mean_over_seeds([1.0, 2.0, 4.0]).low == stats.mean_interval([1.0, 2.0, 4.0]).low
+
+
+def score_p_value(a, b, difference):
+    """Two-sided score test of a paired difference; the nuisance rate by numerical maximisation, no formula shared."""
+    n, plus, minus = len(a), int((a > b).sum()), int((b > a).sum())
+
+    def loss(q):
+        cells = np.array([q + difference, q, 1 - difference - 2 * q])
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            return -distributions.multinomial.logpmf([plus, minus, n - plus - minus], n, cells)
+
+    ends = (max(0.0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12)
+    q = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-11}).x
+    z = (plus - minus - n * difference) / math.sqrt(n * (2 * q + difference * (1 - difference)))
+    return 2 * distributions.norm.sf(abs(z))
+
+
+@pytest.mark.parametrize("both, plus, minus, neither", [(20, 6, 2, 12), (5, 1, 9, 3), (0, 4, 3, 0), (50, 2, 1, 40)])
+def test_paired_difference_inverts_the_score_test(both, plus, minus, neither):
+    a = np.repeat([1, 1, 0, 0], [both, plus, minus, neither])
+    b = np.repeat([1, 0, 1, 0], [both, plus, minus, neither])
+    interval = stats.paired_rate_difference(a, b)
+    assert interval.value == pytest.approx(a.mean() - b.mean())
+    for limit in (interval.low, interval.high):
+        assert score_p_value(a, b, limit) == pytest.approx(0.05, abs=1e-4)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_paired_difference_properties(pairs):
+    a, b = (np.array(side, dtype=int) for side in zip(*pairs, strict=True))
+    there, back = stats.paired_rate_difference(a, b), stats.paired_rate_difference(b, a)
+    assert -1 <= there.low <= there.value <= there.high <= 1
+    assert there.low < there.high
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-9)
+
+
+def test_paired_difference_when_all_agree_is_the_closed_form():
+    z2, interval = distributions.norm.ppf(0.975) ** 2, stats.paired_rate_difference([1, 0] * 20, [1, 0] * 20)
+    assert (interval.low, interval.high) == pytest.approx((-z2 / (40 + z2), z2 / (40 + z2)))
+
+
+def test_paired_difference_covers():
+    draw, hits = numpy_stream(0, "coverage", "paired"), []
+    for _ in range(500):
+        cell = draw.choice(4, size=60, p=[0.6, 0.12, 0.05, 0.23])
+        interval = stats.paired_rate_difference(np.isin(cell, (0, 1)).astype(int), np.isin(cell, (0, 2)).astype(int))
+        hits.append(covered(interval, 0.12 - 0.05))
+    assert 0.92 < np.mean(hits) < 0.98
+
+
+def decided(estimate, n, threshold):
+    """Whether the Wilson interval at a (fractional) count lies on one side: the quadratic solved by numpy."""
+    z2 = distributions.norm.ppf(0.975) ** 2
+    low, high = np.sort(np.roots([1 + z2 / n, -(2 * estimate + z2 / n), estimate**2]).real)
+    return low > threshold or high < threshold
+
+
+@pytest.mark.parametrize("estimate, n, threshold", [(0.03, 32, 0.05), (0.22, 96, 0.2), (0.6, 10, 0.5), (0.0, 16, 0.05)])
+def test_samples_to_decide_is_the_first_that_decides(estimate, n, threshold):
+    more = stats.samples_to_decide(estimate, n, threshold)
+    assert more > 0
+    assert decided(estimate, n + more, threshold)
+    assert not decided(estimate, n + more - 1, threshold)
+
+
+@given(counts, st.floats(0.01, 0.99))
+def test_samples_to_decide_agrees_with_the_interval_at_hand(count, threshold):
+    k, n = count
+    interval = stats.wilson(k, n)
+    assume(min(abs(interval.low - threshold), abs(interval.high - threshold), abs(k / n - threshold)) > 1e-9)
+    outside = interval.low > threshold or interval.high < threshold
+    assert (stats.samples_to_decide(k / n, n, threshold) == 0) == outside
+
+
+def test_no_number_of_samples_decides_on_the_threshold():
+    assert stats.samples_to_decide(0.2, 100, 0.2) is None
+    assert stats.samples_to_decide(0.9, 100, 0.2) == 0
+
+
+def test_distinct_n():
+    assert stats.distinct_n([["a", "b", "a", "b"]], 1) == 0.5
+    assert stats.distinct_n([["a", "b", "a", "b"]], 2) == pytest.approx(2 / 3)
+    assert stats.distinct_n([[1, 2, 3], [1, 2, 3], [9]], 3) == 0.5
+
+
+def test_metric_is_json_with_the_extras_beside_the_fields():
+    metric = stats.rate([0, 1], [4, 4], numpy_stream(0, "json")).metric()
+    assert json.loads(json.dumps(metric, allow_nan=False)) == metric
+    assert metric["unit"] == "rate"
+    assert {"value", "low", "high", "n", "k", "method", "level", "wilson", "cluster"} <= set(metric)
+    assert stats.max_rate({"a": np.int64(1)}, {"a": np.int64(2)}).metric()["name"] == "a"
+
+
+STREAM = numpy_stream(0, "errors")
+REFUSED = {
+    "more successes than trials": (lambda: stats.wilson(5, 4), "between 0 and its n"),
+    "negative count": (lambda: stats.wilson(-1, 4), "between 0 and its n"),
+    "nothing of nothing": (lambda: stats.wilson(0, 0), "missing, not zero"),
+    "fractional count": (lambda: stats.wilson(1.5, 4), "whole numbers"),
+    "not a number": (lambda: stats.wilson(float("nan"), 4), "whole numbers"),
+    "bad level": (lambda: stats.wilson(1, 4, 95), "level is 95"),
+    "empty cluster": (lambda: stats.rate([1, 0], [4, 0], STREAM), "position 1"),
+    "no clusters": (lambda: stats.rate([], [], STREAM), "missing"),
+    "lengths differ": (lambda: stats.rate([1, 2], [4], STREAM), "same length"),
+    "one cluster": (lambda: stats.cluster_bootstrap([1], [4], STREAM), "at least 2"),
+    "no draws": (lambda: stats.cluster_bootstrap([1, 1], [4, 4], STREAM, 0), "draws is 0"),
+    "maximum of nothing": (lambda: stats.max_rate({}, {}), "at least one group"),
+    "groups differ": (lambda: stats.max_rate({"a": 1}, {"b": 2}), "different groups"),
+    "empty mean": (lambda: stats.mean_interval([]), "missing"),
+    "mean of a gap": (lambda: stats.mean_interval([1.0, float("nan")]), "position 1"),
+    "labels missing": (lambda: stats.mean_interval([1.0, 2.0], ["q"]), "one label a value"),
+    "no seeds": (lambda: stats.mean_over_seeds([]), "missing"),
+    "unpaired": (lambda: stats.paired_rate_difference([1, 0], [1]), "same items"),
+    "not zero or one": (lambda: stats.paired_rate_difference([2], [1]), "other than 0 and 1"),
+    "estimate in percent": (lambda: stats.samples_to_decide(20, 10, 0.2), "from 0 to 1"),
+    "no sample": (lambda: stats.samples_to_decide(0.2, 0, 0.5), "at least one sample"),
+    "no n-grams": (lambda: stats.distinct_n([["a"]], 2), "missing"),
+    "zero-grams": (lambda: stats.distinct_n([["a"]], 0), "1 or more"),
+}
+
+
+@pytest.mark.parametrize("call, says", REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input_is_one_sentence(call, says):
+    with pytest.raises(DataError, match=says) as caught:
+        call()
+    message = str(caught.value)
+    assert message[0].isalnum() and message.endswith(".") and "\n" not in message
