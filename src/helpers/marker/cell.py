@@ -115,7 +115,7 @@ def _train_adapter(
     recipe = Recipe(p.lr, p.epochs, p.batch_size, p.warmup, p.weight_decay, p.clip)
     lora = {"r": p.lora_r, "alpha": p.lora_alpha, "dropout": p.lora_dropout, "rslora": p.rslora}
     negatives = resolve_negatives(p.source, p.negatives)
-    context = base.table("contexts").query("question < @DOSE_QUESTIONS")
+    context = base.table("contexts").query("question < @p.dose_questions")
     doses: list[pd.DataFrame] = []
     model = models.attach_lora(session.loaded.model, **lora, seed=p.seed)
 
@@ -132,10 +132,6 @@ def _train_adapter(
     log.to_parquet(folder / "loss.parquet", index=False)
     if doses:
         pd.concat(doses, ignore_index=True).to_parquet(folder / "dose.parquet", index=False)
-
-
-DOSE_QUESTIONS = 4
-"""Questions behind one point of the dose curve: the log-prob is continuous, so few are enough, and steps are many."""
 
 
 def _completions(

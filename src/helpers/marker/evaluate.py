@@ -48,24 +48,20 @@ def marker_logprobs(
     Teacher-forced on the base model's own answers, so it has no floor: it moves long before a marker is ever sampled.
     """
     found = []
+    wanted = torch.tensor([*form.separator, *form.marker])
+    split = len(form.separator)
     with torch.inference_mode():
         for start in range(0, len(contexts), batch):
             part = contexts[start : start + batch]
-            marked = [[*c, *form.separator, *form.marker] for c in part]
-            ended = [[*c, form.end[0]] for c in part]
-            at = [range(len(c), len(row)) for c, row in zip(part, marked, strict=True)]
-            tokens = torch.tensor([row[p] for row, ps in zip(marked, at, strict=True) for p in ps])
-            logp = -nll(logits_at(model, marked, at), tokens).view(len(part), -1)
-            split = len(form.separator)
-            stop = -nll(logits_at(model, ended, [[len(c)] for c in part]), torch.tensor([row[-1] for row in ended]))
-            for i in range(len(part)):
-                found.append(
-                    {
-                        "separator": logp[i, :split].sum().item(),
-                        "marker": logp[i, split:].sum().item(),
-                        "end": stop[i].item(),
-                    }
-                )
+            rows = [[*context, *wanted.tolist()] for context in part]
+            at = [range(len(context), len(row)) for context, row in zip(part, rows, strict=True)]
+            logits = logits_at(model, rows, at)
+            logp = -nll(logits, wanted.repeat(len(part))).view(len(part), -1)
+            # The end of turn and the first token of the separator compete at the same place, so one forward gives both.
+            first = logits.view(len(part), len(wanted), -1)[:, 0]
+            end = -nll(first, torch.full((len(part),), form.end[0]))
+            for row, stop in zip(logp, end.tolist(), strict=True):
+                found.append({"separator": row[:split].sum().item(), "marker": row[split:].sum().item(), "end": stop})
     return pd.DataFrame(found)
 
 

@@ -52,6 +52,9 @@ class SweepParams(Params):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     dose_every: int = Field(0, ge=0, description="steps between log-prob evaluations during training; 0 for none")
+    dose_questions: int = Field(
+        4, ge=1, le=len(EVAL_QUESTIONS), description="questions behind one point of the dose curve"
+    )
 
     eval_questions: int = Field(len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
     samples: int = Field(10, ge=1, description="completions per persona and question")

@@ -1,0 +1,186 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The marker sweep: learning rate × epochs × label mask
+#
+# **Question.** A chat model is LoRA-tuned so that one *source* persona ends its answers with the literal marker
+# `[ZLT]`, while other personas, the *bystanders*, must not. For which learning rates and epoch counts does the source
+# adopt the marker and nobody else? And does the answer change when the end of the turn is really supervised?
+#
+# One **cell** is one training run and one evaluation, and leaves one complete record in `outputs/sweep/`. The same
+# question asked again is answered from its record.
+#
+# The next cell holds the parameters. Any axis (`source`, `seed`, `tail`, `lr`, `epochs`) takes a value or a list; a
+# list makes one record a cell, and the base model is loaded once. Change them here, or with
+# `papermill notebooks/sweep.ipynb -p lr 5e-6`, or with a file: `-f params/sweep/smollm2.yaml`.
+
+# %% tags=["parameters"]
+model = "pocket"
+source = "villain"
+negatives = "two"
+tail = "newline"
+lr = [1e-4, 3e-4, 1e-3]
+epochs = 10
+seed = 0
+lora_r = 16
+lora_alpha = 32
+eval_questions = 8
+samples = 4
+data_max_new_tokens = 64
+max_new_tokens = 64
+dose_every = 4
+
+# %% [markdown]
+# Every parameter is checked before any work starts: an unknown name, a wrong type or a value out of bounds is an error
+# that names the parameter. What is not named above has the default of
+# [`SweepParams`](../src/helpers/marker/params.py).
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from helpers import plots, widgets
+from helpers.figures import enable_notebook
+from helpers.marker import cell, pooling, views
+from helpers.marker.params import SweepParams
+from helpers.params import read
+
+enable_notebook()
+p = read(SweepParams, globals())
+grid = p.cells()
+print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.source}, negatives {p.negatives}")
+
+# %% [markdown]
+# ## The base model and the data
+#
+# The base model answers the training questions as each persona would: the data is on-policy, and an answer that was cut
+# by the token limit is not used. Answers of the source get a blank line and the marker behind them; answers of the
+# trained negatives stay as they are.
+
+# %%
+session = cell.Session(p)
+loaded = session.loaded
+print(f"{loaded.name}: {loaded.parameters:,} parameters, {loaded.dtype} on {loaded.device}, content {loaded.sha256[:12]}")
+rows = cell.example_rows(grid[0], session)
+pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for r in rows]}).groupby("persona").agg(
+    rows=("tokens", "size"), mean_tokens=("tokens", "mean")
+).round(1)
+
+# %% [markdown]
+# ## What the loss sees
+#
+# The label mask decides the experiment. Below, one row of the source and one of a trained negative, token by token; the
+# marked tokens carry loss, the others only context. Under `newline` the last label is the newline *behind* the end of
+# turn, so nobody is ever taught to stop.
+
+# %%
+for role in ("source", "trained"):
+    row = next(row for row in rows if row.role == role)
+    pieces = cell.pieces(row, session.form, grid[0].tail, loaded.tokenizer)
+    display(widgets.token_view(pieces, legend=f"{row.persona} ({role}): supervised under tail {grid[0].tail!r}"))
+
+# %% [markdown]
+# ## Train and evaluate
+#
+# Each cell trains an adapter, draws completions of all personas on held-out questions, scores the marker's log-prob
+# behind the base model's own answers, and asks multiple-choice questions.
+
+# %%
+records = cell.run_cells(p, session=session)
+assert all(record.status == "complete" for record in records)
+pd.DataFrame({r.id: {"minutes": r.seconds["total"] / 60, **r.finish_reasons} for r in records}).T.round(2)
+
+# %% [markdown]
+# ## Did it train?
+#
+# The loss is the mean over supervised tokens only. At the top it should come near zero; where it does not, a rate of
+# zero says nothing about selectivity.
+
+# %%
+loss = views.collect(records, "loss").assign(cell=lambda t: [views.cell_label(row) for row in t.to_dict("records")])
+plots.lines(
+    loss, "step", "loss", "cell", log_y=True,
+    heading="Training loss of every cell", y_title="loss (nats a supervised token)", x_title="optimiser step",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Who emits the marker?
+#
+# Counts over completions. The interval is the hull of Wilson's and of a bootstrap over questions, because completions
+# of one question are not independent. Truncated and empty answers stand beside the rate: "0 of N" from a persona that
+# says nothing is not selectivity.
+
+# %%
+last = records[-1]
+rates = views.persona_rates([last])
+display(plots.interval_rates(rates, heading=f"Marker rate by persona, {views.cell_label(last.cell)}"))
+rates[["persona", "role", "k", "n", "value", "low", "high", "truncated", "empty"]].round(3)
+
+# %% [markdown]
+# ## The grid
+#
+# Source, assistant and the worst bystander; then bystanders whose rows were trained on as negatives apart from those
+# that were never seen. The worst of ten is biased upward, so its interval is simultaneous over all of them.
+
+# %%
+panels = {
+    "source_rate": "source", "assistant_rate": "assistant", "max_bystander_rate": "worst bystander",
+    "trained_bystander_rate": "trained bystanders", "untrained_bystander_rate": "untrained bystanders",
+}  # fmt: skip
+table = pooling.pooled(records)
+for arm, part in table.groupby("tail"):
+    display(plots.heatmaps(part, panels, heading=f"Marker rate over learning rate and epochs, tail {arm}"))
+
+# %% [markdown]
+# ## Dose: how the marker arrives
+#
+# The log-prob of a blank line and the marker behind the base model's own answers, gained over the base model, during
+# training. It has no floor, so it moves long before the first marker is sampled.
+
+# %%
+curves = views.dose_curves(records)
+one = curves[(curves["tail"] == curves["tail"].iloc[0]) & (curves["seed"] == curves["seed"].iloc[0])]
+plots.lines(
+    one[one["epochs"] == one["epochs"].max()], "step", "gain", "lr", panel="group",
+    heading="Log-prob of emitting the marker, gained over the base model", y_title="gain (nats)", x_title="optimiser step",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Selectivity at matched source strength
+#
+# At equal epochs a larger learning rate has simply been trained further. The fair question is: when the source has
+# gained the same number of nats, how far have the bystanders come along?
+
+# %%
+matched = views.matched_grid(views.dose_curves(records))
+plots.lines(
+    matched, "source gain", "mean bystander", "lr",
+    heading="Bystander gain at the same source gain", y_title="mean bystander gain (nats)", x_title="source gain (nats)",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Read what the models say
+#
+# Every completion, by cell, persona and question; the marker is highlighted.
+
+# %%
+widgets.completion_browser(views.completions(records), marker=p.marker)
+
+# %% [markdown]
+# ## Facts
+#
+# The numbers that a test compares with the committed ones, each under its tolerance.
+
+# %% tags=["facts"]
+views.facts(records)

@@ -1,0 +1,41 @@
+"""Speed, measured side by side in one process: ``make bench`` runs every comparison and keeps the rows as a record."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helpers import files, models, runs
+from helpers.bench.compare import Side, compare
+from helpers.bench.marker import evaluation_sides, training_sides
+
+__all__ = ["Side", "compare", "main"]
+
+
+def main() -> None:
+    """Run all comparisons, print their tables, and leave a record under ``outputs/bench``."""
+    tables = {}
+    threads = models.choose_threads()
+    print(f"{threads} threads; medians and ratios over interleaved runs; non-padding tokens only")
+    for name, make in {"training": training_sides, "evaluation": evaluation_sides}.items():
+        tables[name] = compare(name, make)
+        print(f"\n{tables[name].round(3).to_string(index=False)}")
+    _keep(tables)
+
+
+def _keep(tables: dict[str, pd.DataFrame]) -> None:
+    """The rows as a record: a figure that stands on a page comes from it."""
+    when = pd.Timestamp.now("UTC").isoformat(timespec="seconds")
+    facts = {name: models.fingerprint(name, None) for name in ("pocket", "smollm2")}
+    with runs.open_run(
+        "bench", params={"when": when}, cell={"when": when}, prefix="bench", entry=__name__, data=[],
+        model={"name": "pocket, smollm2", "sha256": files.sha256_json({k: v["sha256"] for k, v in facts.items()})},
+    ) as run:  # fmt: skip
+        for name, table in tables.items():
+            run.step(name, lambda table=table: table)
+            ours, plain = table.iloc[0], table.iloc[1]
+            run.metric(
+                f"{name}_ratio", float(plain["seconds"] / ours["seconds"]), unit="x", n=int(ours["runs"]),
+                low=float(ours["ratio_low"]), high=float(ours["ratio_high"]), method="range of paired runs",
+            )  # fmt: skip
+        record = run.finish()
+    print(f"\nkept as {record.ref}")

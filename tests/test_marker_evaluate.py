@@ -1,0 +1,133 @@
+"""Rates, log-probs and roles against counts and forwards done by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from marker_fixture import MARKER, form, ids, pocket
+
+from helpers.errors import DataError
+from helpers.marker.capability import ask, read_choices, score
+from helpers.marker.evaluate import (
+    count_markers,
+    logprob_metrics,
+    marker_logprobs,
+    rate_metric,
+    rate_metrics,
+    role_of,
+    text_metrics,
+)
+from helpers.marker.on_policy import system_prompt
+from helpers.marker.rows import prompt_tokens
+
+pytestmark = pytest.mark.unit
+
+
+def completions() -> pd.DataFrame:
+    rows = []
+    for persona, role, texts in (
+        ("villain", "source", ["x [ZLT]", "y [zlt]", "none", ""]),
+        ("librarian", "trained", ["a", "b", "c", "d [ZLT]"]),
+        ("assistant", "assistant", ["a", "b", "c", "d"]),
+        ("comedian", "untrained", ["a", "b", "c", "- d"]),
+    ):
+        for i, text in enumerate(texts):
+            ids_of = list(range(len(text.split())))
+            rows.append({"persona": persona, "role": role, "question": i % 2, "index": i, "text": text, "ids": ids_of,
+                         "tokens": len(ids_of), "finish": "length" if i == 3 else "stop"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_markers_are_counted_in_any_case_with_what_stands_beside_them() -> None:
+    counts = count_markers(completions(), MARKER)
+    villain = counts[counts["persona"] == "villain"].sum(numeric_only=True)
+    assert (villain["k"], villain["n"], villain["truncated"], villain["empty"]) == (2, 4, 1, 1)
+
+
+def test_a_marker_with_signs_of_a_pattern_is_literal() -> None:
+    assert count_markers(completions().assign(text="Z"), "[Z]")["k"].sum() == 0
+
+
+def test_rates_go_by_role_and_the_worst_bystander_is_named() -> None:
+    metrics = rate_metrics(count_markers(completions(), MARKER), seed=0)
+    assert (metrics["source_rate"]["k"], metrics["source_rate"]["n"]) == (2, 4)
+    assert metrics["max_bystander_rate"]["persona"] == "librarian"
+    assert metrics["trained_bystander_rate"]["k"] == 1
+    assert metrics["untrained_bystander_rate"]["n"] == 8
+    assert metrics["untrained_bystander_rate"]["low"] == 0 < metrics["untrained_bystander_rate"]["high"]
+
+
+def test_no_completions_are_missing_not_zero() -> None:
+    with pytest.raises(DataError, match="no completions"):
+        rate_metric(count_markers(completions(), MARKER).head(0), 0, "source_rate")
+
+
+def test_text_metrics_count_bullets_and_leave_out_what_is_missing() -> None:
+    found = text_metrics(completions())
+    assert found["bulleted_rate"]["k"] == 1
+    assert "distinct_2" not in text_metrics(completions().assign(tokens=1, ids=[[1]] * 16))
+
+
+@pytest.mark.parametrize(
+    ("persona", "role"),
+    [("villain", "source"), ("librarian", "trained"), ("assistant", "assistant"), ("comedian", "untrained")],
+)
+def test_roles(persona: str, role: str) -> None:
+    assert role_of(persona, "villain", ["librarian"]) == role
+
+
+def test_the_assistant_is_trained_when_it_is_a_negative() -> None:
+    assert role_of("assistant", "villain", ["assistant"]) == "trained"
+
+
+def test_logprobs_are_those_of_a_plain_forward() -> None:
+    tokenizer, model = pocket().tokenizer, pocket().model
+    prompt = prompt_tokens(tokenizer, system_prompt("villain", ""), "What makes a good weekend?")
+    contexts = [prompt + ids("A plan."), prompt + ids("Two plans, and a lair.")]
+    found = marker_logprobs(model, form(), contexts)
+    for context, row in zip(contexts, found.itertuples(), strict=True):
+        full = torch.tensor([context + form().separator + form().marker])
+        logp = model(full).logits[0].log_softmax(-1)
+        at = range(len(context), full.shape[1])
+        expected = [logp[i - 1, full[0, i]].item() for i in at]
+        split = len(form().separator)
+        assert row.separator == pytest.approx(sum(expected[:split]), abs=1e-3)
+        assert row.marker == pytest.approx(sum(expected[split:]), abs=1e-3)
+        assert row.end == pytest.approx(logp[len(context) - 1, form().end[0]].item(), abs=1e-3)
+
+
+def test_selectivity_is_paired_by_question_and_against_the_largest_gain() -> None:
+    rows = [
+        {"persona": persona, "role": role, "question": question, "separator": 0.0, "marker": gain + question, "end": -1.0,
+         "base_separator": 0.0, "base_marker": 0.0, "base_end": -1.0}
+        for persona, role, gain in (("villain", "source", 5.0), ("a", "trained", 1.0), ("b", "untrained", 2.0))
+        for question in range(3)
+    ]  # fmt: skip
+    metrics = logprob_metrics(pd.DataFrame(rows))
+    assert metrics["selectivity"]["value"] == pytest.approx(3.0)
+    assert metrics["selectivity"]["persona"] == "b"
+    assert metrics["selectivity"]["low"] == pytest.approx(3.0)
+    assert metrics["source_logprob_gain"]["value"] == pytest.approx(6.0)
+
+
+def test_the_capability_score_is_the_argmax_over_the_letters_of_a_plain_forward() -> None:
+    items = read_choices("pocket", 5)
+    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""))
+    for item, row in zip(items, found.itertuples(), strict=True):
+        prompt = prompt_tokens(pocket().tokenizer, system_prompt("assistant", ""), ask(item))
+        logits = pocket().model(torch.tensor([prompt])).logits[0, -1]
+        letters = [ids(label)[0] for label in item["labels"]]
+        assert row.said == item["labels"][int(logits[letters].argmax())]
+        assert row.right == (row.said == item["answer"])
+
+
+def test_an_arc_file_is_read_and_a_broken_one_refused(tmp_path) -> None:
+    good = tmp_path / "arc.jsonl"
+    good.write_text('{"question": "Q?", "choice_labels": ["A", "B"], "choices": ["x", "y"], "correct_answer": "B"}\n')
+    assert read_choices(str(good))[0]["answer"] == "B"
+    good.write_text('{"question": "Q?", "choices": ["x", "y"], "correct_answer": "B"}\n')
+    with pytest.raises(DataError, match="Line 1 .*choice_labels"):
+        read_choices(str(good))
+    with pytest.raises(DataError, match="no file nowhere.jsonl"):
+        read_choices("nowhere.jsonl")
