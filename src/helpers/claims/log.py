@@ -152,7 +152,7 @@ def _named(record: Record, linked: set[str]) -> str:
 
 
 def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
-    """An entry for each claim that was judged: every question of its criteria, with verdict, reading and what is open."""
+    """An entry for each claim that was judged: every question of its criteria, verdict, reading, what is open."""
     entries = []
     for case in cases:
         verdicts = case.verdicts()
@@ -164,7 +164,9 @@ def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
         for name, verdict in verdicts.items():
             asked = case.criteria.question(name).question
             lines.append(f"- {badge(verdict.word)} {escape_text(asked)} {escape_text(verdict.sentence)}")
-        entries.append(Entry(max(started), f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}", "\n".join(lines)))
+        entries.append(
+            Entry(max(started), f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}", "\n".join(lines))
+        )
     return entries
 
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from helpers import stats
 from helpers.marker import views
 from helpers.rng import numpy_stream
-from helpers.runs import Record
+from helpers.runs import Record, load
 
 Metric = dict[str, Any]
 
@@ -39,6 +40,28 @@ def min_persona_rate(records: Sequence[Record], level: float = 0.95) -> Metric:
     bottom = min(bounds, key=lambda name: bounds[name].value)
     low, high = min(bound.low for bound in bounds.values()), min(bound.high for bound in bounds.values())
     return _metric(bounds[bottom], bottom, low, high, level, "min-wilson-seeds+cluster", len(bounds))
+
+
+def capability_drop(records: Sequence[Record], level: float = 0.95) -> Metric:
+    """Accuracy of the base minus that of the tuned model, over the items of all seeds (share of items).
+
+    The bounds are the hull of Tango's paired interval and of a t interval with items as clusters: seeds share items.
+    One record gives the metric it holds.
+    """
+    if len(records) == 1:
+        return records[0].metric("capability_drop")
+    pairs = pd.concat([_paired_choices(record) for record in records], ignore_index=True)
+    paired = stats.paired_rate_difference(pairs["base"], pairs["tuned"], level)
+    change = pairs["base"].astype(float) - pairs["tuned"].astype(float)
+    items = stats.mean_interval(change.to_numpy(), pairs["item"].to_numpy(), level)
+    low, high = min(paired.low, items.low), max(paired.high, items.high)
+    return stats.Interval(paired.value, low, high, paired.n, None, "tango+t-items", level).metric("points")
+
+
+def _paired_choices(record: Record) -> pd.DataFrame:
+    tuned = record.table("capability")[["item", "right"]]
+    base = load(record.inputs["baseline"]).table("capability")[["item", "right"]]
+    return tuned.rename(columns={"right": "tuned"}).merge(base.rename(columns={"right": "base"}), on="item")
 
 
 def leak_difference_at_matched_source(records: Sequence[Record], at: float) -> Metric | None:

@@ -1,6 +1,6 @@
 """One row a cell and metric, pooled over seeds: what the heatmaps and the tables of the page show.
 
-Maxima are pooled by the functions that the criteria use, so that a figure and a verdict never disagree.
+Maxima and paired differences are pooled by the functions that the criteria use: a figure and a verdict never disagree.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers import stats
-from helpers.marker.criteria import max_bystander_rate, min_persona_rate
+from helpers.marker.criteria import capability_drop, max_bystander_rate, min_persona_rate
 from helpers.runs import Record
 
 RATES = ("source_rate", "assistant_rate", "max_bystander_rate", "trained_bystander_rate", "untrained_bystander_rate")
-OVER_PERSONAS = {"max_bystander_rate": max_bystander_rate, "min_persona_rate": min_persona_rate}
+BY_FUNCTION = {
+    "max_bystander_rate": max_bystander_rate,
+    "min_persona_rate": min_persona_rate,
+    "capability_drop": capability_drop,
+}
 KEYS = ("value", "low", "high", "k", "n")
 
 
@@ -31,7 +35,7 @@ def pooled(
     rows = []
     for cell, members in cells.items():
         for name in names:
-            having = [record for record in members if name in record.metrics or name in OVER_PERSONAS]
+            having = [record for record in members if name in record.metrics or name in BY_FUNCTION]
             if having:
                 rows.append(
                     dict(zip(by, cell, strict=True)) | {"metric": name, "seeds": len(having)} | _pool(name, having)
@@ -40,8 +44,8 @@ def pooled(
 
 
 def _pool(name: str, records: Sequence[Record]) -> dict:
-    if name in OVER_PERSONAS:
-        found = OVER_PERSONAS[name](records)
+    if name in BY_FUNCTION:
+        found = BY_FUNCTION[name](records)
         return {key: found.get(key) for key in (*KEYS, "persona")}
     metrics = [record.metrics[name] for record in records]
     if len(metrics) == 1:

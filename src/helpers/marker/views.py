@@ -86,13 +86,14 @@ def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matched_grid(curves: pd.DataFrame, points: int = 12) -> pd.DataFrame:
+def matched_grid(curves: pd.DataFrame, points: int = 12, floor: float = 0.0) -> pd.DataFrame:
     """``matched_leak`` at evenly spaced source gains up to the largest that every cell reached, averaged over the rest.
 
-    One row a learning rate and source gain: mean bystander and worst bystander gain, in nats.
+    One row a learning rate and source gain: mean bystander and worst bystander gain, in nats. Cells that reached less
+    than the share ``floor`` of the largest gain are left out, so that one that hardly trained does not end the curve.
     """
-    source = curves[curves["group"] == "source"]
-    reach = source.groupby(list(AXES))["gain"].max().min()
+    reached = curves[curves["group"] == "source"].groupby(list(AXES))["gain"].max()
+    reach = reached[reached >= floor * reached.max()].min()
     if not reach > 0:
         raise DataError(
             "A cell's source never gained on the base model, so nothing can be matched: raise lr or epochs."

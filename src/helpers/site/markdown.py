@@ -24,6 +24,7 @@ FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*(.*?)\s*$")
 DIV = re.compile(r"^:{3,}\s*(.*?)\s*:*\s*$")
 RAW_INLINE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1\{=html\}", re.DOTALL)
 LINK_ATTRIBUTES = re.compile(r"(<a [^>]*)>((?:(?!</a>).)*)</a>\{([^{}\n]*)\}", re.DOTALL)
+SPAN = r"\[(?P<span_text>(?:[^\[\]]|\[[^\[\]]*\])*)\](?P<span_attributes>\{[^{}\n]*\})"
 STARTS_BLOCK = re.compile(r"^(#{1,6} |[-*+] |\d+[.)] |> |\|)")
 LIST_ITEM = re.compile(r"^([-*+] |\d+[.)] )")
 CALLOUTS = {"note": "Note", "tip": "Tip", "warning": "Warning", "caution": "Caution", "important": "Important"}
@@ -119,6 +120,22 @@ def _html_attributes(attributes: Attributes, anchor: str | None = None) -> str:
     return "".join(parts)
 
 
+def _spans(md: mistune.Markdown) -> None:
+    """Pandoc's bracketed spans, ``[1e-5]{.literal}``, as a plugin of mistune."""
+
+    def parse(inline: mistune.InlineParser, match: re.Match[str], state: mistune.InlineState) -> int:
+        inner = state.copy()
+        inner.src = match.group("span_text")
+        attributes = parse_attributes(match.group("span_attributes"))
+        state.append_token(
+            {"type": "span", "children": inline.render(inner), "attrs": {"html": _html_attributes(attributes)}}
+        )
+        return match.end()
+
+    md.inline.register("span", SPAN, parse, before="link")
+    md.renderer.register("span", lambda renderer, text, html: f"<span{html}>{text}</span>")
+
+
 def _link_attributes(match: re.Match[str]) -> str:
     attributes = parse_attributes("{" + html.unescape(match.group(3)) + "}")
     values = "".join(f' {key}="{html.escape(value)}"' for key, value in attributes.values.items())
@@ -131,7 +148,9 @@ class _Converter:
     def __init__(self, name: str) -> None:
         self.name = name
         self.renderer = _Renderer()
-        self.mistune = mistune.create_markdown(renderer=self.renderer, plugins=["table", "strikethrough", "footnotes"])
+        self.mistune = mistune.create_markdown(
+            renderer=self.renderer, plugins=["table", "strikethrough", "footnotes", _spans]
+        )
 
     def blocks(self, lines: list[str]) -> str:
         parts: list[str] = []

@@ -20,19 +20,20 @@ NAMES = re.compile(
 )
 NUMERAL = re.compile(rf"(?<![^\W\d_])[-+−]?[.,]?[{DIGITS}](?:[{DIGITS}.,eE:/]|(?<=[eE])[-+−])*\s?%?")
 NOT_PROSE = re.compile(r"^\s*(?:\d+[.)]\s|[-*+]\s|\[\^[^\]]+\]:?)|\[\^[^\]]+\]|^\s*\|?[\s:|-]+\|?\s*$")
-ONLY_A_NUMBER = re.compile(rf"^[\s~≈<>=±+−-]*[.{DIGITS}][{DIGITS}.,eE+−-]*\s*(?:%|percent|points?|nats?|s|min|x|×)?\s*$")
+ONLY_A_NUMBER = re.compile(
+    rf"^[\s~≈<>=±+−-]*[.{DIGITS}][{DIGITS}.,eE+−-]*\s*(?:%|percent|points?|nats?|s|min|x|×)?\s*$"
+)
 WORDS = 4
 
 
 def faults(page: Page) -> Iterator[Fault]:
     """Line, rule and message of every typed number."""
     for line, text in enumerate(page.lines, start=1):
-        found = numerals(text)
-        if found:
-            yield line, "numeral", f"{_listed(found)} is typed: take it from a record with fact(), or mark a setting as {_as_literal(found[0])}."
+        if found := numerals(text):
+            yield line, "numeral", f"{_listed(found)} is typed: {_way_out(found[0])}"
     for code in page.codes:
         if ONLY_A_NUMBER.match(code.text):
-            yield code.line, "numeral", f"`{code.text}` is a number dressed as code: take it from a record, or mark a setting as {_as_literal(code.text)}."
+            yield code.line, "numeral", f"`{code.text}` is a number dressed as code: {_way_out(code.text)}"
     for inline in page.inlines:
         yield from _inline_faults(inline.line, inline.text)
     for cell in page.cells:
@@ -49,8 +50,8 @@ def _listed(found: list[str]) -> str:
     return ", ".join(repr(one) for one in found[:4]) + (", ..." if len(found) > 4 else "")
 
 
-def _as_literal(text: str) -> str:
-    return f"[{text.strip()}]{{.literal}}"
+def _way_out(text: str) -> str:
+    return f"take it from a record with fact(), or mark a setting as [{text.strip()}]{{.literal}}."
 
 
 def _inline_faults(line: int, source: str) -> Iterator[Fault]:
@@ -66,11 +67,15 @@ def _inline_faults(line: int, source: str) -> Iterator[Fault]:
         return
     for text in _spelled(tree):
         if numerals(text):
-            yield line, "numeral", f"`{source}` spells {_listed(numerals(text))} inside a string: take it from a record."
+            yield (
+                line,
+                "numeral",
+                f"`{source}` spells {_listed(numerals(text))} inside a string: take it from a record.",
+            )
 
 
 def _cell_faults(line: int, source: str) -> Iterator[Fault]:
-    """Numbers in sentences that a cell shows (a caption, an alternative text); other strings of a cell are not prose."""
+    """Numbers in sentences that a cell shows (a caption, say); other strings of a cell are not prose."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -81,7 +86,8 @@ def _cell_faults(line: int, source: str) -> Iterator[Fault]:
             bare = re.sub(r"<[^<>]*>|`[^`]*`|\[[^\[\]]*\]\{\.literal\}", " ", node.value)
             found = [number for text in bare.split("\n") for number in numerals(text)]
             if found:
-                yield line + node.lineno - 1, "numeral", f"{_listed(found)} is typed in a sentence of a cell: take it from a record."
+                where = line + node.lineno - 1
+                yield where, "numeral", f"{_listed(found)} is typed in a sentence of a cell: take it from a record."
 
 
 def _spelled(tree: ast.AST) -> Iterator[str]:

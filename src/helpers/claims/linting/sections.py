@@ -18,7 +18,9 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 CAVEATS = "Standing caveats"
 NOTHING = re.compile(r"^\W*(?:none|nothing|no caveats?|n/?a|not applicable)?\W*$", re.IGNORECASE)
-EVASIONS = re.compile(r"\b(not recorded|not captured|unrecorded|to be (?:added|written|filled in)|TBD|TODO|FIXME)\b|\bN/A\b")
+EVASIONS = re.compile(
+    r"\b(not recorded|not captured|unrecorded|to be (?:added|written|filled in)|TBD|TODO|FIXME)\b|\bN/A\b"
+)
 
 
 def faults(page: Page) -> Iterator[Fault]:
@@ -33,7 +35,12 @@ def faults(page: Page) -> Iterator[Fault]:
                 rule = "caveats" if name == CAVEATS else "section"
                 yield found.line, rule, f"the section {name!r} is empty: write it."
     caveats = _find(page, "Detailed report", CAVEATS)
-    if caveats and _says_something(page, caveats) and NOTHING.match(_prose(page, caveats)) and not _cells(page, caveats):
+    if (
+        caveats
+        and _says_something(page, caveats)
+        and NOTHING.match(_prose(page, caveats))
+        and not _cells(page, caveats)
+    ):
         yield caveats.line, "caveats", "the page names no caveat: every result has some, say which."
 
 
@@ -56,7 +63,9 @@ def plain(text: str) -> str:
 def _find(page: Page, parent: str, name: str | None) -> Heading | None:
     for heading in page.headings:
         above = [plain(one.text) for one in page.section_of(heading.line)]
-        if plain(heading.text).startswith((name or parent).casefold()) and (name is None or parent.casefold() in above[:-1]):
+        if plain(heading.text).startswith((name or parent).casefold()) and (
+            name is None or parent.casefold() in above[:-1]
+        ):
             return heading
     return None
 

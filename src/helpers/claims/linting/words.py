@@ -11,35 +11,53 @@ from helpers.claims.linting.sections import plain
 from helpers.claims.verdict import WORDS
 
 Fault = tuple[int, str, str]
-FOR = r"supported|confirmed|proven|proved|demonstrated|corroborated|validated"
-AGAINST = r"refuted|disproved|disproven|falsified|rejected|debunked"
+FOR = r"supported|confirmed|proven|proved|corroborated"
+AGAINST = r"refuted|disproved|disproven|falsified|debunked"
 OPEN = r"undecided|inconclusive|unresolved"
 FAMILIES = {"SUPPORTED": re.compile(rf"\b(?:{FOR})\b"), "REFUTED": re.compile(rf"\b(?:{AGAINST})\b"),
             "UNDECIDED": re.compile(rf"\b(?:{OPEN})\b")}  # fmt: skip
 CAPITALS = re.compile(rf"\b({'|'.join(WORDS)})\b")
-CONFIDENCE = re.compile(rf"\b({'|'.join(LEVELS)})\b(?=\s+confidence)|(?i:confidence\W+(?:is\s+|of\s+)?)\b({'|'.join(LEVELS)})\b")
-NEGATED = re.compile(r"\b(?:not|never|no|neither|nor|cannot|without|nothing|n't)\b[\s\w]{0,24}$|n't\s+\w*\s*$", re.IGNORECASE)
+CONFIDENCE = re.compile(
+    rf"\b({'|'.join(LEVELS)})\b(?=\s+confidence)|(?i:confidence\W+(?:is\s+|of\s+)?)\b({'|'.join(LEVELS)})\b"
+)
+NEGATED = re.compile(
+    r"\b(?:not|never|no|neither|nor|cannot|without|nothing|n't)\b[\s\w]{0,24}$|n't\s+\w*\s*$", re.IGNORECASE
+)
 CONDITIONAL = re.compile(r"\b(?:would|if|unless|whether|when|until|could|might|should)\b", re.IGNORECASE)
 # These sections speak of other work, of rules or of plans, not of this verdict.
-ELSEWHERE = frozenset(map(str.casefold, ("Background", "Methodology", "Next steps", "Source issues", "Question", "Criteria")))
+ELSEWHERE = frozenset(
+    map(str.casefold, ("Background", "Methodology", "Next steps", "Source issues", "Question", "Criteria"))
+)
 
 
-def faults(page: Page, verdict: str, confidence: str) -> Iterator[Fault]:
-    """Every word that says another verdict or confidence than ``verdict`` and ``confidence``."""
+def faults(page: Page, verdicts: set[str], confidence: str) -> Iterator[Fault]:
+    """Every word that says another verdict or confidence than those given.
+
+    ``verdicts`` are two where records are stale: STALE, and the verdict that held for them.
+    """
+    verdict = " or ".join(sorted(verdicts))
     for line, text in enumerate(page.lines, start=1):
         if any(plain(heading.text) in ELSEWHERE for heading in page.section_of(line)):
             continue
         for found in CAPITALS.finditer(text):
-            if found.group(1) != verdict and not CONDITIONAL.search(text[: found.start()]):
-                yield line, "verdict", f"{found.group(1)!r} is written, but the verdict is {verdict}: show it, do not type it."
+            if found.group(1) not in verdicts and not CONDITIONAL.search(text[: found.start()]):
+                yield (
+                    line,
+                    "verdict",
+                    f"{found.group(1)!r} is written, but the verdict is {verdict}: show it, do not type it.",
+                )
         for found in CONFIDENCE.finditer(text):
             level = found.group(1) or found.group(2)
             if level != confidence:
-                yield line, "confidence", f"confidence {level} is written, but it is {confidence}: show it, do not type it."
-        yield from _families(page, line, text, verdict)
+                yield (
+                    line,
+                    "confidence",
+                    f"confidence {level} is written, but it is {confidence}: show it, do not type it.",
+                )
+        yield from _families(page, line, text, verdicts)
 
 
-def _families(page: Page, line: int, text: str, verdict: str) -> Iterator[Fault]:
+def _families(page: Page, line: int, text: str, verdicts: set[str]) -> Iterator[Fault]:
     before = page.lines[line - 2] if line > 1 else ""
     for says, pattern in FAMILIES.items():
         for found in pattern.finditer(text):
@@ -47,6 +65,7 @@ def _families(page: Page, line: int, text: str, verdict: str) -> Iterator[Fault]
             if CONDITIONAL.search(sentence):
                 continue
             negated = bool(NEGATED.search(sentence))
-            if (says == verdict) == negated:
+            if (says in verdicts) == negated:
                 meant = f"not {found.group()}" if negated else found.group()
-                yield line, "verdict", f"{meant!r} contradicts the verdict, which is {verdict}: say what the records say."
+                word = " or ".join(sorted(verdicts))
+                yield line, "verdict", f"{meant!r} contradicts the verdict, which is {word}: say what the records say."

@@ -1,0 +1,90 @@
+"""What every claim page shows of its own claim: the verdict first, how sure, why, and the checklist behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.claims.case import Case, declared_runs
+from helpers.claims.facts import Fact, Markdown
+from helpers.claims.verdict import regimes
+from helpers.files import ROOT
+from helpers.records import Record
+from helpers.site.blocks import badge, banner
+from helpers.site.pages import Block, escape_text, html, table
+
+STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
+
+
+def header(case: Case) -> Block:
+    """Verdict and confidence as badges, each with its sentence; a banner when records are stale or criteria changed."""
+    verdict, sure = case.verdict(), case.confidence()
+    banners = []
+    if verdict.stale:
+        why = sorted({reason for reasons in verdict.stale.values() for reason in reasons})
+        banners.append(f"Stale: {', '.join(why)} changed since {len(verdict.stale)} of these runs. Run them again.")
+    if sure.changed:
+        banners.append(sure.changed)
+    return html(
+        "".join(banner(text).fragment for text in banners)
+        + f'<p class="cb-claim-badges">{badge(verdict.word).fragment} {badge(sure.stated).fragment}</p>\n'
+        + f"<p><strong>{escape_text(case.claim.statement)}</strong></p>\n<p>{escape_text(verdict.sentence)}</p>\n"
+        + f"<p>{escape_text(sure.binding)}</p>"
+    )
+
+
+def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
+    """One row a question of the criteria file: what was asked, the verdict, and its sentence."""
+    rows = []
+    for name in names or list(case.criteria.questions):
+        verdict = case.verdict(name)
+        asked = case.criteria.question(name).question
+        rows.append({"question": asked, "verdict": badge(verdict.word), "what the runs say": verdict.sentence})
+    return table(pd.DataFrame(rows), caption)
+
+
+def checklist(case: Case) -> Block:
+    """The checklist that caps the confidence, line by line."""
+    rows = [
+        {"check": row.name, "found": row.found, "allows": row.allows, "why": row.why} for row in case.confidence().rows
+    ]
+    return table(pd.DataFrame(rows), "What caps the confidence")
+
+
+def confidence_sentence(case: Case) -> Markdown:
+    """The stated confidence and the binding constraint, to stand in a paragraph."""
+    sure = case.confidence()
+    return Markdown(f"**{sure.stated}.** {escape_text(sure.binding)}")
+
+
+def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
+    """A fact of a case that may not have been run yet; None then, which a table shows as missing."""
+    return case.fact(name, **cell) if case.evidence().records else None
+
+
+def regime_table(case: Case, caption: str) -> Block:
+    """Every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
+    found = regimes(case.criteria, case.evidence())
+    rows = [{"cell": cell.name} | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in found]
+    return table(pd.DataFrame(rows), caption)
+
+
+def elsewhere(case: Case, scope: dict[str, Any], grid: str, root: Path = ROOT) -> Case:
+    """The same claim asked of another scope and grid, such as another base model; judged by the same criteria."""
+    claim = case.claim.model_copy(update={"scope": scope, "grid": grid})
+    return replace(case, claim=claim, expected=declared_runs(claim.experiment, root / grid, root))
+
+
+def origin(records: Sequence[Record]) -> str:
+    """Which records a page used: how many were made here, how many are the published ones."""
+    published = sum(record.published for record in records)
+    here = len(records) - published
+    parts = [
+        f"{here} made on this machine" if here else "",
+        f"{published} published with the repository" if published else "",
+    ]
+    return " and ".join(part for part in parts if part) or "no records"

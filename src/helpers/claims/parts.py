@@ -1,0 +1,141 @@
+"""Blocks that every claim page can show whatever its experiment; each also works before anything was run.
+
+What is particular to an experiment (its charts, its prose) stays on its page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from helpers.claims.case import Case
+from helpers.claims.evidence import label, telling
+from helpers.claims.facts import Markdown
+from helpers.errors import ClaimError
+from helpers.provenance import portable
+from helpers.records import Record
+from helpers.site.blocks import badge, draw, samples
+from helpers.site.pages import Block, escape_text, html, table
+
+NOT_RUN = "<p>No run is complete yet, so there is nothing to show here.</p>"
+
+
+def headline(case: Case) -> Markdown:
+    """Verdict and confidence with what they rest on, as one paragraph."""
+    verdict, confidence = case.verdict(), case.confidence()
+    told = f"{escape_text(verdict.sentence)} {escape_text(confidence.binding)}"
+    return Markdown(f"{badge(verdict.word)} {badge(confidence.stated)} {told}")
+
+
+def criteria_table(case: Case) -> Block:
+    """The registered outcomes of the primary question: when each holds, what it means, which one came out."""
+    asked, found = case.criteria.question(case.claim.primary), case.verdict().outcome
+    rows = [
+        {"outcome": one.name, "verdict": badge(one.verdict), "reading": one.reading,
+         "came out": "yes" if one.name == found else "no"}
+        for one in asked.outcomes
+    ]  # fmt: skip
+    return table(pd.DataFrame(rows), f"Outcomes registered for: {asked.question}")
+
+
+def reasons(case: Case) -> Block:
+    """The comparisons that the verdict rests on, each with the interval that was found."""
+    items = "".join(f"<li>{escape_text(reason)}</li>" for reason in case.verdict().reasons)
+    return html(f"<ul>{items}</ul>" if items else NOT_RUN)
+
+
+def checklist(case: Case) -> Block:
+    """The checklist behind the confidence: what was found, and the level that it allows."""
+    rows = [
+        {
+            "": "✓" if row.ticked else "✗",
+            "item": row.name,
+            "found": row.found,
+            "allows": row.allows,
+            "why it counts": row.why,
+        }
+        for row in case.confidence().rows
+    ]
+    return table(pd.DataFrame(rows), "What the evidence allows", labels={"": "HIGH?"})
+
+
+def coverage(case: Case) -> Markdown:
+    """How much of the declared grid is complete, and what is missing."""
+    evidence = case.evidence()
+    there, lacking = len(evidence.records), evidence.absent
+    if not evidence.declared:
+        return Markdown(f"{there} runs are complete; no grid is declared.")
+    text = f"{there} of {there + len(lacking)} declared runs are complete"
+    missing = "; ".join(label(key) for key in lacking[:6]) + ("; and more" if len(lacking) > 6 else "")
+    return Markdown(escape_text(f"{text}; missing: {missing}." if lacking else f"{text}."))
+
+
+def limits(case: Case) -> Markdown:
+    """What the checklist does not tick, as a list: the caveats that the records themselves give."""
+    rows = [row for row in case.confidence().rows if not row.ticked]
+    lines = [f"- {escape_text(f'{row.name}: {row.found}; {row.why}.')}" for row in rows]
+    return Markdown("\n" + "\n".join(lines or ["- The checklist is fully ticked."]) + "\n")
+
+
+def numbers(case: Case, metrics: Sequence[str], caption: str) -> Block:
+    """One row a cell, one linked fact a metric; a metric that a cell lacks shows as missing."""
+    rows = []
+    cells = [cell for cell in case.evidence().inside if cell.records]
+    axes = telling([cell.key for cell in cells]) or list(cells[0].records[0].cell if cells else ())
+    for cell in cells:
+        rows.append(
+            {axis: _plain(cell.key.get(axis)) for axis in axes} | {m: _fact(case, m, cell.key) for m in metrics}
+        )
+    return table(pd.DataFrame(rows), caption) if rows else html(NOT_RUN)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fact(case: Case, metric: str, key: dict[str, Any]) -> Any:
+    cell = case.evidence().at(key)
+    if cell is None or cell.interval(metric) is None:
+        return None
+    return case.fact(metric, **key)
+
+
+def recorded(case: Case, heading: str, *prefixes: str) -> Block:
+    """What the runs recorded in the entries of ``run.json`` whose names begin with ``prefixes``, one row each."""
+    records = case.evidence().records
+    if not records:
+        return html(NOT_RUN)
+    names = [name for name in case.facts.names() if name.startswith(prefixes)]
+    if not names:
+        raise ClaimError(f"The records hold nothing under {', '.join(prefixes)}: name entries of run.json.")
+    rows = [{"entry": name, "value": case.fact(name)} for name in names]
+    return table(pd.DataFrame(rows), heading)
+
+
+def random_samples(case: Case, *, by: Sequence[str], n: int, seed: int, marker: str | None = None) -> Block:
+    """``n`` completions of each condition, drawn at random and addressed."""
+    tables = [_completions(record) for record in case.evidence().records if "completions" in record.tables]
+    if not tables:
+        return html(NOT_RUN)
+    return samples(draw(pd.concat(tables, ignore_index=True), by, n=n, seed=seed), seed=seed, marker=marker)
+
+
+def _completions(record: Record) -> pd.DataFrame:
+    return record.table("completions").assign(run=record.id, cell=label(record.cell), **_axes(record))
+
+
+def _axes(record: Record) -> dict[str, Any]:
+    return {f"axis {name}": value for name, value in record.cell.items()}
+
+
+def artifacts(case: Case) -> Block:
+    """Where everything lies: criteria, grid, notebook and the folder of each record."""
+    claim = case.claim
+    rows = [
+        {"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid},
+        {"what": "notebook", "where": f"notebooks/{claim.experiment}.ipynb"},
+    ]  # fmt: skip
+    rows += [{"what": "record", "where": portable(str(one.path)).removeprefix("./")} for one in case.evidence().records]
+    return table(pd.DataFrame(rows), "Artifacts")

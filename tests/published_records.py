@@ -1,0 +1,79 @@
+"""Run records of the published sweep's tables (``fixtures/lint/published.yaml``), and the parameter models of its grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from claims_records import STARTED, rate, record
+
+from helpers import files, provenance
+from helpers.files import sha256_json, write_json
+from helpers.params import Axis, Params
+from helpers.records import hash_of_data
+from helpers.stats import wilson
+
+FIXTURE = Path(__file__).parent / "fixtures" / "lint"
+
+
+class SweepCells(Params):
+    """Learning rate by epochs."""
+
+    AXES: ClassVar[tuple[str, ...]] = ("lr", "epochs")
+    lr: Axis[float]
+    epochs: Axis[int]
+
+
+class SourceCells(Params):
+    """The pinned cell with other sources."""
+
+    AXES: ClassVar[tuple[str, ...]] = ("source",)
+    source: Axis[str]
+
+
+class Notes(Params):
+    """One record about all runs."""
+
+    recipe: str
+
+
+def write_published() -> None:
+    """Write all records of the tables below ``outputs_root()``."""
+    tables = yaml.safe_load((FIXTURE / "published.yaml").read_text(encoding="utf-8"))
+    for cell, metrics in [*_sweep(tables["sweep"])]:
+        _write("published_sweep", cell, metrics)
+    for source, (own, worst) in tables["sources"].items():
+        metrics = {"source_rate": _rate(own, 200), "max_bystander_rate": _largest(worst, 200, 9)}
+        _write("published_sources", {"source": source}, metrics)
+    notes = {name: {"value": value, "unit": "", "n": 1} for name, value in tables["notes"].items()}
+    _write("published_notes", {"recipe": "paper"}, notes)
+
+
+def _sweep(table: dict[str, Any]) -> Any:
+    n, groups, questions = table["completions"], table["bystanders"], table["arc_questions"]
+    for lr, row in table["rates"].items():
+        for epochs, (source, assistant, worst), arc in zip(table["epochs"], row, table["arc"][lr], strict=True):
+            yield {"lr": float(lr), "epochs": epochs}, {
+                "source_rate": _rate(source, n), "assistant_rate": _rate(assistant, n),
+                "max_bystander_rate": _largest(worst, n, groups), "arc": rate(round(arc * questions), questions),
+            }  # fmt: skip
+
+
+def _rate(percent: float, n: int) -> dict[str, Any]:
+    return rate(round(percent * n / 100), n)
+
+
+def _largest(percent: float, n: int, groups: int) -> dict[str, Any]:
+    """Only the largest count was published: its bounds at the level that holds for all groups at once."""
+    return wilson(round(percent * n / 100), n, 1 - 0.05 / groups).metric() | {"method": "max-wilson", "groups": groups}
+
+
+def _write(notebook: str, cell: dict[str, Any], metrics: dict[str, Any]) -> None:
+    name = f"{notebook}-{sha256_json(cell)[:12]}"
+    question = {
+        "params": sha256_json(cell), "code": sha256_json(provenance.code_closure("helpers.rng")),
+        "data": hash_of_data({}), "model": "m",
+    }  # fmt: skip
+    made = record(cell, metrics, name=name, notebook=notebook, question=question, started=STARTED)
+    write_json(files.outputs_root() / notebook / name / "run.json", made.content)
