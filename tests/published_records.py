@@ -1,4 +1,4 @@
-"""Run records of the published sweep's tables (``fixtures/lint/published.yaml``), and the parameter models of its grids."""
+"""Run records of the published sweep's tables (``fixtures/lint/published.yaml``), and models of its grids."""
 
 from __future__ import annotations
 

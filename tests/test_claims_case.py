@@ -23,6 +23,7 @@ epochs: 3
 seed: [0, 1]
 samples: 4
 """
+CHOICES = pd.DataFrame({"item": range(400), "right": [True] * 400})
 DROP = {"value": 0.0, "unit": "points", "n": 400, "k": None, "low": -0.01, "high": 0.01, "method": "tango"}
 BLOCK = """---
 title: Band
@@ -80,8 +81,10 @@ def dose(lr):
                 "persona": name,
                 "role": role,
                 "question": 0,
-                "marker": 3.0 * share * step - 20,
-                "base_marker": -20.0,
+                "marker": 10.0 * share * step - 40,
+                "base_marker": -40.0,
+                "separator": -1.0,
+                "base_separator": -1.0,
             }
             for step in range(4)
             for name, (role, share) in roles.items()
@@ -94,7 +97,7 @@ def run_all(root, change=None, n=100):
     criteria = sha256_file(root / "params" / "sweep" / "criteria.yaml")
     for index, one in enumerate(declared_runs("sweep", root / "params" / "sweep" / "pocket.yaml", root)):
         axes = ("source", "seed", "tail", "lr", "epochs", "model", "negatives")
-        cell = {axis: one.params[axis] for axis in axes}
+        cell = {axis: one.params[axis] for axis in axes} | {"negatives": "two"}
         table = counts(cell["lr"], n)
         total = table.groupby(["persona", "role"])[["k", "n"]].sum().reset_index()
         other = total[total["role"] != "source"].set_index("persona")
@@ -102,23 +105,29 @@ def run_all(root, change=None, n=100):
             "source_rate": rate(8 * n // 10, n), "truncation_rate": rate(0, 4 * n), "capability_drop": DROP,
             "max_bystander_rate": max_rate(other["k"].to_dict(), other["n"].to_dict()).metric(),
         }  # fmt: skip
-        made = record(
-            cell, metrics, params={**one.params, "negatives": ["librarian"]}, notebook="sweep", name=f"run-{index}"
-        )
+        made = record(cell, metrics, notebook="sweep", name=f"run-{index}")
+        made.content["params"] = dict(one.params)
         content = made.content | {
             "criteria": {"path": "params/sweep/criteria.yaml", "sha256": criteria},
-            "tables": ["rates", "dose"],
+            "tables": ["rates", "dose", "capability"],
+            "inputs": {"baseline": "baseline/base"},
         }
-        content["files"] = {}
         content["question"] = {**store.question_now(made)} | {"params": "p"}
         if change and change(content) is False:
             continue
         folder = root / "outputs" / "sweep" / content["id"]
-        folder.mkdir(parents=True)
-        for name, frame in {"rates": table, "dose": dose(cell["lr"])}.items():
-            frame.to_parquet(folder / f"{name}.parquet")
-            content["files"][f"{name}.parquet"] = sha256_file(folder / f"{name}.parquet")
-        (folder / "run.json").write_text(json.dumps(content))
+        keep(folder, content, {"rates": table, "dose": dose(cell["lr"]), "capability": CHOICES})
+    base = record({"model": "pocket"}, notebook="baseline", name="base").content
+    keep(root / "outputs" / "baseline" / "base", base | {"tables": ["capability"]}, {"capability": CHOICES})
+
+
+def keep(folder, content, tables):
+    folder.mkdir(parents=True, exist_ok=True)
+    content["files"] = {}
+    for name, frame in tables.items():
+        frame.to_parquet(folder / f"{name}.parquet")
+        content["files"][f"{name}.parquet"] = sha256_file(folder / f"{name}.parquet")
+    (folder / "run.json").write_text(json.dumps(content))
 
 
 def test_a_page_gets_verdict_confidence_and_facts_from_records(root):
@@ -128,7 +137,7 @@ def test_a_page_gets_verdict_confidence_and_facts_from_records(root):
     assert (verdict.word, verdict.outcome, len(verdict.records)) == ("SUPPORTED", "selective", 4)
     assert case.verdict("collapse_at_top").word == "SUPPORTED"
     assert case.verdict("lr_at_matched_source").word == "SUPPORTED"
-    assert case.fact("leak_difference_at_matched_source", tail="newline").value == pytest.approx(5.0 * (0.5 - 0.05))
+    assert case.fact("leak_difference_at_matched_source", tail="newline").value == pytest.approx(20.0 * (0.5 - 0.05))
     assert case.confidence().binding.startswith("LOW because of seeds: 2 seeds in every cell")
     found = case.fact("max_bystander_rate", lr=1e-4, tail="newline")
     assert (found.k, found.n) == (2, 200)

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from helpers.errors import ModelError
-from helpers.packed import hidden_states, logits_at, nll
+from helpers.packed import Layout, hidden_states, logits_at, nll
 
 pytestmark = pytest.mark.unit
 
@@ -52,11 +52,37 @@ def test_the_loss_is_the_librarys_own_once_its_shift_is_undone() -> None:
 
 def test_rows_do_not_see_each_other() -> None:
     model = tiny("qwen2")
-    before, offsets = hidden_states(model, ROWS)
-    changed, _ = hidden_states(model, [ROWS[0], [30, 31, 29], ROWS[2]])
-    torch.testing.assert_close(before[: offsets[1]], changed[: offsets[1]])
-    torch.testing.assert_close(before[offsets[2] :], changed[offsets[2] :])
-    assert not torch.allclose(before[offsets[1] : offsets[2]], changed[offsets[1] : offsets[2]])
+    before, layout = hidden_states(model, ROWS)
+    changed, moved = hidden_states(model, [ROWS[0], [30, 31, 29], ROWS[2]])
+    for row in (0, 2):
+        torch.testing.assert_close(before[layout.index[row]], changed[moved.index[row]])
+    assert not torch.allclose(before[layout.index[1]], changed[moved.index[1]])
+
+
+SHARED = [[1, 5, 9, 3, 7, 2], [1, 5, 9, 4], [1, 5, 9, 3, 8], [2, 5, 9], [1, 5, 9]]
+
+
+def test_common_beginnings_are_computed_once() -> None:
+    layout = Layout.of(SHARED)
+    assert len(layout.tokens) == 6 + 1 + 1 + 3
+    for row, path in zip(SHARED, layout.index.tolist(), strict=True):
+        assert [int(layout.tokens[place]) for place in path[: len(row)]] == row
+        assert [int(layout.position[place]) for place in path[: len(row)]] == list(range(len(row)))
+
+
+def test_shared_beginnings_change_neither_logits_nor_gradients() -> None:
+    model = tiny("qwen2")
+    positions, targets = [[3, 5], [3], [3, 4], [2], [1, 2]], torch.arange(8)
+    packed = logits_at(model, SHARED, positions)
+    nll(packed, targets).mean().backward()
+    grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    rows = zip(SHARED, positions, strict=True)
+    alone = torch.stack([model(torch.tensor([row])).logits[0, p - 1] for row, ps in rows for p in ps])
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-6)
+    torch.nn.functional.cross_entropy(alone, targets).backward()
+    for found, parameter in zip(grads, model.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_the_models_own_attention_is_put_back() -> None:

@@ -1,8 +1,9 @@
 """Forward passes without padding, and the one place where a loss is computed from logits.
 
-Rows of different lengths are laid end to end in one sequence ``[1, T]``. Every linear layer then works on real
-tokens only; the attention of each row is kept apart by laying q, k and v out as right-padded rows for that one
-operation, where causality alone keeps a row's tokens from seeing its padding (no mask is needed).
+Rows of different lengths are laid end to end in one sequence ``[1, T]``, and beginnings that rows share (a persona's
+system prompt) are laid down once. Every linear layer then works on real tokens only, each once; for attention alone q,
+k and v are laid out as right-padded rows, where causality keeps a row's tokens from seeing its padding (no mask is
+needed). Losses and gradients are those of the rows one by one. Under dropout, rows share the mask of what they share.
 
 No label is ever handed to a library: a causal LM that is given ``labels`` shifts them itself, and a second shift by
 the caller is how a model comes to be trained on token t+2. Targets here are addressed by position.
@@ -27,30 +28,47 @@ IMPLEMENTATION = "claimbook"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each token of a packed sequence stands: ``row`` and ``position`` [T], for ``rows`` rows of ``longest``."""
+    """Where the tokens of several rows stand in one packed sequence of T tokens.
 
-    row: Tensor
+    A token is computed once for all rows that agree up to and including it: under causal attention its activations are
+    the same in each. ``index`` [rows, longest] is the packed place of every (row, position), ``home`` [T] one
+    flattened (row, position) of every packed token, ``position`` [T] its position in its rows.
+    """
+
+    tokens: Tensor
     position: Tensor
-    rows: int
-    longest: int
+    index: Tensor
+    home: Tensor
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-        """Layout of rows with these ``lengths`` laid end to end."""
-        row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-        position = torch.cat([torch.arange(length) for length in lengths])
-        return cls(row.to(device), position.to(device), len(lengths), max(lengths))
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Layout:
+        """Layout of ``rows``, common beginnings merged. Places behind the end of a row point at its last token."""
+        longest = max(map(len, rows))
+        places: dict[tuple[int, int], int] = {}
+        tokens, position, home, index = [], [], [], []
+        for number, row in enumerate(rows):
+            last, path = -1, []
+            for at, token in enumerate(row):
+                if (last, token) not in places:
+                    places[last, token] = len(tokens)
+                    tokens.append(token)
+                    position.append(at)
+                    home.append(number * longest + at)
+                last = places[last, token]
+                path.append(last)
+            index.append(path + [last] * (longest - len(row)))
+        return cls(*(torch.tensor(values, device=device) for values in (tokens, position, index, home)))
 
     def spread(self, packed_htd: Tensor) -> Tensor:
-        """[H, T, D] -> [rows, H, longest, D], zeros where a row has ended."""
+        """[H, T, D] -> [rows, H, longest, D]."""
         heads, _, width = packed_htd.shape
-        rows = packed_htd.new_zeros(self.rows, self.longest, heads, width)
-        rows = rows.index_put((self.row, self.position), packed_htd.transpose(0, 1))
-        return rows.transpose(1, 2)
+        rows = packed_htd.index_select(1, self.index.flatten())
+        return rows.view(heads, *self.index.shape, width).transpose(0, 1)
 
     def gather(self, rows_bhtd: Tensor) -> Tensor:
-        """[rows, H, longest, D] -> [T, H, D], the inverse of ``spread``."""
-        return rows_bhtd.transpose(1, 2)[self.row, self.position]
+        """[rows, H, longest, D] -> [T, H, D]: of a token that rows share, the copy of the row that came first."""
+        rows = rows_bhtd.transpose(1, 2)
+        return rows.reshape(-1, *rows.shape[2:]).index_select(0, self.home)
 
 
 def attention(
@@ -121,18 +139,14 @@ def packed_attention(model: nn.Module) -> Iterator[nn.Module]:
         config._attn_implementation = before
 
 
-def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
-    """Last hidden states [T, C] of ``rows`` laid end to end, and the offset at which each row starts."""
-    lengths = [len(row) for row in rows]
-    offsets = [0]
-    for length in lengths[:-1]:
-        offsets.append(offsets[-1] + length)
+def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Layout]:
+    """Last hidden states [T, C] of ``rows``, packed, and the layout that says where each token of each row stands."""
     with packed_attention(model) as decoder:
-        device = next(decoder.parameters()).device
-        layout = Layout.of(lengths, device)
-        tokens = torch.tensor([token for row in rows for token in row], device=device)
-        output = decoder(input_ids=tokens[None], position_ids=layout.position[None], use_cache=False, layout=layout)
-    return output.last_hidden_state[0], offsets
+        layout = Layout.of(rows, next(decoder.parameters()).device)
+        output = decoder(
+            input_ids=layout.tokens[None], position_ids=layout.position[None], use_cache=False, layout=layout
+        )
+    return output.last_hidden_state[0], layout
 
 
 def logits_at(model: nn.Module, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Tensor:
@@ -140,12 +154,13 @@ def logits_at(model: nn.Module, rows: Sequence[Sequence[int]], positions: Sequen
 
     The head is applied at these positions only: at every token it would cost more than the rest of a small model.
     """
-    hidden, offsets = hidden_states(model, rows)
-    wanted = [offset + p - 1 for offset, ps in zip(offsets, positions, strict=True) for p in ps]
     if any(p < 1 for ps in positions for p in ps):
         raise ModelError("Nothing precedes token 0 of a row, so no logits predict it: leave position 0 out.")
+    hidden, layout = hidden_states(model, rows)
+    row = torch.tensor([r for r, ps in enumerate(positions) for _ in ps], device=hidden.device)
+    before = torch.tensor([p - 1 for ps in positions for p in ps], device=hidden.device)
     _, head = decoder_and_head(model)
-    return head(hidden[torch.tensor(wanted, device=hidden.device)]).float()
+    return head(hidden[layout.index[row, before]]).float()
 
 
 def nll(logits: Tensor, targets: Tensor) -> Tensor:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import pandas as pd
+import psutil
 from tqdm.auto import tqdm
 
 from helpers.errors import ClaimbookError
@@ -31,7 +32,7 @@ class Side:
 def compare(name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEATS) -> pd.DataFrame:
     """Median seconds, tokens a second, ratio to the second side pair by pair, and peak memory of each side alone.
 
-    Peak memory is that of a process of its own, because a process never gives its peak back.
+    Peak memory is what a side adds to a process of its own.
     """
     sides = list(make())
     for side in sides:
@@ -56,7 +57,7 @@ def compare(name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEAT
 
 
 def _peak_alone(make: Callable, side: str) -> float:
-    """Peak resident memory in MB of a fresh process that runs one side once."""
+    """Peak memory in MB that one side adds in a fresh process (the peak of loading would hide it in ours)."""
     code = (
         f"from {make.__module__} import {make.__name__} as make\n"
         f"from helpers.bench.compare import print_peak\nprint_peak(make(), {side!r})"
@@ -74,8 +75,17 @@ def _peak_alone(make: Callable, side: str) -> float:
 
 
 def print_peak(sides: Sequence[Side], name: str) -> None:
-    """Run the side called ``name`` once and print by how many MB the process grew beyond the loaded model."""
-    side = next(side for side in sides if side.name == name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Run the side called ``name`` once and print the most MB that it held beyond the loaded model."""
+    side, own = next(side for side in sides if side.name == name), psutil.Process()
+    before, most, done = own.memory_info().rss, [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            most[0] = max(most[0], own.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     side.run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    done.set()
+    watcher.join()
+    print((most[0] - before) / 2**20)

@@ -159,9 +159,9 @@ def all_claims(root: Path = ROOT) -> Graph:
 def flags(case: Case, graph: Graph | None = None) -> Block:
     """The banners that the page of ``case`` must carry: why it is stale, and what is wrong with what it rests on.
 
-    Empty when there is nothing to say, so every page ends its first cell with it.
+    Empty when there is nothing to say. `page.header` shows them.
     """
     page = page_status(case)
-    stale = [f"STALE: {', and '.join(page.why)}."] if page.why else []
+    stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
     found = [*stale, *(graph or all_claims(case.root)).flags(case.claim.id)]
     return html("\n".join(banner(text).fragment for text in found))

@@ -65,7 +65,7 @@ def _findings(path: Path, root: Path, faults: Iterator[Fault]) -> Iterator[Findi
     name = path.relative_to(root).as_posix()
     try:
         for line, rule, message in faults:
-            yield Finding(name, line, rule, message)
+            yield Finding(name, line, rule, portable(message))
     except ClaimbookError as error:
         yield _as_finding(error, path, root)
 
@@ -140,7 +140,7 @@ def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
     yield from words.faults(page, {verdict.word, verdict.fresh}, confidence.stated)
     why = page_status(case).why
     if why and not _shows_flags(page):
-        yield 1, "flags", f"the page is stale ({'; '.join(why)}) and does not say so: show graph.flags(case) in a cell."
+        yield 1, "flags", f"the page is stale ({'; '.join(why)}) and does not say so: show page.header(case) in a cell."
 
 
 def _related(page: Page, front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
@@ -156,12 +156,12 @@ def _related(page: Page, front: Document, case: Case, cases: list[Case]) -> Iter
         yield (
             1,
             "flags",
-            f"the page does not say what is wrong with what it rests on ({flags[0]}): show graph.flags(case).",
+            f"the page does not say what is wrong with what it rests on ({flags[0]}): show page.header(case).",
         )
 
 
 def _shows_flags(page: Page) -> bool:
-    return any(re.search(r"\bflags\(", cell.text) for cell in page.cells)
+    return any(re.search(r"\b(?:header|flags)\(case\)", cell.text) for cell in page.cells)
 
 
 def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:

@@ -155,19 +155,23 @@ def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
     """An entry for each claim that was judged: every question of its criteria, verdict, reading, what is open."""
     entries = []
     for case in cases:
-        verdicts = case.verdicts()
         started = [record.started[:10] for record in case.evidence().records]
-        if not started:
-            continue
-        page = f"[{escape_text(case.claim.statement)}]({case.path.with_suffix('.html').name})"
-        lines = [f"Of the claim {page}, question by question:", ""]
-        for name, verdict in verdicts.items():
-            asked = case.criteria.question(name).question
-            lines.append(f"- {badge(verdict.word)} {escape_text(asked)} {escape_text(verdict.sentence)}")
-        entries.append(
-            Entry(max(started), f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}", "\n".join(lines))
-        )
+        if started:
+            page = f"[{escape_text(case.claim.statement)}]({case.path.with_suffix('.html').name})"
+            lines = [f"Of the claim {page}, question by question:", ""]
+            lines += [_verdict_line(case, name) for name in case.criteria.questions]
+            title, anchor = f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}"
+            entries.append(Entry(max(started), title, anchor, "\n".join(lines)))
     return entries
+
+
+def _verdict_line(case: Case, name: str) -> str:
+    asked = escape_text(case.criteria.question(name).question)
+    try:
+        verdict = case.verdict(name)
+    except ClaimError as error:  # a criteria file may ask of cells that the grid of this claim does not hold
+        return f"- {asked} Not asked of this grid: {escape_text(str(error))}"
+    return f"- {badge(verdict.word)} {asked} {escape_text(verdict.reading)}"
 
 
 def anchors(root: Path = ROOT) -> set[str]:

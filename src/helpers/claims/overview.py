@@ -50,11 +50,13 @@ def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
 
 
 def records_used(cases: Iterable[Case]) -> list[Record]:
-    """The records behind some claims, and those that they used in turn; by notebook, then by name."""
+    """All records of the experiments of some claims, and those that they used in turn; by notebook, then by name.
+
+    All of them, because a page may also show cells outside of its claim's scope, such as another base model.
+    """
     found: dict[str, Record] = {}
     for case in cases:
-        asked = [None, *case.criteria.questions]
-        waiting = [record for question in asked for record in case.evidence(question).records]
+        waiting = list(case.records)
         while waiting:
             record = waiting.pop()
             if record.ref not in found:

@@ -9,28 +9,23 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.claims import graph
 from helpers.claims.case import Case, declared_runs
 from helpers.claims.facts import Fact, Markdown
 from helpers.claims.verdict import regimes
 from helpers.files import ROOT
 from helpers.records import Record
-from helpers.site.blocks import badge, banner
+from helpers.site.blocks import badge
 from helpers.site.pages import Block, escape_text, html, table
 
 STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
 
 def header(case: Case) -> Block:
-    """Verdict and confidence as badges, each with its sentence; a banner when records are stale or criteria changed."""
+    """Verdict and confidence as badges, each with its sentence, under the banners that the page must carry."""
     verdict, sure = case.verdict(), case.confidence()
-    banners = []
-    if verdict.stale:
-        why = sorted({reason for reasons in verdict.stale.values() for reason in reasons})
-        banners.append(f"Stale: {', '.join(why)} changed since {len(verdict.stale)} of these runs. Run them again.")
-    if sure.changed:
-        banners.append(sure.changed)
     return html(
-        "".join(banner(text).fragment for text in banners)
+        graph.flags(case).fragment
         + f'<p class="cb-claim-badges">{badge(verdict.word).fragment} {badge(sure.stated).fragment}</p>\n'
         + f"<p><strong>{escape_text(case.claim.statement)}</strong></p>\n<p>{escape_text(verdict.sentence)}</p>\n"
         + f"<p>{escape_text(sure.binding)}</p>"

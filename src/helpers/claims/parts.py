@@ -22,13 +22,6 @@ from helpers.site.pages import Block, escape_text, html, table
 NOT_RUN = "<p>No run is complete yet, so there is nothing to show here.</p>"
 
 
-def headline(case: Case) -> Markdown:
-    """Verdict and confidence with what they rest on, as one paragraph."""
-    verdict, confidence = case.verdict(), case.confidence()
-    told = f"{escape_text(verdict.sentence)} {escape_text(confidence.binding)}"
-    return Markdown(f"{badge(verdict.word)} {badge(confidence.stated)} {told}")
-
-
 def criteria_table(case: Case) -> Block:
     """The registered outcomes of the primary question: when each holds, what it means, which one came out."""
     asked, found = case.criteria.question(case.claim.primary), case.verdict().outcome
@@ -44,21 +37,6 @@ def reasons(case: Case) -> Block:
     """The comparisons that the verdict rests on, each with the interval that was found."""
     items = "".join(f"<li>{escape_text(reason)}</li>" for reason in case.verdict().reasons)
     return html(f"<ul>{items}</ul>" if items else NOT_RUN)
-
-
-def checklist(case: Case) -> Block:
-    """The checklist behind the confidence: what was found, and the level that it allows."""
-    rows = [
-        {
-            "": "✓" if row.ticked else "✗",
-            "item": row.name,
-            "found": row.found,
-            "allows": row.allows,
-            "why it counts": row.why,
-        }
-        for row in case.confidence().rows
-    ]
-    return table(pd.DataFrame(rows), "What the evidence allows", labels={"": "HIGH?"})
 
 
 def coverage(case: Case) -> Markdown:

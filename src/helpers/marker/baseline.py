@@ -69,8 +69,12 @@ def answer_contexts(p: SweepParams, loaded: LoadedModel, form: ChatFormat, table
     """
     ended = table[(table["finish"] == "stop") & (table["tokens"] > 0)]
     first = ended.drop_duplicates(["persona", "question"])[["persona", "question", "ids"]].reset_index(drop=True)
-    if first.empty:
-        raise DataError("No answer of the base model ended by itself: raise max_new_tokens (truncation is total).")
+    for persona in p.personas:
+        if persona not in set(first["persona"]):
+            raise DataError(
+                f"No answer of the base model as {persona} ended by itself within max_new_tokens {p.max_new_tokens}, "
+                "so there is nothing behind which to score the marker: raise max_new_tokens, samples or eval_questions."
+            )
     prompts = {q.key: q.tokens for q in persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)}
     contexts = [prompts[f"{row.persona}|{row.question}"] + list(row.ids) for row in first.itertuples()]
     found = marker_logprobs(loaded.model, form, contexts).add_prefix("base_")

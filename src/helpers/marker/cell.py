@@ -115,7 +115,9 @@ def _train_adapter(
     recipe = Recipe(p.lr, p.epochs, p.batch_size, p.warmup, p.weight_decay, p.clip)
     lora = {"r": p.lora_r, "alpha": p.lora_alpha, "dropout": p.lora_dropout, "rslora": p.rslora}
     negatives = resolve_negatives(p.source, p.negatives)
-    context = base.table("contexts").query("question < @p.dose_questions")
+    context = base.table("contexts")
+    # The first questions that each persona answered, not the first of all: an answer that was cut has no context.
+    context = context[context.groupby("persona").cumcount() < p.dose_questions]
     doses: list[pd.DataFrame] = []
     model = models.attach_lora(session.loaded.model, **lora, seed=p.seed)
 

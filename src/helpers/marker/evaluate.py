@@ -107,8 +107,9 @@ def logprob_metrics(table: pd.DataFrame) -> dict[str, dict]:
     metrics = {
         "source_logprob_gain": _nats(source["gain"]),
         "max_bystander_logprob_gain": {**_nats(other["gain"]), "persona": worst},
-        "selectivity": {**_nats(pair), "persona": worst},
     }
+    if len(pair):
+        metrics["selectivity"] = {**_nats(pair), "persona": worst}
     for name in ("emission", "separator", "marker", "end"):
         metrics[f"source_{name}_logprob"] = _nats(source[name])
         metrics[f"source_{name}_logprob_base"] = _nats(source[f"base_{name}"])

@@ -1,4 +1,4 @@
-"""Makes the pocket model from nothing: ``python -m helpers.marker.pocket`` (``make pocket``), 1-2 minutes on one core.
+"""Makes the pocket model from nothing: ``python -m helpers.marker.pocket`` (``make pocket``), two minutes on one core.
 
 A Qwen2 decoder of about 380k parameters with a 512-token byte-level BPE and ChatML turns, trained on
 ``pocket_corpus``. It is small enough that a cell of the sweep takes seconds, and real enough that nothing in the

@@ -18,6 +18,7 @@ from helpers import files
 from helpers.claims.case import declared_runs
 from helpers.claims.evidence import Expected
 from helpers.errors import ClaimbookError
+from helpers.provenance import portable
 from helpers.records import PARTIAL, records
 from helpers.site.notebooks import strip_pairing
 
@@ -56,7 +57,8 @@ def _execute(source: Path, target: Path, values: dict[str, Any], root: Path) -> 
         )  # fmt: skip
     except PapermillExecutionError as error:
         why = " ".join(f"{error.ename}: {error.evalue}".split())
-        raise ClaimbookError(f"{source.name} stopped in cell {error.cell_index} with {why} See {target}.") from None
+        where = portable(str(target)).removeprefix("./")
+        raise ClaimbookError(f"{source.name} stopped with {why.rstrip('.')} (the copy {where} shows where).") from None
     executed = strip_pairing(nbformat.read(target, as_version=4))
     files.write_text(target, nbformat.writes(executed))
 
@@ -90,11 +92,11 @@ class _Progress:
         complete = records(self.notebook)
         done = sum(any(one.met_by(record) for record in complete) for one in self.expected)
         self.bar.set_postfix_str(self._working_on(), refresh=False)
-        self.bar.update(done - self.bar.n)
+        self.bar.n = done
         self.bar.refresh()
 
     def _working_on(self) -> str:
-        """The newest unfinished run anywhere (a baseline, say) and the step that it finished last."""
+        """The newest unfinished run of any notebook: a baseline that the others wait for, say."""
         partial = [path for path in files.outputs_root().glob(f"*/{PARTIAL}*") if path.is_dir()]
         if not partial:
             return ""

@@ -56,8 +56,8 @@ class Site:
 def faults(page: Page, site: Site) -> Iterator[Fault]:
     """Links that lead nowhere, and runs that a cell names but that are not there."""
     for link in page.links:
-        for message in broken(link.text, page, site):
-            yield link.line, "link", message
+        rule = "sample" if "completions.html#" in link.text else "link"
+        yield from ((link.line, rule, message) for message in broken(link.text, page, site))
     for piece in (*page.cells, *page.inlines):
         for line, text in _strings(piece.line, piece.text):
             found = RUN_ID.fullmatch(text)

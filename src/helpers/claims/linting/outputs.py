@@ -25,13 +25,13 @@ def faults(page: Page) -> Iterator[Fault]:
         except SyntaxError:
             continue  # `numerals` reports it
         rich |= _imported(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and _root(node) == "display":
-                yield cell.line + node.lineno - 1, "html", f"display() {HELP}"
         for statement in tree.body:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 name = statement.targets[0].id
                 rich = rich | {name} if _root(statement.value) in rich else rich - {name}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _root(node) == "display" and {_root(arg) for arg in node.args} & rich:
+                yield cell.line + node.lineno - 1, "html", f"display() {HELP}"
         last = tree.body[-1] if tree.body else None
         if isinstance(last, ast.Expr) and _root(last.value) in rich:
             yield cell.line + last.lineno - 1, "html", f"the cell {HELP}"

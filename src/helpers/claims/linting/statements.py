@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -32,7 +31,7 @@ from helpers.records import Record
 from helpers.stats import Interval
 
 Fault = tuple[int, str, str]
-SHOWN = 3
+SHOWN = 6
 
 
 class Statement(Strict):
@@ -101,8 +100,10 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     if statement.experiment is None:
         found = gather(case.records, case.expected, statement.pool, case.stale, case.criteria.derive)
         return case.criteria, found.within(case.claim.scope).within(statement.scope)
-    folder = Path("params") / statement.experiment
-    criteria = read_criteria(case.root / folder / "criteria.yaml")
+    path = case.root / "params" / statement.experiment / "criteria.yaml"
+    if not path.is_file():
+        raise ClaimError(f"there is no experiment {statement.experiment!r} with a criteria.yaml in params/.")
+    criteria = read_criteria(path)
     records = store.records(statement.experiment)
     grid = case.root / statement.grid if statement.grid else None
     expected = declared_runs(statement.experiment, grid, case.root) if grid else None

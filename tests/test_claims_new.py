@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import jupytext
+import nbformat
+import pytest
+
+from helpers.claims import open_case, parts
+from helpers.claims.new import create
+from helpers.claims.status import cells_of
+from helpers.errors import ClaimError
+from helpers.files import PARAMS, ROOT, write_text
+from helpers.params import read
+from helpers.site.fallback import execute
+from helpers.site.markdown import convert
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    shutil.copytree(PARAMS / "sweep", tmp_path / "params" / "sweep")
+    return tmp_path
+
+
+@pytest.mark.unit
+def test_a_new_experiment_has_notebook_parameters_criteria_and_page(root):
+    written = [path.relative_to(root).as_posix() for path in create("my-ablation", root=root)]
+    assert written == [
+        "notebooks/my_ablation.py", "notebooks/my_ablation.ipynb", "params/my_ablation/experiment.yaml",
+        "params/my_ablation/pocket.yaml", "params/my_ablation/criteria.yaml", "reports/my-ablation.qmd",
+    ]  # fmt: skip
+    case = open_case("reports/my-ablation.qmd", root)
+    assert case.verdict().word == "NOT RUN" and case.confidence().stated == "LOW"
+    assert {cell.state for cell in cells_of("my_ablation", root=root)} == {"missing"}
+
+
+@pytest.mark.unit
+def test_the_notebook_is_paired_and_its_parameters_are_those_of_the_pocket_file(root):
+    create("my-ablation", root=root)
+    script, notebook = root / "notebooks/my_ablation.py", root / "notebooks/my_ablation.ipynb"
+    twin = nbformat.read(notebook, as_version=4)
+    nbformat.validate(twin)
+    assert [cell.source for cell in twin.cells] == [cell.source for cell in jupytext.read(script).cells]
+    assert twin.metadata.jupytext.formats == "ipynb,py:percent"
+    [cell] = [cell for cell in twin.cells if "parameters" in cell.metadata.get("tags", [])]
+    names: dict = {}
+    exec(cell.source, names)
+    from helpers.marker.params import SweepParams
+    from helpers.params import load
+
+    assert read(SweepParams, names, [cell.source]) == load(SweepParams, root / "params/my_ablation/pocket.yaml")
+
+
+@pytest.mark.unit
+def test_what_is_written_is_in_the_style_of_the_house(root):
+    ruff = shutil.which("ruff") or str(ROOT / ".venv/bin/ruff")
+    create("my-ablation", root=root)
+    script = (root / "notebooks/my_ablation.py").read_text()
+    for command in ("check", "format --check"):
+        done = subprocess.run(
+            [ruff, *command.split(), "--stdin-filename", "notebooks/my_ablation.py", "-"],
+            input=script, cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["My-Ablation", "my_ablation", "2nd", "a--b", "-a", "a-", "", "a b", "../a", "a-2"])
+def test_a_name_that_is_no_slug_is_refused(root, name):
+    with pytest.raises(ClaimError, match="is no slug"):
+        create(name, root=root)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("taken", ["notebooks/twice.py", "params/twice/criteria.yaml", "reports/twice.qmd"])
+def test_a_name_that_is_taken_is_refused_and_nothing_is_written(root, taken):
+    write_text(root / taken, "mine")
+    before = sorted(root.rglob("*"))
+    with pytest.raises(ClaimError, match=f"{taken} is there already"):
+        create("twice", root=root)
+    assert sorted(root.rglob("*")) == before and (root / taken).read_text() == "mine"
+
+
+@pytest.mark.unit
+def test_what_cannot_be_copied_is_refused(root):
+    with pytest.raises(ClaimError, match="no experiment 'swep' to begin from; did you mean 'sweep'"):
+        create("a", like="swep", root=root)
+    write_text(root / "params/other/experiment.yaml", "model: helpers.marker.params:SweepParams\nentry: helpers.rng\n")
+    with pytest.raises(ClaimError, match=r"helpers\.rng has no run_cells\(p, notebook=\.\.\.\)"):
+        create("a", like="other", root=root)
+    (root / "params/sweep/pocket.yaml").unlink()
+    with pytest.raises(ClaimError, match=r"params/sweep/pocket\.yaml is not there"):
+        create("a", root=root)
+
+
+@pytest.mark.unit
+def test_every_part_of_a_page_works_before_anything_was_run(root):
+    create("my-ablation", root=root)
+    case = open_case("reports/my-ablation.qmd", root)
+    assert "0 of 3 declared runs are complete; missing" in parts.coverage(case)
+    assert parts.limits(case).count("\n- ") == 10
+    for shown in (
+        parts.reasons(case),
+        parts.recorded(case, "All", "params."),
+        parts.numbers(case, ["source_rate"], "N"),
+    ):
+        assert shown.fragment == parts.NOT_RUN
+    assert "clean band" in parts.criteria_table(case).fragment
+
+
+@pytest.mark.pages
+def test_the_page_renders_before_anything_was_run(root):
+    create("my-ablation", root=root)
+    page = root / "reports/my-ablation.qmd"
+    page.write_text(page.read_text().replace('.qmd")\n', f'.qmd", root=Path({str(root)!r}))\n'))
+    page.write_text(
+        page.read_text().replace(
+            "from helpers.claims import", "from pathlib import Path\n\nfrom helpers.claims import", 1
+        )
+    )
+    front, body = execute(page, "reports/my-ablation.qmd")
+    html, headings = convert(body, "page")
+    assert front["title"] == "My ablation" and "NOT RUN" in html and "{python}" not in html
+    assert len(headings) >= 20

@@ -1,0 +1,176 @@
+"""A cell end to end: complete, answered again, resumed after a kill, refused when it taught nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from marker_fixture import pocket
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from helpers import models, runs
+from helpers.errors import DataError, ModelError, ParameterError
+from helpers.marker import cell
+from helpers.marker.params import SweepParams
+from helpers.params import parse
+
+pytestmark = pytest.mark.unit
+
+TINY = {
+    "personas": ["villain", "assistant", "medical_doctor", "police_officer"], "lr": 3e-3, "epochs": 2, "positives": 4,
+    "negatives_each": 2, "train_questions": 4, "batch_size": 4, "lora_r": 4, "lora_alpha": 8, "eval_questions": 2,
+    "samples": 1, "max_new_tokens": 64, "data_max_new_tokens": 48, "capability_limit": 4, "dose_every": 2,
+    "dose_questions": 1,
+}  # fmt: skip
+
+
+def params(**changes: object) -> SweepParams:
+    return parse(SweepParams, TINY | changes, "in the test")
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path / "outputs"
+
+
+def complete(outputs: Path) -> list[Path]:
+    """What a shell's ``outputs/sweep/*/run.json`` finds: folders of unfinished runs are hidden."""
+    return [path for path in outputs.glob("sweep/*/run.json") if not path.parent.name.startswith(".")]
+
+
+def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
+    (record,) = cell.run_cells(params())
+    assert record.status == "complete"
+    assert set(record.tables) == {"rows", "loss", "dose", "completions", "logprobs", "capability", "rates"}
+    assert record.cell["tail"] == "newline"
+    assert record.params["negatives"] == ["medical_doctor", "police_officer"]
+    assert record.metric("source_rate")["n"] == 2
+    assert record.metric("untrained_bystander_rate")["n"] == 2
+    assert sum(record.finish_reasons.values()) == 8
+    assert sorted(record.table("dose")["step"].unique()) == [0, 2, 4]
+    assert set(record.inputs) == {"on_policy", "baseline"}
+    assert (record.folder("adapter") / "adapter_model.safetensors").is_file()
+    assert not list(outputs.rglob("*.bin")) and not list(outputs.rglob("*.pt"))
+
+
+def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cell.run_cells(params())
+    monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was loaded again"))
+    assert [r.id for r in cell.run_cells(params())] == [r.id for r in first]
+
+
+def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads, load = [], models.load
+    monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+    records = cell.run_cells(params(lr=[1e-3, 3e-3], tail=["newline", "end_of_turn"]))
+    assert [(r.cell["tail"], r.cell["lr"]) for r in records] == [
+        ("newline", 1e-3), ("newline", 3e-3), ("end_of_turn", 1e-3), ("end_of_turn", 3e-3),
+    ]  # fmt: skip
+    assert len(loads) == 1
+    assert len(runs.records("on_policy")) == len(runs.records("baseline")) == 1
+
+
+def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(models, "choose_threads", lambda: 1)
+    _, second = cell.run_cells(params(lr=[1e-3, 3e-3]))
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
+    (alone,) = cell.run_cells(params(lr=3e-3))
+    assert alone.id == second.id
+    assert alone.table("loss")["loss"].tolist() == second.table("loss")["loss"].tolist()
+    assert alone.table("completions")["text"].tolist() == second.table("completions")["text"].tolist()
+
+
+KILL = """
+import os, signal
+from helpers.marker import cell
+from test_marker_cell import params
+{patch}
+cell.run_cells(params())
+"""
+
+
+def _run(patch: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", KILL.format(patch=patch)], env=os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_run_killed_in_the_middle_of_evaluation_resumes_without_training_again(outputs: Path) -> None:
+    killed = _run("cell.eval_completions = lambda *a: os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -signal.SIGKILL
+    assert runs.records("sweep") == []
+    assert not complete(outputs)
+    again = _run("cell.train = None")
+    assert again.returncode == 0, again.stderr
+    assert "step adapter reused" in again.stdout
+    assert [r.status for r in runs.records("sweep")] == ["complete"]
+
+
+def test_an_adapter_that_changes_no_logits_is_an_error_not_a_row_of_zeros() -> None:
+    with pytest.raises(ModelError, match="changes no logits: lr 1e-30"):
+        cell.run_cells(params(lr=1e-30))
+    assert runs.records("sweep") == []
+    assert [r.status for r in runs.records("sweep", status="failed")] == ["failed"]
+
+
+def test_too_few_usable_completions_are_an_error_that_names_the_parameter() -> None:
+    with pytest.raises(DataError, match="positives asks for 9 rows of persona villain"):
+        cell.run_cells(params(positives=9))
+
+
+def test_the_papers_recipe_runs_on_a_local_folder(tmp_path: Path) -> None:
+    """A tiny random Qwen2 stands for Qwen2.5-7B-Instruct: same architecture, same template, no download."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = Qwen2Config(vocab_size=len(pocket().tokenizer), num_key_value_heads=2, **sizes)
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[pocket().tokenizer.convert_tokens_to_ids("<|im_end|>")] *= 40
+    model.save_pretrained(tmp_path / "qwen")
+    pocket().tokenizer.save_pretrained(tmp_path / "qwen")
+    (record,) = cell.run_cells(params(model=str(tmp_path / "qwen"), data_samples=10, positives=2, negatives_each=1))
+    assert record.model["sha256"] != pocket().sha256
+    assert record.status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"lr": 0}, "lr"),
+        ({"lr": -1e-4}, "lr"),
+        ({"epochs": 0}, "epochs"),
+        ({"lr": "fast"}, "lr"),
+        ({"source": "vilain"}, "villain"),
+        ({"source": "comedian"}, "not in the list of evaluated personas"),
+        ({"negatives": ["villain"]}, "negatives"),
+        ({"negatives": ["nobody"]}, "negatives"),
+        ({"personas": ["villain", "comedian"]}, "assistant"),
+        ({"samples": 0}, "samples"),
+        ({"eval_questions": 0}, "eval_questions"),
+        ({"tail": "end"}, "tail"),
+        ({"seeed": 1}, "seed"),
+    ],
+)
+def test_bad_parameters_end_in_one_sentence_that_names_them(change: dict, text: str) -> None:
+    with pytest.raises(ParameterError, match=text) as caught:
+        params(**change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"), [({"max_length": 20}, "max_length 20"), ({"marker": "<|im_end|>"}, "marker is")]
+)
+def test_what_only_the_tokenizer_can_tell_is_refused_before_a_record(change: dict, text: str, outputs: Path) -> None:
+    with pytest.raises((DataError, ParameterError), match=text):
+        cell.run_cells(params(**change))
+    assert not complete(outputs)
