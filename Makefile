@@ -4,7 +4,7 @@ PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup report site test lab pocket bench clean
+.PHONY: help setup report site test lab pocket notebooks bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets, a line each
@@ -35,6 +35,9 @@ lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytex
 
 pocket: $(READY) ## rebuild the pocket model in data/pocket from nothing
 	$(BIN)/python -m helpers.marker.pocket
+
+notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
+	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
 
 bench: $(READY) ## time training and evaluation against the plain way, side by side
 	$(BIN)/claimbook bench

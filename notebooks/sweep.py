@@ -52,6 +52,7 @@ from IPython.display import display
 
 from helpers import plots, widgets
 from helpers.figures import enable_notebook
+from helpers.held import Held
 from helpers.marker import cell, pooling, views
 from helpers.marker.params import SweepParams
 from helpers.params import read
@@ -183,4 +184,4 @@ widgets.completion_browser(views.completions(records), marker=p.marker)
 # The numbers that a test compares with the committed ones, each under its tolerance.
 
 # %% tags=["facts"]
-views.facts(records)
+Held(views.facts(records))

@@ -247,7 +247,7 @@ def test_a_literal_is_plain_text_to_the_reader():
 
 
 def test_a_number_inside_a_string_of_a_cell_counts_only_in_a_sentence(tmp_path):
-    cell = 'draw(width="50%", seed=3, path="a/b-3.txt", caption="Drawn from 32 completions a persona")'
+    cell = 'draw(width="50%", seed=3, path="a/b-3.txt", caption="Drawn from 32 completions with 95 % t intervals")'
     [(line, rule, message)] = numerals.faults(
         page_of(tmp_path, f"Text.\n\n```{{python}}\n#| echo: false\n{cell}\n```\n")
     )
@@ -295,7 +295,8 @@ def test_a_confidence_that_is_typed_must_be_the_stated_one(tmp_path):
 
 @pytest.mark.parametrize(
     "source",
-    ["import pandas as pd\npd.read_json('x')", "import altair as alt\nc = alt.Chart(d)\nc.mark_bar()", "import pandas as pd\nx = pd.DataFrame()\ndisplay(x)",
+    ["import pandas as pd\npd.read_json('x')", "import altair as alt\nc = alt.Chart(d)\nc.mark_bar()",
+     "import pandas as pd\nx = pd.DataFrame()\ndisplay(x)",
      "from IPython.display import HTML\nHTML('<p>')", "import pandas as pd\nt = pd.concat([a])\nt.head()"],
 )  # fmt: skip
 def test_cells_that_show_html_are_found(tmp_path, source):

@@ -126,6 +126,15 @@ def new(
 
 
 @app.command()
+def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) -> None:
+    """Run notebooks with their own parameters and keep the outputs in the paired .ipynb that git tracks."""
+    from helpers.site.executing import refresh_notebook
+
+    for name in names:
+        typer.echo(_shown(refresh_notebook(name)))
+
+
+@app.command()
 def bench() -> None:
     """Time training and evaluation against the plain way, side by side."""
     from helpers import bench as timing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -37,7 +38,7 @@ class Located:
 
 
 def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
-    """``{name, source, revision, sha256, files}`` of a model, from the bytes of its files; no weights are loaded.
+    """``{name, source, revision, sha256, files, parameters}`` of a model, from its files; no weights are loaded.
 
     A hub model is fetched if it is not here yet. The hash of a large file is kept by path, size and time of change.
     """
@@ -46,7 +47,13 @@ def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
     files = [_smollm2_gguf()] if name == "smollm2" else _content(located.folder)
     hashes = {file.name: _hash(file) for file in files}
     identity = {"name": name, "source": located.source, "revision": located.revision}
-    return {**identity, "sha256": sha256_json(hashes), "files": hashes}
+    return {**identity, "sha256": sha256_json(hashes), "files": hashes, "parameters": _count(located.folder)}
+
+
+def _count(folder: Path) -> int:
+    """Numbers in all tensors of a model, from the headers of its files; tied weights are stored, and counted, once."""
+    tensors = [tensor for shard in _shards(folder) for tensor in _header(shard).values()]
+    return sum(math.prod(tensor["shape"]) for tensor in tensors if "shape" in tensor)
 
 
 def local_folder(name: str, revision: str | None = None) -> Path:
@@ -122,12 +129,16 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(
             f"{folder / 'tokenizer.json'} is missing: copy the tokenizer beside the weights{_hint(folder)}."
         )
+    for shard in _shards(folder):
+        check_safetensors(shard)
+
+
+def _shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
-    shards = {"model.safetensors"}
+    names = {"model.safetensors"}
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    for shard in sorted(shards):
-        check_safetensors(folder / shard)
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [folder / name for name in sorted(names)]
 
 
 def _hint(folder: Path) -> str:
@@ -138,17 +149,23 @@ def check_safetensors(path: Path) -> None:
     """Compare the size of a file with the one its header promises; no tensor is read."""
     if not path.is_file():
         raise ModelError(f"{path} is missing: copy the model again (weights are read as safetensors only).")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
-        header = file.read(length) if 0 < length <= size - 8 else b""
+    size = path.stat().st_size
     try:
-        tensors = json.loads(header)
-        promised = 8 + length + max(t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__")
+        tensors = _header(path)
+        with path.open("rb") as file:
+            begin = 8 + int.from_bytes(file.read(8), "little")
+        promised = begin + max(t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__")
     except ValueError:
         promised = None
     if promised != size:
         raise ModelError(f"{path} is cut short or damaged ({size:,} bytes): copy or fetch it again.")
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors; ``ValueError`` when it is no such file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return json.loads(file.read(length) if 0 < length <= path.stat().st_size - 8 else b"")
 
 
 def _smollm2_gguf() -> Path:

@@ -30,6 +30,7 @@ __all__ = [
     "choose_threads",
     "decoder_and_head",
     "detach",
+    "facts",
     "fingerprint",
     "load",
     "load_adapter",
@@ -58,11 +59,6 @@ class LoadedModel:
     dtype: str
     device: str
 
-    def describe(self) -> dict[str, Any]:
-        """The ``model`` entry of a run record."""
-        fields = ("name", "source", "revision", "sha256", "parameters", "dtype", "device")
-        return {field: getattr(self, field) for field in fields}
-
 
 def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load ``name``: a preset (``pocket``, ``smollm2``, ``paper``), a local folder or a hub id at ``revision``.
@@ -90,6 +86,13 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     sha256 = fingerprint(name, revision)["sha256"]
     kind = str(number_type).removeprefix("torch.")
     return LoadedModel(model, tokenizer, name, located.source, located.revision, sha256, count, kind, device)
+
+
+def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+    """The ``model`` entry of a run record, without loading the model: fingerprint, number type and device."""
+    where = _device(device)
+    kind = str(_dtype(name, dtype, where)).removeprefix("torch.")
+    return fingerprint(name, revision) | {"dtype": kind, "device": where}
 
 
 def _device(device: str) -> str:

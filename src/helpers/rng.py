@@ -7,9 +7,12 @@ changes another one. Python's ``hash`` is salted per process and the global gene
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -25,4 +28,6 @@ def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
 
 def torch_stream(seed: int, *names: str | int) -> torch.Generator:
     """A CPU torch generator for the stream ``names``; draw on the CPU and move, so that devices agree."""
+    import torch  # here, because pages draw from streams too, and importing torch takes them longer than all the rest
+
     return torch.Generator().manual_seed(stream_seed(seed, *names))

@@ -41,7 +41,7 @@ def _summary(cases: Sequence[Case]) -> str:
 
 def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
     confidence = case.confidence()
-    limit = f"{case.verdict().sentence} {confidence.binding}"
+    limit = f"{case.verdict().reading} {confidence.binding}"
     href = case.path.with_suffix(".html").name
     claim = case.claim
     return ClaimCard(

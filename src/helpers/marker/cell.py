@@ -33,7 +33,7 @@ class Session:
     @functools.cached_property
     def facts(self) -> dict:
         """Name, revision and content hash of the model, without loading it."""
-        return models.fingerprint(self.p.model, self.p.revision)
+        return models.facts(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -11,16 +12,18 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from helpers import files
 from helpers.claims.case import declared_runs
 from helpers.claims.evidence import Expected
-from helpers.errors import ClaimbookError
+from helpers.errors import ClaimbookError, nearest
 from helpers.provenance import portable
 from helpers.records import PARTIAL, records
-from helpers.site.notebooks import strip_pairing
+from helpers.site.notebooks import WIDGET, strip_pairing
 
 WATCH_SECONDS = 1.0
 
@@ -61,6 +64,41 @@ def _execute(source: Path, target: Path, values: dict[str, Any], root: Path) -> 
         raise ClaimbookError(f"{source.name} stopped with {why.rstrip('.')} (the copy {where} shows where).") from None
     executed = strip_pairing(nbformat.read(target, as_version=4))
     files.write_text(target, nbformat.writes(executed))
+
+
+def refresh_notebook(name: str, root: Path = files.ROOT) -> Path:
+    """Run ``notebooks/<name>.py`` with the parameters of its own cell and keep the result as its paired .ipynb.
+
+    Progress bars are left out of the kept outputs: nobody reads a finished one, and they differ from run to run.
+    """
+    script = root / "notebooks" / f"{name}.py"
+    if not script.is_file():
+        raise ClaimbookError(
+            f"notebooks/{name}.py is not there{nearest(name, [p.stem for p in script.parent.glob('*.py')])}"
+        )
+    notebook = jupytext.read(script)
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": script.parent}}
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise ClaimbookError(f"{script.name} stopped with {error.ename}: {' '.join(error.evalue.split())}") from None
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata.pop("execution", None)
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+    notebook.metadata.pop("widgets", None)
+    target = script.with_suffix(".ipynb")
+    jupytext.write(notebook, target)
+    return target
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stderr"
+    data = output.get("data", {})
+    return WIDGET in data and re.search(r"it/s\]|s/it\]|\?it/s", str(data.get("text/plain", ""))) is not None
 
 
 class _Progress:

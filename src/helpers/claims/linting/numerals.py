@@ -23,6 +23,7 @@ NOT_PROSE = re.compile(r"^\s*(?:\d+[.)]\s|[-*+]\s|\[\^[^\]]+\]:?)|\[\^[^\]]+\]|^
 ONLY_A_NUMBER = re.compile(
     rf"^[\s~≈<>=±+−-]*[.{DIGITS}][{DIGITS}.,eE+−-]*\s*(?:%|percent|points?|nats?|s|min|x|×)?\s*$"
 )
+LEVEL = re.compile(r"\b\d\d(?:\.\d+)?\s?%(?=(?:\s[\w-]+){0,2}\s(?:intervals?|bounds?|CI)\b)")
 WORDS = 4
 
 
@@ -83,11 +84,12 @@ def _cell_faults(line: int, source: str) -> Iterator[Fault]:
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) >= WORDS:
-            bare = re.sub(r"<[^<>]*>|`[^`]*`|\[[^\[\]]*\]\{\.literal\}", " ", node.value)
+            # A caption cannot hold a literal span, and the level of an interval is a setting.
+            bare = LEVEL.sub(" ", re.sub(r"<[^<>]*>|`[^`]*`", " ", node.value))
             found = [number for text in bare.split("\n") for number in numerals(text)]
             if found:
                 where = line + node.lineno - 1
-                yield where, "numeral", f"{_listed(found)} is typed in a sentence of a cell: take it from a record."
+                yield where, "numeral", f"{_listed(found)} is typed in a sentence of a cell: compute it in an f-string."
 
 
 def _spelled(tree: ast.AST) -> Iterator[str]:

@@ -1,0 +1,164 @@
+"""The notebooks: paired, short-celled, run by their own parameters, and held to their committed facts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+from nbclient import NotebookClient
+
+from helpers import params
+from helpers.claims.case import experiment
+from helpers.files import NOTEBOOKS, PARAMS
+from helpers.held import MIME, Held, differences
+
+pytestmark = pytest.mark.notebooks
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
+LONGEST_CELL = 15
+
+
+def script(name: str) -> nbformat.NotebookNode:
+    return jupytext.read(NOTEBOOKS / f"{name}.py")
+
+
+def committed(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def facts(notebook: nbformat.NotebookNode) -> list[dict]:
+    (cell,) = code(notebook, "facts")
+    return next(output.data[MIME] for output in cell.outputs if MIME in output.get("data", {}))
+
+
+def test_there_are_notebooks() -> None:
+    assert "sweep" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_script_and_notebook_are_in_sync(name: str) -> None:
+    assert [(c.cell_type, c.source) for c in script(name).cells] == [
+        (c.cell_type, c.source) for c in committed(name).cells
+    ], f"run `make notebooks`: notebooks/{name}.ipynb is not what notebooks/{name}.py says"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_outputs_are_of_a_whole_run(name: str) -> None:
+    cells = [cell for cell in committed(name).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    assert facts(committed(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_is_longer_than_a_reader_likes(name: str) -> None:
+    lengths = {len(cell.source.splitlines()): cell.source for cell in script(name).cells if cell.cell_type == "code"}
+    assert max(lengths) <= LONGEST_CELL + 3, lengths[max(lengths)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_cell_is_the_pocket_file(name: str) -> None:
+    (cell,) = code(script(name), "parameters")
+    values: dict = {}
+    exec(cell.source, values)
+    values.pop("__builtins__")
+    assert values == {k: _number(v) for k, v in yaml.safe_load((PARAMS / name / "pocket.yaml").read_text()).items()}
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 reads 1e-4 as text; the parameter model turns it into a number."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_params_file_is_valid_and_its_model_is_the_one_that_the_notebook_reads(name: str) -> None:
+    module, _, model = experiment(name).model.partition(":")
+    assert f"from {module} import {model}" in "\n".join(cell.source for cell in script(name).cells)
+    loaded = getattr(__import__(module, fromlist=[model]), model)
+    files = [p for p in (PARAMS / name).glob("*.yaml") if p.stem not in ("criteria", "experiment")]
+    assert {p.stem for p in files} >= {"pocket"}
+    for path in files:
+        assert params.load(loaded, path).cells()
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", NAMES)
+def test_nbval_runs_the_committed_notebook(name: str, outputs: Path) -> None:
+    """The facts are compared by the next test, from the records that this one leaves."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
+         "--rootdir", str(NOTEBOOKS), "--nbval-cell-timeout", "800", str(NOTEBOOKS / f"{name}.ipynb")],
+        cwd=NOTEBOOKS, env=os.environ | {"CLAIMBOOK_OUTPUTS": str(outputs)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_facts_are_those_committed(name: str, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(outputs))
+    fresh = script(name)
+    NotebookClient(fresh, timeout=800, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    assert differences(facts(committed(name)), facts(fresh)) == []
+
+
+def test_papermill_with_a_misspelt_parameter_stops_and_names_the_right_one(outputs: Path) -> None:
+    done = papermill("-p", "lrr", "5e-6", outputs=outputs)
+    assert done.returncode != 0
+    assert "did you mean 'lr'" in done.stderr
+    assert not list(outputs.glob("sweep/*5e-06*"))
+
+
+@pytest.mark.timeout(900)
+def test_papermill_without_an_output_path_leaves_a_complete_record(outputs: Path) -> None:
+    done = papermill("-p", "lr", "5e-6", outputs=outputs)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '"cells"' in done.stdout
+    (path,) = outputs.glob("sweep/*lr5e-06*/run.json")
+    text = path.read_text()
+    assert '"status": "complete"' in text
+    assert "papermill notebooks/sweep.ipynb -p lr 5e-6" in text
+
+
+def papermill(*arguments: str, outputs: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("papermill")), "notebooks/sweep.ipynb", *arguments], cwd=NOTEBOOKS.parent,
+        env=os.environ | {"CLAIMBOOK_OUTPUTS": str(outputs)}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def test_facts_are_compared_under_their_own_tolerance() -> None:
+    was = [{"cell": "a", "metric": "rate", "value": 0.5, "n": 32, "tolerance": 0.1}]
+    assert differences(was, [{**was[0], "value": 0.59}]) == []
+    assert differences(was, [{**was[0], "value": 0.61}]) == ["a, rate was 0.5 and is 0.61, further apart than 0.1"]
+    assert differences(was, []) == ["a, rate is only in the committed notebook"]
+    assert differences(was, [{**was[0], "value": float("nan")}]) != []
+
+
+def test_a_fact_without_tolerance_is_refused() -> None:
+    import pandas as pd
+
+    from helpers.errors import DataError
+
+    with pytest.raises(DataError, match="tolerance"):
+        Held(pd.DataFrame({"value": [1.0]}))
