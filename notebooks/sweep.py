@@ -43,8 +43,7 @@ dose_every = 4
 
 # %% [markdown]
 # Every parameter is checked before any work starts: an unknown name, a wrong type or a value out of bounds is an error
-# that names the parameter. What is not named above has the default of
-# [`SweepParams`](../src/helpers/marker/params.py).
+# that names the parameter. What is not named above has the default of `SweepParams` in `src/helpers/marker/params.py`.
 
 # %%
 import pandas as pd

@@ -104,11 +104,10 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_nbval_runs_the_committed_notebook(name: str, outputs: Path) -> None:
     """The facts are compared by the next test, from the records that this one leaves."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
-         "--rootdir", str(NOTEBOOKS), "--nbval-cell-timeout", "800", str(NOTEBOOKS / f"{name}.ipynb")],
-        cwd=NOTEBOOKS, env=os.environ | {"CLAIMBOOK_OUTPUTS": str(outputs)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+    command += ["--rootdir", str(NOTEBOOKS), "--nbval-cell-timeout", "800", str(NOTEBOOKS / f"{name}.ipynb")]
+    env = os.environ | {"CLAIMBOOK_OUTPUTS": str(outputs)}
+    done = subprocess.run(command, cwd=NOTEBOOKS, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
 
 

@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from helpers.claims.marked import Document, Strict, read_document, validate
+from helpers.claims.criteria import read_criteria
+from helpers.claims.marked import Document, Scalar, Sentence, Strict, read_document, validate
 from helpers.errors import ClaimError
 from helpers.files import ROOT
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Scalar = bool | int | float | str
 Level = Literal["LOW", "MODERATE", "HIGH"]
 Status = Literal["proposed", "running", "interpreted", "published", "archived"]
 Kind = Literal["derived_from", "supports", "contradicts", "refines", "supersedes", "absorbed_by", "consumes"]
@@ -74,8 +73,6 @@ def read_claim(path: Path, root: Path = ROOT) -> Claim:
     Raises ClaimError with file, line and field: unknown or missing field, wrong value, a file that is not there, a slug
     that is not the page's name, a primary question that the criteria file does not hold.
     """
-    from helpers.claims.criteria import read_criteria
-
     document = front_matter(path)
     if "claim" not in document.value:
         raise ClaimError(

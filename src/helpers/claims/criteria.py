@@ -24,11 +24,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from helpers.claims.claim import Scalar, Sentence
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import Derived
 from helpers.claims.logic import conjunction, disjunction
-from helpers.claims.marked import Document, Place, Strict, read_document, validate
+from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict, read_document, validate
 from helpers.errors import ClaimError, nearest
 from helpers.files import sha256_bytes
 from helpers.records import Record

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.claims.claim import Sentence, front_matter
-from helpers.claims.marked import Strict, validate
+from helpers.claims.claim import front_matter
+from helpers.claims.marked import Sentence, Strict, validate
 from helpers.errors import ClaimError, nearest
 from helpers.records import Record
 from helpers.site.blocks import samples

@@ -19,13 +19,12 @@ from pydantic import Field, model_validator
 
 from helpers import records as store
 from helpers.claims.case import Case, declared_runs, stale_records
-from helpers.claims.claim import Scalar
 from helpers.claims.conditions import Here
 from helpers.claims.criteria import ConditionError, Criteria, Parser, read_criteria
 from helpers.claims.evidence import Cell, Derived, Evidence, gather
 from helpers.claims.linting.prose import Page
 from helpers.claims.logic import Truth
-from helpers.claims.marked import Document, Strict, validate
+from helpers.claims.marked import Document, Scalar, Strict, validate
 from helpers.errors import ClaimError, nearest
 from helpers.records import Record
 from helpers.stats import Interval
