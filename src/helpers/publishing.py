@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from helpers import files, provenance
+from helpers import records as reading
 from helpers.errors import RecordError
 from helpers.records import Record, load, records
 
@@ -31,15 +33,16 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
 
 def _publish_one(record: Record) -> Path:
     target = files.published_root() / record.ref
-    if (target / "run.json").is_file() and (target / "run.json").read_bytes() == (
-        record.path / "run.json"
-    ).read_bytes():
+    content = record.content | {"launch": _without_folders(record.launch)}
+    if (target / "run.json").is_file() and reading.read(target).content == content:
         return target
     temporary, old = (target.with_name(f".{record.id}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    sources = [record.path / "run.json", *(record.checked(name) for name in record.files if "/" not in name)]
+    sources = [record.checked(name) for name in record.files if "/" not in name]
     with files.disk_errors(target):
         try:
             temporary.mkdir(parents=True)
+            files.write_json(temporary / "run.json", content)
+            _refuse_machine_paths(temporary / "run.json")
             for source in sources:
                 if source.suffix == ".json":  # tables hold texts of models, which may name any folder
                     _refuse_machine_paths(source)
@@ -51,6 +54,11 @@ def _publish_one(record: Record) -> Path:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _without_folders(launch: str) -> str:
+    """The launch command with absolute paths cut to their last part: where an output went is nobody else's matter."""
+    return re.sub(r"(?<=\s)/\S*/(?=[^/\s])", "", launch)
 
 
 def _refuse_machine_paths(path: Path) -> None:
