@@ -189,7 +189,7 @@ def test_pages_without_any_claim_say_so(tmp_path):
     (tmp_path / "reports").mkdir()
     assert "No page carries a claim yet" in overview.claims(tmp_path).fragment
     assert "No page rests on a record yet" in overview.runs(tmp_path).fragment
-    assert "Nothing has been run" in log.show({}, tmp_path)
+    assert "Nothing has been run" in str(log.show({}, tmp_path))
 
 
 def test_every_record_that_a_page_uses_has_a_card_with_its_anchor(monkeypatch):
@@ -217,7 +217,7 @@ def logged(tmp_path, monkeypatch):
 def test_the_log_mixes_prose_and_runs_newest_first(logged):
     prose = "## 2026-01-03 A decision\n\n**Goal.** `{python} 6 * seven`\n\n## 2026-01-01 Before {#start}\n\nText.\n"
     (logged / "reports/_log.md").write_text(prose)
-    shown = log.show({"seven": 7}, logged)
+    shown = str(log.show({"seven": 7}, logged))
     heads = [line for line in shown.splitlines() if line.startswith("## ")]
     assert [head[3:13] for head in heads] == ["2026-01-03", "2026-01-02", "2026-01-01", "2026-01-01"]
     assert "A decision {#a-decision-2026-01-03}" in heads[0] and "{#start}" in heads[2] and "**Goal.** 42" in shown

@@ -100,8 +100,8 @@ def test_what_cannot_be_copied_is_refused(root):
 def test_every_part_of_a_page_works_before_anything_was_run(root):
     create("my-ablation", root=root)
     case = open_case("reports/my-ablation.qmd", root)
-    assert "0 of 3 declared runs are complete; missing" in parts.coverage(case)
-    assert parts.limits(case).count("\n- ") == 10
+    assert "0 of 3 declared runs are complete; missing" in str(parts.coverage(case))
+    assert str(parts.limits(case)).count("\n- ") == 10
     for shown in (
         parts.reasons(case),
         parts.recorded(case, "All", "params."),

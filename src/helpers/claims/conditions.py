@@ -221,20 +221,21 @@ class Otherwise:
 def more_samples(found: Interval, threshold: float) -> int | None:
     """More samples (a cell) that would decide against ``threshold`` at the present estimate, or None.
 
-    For rates `stats.samples_to_decide`, at the level and the effective size behind the interval; otherwise the side of
-    the interval that straddles is taken to shrink with the square root of n. None without an interval, or when the
-    estimate is the threshold.
+    The side of the interval that straddles is taken to shrink with the square root of n; for rates no fewer than
+    `stats.samples_to_decide` says, at the level and the effective size behind the interval. None without an interval,
+    or when the estimate is the threshold.
     """
     if None in (found.low, found.high, found.n) or found.value == threshold:
         return None
+    side = found.high - found.value if threshold > found.value else found.value - found.low
+    shrunk = max(1, math.ceil(found.n * ((side / (threshold - found.value)) ** 2 - 1)))
     if found.k is not None and 0 <= threshold <= 1:
         groups = found.extra.get("groups", 1)
         effect = found.extra.get("design_effect", 1.0) * found.extra.get("clustering", 1.0) ** 2
         effective = max(1, round(found.n / effect))
         more = samples_to_decide(found.value, effective, threshold, 1 - (1 - found.level) / groups)
-        return None if more is None else max(1, math.ceil(more * effect))
-    side = found.high - found.value if threshold > found.value else found.value - found.low
-    return max(1, math.ceil(found.n * ((side / (threshold - found.value)) ** 2 - 1)))
+        return None if more is None else max(shrunk, math.ceil(more * effect))
+    return shrunk
 
 
 def _unknown(where: str, text: str, why: str) -> Finding:

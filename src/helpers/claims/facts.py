@@ -17,11 +17,20 @@ SHOWN = 4
 SUFFIX = {"rate": "%", "share": ""}
 
 
-class Markdown(str):
-    """Text that is Markdown already, so that an inline expression does not escape it again."""
+@dataclass(frozen=True)
+class Markdown:
+    """Text that is Markdown already, so that an inline expression does not escape it again.
+
+    No subclass of str: a column of a table would turn it into plain text.
+    """
+
+    text: str
 
     def _repr_markdown_(self) -> str:
-        return str(self)
+        return self.text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,27 @@ def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
 def regime_table(case: Case, caption: str) -> Block:
     """Every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
     found = regimes(case.criteria, case.evidence())
-    rows = [{"cell": cell.name} | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in found]
-    return table(pd.DataFrame(rows), caption)
+    rows = [dict(cell.key) | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in found]
+    return table(_in_order(pd.DataFrame(rows), list(found[0][0].key)), caption)
+
+
+def _in_order(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """Rows by the axes, numbers as numbers; axes on which all cells agree are left out of the table."""
+    differing = [axis for axis in axes if cells[axis].astype(str).nunique() > 1]
+    rest = [name for name in cells.columns if name not in axes]
+    return cells.sort_values(differing)[differing + rest]
+
+
+def pooled(case: Case, names: Sequence[str]) -> pd.DataFrame:
+    """One row a pooled cell and metric, with the intervals by which the verdicts are judged; ready for a heatmap."""
+    rows = []
+    for cell in case.evidence().inside:
+        for name in names:
+            found = cell.interval(name) if cell.records else None
+            if found is not None:
+                numbers = {key: getattr(found, key) for key in ("value", "low", "high", "k", "n")}
+                rows.append(dict(cell.key) | {"metric": name} | numbers)
+    return pd.DataFrame(rows)
 
 
 def elsewhere(case: Case, scope: dict[str, Any], grid: str, root: Path = ROOT) -> Case:

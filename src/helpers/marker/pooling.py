@@ -1,6 +1,7 @@
-"""One row a cell and metric, pooled over seeds: what the heatmaps and the tables of the page show.
+"""One row a cell and metric, pooled over seeds: what the heatmaps of the notebook show.
 
-Maxima and paired differences are pooled by the functions that the criteria use: a figure and a verdict never disagree.
+Maxima and paired differences are pooled by the functions that the criteria use. A page takes its intervals from the
+claims floor instead, which also widens them by the clustering that each run recorded.
 """
 
 from __future__ import annotations
