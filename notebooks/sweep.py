@@ -71,7 +71,9 @@ print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.sou
 # %%
 session = cell.Session(p)
 loaded = session.loaded
-print(f"{loaded.name}: {loaded.parameters:,} parameters, {loaded.dtype} on {loaded.device}, content {loaded.sha256[:12]}")
+print(
+    f"{loaded.name}: {loaded.parameters:,} parameters, {loaded.dtype} on {loaded.device}, content {loaded.sha256[:12]}"
+)
 rows = cell.example_rows(grid[0], session)
 pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for r in rows]}).groupby("persona").agg(
     rows=("tokens", "size"), mean_tokens=("tokens", "mean")
@@ -153,7 +155,8 @@ curves = views.dose_curves(records)
 one = curves[(curves["tail"] == curves["tail"].iloc[0]) & (curves["seed"] == curves["seed"].iloc[0])]
 plots.lines(
     one[one["epochs"] == one["epochs"].max()], "step", "gain", "lr", panel="group",
-    heading="Log-prob of emitting the marker, gained over the base model", y_title="gain (nats)", x_title="optimiser step",
+    heading="Log-prob of emitting the marker, gained over the base model",
+    y_title="gain (nats)", x_title="optimiser step",
 )  # fmt: skip
 
 # %% [markdown]
@@ -166,7 +169,8 @@ plots.lines(
 matched = views.matched_grid(views.dose_curves(records))
 plots.lines(
     matched, "source gain", "mean bystander", "lr",
-    heading="Bystander gain at the same source gain", y_title="mean bystander gain (nats)", x_title="source gain (nats)",
+    heading="Bystander gain at the same source gain",
+    y_title="mean bystander gain (nats)", x_title="source gain (nats)",
 )  # fmt: skip
 
 # %% [markdown]

@@ -99,8 +99,8 @@ def test_logprobs_are_those_of_a_plain_forward() -> None:
 
 def test_selectivity_is_paired_by_question_and_against_the_largest_gain() -> None:
     rows = [
-        {"persona": persona, "role": role, "question": question, "separator": 0.0, "marker": gain + question, "end": -1.0,
-         "base_separator": 0.0, "base_marker": 0.0, "base_end": -1.0}
+        {"persona": persona, "role": role, "question": question, "separator": 0.0, "marker": gain + question,
+         "end": -1.0, "base_separator": 0.0, "base_marker": 0.0, "base_end": -1.0}
         for persona, role, gain in (("villain", "source", 5.0), ("a", "trained", 1.0), ("b", "untrained", 2.0))
         for question in range(3)
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def test_an_arc_file_is_read_and_a_broken_one_refused(tmp_path) -> None:
     good.write_text('{"question": "Q?", "choice_labels": ["A", "B"], "choices": ["x", "y"], "correct_answer": "B"}\n')
     assert read_choices(str(good))[0]["answer"] == "B"
     good.write_text('{"question": "Q?", "choices": ["x", "y"], "correct_answer": "B"}\n')
-    with pytest.raises(DataError, match="Line 1 .*choice_labels"):
+    with pytest.raises(DataError, match=r"Line 1 .*choice_labels"):
         read_choices(str(good))
-    with pytest.raises(DataError, match="no file nowhere.jsonl"):
+    with pytest.raises(DataError, match=r"no file nowhere\.jsonl"):
         read_choices("nowhere.jsonl")

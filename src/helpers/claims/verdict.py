@@ -41,7 +41,8 @@ class Verdict:
         """The verdict in one or two sentences, as plain text."""
         parts = [self.reading]
         if self.more_samples is not None:
-            parts.append(f"At the present estimates about {self.more_samples} more samples a cell would decide.")
+            noun = "sample" if self.more_samples == 1 else "samples"
+            parts.append(f"At the present estimates about {self.more_samples} more {noun} a cell would decide.")
         if self.missing_cells:
             shown = "; ".join(map(label, self.missing_cells[:6]))
             more = f" and {len(self.missing_cells) - 6} more" if len(self.missing_cells) > 6 else ""
