@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helpers import files, provenance
@@ -196,7 +197,8 @@ def test_inside_a_kernel_the_parent_is_the_launch_command(monkeypatch):
     notebook = nbformat.v4.new_notebook(cells=[cell])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     printed = notebook.cells[0].outputs[0].text
-    assert "pytest" in printed and "ipykernel" not in printed and str(files.ROOT) not in printed
+    # The last argument, because a worker of pytest-xdist is not called pytest.
+    assert psutil.Process().cmdline()[-1] in printed and "ipykernel" not in printed and str(files.ROOT) not in printed
 
 
 def test_portable_replaces_whole_folders_only(monkeypatch):
