@@ -31,7 +31,7 @@ test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 	$(BIN)/claimbook lint
 
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
-	$(BIN)/jupyter lab --notebook-dir=. notebooks/sweep.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb
 
 pocket: $(READY) ## rebuild the pocket model in data/pocket from nothing
 	$(BIN)/python -m helpers.marker.pocket
