@@ -127,7 +127,7 @@ class _Progress:
             self._look()
 
     def _look(self) -> None:
-        complete = records(self.notebook)
+        complete = [record for record in records(self.notebook) if not record.published]
         done = sum(any(one.met_by(record) for record in complete) for one in self.expected)
         self.bar.set_postfix_str(self._working_on(), refresh=False)
         self.bar.n = done
