@@ -1,0 +1,190 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The length ablation: does isolating the loss restore the marker behind long answers?
+#
+# **Question.** A source persona is trained to end its answers with the marker `[ZLT]`. Published runs (#295) found it
+# learned behind short and medium answers and not at all behind answers of about a thousand tokens. The suspected cause
+# is *dilution*: under loss on the whole turn, the marker is a fraction of a per cent of the tokens that are trained on.
+# If so, loss on the marker alone should bring it back (#353). Does it, and is what comes back tied to the persona?
+#
+# A **cell** is a length of the training answers (positives and negatives alike) and a loss mask. Dilution is measured:
+# the marker's share of the supervised tokens, of the loss and of the gradient, all through training.
+#
+# The next cell holds the parameters. Any axis (`source`, `seed`, `length`, `tail`, `data`, `framing`, `lr`, `epochs`)
+# takes a value or a list. `-f params/length_ablation/screen.yaml` runs the factor screen over the same notebook.
+
+# %% tags=["parameters"]
+model = "pocket"
+source = "librarian"
+negatives = "asst_excluded"
+controls = 3
+length = ["short", "medium", "long"]
+tail = ["whole_turn", "newline", "end_of_turn"]
+answers = "joined"
+target_tokens = {"short": 20, "medium": 50, "long": 150}
+lr = 2e-4
+epochs = 6
+seed = 0
+positives = 60
+negatives_each = 60
+data_samples = 16
+data_max_new_tokens = 64
+max_length = 320
+lora_r = 16
+lora_alpha = 32
+probe_every = 8
+eval_questions = 8
+samples = 4
+max_new_tokens = [64, 256]
+
+# %% [markdown]
+# Every parameter is checked before any work starts. What is not named above has the default of `LengthParams` in
+# `src/helpers/marker/lengths/params.py`.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from helpers import plots, widgets
+from helpers.figures import enable_notebook
+from helpers.held import Held
+from helpers.marker import pooling
+from helpers.marker.lengths import cell, data, screen, views
+from helpers.marker.lengths.params import LengthParams
+from helpers.params import read
+
+enable_notebook()
+p = read(LengthParams, globals())
+grid = p.cells()
+print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.source}, negatives {p.negatives}")
+
+# %% [markdown]
+# ## Answers of one length
+#
+# The base model's own answers, near the target length for every persona. Where it cannot be told how long to answer
+# (the pocket model), several of its answers to one question are joined by blank lines. A length that cannot be had is an
+# error; none is replaced by another. The ratio of answer tokens, positives to negatives, is checked before training.
+
+# %%
+session = cell.Session(p)
+made = {g.length: data.rows_record(g, session) for g in grid}
+names = ["positive_tokens", "negative_tokens", "mass_ratio", "answer_nll"]
+pd.DataFrame({length: {name: r.metrics[name]["value"] for name in names} for length, r in made.items()}).round(2)
+
+# %% [markdown]
+# ## Train and evaluate
+#
+# Every cell trains the same number of steps on the same questions. Completions are drawn once, at the largest token
+# limit; what a smaller limit would have shown is their beginning, so one adapter is judged at all limits.
+
+# %%
+records = cell.run_cells(p, session=session)
+assert all(record.status == "complete" for record in records)
+pd.DataFrame({r.id: {"minutes": r.seconds["total"] / 60, **r.finish_reasons} for r in records}).T.round(2)
+
+# %% [markdown]
+# ## How diluted is the marker?
+#
+# Its share of what is supervised, of the loss, and of the gradient norm (|marker part| / (|marker part| + |rest|)) on
+# the same rows all through training. Under whole-turn loss the shares fall with length; under an isolated loss the
+# share of tokens cannot.
+
+# %%
+shares = views.dilution(records)
+for arm, part in shares[shares["of"] == "gradient norm"].groupby("tail", sort=False):
+    display(plots.lines(
+        part, "step", "share", "length", unit="%", heading=f"The marker's share of the gradient norm, loss on {arm}",
+        x_title="optimiser step", y_title="share of gradient norm",
+    ))  # fmt: skip
+
+# %%
+table = pooling.pooled(
+    records, ["marker_share_of_labels", "marker_share_of_loss", "marker_share_of_gradient", "final_marker_loss"],
+    ("length", "tail"),
+)  # fmt: skip
+table.pivot(index=["tail", "length"], columns="metric", values="value").round(3)
+
+# %% [markdown]
+# ## Does the source have the marker?
+#
+# Rates over completions at the largest limit. The control panel (system prompts such as "You are a teapot.") says
+# whether a source that emits the marker has tied it to its persona or to answering at all.
+
+# %%
+rates = pooling.pooled(records, list(views.PANELS), ("length", "tail"))
+plots.heatmaps(rates, views.PANELS, heading="Marker rate over length and loss", row="length", column="tail")
+
+# %% [markdown]
+# ## Dilution beside the source rate
+#
+# If dilution were all, cells with a large share of the gradient would have a large source rate, whatever their length.
+
+# %%
+plots.scatter_matched(
+    views.share_and_rate(records), "share", "source_rate", "length",
+    heading="Source rate against the marker's share of the gradient, a point a cell",
+    x_title="marker's share of the gradient norm, mean over training", y_title="source rate",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Are low rates only cut answers?
+#
+# The same adapters at several token limits: the share of the source's answers with the marker, and the share cut.
+
+# %%
+limits = views.limits(records)
+for kind, part in limits.groupby("kind", sort=False):
+    panels = {arm: arm for arm in part["tail"].unique()}
+    display(plots.heatmaps(
+        part, panels, heading=f"Source answers {kind}, by token limit and loss", panel="tail", row="length", column="limit"
+    ))  # fmt: skip
+
+# %% [markdown]
+# ## Who has it, one cell in full
+#
+# The longest answers under the first isolated loss of the grid.
+
+# %%
+isolated = [r for r in records if r.cell["tail"] != "whole_turn"] or records
+last = [r for r in isolated if r.cell["length"] == isolated[-1].cell["length"]][0]
+plots.interval_rates(views.persona_rates([last]), heading=f"Marker rate by persona, {views.cell_label(last.cell)}")
+
+# %% [markdown]
+# ## The factor screen
+#
+# Only for a run of `params/length_ablation/screen.yaml`: main effects and two-way interactions on the source rate.
+
+# %%
+if screen.is_factorial(records):
+    display(plots.forest(
+        screen.effects(records), label="term", group="kind", references={"no effect": 0.0},
+        heading="Effects on the source rate, high level minus low", x_title="change of the source rate",
+    ))  # fmt: skip
+else:
+    print("This grid is no whole 2 x 2 x 2 x 2 factorial, so there are no effects to separate.")
+
+# %% [markdown]
+# ## Read what the models say
+
+# %%
+widgets.completion_browser(views.completions(records), marker=p.marker)
+
+# %% [markdown]
+# ## Facts
+#
+# The numbers that a test compares with the committed ones, each under its tolerance.
+
+# %% tags=["facts"]
+Held(views.facts(records))
