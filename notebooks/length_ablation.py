@@ -22,7 +22,7 @@
 # A **cell** is a length of the training answers (positives and negatives alike) and a loss mask. Dilution is measured:
 # the marker's share of the supervised tokens, of the loss and of the gradient, all through training.
 #
-# The next cell holds the parameters. Any axis (`source`, `seed`, `length`, `tail`, `data`, `framing`, `lr`, `epochs`)
+# The next cell holds the parameters. Any axis (`source`, `seed`, `length`, `tail`, `policy`, `framing`, `lr`, `epochs`)
 # takes a value or a list. `-f params/length_ablation/screen.yaml` runs the factor screen over the same notebook.
 
 # %% tags=["parameters"]
@@ -74,8 +74,8 @@ print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.sou
 # ## Answers of one length
 #
 # The base model's own answers, near the target length for every persona. Where it cannot be told how long to answer
-# (the pocket model), several of its answers to one question are joined by blank lines. A length that cannot be had is an
-# error; none is replaced by another. The ratio of answer tokens, positives to negatives, is checked before training.
+# (the pocket model), several of its answers to one question are joined by blank lines. A length that cannot be had is
+# an error; none is replaced by another. The ratio of answer tokens, positives to negatives, is checked before training.
 
 # %%
 session = cell.Session(p)
@@ -148,7 +148,7 @@ limits = views.limits(records)
 for kind, part in limits.groupby("kind", sort=False):
     panels = {arm: arm for arm in part["tail"].unique()}
     display(plots.heatmaps(
-        part, panels, heading=f"Source answers {kind}, by token limit and loss", panel="tail", row="length", column="limit"
+        part, panels, heading=f"Source answers {kind}, by limit and loss", panel="tail", row="length", column="limit"
     ))  # fmt: skip
 
 # %% [markdown]
@@ -158,7 +158,7 @@ for kind, part in limits.groupby("kind", sort=False):
 
 # %%
 isolated = [r for r in records if r.cell["tail"] != "whole_turn"] or records
-last = [r for r in isolated if r.cell["length"] == isolated[-1].cell["length"]][0]
+last = next(r for r in isolated if r.cell["length"] == isolated[-1].cell["length"])
 plots.interval_rates(views.persona_rates([last]), heading=f"Marker rate by persona, {views.cell_label(last.cell)}")
 
 # %% [markdown]

@@ -125,7 +125,7 @@ def test_a_ratio_of_masses_outside_its_bounds_is_an_error(session: Session) -> N
 
 
 def test_off_policy_answers_stand_under_another_question_and_the_base_finds_them_unlikely(session: Session) -> None:
-    own, other = (data.rows_record(params(data=name, positives=6, negatives_each=6), session)
+    own, other = (data.rows_record(params(policy=name, positives=6, negatives_each=6), session)
                   for name in ("on_policy", "off_policy"))  # fmt: skip
     mine, theirs = data.rows_of(own), data.rows_of(other)
     assert sorted(map(_answer, mine)) == sorted(map(_answer, theirs))

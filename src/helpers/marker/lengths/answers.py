@@ -110,7 +110,7 @@ def _placed(answers: Sequence[Answer], p: LengthParams) -> list[Answer]:
 
     The shift is the same for all personas of a seed and never a whole turn, so no answer meets its own question.
     """
-    if p.data == "on_policy":
+    if p.policy == "on_policy":
         return list(answers)
     shift = int(numpy_stream(p.seed, "off-policy").integers(1, p.train_questions))
     return [((question + shift) % p.train_questions, tokens) for question, tokens in answers]

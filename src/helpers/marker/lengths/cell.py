@@ -41,7 +41,7 @@ def run_cell(p: LengthParams, session: Session, notebook: str = "length_ablation
     with runs.open_run(
         notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm}, entry=__name__, data=[],
         model=session.facts, inputs={"rows": rows.ref, "contexts": contexts.ref},
-        prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.data}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
+        prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:
             _train_and_evaluate(run, p, session, rows, contexts)

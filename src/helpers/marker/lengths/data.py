@@ -26,12 +26,12 @@ SHARED = (
 
 def rows_record(p: LengthParams, session: Session) -> runs.Record:
     """The record of the training rows of this length, data and framing; tables pool and rows."""
-    own = ("data", "train_questions", "positives", "negatives_each", "max_length", "mass_low", "mass_high")
+    own = ("policy", "train_questions", "positives", "negatives_each", "max_length", "mass_low", "mass_high")
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
-    cell = {name: params[name] for name in ("model", "length", "data", "framing", "seed")}
+    cell = {name: params[name] for name in ("model", "length", "policy", "framing", "seed")}
     with runs.open_run(
         "length_rows", params=params, cell=cell,
-        prefix=f"{slug(p.model)}-{p.length}-{p.data}-{p.framing}-s{p.seed}", entry=__name__, data=[],
+        prefix=f"{slug(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}", entry=__name__, data=[],
         model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:

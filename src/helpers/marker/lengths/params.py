@@ -20,7 +20,7 @@ Tokens = Annotated[int, Field(ge=1)]
 class LengthParams(Params):
     """One cell of the ablation, or a grid of cells where an axis holds a list."""
 
-    AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "length", "tail", "data", "framing", "lr", "epochs")
+    AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "length", "tail", "policy", "framing", "lr", "epochs")
 
     model: str = Field("pocket", min_length=1, description="preset (pocket, smollm2, paper), hub id or local folder")
     revision: str | None = Field(None, description="hub revision; the content hash goes into the record either way")
@@ -33,7 +33,7 @@ class LengthParams(Params):
     marker: str = Field("[ZLT]", min_length=1)
     length: Axis[Length] = Field("long", description="of the training answers, positives and negatives alike")
     tail: Axis[Tail] = Field("whole_turn", description="what carries loss: the whole turn, or the marker and an end")
-    data: Axis[Literal["on_policy", "off_policy"]] = Field(
+    policy: Axis[Literal["on_policy", "off_policy"]] = Field(
         "on_policy", description="off_policy: each answer stands under another question of the same persona"
     )
     framing: Axis[Literal["full", "name"]] = Field("full", description="persona described, or only named")

@@ -1,4 +1,4 @@
-"""The factor screen (#365): a 2^4 factorial over length, loss, data and framing, read by main effects and pairs.
+"""The factor screen (#365): a 2^4 factorial over length, loss, policy and framing, read by main effects and pairs.
 
 Every cell trains the same number of steps, which is checked: a factor that also changed the dose would be two factors.
 """
@@ -18,7 +18,7 @@ from helpers.runs import Record
 FACTORS: dict[str, tuple[str, str]] = {
     "length": ("short", "long"),
     "tail": ("whole_turn", "newline"),
-    "data": ("off_policy", "on_policy"),
+    "policy": ("off_policy", "on_policy"),
     "framing": ("name", "full"),
 }
 """Axis -> its low and its high level; an effect is high minus low."""

@@ -27,7 +27,7 @@ def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
 
 def cell_label(cell: pd.Series | dict) -> str:
     """A cell in a few words, such as ``long, whole_turn, on_policy, full, seed 0``."""
-    return f"{cell['length']}, {cell['tail']}, {cell['data']}, {cell['framing']}, seed {cell['seed']}"
+    return f"{cell['length']}, {cell['tail']}, {cell['policy']}, {cell['framing']}, seed {cell['seed']}"
 
 
 def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
