@@ -10,8 +10,8 @@ import pytest
 import torch
 from latentwire_fixture import params, readers
 
-from helpers.errors import DataError
-from helpers.latentwire import data, pocket, qa, words
+from helpers.errors import DataError, ModelError
+from helpers.latentwire import data, gguf, pocket, published, qa, words
 from helpers.latentwire.score import exact_match, f1, normalise
 
 pytestmark = pytest.mark.unit
@@ -130,6 +130,23 @@ def test_scores_are_those_of_squad(said: str, gold: list[str], em: bool, score: 
 
 def test_normalisation_leaves_words_that_begin_like_articles() -> None:
     assert normalise("The theatre, an  anthem; a?") == ["theatre", "anthem"]
+
+
+def test_the_log_is_transcribed_with_what_it_leaves_out_missing() -> None:
+    table = published.log()
+    latents, text = table[table["given"] == "latents"], table[table["given"] == "text"]
+    assert latents["f1"].max() < 0.04 and text["f1"].min() > 0.79
+    assert latents[latents["stage"] == "stage A"]["em"].isna().all()
+    assert latents["first1"].max() < 0.10, "no row reaches the log's own acceptance line"
+    assert published.message_bytes() == 16384
+
+
+def test_what_is_no_gguf_is_not_converted(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no GGUF file"):
+        gguf.convert(tmp_path / "none.gguf", tmp_path / "new")
+    (tmp_path / "x.gguf").write_bytes(b"")
+    with pytest.raises(ModelError, match="is there already"):
+        gguf.convert(tmp_path / "x.gguf", tmp_path)
 
 
 @pytest.mark.parametrize("kind", pocket.KINDS)

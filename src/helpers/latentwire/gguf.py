@@ -1,7 +1,7 @@
 """Converts a GGUF once into a folder that can be a reader: ``python -m helpers.latentwire.gguf FILE.gguf FOLDER``.
 
-A plain ``gguf_file=`` load keeps quantised blocks, which no gradient passes and nothing saves; here they are dequantised
-to fp32. The folder then holds config, tokenizer and safetensors, and is given as ``model_a`` or ``model_b``.
+A plain ``gguf_file=`` load keeps quantised blocks, which can be neither trained through nor saved; here they become
+fp32. The folder then holds config, tokenizer and safetensors, and is given as ``model_a`` or ``model_b``.
 """
 
 from __future__ import annotations
