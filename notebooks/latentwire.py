@@ -123,8 +123,9 @@ plots.lines(
 # %% [markdown]
 # ## Does the prefix carry anything?
 #
-# A prefix that is read must beat a prefix that is not about this text: another text's latents, the mean latents, a
-# learned constant. Beside them the text itself, as many of its tokens as there are latents, and nothing at all.
+# A prefix that is read must beat a prefix that is not about this text: another text's latents (shuffled), the mean
+# latents, a learned constant. Beside them the text itself, its first and its last M tokens (as many as there are
+# latents), and nothing at all.
 
 # %%
 scores = views.scores(records, ["em"])

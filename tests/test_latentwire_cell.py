@@ -206,7 +206,7 @@ def test_decoding_settings_do_not_train_again(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("path", sorted((PARAMS / "latentwire").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_params_file_says_all_that_the_parameters_cell_says(path: Path) -> None:
-    """papermill leaves what a file does not name as the notebook has it; the declared grid takes the model's default."""
+    """papermill leaves what a file does not name as the notebook has it; a declared grid takes the default."""
     if path.stem not in ("criteria", "experiment"):
         pocket = yaml.safe_load((PARAMS / "latentwire" / "pocket.yaml").read_text())
         assert set(pocket) <= set(yaml.safe_load(path.read_text()))

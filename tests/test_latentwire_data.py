@@ -11,8 +11,9 @@ import torch
 from latentwire_fixture import params, readers
 
 from helpers.errors import DataError, ModelError
-from helpers.latentwire import data, gguf, pocket, published, qa, words
+from helpers.latentwire import data, gguf, pocket, published, qa, show, words
 from helpers.latentwire.score import exact_match, f1, normalise
+from helpers.latentwire.session import Session
 
 pytestmark = pytest.mark.unit
 
@@ -139,6 +140,17 @@ def test_the_log_is_transcribed_with_what_it_leaves_out_missing() -> None:
     assert latents[latents["stage"] == "stage A"]["em"].isna().all()
     assert latents["first1"].max() < 0.10, "no row reaches the log's own acceptance line"
     assert published.message_bytes() == 16384
+
+
+def test_the_table_of_labels_shows_what_each_arm_compares() -> None:
+    session = Session(params())
+    compared = {arm: show.alignment(params(arm=arm), session) for arm in ("fixed", "padding_bug", "double_shift")}
+    right, padded, twice = compared.values()
+    assert right.loc["compared with"].tolist()[:-1] == right.loc["fed"].tolist()[1:], "aligned: what comes next"
+    assert "<|pad|>" not in right.loc["compared with"][right.loc["counted"] == "yes"].tolist()
+    assert padded.loc["compared with"].tolist()[0] == "<|pad|>" and set(padded.loc["counted"]) == {"yes"}
+    assert twice.loc["compared with"].tolist() == right.loc["compared with"].tolist()[1:], "one token further on"
+    assert show.readers(session)["pads with"].tolist() == ["its end token", "<|pad|>"]
 
 
 def test_what_is_no_gguf_is_not_converted(tmp_path: Path) -> None:

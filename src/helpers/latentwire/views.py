@@ -12,6 +12,11 @@ from helpers.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS
 from helpers.runs import Record, load
 
 ORDER = list(ARMS)
+HEADS = {
+    "text": "text", "first_tokens": "first M", "last_tokens": "last M", "no_context": "nothing", "latent": "latents",
+    "shuffled": "shuffled", "mean": "mean", "constant": "constant",
+}  # fmt: skip
+"""Heads of columns, short enough to stand beside each other; shuffled are another text's latents."""
 
 
 def reader(record: Record, side: str) -> str:
@@ -36,7 +41,7 @@ def scores(
             for channel in channels:
                 for name in names:
                     metric = criteria.score(some, side, channel, name)
-                    found.append(key | {"channel": channel, "given": WORDS[channel], "score": name} | _numbers(metric))
+                    found.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
     return pd.DataFrame(found)
 
 
@@ -81,8 +86,10 @@ def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
 def decomposition(records: Sequence[Record]) -> pd.DataFrame:
     """The last tenth of training taken apart: loss = p_real NLL_real + p_pad NLL_pad, and what is left over of it."""
     table = training(records, "loss")
-    table = table[table["step"] > 0.9 * table["step"].max()].fillna({"nll_pad": 0.0})
-    table["left_over"] = (1 - table["p_pad"]) * table["nll_real"] + table["p_pad"] * table["nll_pad"] - table["loss"]
+    table = table[table["step"] > 0.9 * table["step"].max()].copy()
+    # Where nothing was padded, NLL of padding is missing, and its summand of the loss is nothing at all.
+    padding = (table["p_pad"] * table["nll_pad"]).where(table["p_pad"] > 0, 0.0)
+    table["left_over"] = (1 - table["p_pad"]) * table["nll_real"] + padding - table["loss"]
     names = ["loss", "p_pad", "nll_real", "nll_pad"]
     found = table.groupby(["arm", "reader"], sort=False)[names].mean()
     found["largest left-over"] = table.assign(at=table["left_over"].abs()).groupby(["arm", "reader"])["at"].max()
