@@ -33,8 +33,9 @@ test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb
 
-pocket: $(READY) ## rebuild the pocket model in data/pocket from nothing
+pocket: $(READY) ## rebuild the pocket models in data/pocket and data/latentwire from nothing
 	$(BIN)/python -m helpers.marker.pocket
+	$(BIN)/python -m helpers.latentwire.pocket
 
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))

@@ -1,0 +1,183 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # LatentWire: two frozen models read one latent prefix
+#
+# **Question.** A byte-level encoder turns a text into a few latent vectors; one small adapter a model maps them into
+# that model's embedding space; two frozen models with *different* tokenizers answer a question about the text from
+# the latents alone. The published run failed, and its log blames padding. Was it the padding? And what do the
+# latents carry once every label stands where it belongs?
+#
+# One **cell** is one arm (a named set of switches) and one seed. Arms that differ in decoding only share one trained
+# wire; what a model makes of the text itself is measured once. The same question asked again is answered from its
+# record.
+#
+# Any switch (`padding`, `label_shift`, `first_token_ce`, `bos_after_anchor`, `prefix_gain`, `eos_ban_steps`, ...) and
+# `arm` and `seed` take a value or a list: `papermill notebooks/latentwire.ipynb out.ipynb -p arm double_shift`, or
+# `-f params/latentwire/pocket_table.yaml`.
+
+# %% tags=["parameters"]
+arm = ["fixed", "padding_bug", "as_published"]
+seed = 0
+train_samples = 2048
+eval_samples = 100
+steps = 150
+lr = 6e-3
+checkpoint_every = 50
+prompt_steps = 40
+
+# %% [markdown]
+# Every parameter is checked before any work starts. What is not named above has the default of `WireParams` in
+# `src/helpers/latentwire/params.py`; the arms are in `arms.py` beside it.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from helpers import plots
+from helpers.figures import enable_notebook
+from helpers.held import Held
+from helpers.latentwire import cell, show, views
+from helpers.latentwire.params import WireParams
+from helpers.params import read
+
+enable_notebook()
+p = read(WireParams, globals())
+grid = p.cells()
+pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in grid])
+
+# %% [markdown]
+# ## Two readers, two tokenizers, one text
+#
+# Both models are frozen. They cut the same text into different tokens, so that neither could simply be handed the
+# other's. The wire carries `M` vectors of `d_z` numbers in half precision.
+
+# %%
+session = cell.Session(p)
+show.readers(session)
+
+# %% [markdown]
+# ## What the loss sees
+#
+# A short answer in a batch with a long one, as each arm trains reader b on it. Every column is a position: the token
+# fed there, the token that its logits are compared with, and whether that is counted. Under the padding fault most
+# targets of a short answer are padding; under a double shift each position is compared with the token after the next.
+
+# %%
+for example in {c.arm: c for c in grid}.values():
+    display(show.alignment(example, session))
+
+# %% [markdown]
+# ## Train and evaluate
+#
+# Both readers are trained in one step over a shared Z, in stretches that end in a checkpoint; a killed run goes on from
+# the last. Then each reader answers from every channel under the same settings of decoding.
+
+# %%
+records = cell.run_cells(p, session=session)
+assert all(record.status == "complete" for record in records)
+display(pd.DataFrame({r.id: {"arm": r.cell["arm"], **r.finish_reasons} for r in records}).T)
+
+# %% [markdown]
+# ## Loss against quality
+#
+# The training loss of the arms, and beside it the share of first tokens that are right, measured with aligned labels on
+# validation examples at every checkpoint. A lower loss is not a better wire.
+
+# %%
+loss = views.loss_curves(records)
+quality = views.seed_mean(views.training(records, "curve"), "first1")
+display(plots.lines(loss, "step", "loss", "arm", panel="reader", heading="Training loss", y_title="loss (nats)"))
+plots.lines(
+    quality, "step", "value", "arm", panel="reader", heading="First token right, on validation examples",
+    y_title="share right", unit="%",
+)  # fmt: skip
+
+# %% [markdown]
+# ## What the loss is made of
+#
+# The masked cross-entropy is a mean over positions, so it is exactly the share of answer tokens times their NLL plus
+# the share of padding times its NLL. The gradient splits the same way. What is left over is rounding.
+
+# %%
+parts = views.decomposition(records)
+assert parts["largest left-over"].max() < 1e-4
+display(parts.round(3))
+shares = views.seed_mean(views.training(records, "gradient"), "share")
+plots.lines(
+    shares, "step", "value", "arm", panel="reader", heading="Padding's share of the gradient",
+    y_title="share", unit="%",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Does the prefix carry anything?
+#
+# A prefix that is read must beat a prefix that is not about this text: another text's latents (shuffled), the mean
+# latents, a learned constant. Beside them the text itself, its first and its last M tokens (as many as there are
+# latents), and nothing at all.
+
+# %%
+scores = views.scores(records, ["em"])
+given = {name: name for name in scores["reader"].unique()}
+plots.heatmaps(
+    scores.assign(metric=scores["reader"]), given, heading="Exact answers by arm and by what the reader was given",
+    row="arm", column="given", columns=1,
+)  # fmt: skip
+
+# %%
+first = views.scores(records, ["first1"], ["latent", "shuffled", "mean", "constant"])
+plots.heatmaps(
+    first.assign(metric=first["reader"]), given, heading="First token right, by what the prefix holds",
+    row="arm", column="given",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Communication
+#
+# Exact answers from a text's own latents minus exact answers from another text's, paired by example. Only where the
+# whole interval lies above zero do the latents communicate.
+
+# %%
+talk = views.communication(records)
+plots.forest(
+    talk, heading="Communication: own latents minus another text's", group="reader", references={"none": 0.0},
+    x_title="difference of exact answers", subtitle="95% intervals.",
+)  # fmt: skip
+
+# %% [markdown]
+# ## Aligned against double-shifted NLL
+#
+# The log watched the NLL of the gold answer on labels that were shifted twice. Below, the same answers measured both
+# ways: a reader that answers every text correctly looks hopeless on the second.
+
+# %%
+views.scores(records, ["nll", "nll_twice", "p_end"], ["text", "latent"]).pivot_table(
+    index=["arm", "reader", "given"], columns="score", values="value", sort=False
+).round(2)
+
+# %% [markdown]
+# ## What the wire costs, and what the models say
+
+# %%
+display(views.wire_bytes(records))
+for side in ("a", "b"):
+    display(views.side_by_side(records, side))
+
+# %% [markdown]
+# ## Facts
+#
+# The numbers that a test compares with the committed ones, each under its tolerance.
+
+# %% tags=["facts"]
+Held(views.facts(records))

@@ -1,0 +1,72 @@
+"""The switches of a run, and the named sets of them: the arms of the study and the stages and ablations of the log."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Arm = Literal[
+    "fixed", "fixed_banned", "fixed_first_token", "padding_bug", "double_shift", "padding_first_token", "as_published",
+    "stage_a", "stage_b", "stage_a_no_bos", "stage_a_first_token", "stage_a_gain", "stage_a_sampled", "stage_a_chat",
+]  # fmt: skip
+
+FIXED: dict[str, Any] = {
+    "padding": "right_masked", "label_shift": "once", "first_token_ce": 0.0, "bos_after_anchor": False,
+    "prefix_gain": 1.0, "eos_ban_steps": 0, "first_token_temperature": 0.0, "first_token_top_p": 1.0,
+    "anchor_mode": "text",
+}  # fmt: skip
+"""The recipe with every label where it belongs; its keys are the switches."""
+
+STAGE_A: dict[str, Any] = FIXED | {"label_shift": "twice", "first_token_ce": 0.5, "bos_after_anchor": True}
+"""The log after its padding fix: first-token loss and BOS behind the anchor; labels still shifted twice."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "fixed": FIXED,
+    "fixed_banned": FIXED | {"eos_ban_steps": 3},
+    "fixed_first_token": FIXED | {"first_token_ce": 0.5},
+    "padding_bug": FIXED | {"padding": "left_unmasked"},
+    "double_shift": FIXED | {"label_shift": "twice"},
+    "padding_first_token": FIXED | {"padding": "left_unmasked", "first_token_ce": 0.5},
+    "as_published": STAGE_A | {"padding": "left_unmasked"},
+    "stage_a": STAGE_A,
+    "stage_b": STAGE_A | {"bos_after_anchor": False, "first_token_ce": 1.0, "prefix_gain": 1.15},
+    # The log's checklist, one change to stage A at a time, in its own order.
+    "stage_a_no_bos": STAGE_A | {"bos_after_anchor": False},
+    "stage_a_first_token": STAGE_A | {"first_token_ce": 1.0},
+    "stage_a_gain": STAGE_A | {"prefix_gain": 1.25},
+    "stage_a_sampled": STAGE_A | {"first_token_temperature": 0.7, "first_token_top_p": 0.9},
+    "stage_a_chat": STAGE_A | {"anchor_mode": "chat"},
+}
+SWITCHES = tuple(FIXED)
+
+Padding = Literal["left_unmasked", "right_masked"]
+Shift = Literal["twice", "once"]
+
+TITLES = {
+    "fixed": "all fixed",
+    "fixed_banned": "all fixed, end banned",
+    "fixed_first_token": "all fixed, first-token loss",
+    "padding_bug": "padding bug",
+    "double_shift": "double shift",
+    "padding_first_token": "padding bug, first-token loss",
+    "as_published": "as published",
+    "stage_a": "stage A (padding fixed)",
+    "stage_b": "stage B",
+    "stage_a_no_bos": "stage A, no BOS",
+    "stage_a_first_token": "stage A, first-token loss doubled",
+    "stage_a_gain": "stage A, prefix gain",
+    "stage_a_sampled": "stage A, first token sampled",
+    "stage_a_chat": "stage A, chat anchor",
+}
+"""What tables and figures call the arms."""
+
+SIDES = ("a", "b")
+"""The two readers of one wire, as metrics and tables call them."""
+TEXT_CHANNELS = ("text", "first_tokens", "last_tokens", "no_context")
+PREFIX_CHANNELS = ("latent", "shuffled", "mean", "constant")
+CHANNELS = (*TEXT_CHANNELS, *PREFIX_CHANNELS)
+"""What a reader is given: the text, as many of its tokens as there are latents, nothing, or a prefix."""
+WORDS = {
+    "text": "text", "first_tokens": "first M tokens", "last_tokens": "last M tokens", "no_context": "no context",
+    "latent": "latents", "shuffled": "another text's latents", "mean": "mean latents", "constant": "learned constant",
+}  # fmt: skip
+"""What tables and figures call the channels."""

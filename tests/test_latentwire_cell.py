@@ -1,0 +1,212 @@
+"""A cell end to end: complete, answered again, shared, and gone on with after a kill, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from latentwire_fixture import TINY, params, readers, wire
+
+from helpers import models, runs
+from helpers.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.files import PARAMS
+from helpers.latentwire import cell, criteria, lms, train, views, wiring
+from helpers.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
+from helpers.latentwire.compose import Composer
+from helpers.latentwire.evaluate import partners
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path / "outputs"
+
+
+def test_a_cell_leaves_everything_a_page_needs() -> None:
+    (record,) = cell.run_cells(params(arm="padding_first_token", seed=1))
+    assert record.status == "complete"
+    assert record.cell["arm"] == "padding_first_token" and record.cell["padding"] == "left_unmasked"
+    assert set(record.inputs) == {"wire", "prompt", "text"}
+    table = pd.concat([record.table("completions"), runs.load(record.inputs["text"]).table("completions")])
+    assert set(table["channel"]) == set(CHANNELS)
+    assert (table.groupby(["side", "channel"]).size() == 8).all()
+    assert {"persona", "question", "index", "text", "id", "gold"} <= set(table.columns)
+    for channel in CHANNELS:
+        assert record.metric(f"em_{channel}_a")["n"] == 8
+    assert record.metric("bytes_latent")["value"] == 3 * 16 * 2
+    assert record.metric("train_p_pad_a")["value"] > 0
+    wired = runs.load(record.inputs["wire"])
+    assert wired.table("loss").groupby("side").size().to_dict() == {"a": 6, "b": 6}
+    assert sorted(wired.table("curve")["step"].unique()) == [2, 4, 6]
+    loss = wired.table("loss")
+    rest = (1 - loss["p_pad"]) * loss["nll_real"] + loss["p_pad"] * loss["nll_pad"].fillna(0) - loss["loss"]
+    assert rest.abs().max() < 1e-4
+    assert wired.table("gradient")["identity_error"].max() < 1e-4
+
+
+def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = cell.run_cells(params())
+    monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("a model was loaded again"))
+    assert [r.id for r in cell.run_cells(params())] == [r.id for r in first]
+
+
+def test_arms_that_differ_in_evaluation_only_share_one_wire() -> None:
+    records = cell.run_cells(params(arm=["fixed", "fixed_banned"], prefix_gain=[1.0, 1.5]))
+    assert len({r.id for r in records}) == 4
+    assert len({r.inputs["wire"] for r in records}) == 1
+    assert len({r.inputs["text"] for r in records}) == 2
+    banned = next(r for r in records if r.cell["eos_ban_steps"] == 3)
+    assert runs.load(banned.inputs["text"]).params["eos_ban_steps"] == 3, "the ban holds for text as for latents"
+    assert (banned.table("completions")["tokens"] >= 3).all()
+
+
+def die_at(step: int) -> None:
+    """Run a cell in a child process that kills itself in the middle of training."""
+    child = os.fork()
+    if child == 0:
+        whole = train.step_loss
+        train.step_loss = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if a[6] == step else whole(*a)
+        cell.run_cells(params())
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def test_training_goes_on_after_a_kill_with_the_same_losses_and_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(models, "choose_threads", lambda: 1)
+    torch.set_num_threads(1)
+    (whole,) = cell.run_cells(params())
+    (straight,) = runs.records("latentwire_wire")
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
+    die_at(step=4)
+    assert runs.records("latentwire_wire") == []
+    assert [r.status for r in runs.records("latentwire_wire", status=None)] == ["partial"]
+    (evaluated,) = cell.run_cells(params())
+    assert "step checkpoint-000002 reused" in capsys.readouterr().out
+    (resumed,) = runs.records("latentwire_wire")
+    assert resumed.id == straight.id
+    for name in ("loss", "gradient", "curve"):
+        ours, theirs = (r.table(name).drop(columns="seconds", errors="ignore") for r in (resumed, straight))
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    weights = [file for file in straight.files if file.endswith(".safetensors")]
+    assert len(weights) == 3
+    assert {file: resumed.files[file] for file in weights} == {file: straight.files[file] for file in weights}
+    assert evaluated.metrics == whole.metrics
+
+
+def test_stretches_train_what_one_piece_trains(tmp_path: Path) -> None:
+    (whole,) = cell.run_cells(params(checkpoint_every=6))
+    (pieces,) = cell.run_cells(params(checkpoint_every=1))
+    a, b = (runs.load(r.inputs["wire"]).table("loss")["loss"] for r in (whole, pieces))
+    assert a.tolist() == pytest.approx(b.tolist(), rel=1e-5)
+
+
+def test_a_checkpoint_of_another_composition_is_refused(tmp_path: Path) -> None:
+    made = wire()
+    optimizer = torch.optim.AdamW(made.parameters())
+    train.save_state(tmp_path, made, Composer(), optimizer)
+    train.load_state(tmp_path, wire(1), Composer(), optimizer)
+    with pytest.raises(RecordError, match="was composed as"):
+        train.load_state(tmp_path, made, Composer(bos_after_anchor=True), optimizer)
+
+
+def test_nobody_gets_their_own_latents_when_they_are_shuffled() -> None:
+    for n in (2, 3, 200):
+        given = partners(n, 0)
+        assert sorted(given) == list(range(n))
+        assert all(i != other for i, other in enumerate(given))
+
+
+def test_every_arm_is_a_whole_set_of_switches_with_a_title() -> None:
+    assert set(ARMS) == set(TITLES)
+    for name, switches in ARMS.items():
+        assert set(switches) == set(SWITCHES), name
+    assert params(arm="as_published", padding="right_masked").switches == ARMS["stage_a"]
+
+
+def test_pooled_scores_and_communication_of_several_seeds() -> None:
+    records = cell.run_cells(params(seed=[0, 1]))
+    assert criteria.score(records, side="a", channel="text", score="em")["n"] == 8, "text knows no seed: it counts once"
+    found = criteria.score(records, side="a", channel="latent", score="em")
+    assert found["n"] == 16 and found["low"] <= found["value"] <= found["high"]
+    talk = criteria.communication(records, side="a", score="first1")
+    table = views.answers(records)
+    rate = table[table["side"] == "a"].groupby("channel")["first1"].mean()
+    assert talk["value"] == pytest.approx(rate["latent"] - rate["shuffled"])
+    assert talk["low"] < talk["value"] < talk["high"]
+    assert {"value", "tolerance"} <= set(views.facts(records).columns)
+    both = views.scores(records, ["em", "f1"])
+    assert set(both["channel"]) == set(CHANNELS)
+
+
+def test_any_model_folder_can_be_a_reader(tmp_path: Path) -> None:
+    """A hub id and a folder go the same way; this one is a copy of a pocket reader under another name."""
+    readers()[1].tokenizer.save_pretrained(tmp_path / "mine")
+    folder = lms.POCKET["pocket-syllable"]
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "mine" / name).write_bytes((folder / name).read_bytes())
+    (record,) = cell.run_cells(params(model_b=str(tmp_path / "mine"), steps=2))
+    assert record.model["readers"]["b"]["sha256"] != record.model["readers"]["a"]["sha256"]
+
+
+def test_a_chat_anchor_on_readers_without_a_template_is_an_error_and_no_record() -> None:
+    with pytest.raises(ModelError, match="no chat template"):
+        cell.run_cells(params(arm="stage_a_chat"))
+    assert runs.records("latentwire") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"arm": "fixd"}, "arm"),
+        ({"padding": "left"}, "padding"),
+        ({"label_shift": "thrice"}, "label_shift"),
+        ({"prefix_gain": 0}, "prefix_gain"),
+        ({"first_token_ce": -1}, "first_token_ce"),
+        ({"latents": 0}, "latents"),
+        ({"d_z": 12, "encoder_heads": 5}, "encoder_heads do not divide"),
+        ({"squad_train": "train.json"}, "for data squad"),
+        ({"latent": 3}, "latents"),
+        ({"eval_samples": 1}, "eval_samples"),
+    ],
+)
+def test_bad_parameters_end_in_one_sentence_that_names_them(change: dict, text: str) -> None:
+    with pytest.raises(ParameterError, match=text) as caught:
+        params(**change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"), [({"answer_limit": 3}, "answer_limit is 3"), ({"byte_max": 9}, "byte_max is 9")]
+)
+def test_examples_over_a_limit_are_refused_or_dropped_and_counted(change: dict, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        cell.run_cells(params(**change))
+    if "answer_limit" in change:
+        (record,) = cell.run_cells(params(**change, long_texts="drop", train_samples=96))
+        left_out = record.metric("examples_left_out")
+        assert 0 < left_out["value"] < left_out["n"] == 96 + TINY["eval_samples"]
+
+
+def test_decoding_settings_do_not_train_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell.run_cells(params())
+    monkeypatch.setattr(wiring, "stretch", lambda *a, **k: pytest.fail("trained again"))
+    cell.run_cells(params(eos_ban_steps=2, max_new_tokens=4))
+
+
+@pytest.mark.parametrize("path", sorted((PARAMS / "latentwire").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_params_file_says_all_that_the_parameters_cell_says(path: Path) -> None:
+    """papermill leaves what a file does not name as the notebook has it; a declared grid takes the default."""
+    if path.stem not in ("criteria", "experiment"):
+        pocket = yaml.safe_load((PARAMS / "latentwire" / "pocket.yaml").read_text())
+        assert set(pocket) <= set(yaml.safe_load(path.read_text()))
