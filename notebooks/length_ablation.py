@@ -27,25 +27,21 @@
 
 # %% tags=["parameters"]
 model = "pocket"
-source = "librarian"
-negatives = "asst_excluded"
-controls = 3
 length = ["short", "medium", "long"]
 tail = ["whole_turn", "newline", "end_of_turn"]
 answers = "joined"
 target_tokens = {"short": 20, "medium": 50, "long": 150}
-lr = 2e-4
+lr = 3e-4
 epochs = 6
 seed = 0
-positives = 60
-negatives_each = 60
+positives = 40
+negatives_each = 40
 data_samples = 16
 data_max_new_tokens = 64
-max_length = 320
 lora_r = 16
 lora_alpha = 32
 probe_every = 8
-eval_questions = 8
+eval_questions = 6
 samples = 4
 max_new_tokens = [64, 256]
 
