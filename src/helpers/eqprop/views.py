@@ -1,0 +1,202 @@
+"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from helpers import stats
+from helpers.eqprop.findings import STATES
+from helpers.eqprop.setup import LEVERS
+from helpers.eqprop.studies import SETTLED, UNSETTLED
+from helpers.errors import DataError
+from helpers.runs import Record
+
+SHOWN_RISE = 0.2
+SCALES = {"raw": "gradient as it is", "matched": "norm of the exact one"}
+NAMES = {SETTLED: "EP, controlled", UNSETTLED: "BPTT, free"}
+FACT_TOLERANCES = {
+    "lever_frozen_long_nudge_controlled": 0.05, "lever_tracking_long_nudge_controlled": 0.02,
+    "growth_short_controlled": 0.2, "best_change_exact_raw_controlled": 0.1, "ep_minus_bptt": 0.05,
+    "skips_a_minus_b": 20, "skips_b_minus_c": 20, "grid_spread": 0.1, "qk_rms_end": 0.01, "gap_ep_minus_backprop": 0.1,
+}  # fmt: skip
+
+
+def of(records: Iterable[Record], experiment: str) -> list[Record]:
+    """The records of one experiment."""
+    return [record for record in records if record.cell["experiment"] == experiment]
+
+
+def collect(records: Sequence[Record], experiment: str, name: str) -> pd.DataFrame:
+    """Table ``name`` of every record of ``experiment``, with its seed. ``DataError`` when it was not run."""
+    found = of(records, experiment)
+    if not found:
+        raise DataError(f"No record of {experiment} is there: run it with experiment={experiment}.")
+    return pd.concat([r.table(name).assign(seed=r.cell["seed"]) for r in found], ignore_index=True)
+
+
+def means(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean of ``value`` for each group with an interval over seeds (over rows when there is one seed).
+
+    Batches are averaged within a seed first: the seeds are what is independent. A group with a missing value is
+    left out whole, because a mean of the rest would flatter it.
+    """
+    rows = []
+    for key, part in table.groupby(list(by), sort=False):
+        if part[value].isna().any():
+            continue
+        one = part["seed"].nunique() == 1
+        found = stats.mean_interval((part[value] if one else part.groupby("seed")[value].mean()).to_numpy(float))
+        rows.append(
+            dict(zip(by, key, strict=True)) | {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+        )
+    return pd.DataFrame(rows)
+
+
+def along_training(records: Sequence[Record], value: str = "cosine", gradient: str = "frozen") -> pd.DataFrame:
+    """Cosine or norm ratio (``decades``, its log to base 10) of a gradient to the exact one at each checkpoint.
+
+    By parameter group and arm.
+    """
+    table = collect(records, "exp1", "triangulation").assign(decades=lambda t: np.log10(t["ratio"]))
+    chosen = table[(table["gradient"] == gradient) & (table["batch"] >= 0)].assign(arm=lambda t: t["arm"].map(NAMES))
+    return means(chosen, ["arm", "group", "step"], value)
+
+
+def growth_against_cosine(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a checkpoint and seed: growth factor after T1 steps and cosine of the frozen estimate, with intervals."""
+    state = collect(records, "exp1", "condition")
+    state = state[state["free_steps"] == state["free_steps"].min()]
+    compared = collect(records, "exp1", "triangulation").query("group == 'all' and batch >= 0 and gradient == 'frozen'")
+    keys, rows = ["arm", "step", "seed"], []
+    for key, part in state.groupby(keys, sort=False):
+        same = compared[(compared[keys] == list(key)).all(axis=1)]
+        if same["cosine"].isna().any():
+            continue
+        row = dict(zip(keys, key, strict=True))
+        for name, values in (("growth", part["growth"]), ("cosine", same["cosine"]), ("residual", part["residual"])):
+            found = stats.mean_interval(values.to_numpy(float))
+            row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row | {"arm": NAMES[key[0]]})
+    return pd.DataFrame(rows)
+
+
+def sequences(records: Sequence[Record], gradient: str = "frozen") -> pd.DataFrame:
+    """One row a sequence at the last checkpoint of both runs: growth factor and cosine of its adjoint, first seed.
+
+    An adjoint that overflowed has no cosine and is left to the chart to count. Single sequences carry no interval.
+    """
+    table = collect(records, "exp1", "sequences")
+    last = (table["step"] == table["step"].max()) & (table["seed"] == table["seed"].min())
+    chosen = table[last & (table["gradient"] == gradient)]
+    bounds = {f"{name}_{end}": chosen[name] for name in ("growth", "cosine") for end in ("low", "high")}
+    return chosen.assign(arm=chosen["arm"].map(NAMES), **bounds)
+
+
+def levers(records: Sequence[Record], state: str = "free") -> pd.DataFrame:
+    """Cosine of each lever's estimate to the exact gradient at the last checkpoint; label, value, low, high, group."""
+    table = collect(records, "exp1", "levers")
+    table = table[(table["arm"] == STATES[state]) & (table["batch"] >= 0)]
+    found = (
+        means(table, ["gradient"], "cosine")
+        .set_index("gradient")
+        .reindex(LEVERS)
+        .dropna(subset=["value"])
+        .reset_index()
+    )
+    kinds = {name: _kind(name) for name in LEVERS}
+    return found.rename(columns={"gradient": "label"}).assign(group=lambda t: t["label"].map(kinds))
+
+
+def _kind(lever: str) -> str:
+    """What a lever changes: the linearisation, the state it is at, or neither."""
+    if lever.startswith("tracking"):
+        return "J moves"
+    return "J at a later state" if "free phase" in lever or "equal" in lever else "J at the same state"
+
+
+def descent(records: Sequence[Record], state: str = "free") -> pd.DataFrame:
+    """Change of the loss over learning rates for each gradient, at one checkpoint, a panel for each scale.
+
+    Rates at which the mean loss rises by more than `SHOWN_RISE` are left out: the curve has left the page by then.
+    """
+    table = collect(records, "exp2", "descent")
+    chosen = table[table["arm"] == STATES[state]]
+    found = means(chosen.assign(**{"log10 lr": np.log10(chosen["lr"])}), ["scale", "gradient", "log10 lr"], "change")
+    found = found[found["value"] <= SHOWN_RISE].copy()
+    # A mean just below the limit can have an interval far above it, which would flatten all other curves.
+    found[["low", "high"]] = found[["low", "high"]].clip(-SHOWN_RISE, SHOWN_RISE)
+    return found.assign(scale=found["scale"].map(SCALES))
+
+
+def validation(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFrame:
+    """Validation loss along training, by arm."""
+    return means(collect(records, experiment, "validation"), ["arm", "step"], "loss")
+
+
+def grid(records: Sequence[Record]) -> pd.DataFrame:
+    """Held-out loss of each cell of the controller grid, tidy for heat maps: one panel a ``jr_max``."""
+    table = means(collect(records, "exp5", "grid"), ["floor", "target", "maximum"], "loss")
+    return table.assign(metric=[f"jr_max {value:g}" for value in table["maximum"]])
+
+
+def span(table: pd.DataFrame) -> tuple[float, float]:
+    """Least and greatest value, somewhat apart when they are equal: the domain of a shade."""
+    low, high = float(table["value"].min()), float(table["value"].max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def branches(records: Sequence[Record]) -> pd.DataFrame:
+    """Quantities of experiment 6 along training."""
+    return means(collect(records, "exp6", "branches"), ["arm", "quantity", "step"], "value")
+
+
+def influence(records: Sequence[Record], relative: bool = True) -> pd.DataFrame:
+    """Influence against distance by arm; ``relative`` to that of the nearest distance of the same arm and seed."""
+    table = collect(records, "exp7", "influence").groupby(["arm", "seed", "distance"])["influence"].mean().reset_index()
+    if relative:
+        nearest = table[table["distance"] == table["distance"].min()].set_index(["arm", "seed"])["influence"]
+        table["influence"] /= nearest.loc[list(zip(table["arm"], table["seed"], strict=True))].to_numpy()
+    return means(table, ["arm", "distance"], "influence")
+
+
+def positions(records: Sequence[Record]) -> pd.DataFrame:
+    """Held-out loss at each position, by arm."""
+    return means(collect(records, "exp7", "positions"), ["arm", "position"], "loss")
+
+
+def costs(records: Sequence[Record]) -> pd.DataFrame:
+    """Seconds of one gradient and its ratio to BPTT-20, the median over seeds."""
+    table = collect(records, "exp3", "costs")
+    return table.groupby("gradient", sort=False)[["seconds", "ratio"]].median().reset_index()
+
+
+def summary(records: Sequence[Record], names: Sequence[str]) -> pd.DataFrame:
+    """The metrics ``names`` of the records that have them: seed, metric, value, low, high, n, unit."""
+    return pd.DataFrame(
+        {"experiment": r.cell["experiment"], "seed": r.cell["seed"], "metric": name}
+        | {key: r.metrics[name].get(key) for key in ("value", "low", "high", "n", "unit")}
+        for r in records
+        for name in names
+        if name in r.metrics
+    )
+
+
+def facts(records: Sequence[Record]) -> pd.DataFrame:
+    """The numbers a committed notebook is held to, each with the tolerance within which two machines agree."""
+    rows = summary(records, list(FACT_TOLERANCES))
+    return rows.assign(tolerance=rows["metric"].map(FACT_TOLERANCES))[
+        ["experiment", "metric", "value", "n", "tolerance"]
+    ]
+
+
+def lever_batches(records: Sequence[Record]) -> pd.DataFrame:
+    """Cosine of every lever on every single batch of the first seed, a row a lever."""
+    table = collect(records, "exp1", "levers")
+    table = table[(table["seed"] == table["seed"].min()) & (table["batch"] >= 0)]
+    wide = table.assign(where=table["arm"].map(NAMES) + ", batch " + (table["batch"] + 1).astype(str)).pivot_table(
+        index="gradient", columns="where", values="cosine", sort=False, dropna=False
+    )
+    return wide.rename_axis(columns=None).reindex(LEVERS).reset_index()
