@@ -104,17 +104,18 @@ if "exp1" in ran:
 
 # %% [markdown]
 # The growth factor is the spectral radius of $I + \epsilon J^T$ at the state the free phase reached. Above 1 the nudged
-# phase, linearised there, cannot settle. First a point a checkpoint, then a point a sequence at the last checkpoint.
+# phase, linearised there, cannot settle. First a point a checkpoint, then the share of single sequences whose adjoint
+# is lost (cosine to the exact one below 0.9), by their own growth factor.
 
 # %%
 if "exp1" in ran:
     points = views.growth_against_cosine(records)
     display(plots.scatter_matched(points, "growth", "cosine", "arm", units=("", ""), x_title="growth factor",
                                   y_title="cosine", heading="Growth factor against cosine of frozen EP"))  # fmt: skip
-    single = views.sequences(records)
-    display(plots.scatter_matched(single, "growth", "cosine", "arm", units=("", ""), x_title="growth factor",
-                                  y_title="cosine of the adjoint",
-                                  heading="Growth factor against cosine, sequence by sequence"))  # fmt: skip
+    single = views.lost_by_growth(records)
+    display(plots.scatter_matched(single, "growth", "lost", "run", units=("", "%"), x_title="growth factor",
+                                  y_title="share of sequences lost", tooltip=["n"],
+                                  heading="Sequences lost, by class of their growth factor"))  # fmt: skip
 
 # %% [markdown]
 # **The lever.** At the last checkpoint of the run without control: what brings the cosine back?

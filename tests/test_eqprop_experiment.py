@@ -70,6 +70,7 @@ def test_all_means_the_seven_experiments():
         ({"phases": 1}, "phases"),
         ({"heads": 3}, "heads 3"),
         ({"navg": 6}, "navg is 6"),
+        ({"t1_long": 6}, "t1_long is 6, no longer than t1 = 6"),
         ({"snapshots": [7]}, "step 7"),
         ({"distances": [1, 8]}, "distances reaches 8"),
         ({"jr_floor": 9.0}, "floor"),
@@ -152,8 +153,9 @@ def test_figures_come_from_the_records(everything):
     assert set(views.along_training(everything)["group"]) == {"embedding", "attention", "mlp", "head", "all"}
     points = views.growth_against_cosine(everything)
     assert len(points) == 3 and (points["growth_low"] <= points["growth"]).all()
-    single = views.sequences(everything)
-    assert set(single["arm"]) == set(views.NAMES.values()) and single.groupby("arm")["batch"].nunique().eq(3).all()
+    single = views.lost_by_growth(everything)
+    assert single["n"].sum() == 3 * 3 * 3, "three sequences of three batches at three checkpoints"
+    assert ((single["lost_low"] <= single["lost"]) & (single["growth_low"] <= single["growth_high"])).all()
     assert list(views.levers(everything)["label"]) == list(setup.LEVERS)
     drawn = views.descent(everything)
     assert set(drawn["gradient"]) == {"exact", "penalised", *setup.BASIC} and set(drawn["scale"]) == {
@@ -187,6 +189,17 @@ def test_a_record_answers_the_same_question(outputs, monkeypatch):
     monkeypatch.setitem(studies.STUDIES, "exp6", lambda bench: pytest.fail("computed twice"))
     assert experiment.run_cell(tiny(experiment="exp6")).id == first.id
     assert {runs.load(ref).notebook for ref in first.inputs.values()} == {training.NOTEBOOK}
+
+
+def test_any_text_file_serves_and_is_part_of_the_question(outputs, tmp_path):
+    text = tmp_path / "text.txt"
+    ids = []
+    for words in ("it rains on the plain. ", "the plain is where it rains. "):
+        text.write_text(words * 80, encoding="utf-8")
+        record = experiment.run_cell(tiny(experiment="exp6", text=str(text), vocab=24))
+        assert record.status == "complete" and len(record.data) == 1
+        ids.append(record.id)
+    assert ids[0] != ids[1], "another text is another question"
 
 
 def test_killed_training_continues_to_the_same_weights(outputs, monkeypatch):

@@ -6,6 +6,7 @@ import pandas as pd
 
 from helpers.bench.compare import REPEATS
 from helpers.eqprop.costs import cost_table
+from helpers.eqprop.findings import slug
 from helpers.eqprop.params import TriangulationParams
 from helpers.eqprop.setup import arm
 
@@ -23,7 +24,7 @@ def model_facts() -> dict[str, object]:
 def ratios(table: pd.DataFrame) -> dict[str, dict[str, object]]:
     """Each gradient's time over that of the shortest BPTT, as metrics of a record."""
     return {
-        f"gradient {row.gradient}": {
+        f"gradient_{slug(row.gradient).replace('+', '_')}": {
             "value": row.ratio, "unit": "x", "n": int(row.runs), "low": row.ratio_low, "high": row.ratio_high,
             "method": "range of paired runs",
         }

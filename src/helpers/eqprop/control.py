@@ -52,7 +52,7 @@ class Controller:
             raise ParameterError(
                 f"target is {self.target} and kappa {self.kappa}: give a target above 0, kappa from 0."
             )
-        if not 0 <= self.floor <= max(self.floor, 0) or (self.ceiling and self.floor > self.ceiling):
+        if min(self.floor, self.ceiling) < 0 or (self.ceiling and self.floor > self.ceiling):
             raise ParameterError(f"The penalty's floor {self.floor} must lie between 0 and its ceiling {self.ceiling}.")
 
     def next(self, weight: float, residual: float | None) -> float:

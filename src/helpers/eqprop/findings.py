@@ -14,8 +14,8 @@ from helpers.eqprop.studies import SETTLED, UNSETTLED, Tables
 
 Metrics = dict[str, dict[str, Any]]
 STATES = {"controlled": SETTLED, "free": UNSETTLED}
-LOST = 0.9
-"""A sequence whose adjoint has a lower cosine to the exact one counts as lost."""
+LOST, OVERFLOWED = 0.9, -1.0
+"""A sequence whose adjoint has a lower cosine to the exact one is lost; one that overflowed is as lost as can be."""
 
 
 def mean(values: pd.Series, unit: str) -> dict[str, Any] | None:
@@ -66,12 +66,15 @@ def _triangulation(tables: Tables) -> Metrics:
     return found | _levers(tables["levers"])
 
 
+def is_lost(cosine: pd.Series) -> pd.Series:
+    """Which sequences have lost the direction of their adjoint."""
+    return cosine.fillna(OVERFLOWED) < LOST
+
+
 def _sequences(table: pd.DataFrame, state: str) -> Metrics:
     """How many sequences frozen EP loses, and whether growth factor or residual at z0 tells which."""
     own = table[table["gradient"] == "frozen"]
-    # An adjoint that overflowed is as lost as one can be.
-    cosine = own["cosine"].fillna(-1.0)
-    lost, grows = cosine < LOST, own["growth"] > 1
+    lost, grows = is_lost(own["cosine"]), own["growth"] > 1
     found = {f"lost_share_{state}": stats.wilson(int(lost.sum()), len(own)).metric()}
     for name, chosen in (("growing", grows), ("not_growing", ~grows)):
         if chosen.any():
@@ -79,7 +82,7 @@ def _sequences(table: pd.DataFrame, state: str) -> Metrics:
     if lost.any():
         found[f"lost_without_growth_{state}"] = stats.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
     for name in ("growth", "residual"):
-        ranks = own.assign(cosine=cosine).groupby("batch")[[name, "cosine"]].corr("spearman")
+        ranks = own.assign(cosine=own["cosine"].fillna(OVERFLOWED)).groupby("batch")[[name, "cosine"]].corr("spearman")
         found[f"rank_{name}_{state}"] = mean(ranks.xs(name, level=1)["cosine"], "rank correlation")
     return found
 

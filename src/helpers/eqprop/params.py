@@ -44,7 +44,9 @@ class TriangulationParams(Params):
     t2_long: Count = Field(40, description="nudged steps when the levers are compared")
     t1_reference: Count = Field(300, description="free steps before the exact gradient (ift)")
     settled: Positive = Field(1e-5, description="residual at which a sequence counts as settled by then")
-    horizons: list[Count] = Field([60, 150], min_length=2, description="K of the two unrolled gradients compared")
+    horizons: list[Count] = Field(
+        [60, 150], min_length=2, max_length=2, description="K of the two unrolled gradients compared"
+    )
     beta: float = Field(0.02, gt=0, description="nudge per token")
     phases: int = Field(2, ge=2, description="N of the estimator in training")
     navg: Count = Field(15, description="adjoints averaged where averaging is the lever; at most t2_long")
@@ -101,6 +103,8 @@ class TriangulationParams(Params):
             raise ParameterError(f"width {self.width} does not divide by heads {self.heads}: change one of them.")
         if self.phases % 2:
             raise ParameterError(f"phases is {self.phases}: they come in opposite pairs, give an even number.")
+        if self.t1_long <= self.t1:
+            raise ParameterError(f"t1_long is {self.t1_long}, no longer than t1 = {self.t1}: raise it.")
         if self.navg > self.t2_long:
             raise ParameterError(f"navg is {self.navg}, more than the t2_long = {self.t2_long} nudged steps: lower it.")
         if max(self.snapshots) > self.steps:

@@ -46,13 +46,14 @@ class Arm:
 
 
 @functools.lru_cache(maxsize=4)
-def _corpus(text: str, stories: int, vocab: int) -> Corpus:
+def _corpus(text: str, stories: int, vocab: int, contents: tuple[str, ...]) -> Corpus:
     return make_corpus(template_stories(stories) if text == "stories" else read_text(text), vocab)
 
 
 def corpus(p: TriangulationParams) -> Corpus:
-    """The text of the experiment, cut into tokens; the same for every seed."""
-    return _corpus(p.text, p.stories, p.vocab)
+    """The text of the experiment, cut into tokens; the same for every seed. A file that changed is read again."""
+    contents = tuple(files.sha256_file(path) for path in data_files(p) if path.is_file())
+    return _corpus(p.text, p.stories, p.vocab, contents)
 
 
 def check_device(p: TriangulationParams) -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from helpers import stats
-from helpers.eqprop.findings import STATES
+from helpers.eqprop.findings import STATES, is_lost
 from helpers.eqprop.setup import LEVERS
 from helpers.eqprop.studies import SETTLED, UNSETTLED
 from helpers.errors import DataError
 from helpers.runs import Record
 
 SHOWN_RISE = 0.2
+GROWTH_CLASSES = (0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, np.inf)
 SCALES = {"raw": "gradient as it is", "matched": "norm of the exact one"}
 NAMES = {SETTLED: "EP, controlled", UNSETTLED: "BPTT, free"}
 FACT_TOLERANCES = {
@@ -83,16 +84,22 @@ def growth_against_cosine(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sequences(records: Sequence[Record], gradient: str = "frozen") -> pd.DataFrame:
-    """One row a sequence at the last checkpoint of both runs: growth factor and cosine of its adjoint, first seed.
+def lost_by_growth(records: Sequence[Record], gradient: str = "frozen") -> pd.DataFrame:
+    """Share of sequences whose adjoint is lost, by checkpoint and by class of their growth factor, seeds pooled.
 
-    An adjoint that overflowed has no cosine and is left to the chart to count. Single sequences carry no interval.
+    ``growth`` is the mean of a class, ``growth_low`` and ``growth_high`` the range of its sequences; ``lost`` has a
+    Wilson interval over sequences.
     """
     table = collect(records, "exp1", "sequences")
-    last = (table["step"] == table["step"].max()) & (table["seed"] == table["seed"].min())
-    chosen = table[last & (table["gradient"] == gradient)]
-    bounds = {f"{name}_{end}": chosen[name] for name in ("growth", "cosine") for end in ("low", "high")}
-    return chosen.assign(arm=chosen["arm"].map(NAMES), **bounds)
+    own = table[table["gradient"] == gradient]
+    own = own.assign(lost=is_lost(own["cosine"]), within=pd.cut(own["growth"], GROWTH_CLASSES))
+    rows = []
+    for (arm, step, _), part in own.groupby(["arm", "step", "within"], observed=True, sort=False):
+        found = stats.wilson(int(part["lost"].sum()), len(part))
+        row = {"run": f"{NAMES[arm]}, step {step}", "lost": found.value, "lost_low": found.low, "lost_high": found.high}
+        row |= {"growth": part["growth"].mean(), "growth_low": part["growth"].min(), "n": found.n}
+        rows.append(row | {"growth_high": part["growth"].max()})
+    return pd.DataFrame(rows)
 
 
 def levers(records: Sequence[Record], state: str = "free") -> pd.DataFrame:
