@@ -149,10 +149,11 @@ def grid(records: Sequence[Record]) -> pd.DataFrame:
     return table.assign(metric=[f"jr_max {value:g}" for value in table["maximum"]])
 
 
-def span(table: pd.DataFrame) -> tuple[float, float]:
-    """Least and greatest value, somewhat apart when they are equal: the domain of a shade."""
+def span(table: pd.DataFrame, least: float = 0.1) -> tuple[float, float]:
+    """The domain of a shade: the values, widened to ``least`` nats: a small difference gets a small shade."""
     low, high = float(table["value"].min()), float(table["value"].max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    spare = max(0.0, least - (high - low)) / 2
+    return low - spare, high + spare
 
 
 def branches(records: Sequence[Record]) -> pd.DataFrame:
