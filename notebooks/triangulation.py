@@ -149,6 +149,7 @@ if "exp2" in ran:
 # %%
 if "exp3" in ran:
     display(plots.lines(views.validation(records), "step", "value", "arm", "low", "high", heading="Validation loss",
+                        subtitle="Losses above that of guessing evenly are left out.",
                         y_title="nats a token"))  # fmt: skip
     display(views.costs(records).round(4))
 

@@ -139,8 +139,12 @@ def descent(records: Sequence[Record], state: str = "free") -> pd.DataFrame:
 
 
 def validation(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFrame:
-    """Validation loss along training, by arm."""
-    return means(collect(records, experiment, "validation"), ["arm", "step"], "loss")
+    """Validation loss along training, by arm; where it is above that of guessing evenly it is left out."""
+    found = means(collect(records, experiment, "validation"), ["arm", "step"], "loss")
+    guessing = float(np.log(of(records, experiment)[0].params["vocab"]))
+    found = found[found["value"] <= guessing].copy()
+    found["high"] = found["high"].clip(upper=guessing)
+    return found.assign(low=found["low"].clip(lower=0))
 
 
 def grid(records: Sequence[Record]) -> pd.DataFrame:
