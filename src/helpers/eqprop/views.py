@@ -96,7 +96,12 @@ def lost_by_growth(records: Sequence[Record], gradient: str = "frozen") -> pd.Da
     rows = []
     for (arm, step, _), part in own.groupby(["arm", "step", "within"], observed=True, sort=False):
         found = stats.wilson(int(part["lost"].sum()), len(part))
-        row = {"run": f"{NAMES[arm]}, step {step}", "lost": found.value, "lost_low": found.low, "lost_high": found.high}
+        row = {
+            "run": f"{'controlled' if arm == SETTLED else 'free'}, step {step}",
+            "lost": found.value,
+            "lost_low": found.low,
+            "lost_high": found.high,
+        }
         row |= {"growth": part["growth"].mean(), "growth_low": part["growth"].min(), "n": found.n}
         rows.append(row | {"growth_high": part["growth"].max()})
     return pd.DataFrame(rows)
