@@ -144,11 +144,15 @@ def descent(records: Sequence[Record], state: str = "free") -> pd.DataFrame:
 
 
 def validation(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFrame:
-    """Validation loss along training, by arm; where it is above that of guessing evenly it is left out."""
+    """Validation loss along training, by arm; where it is above that of guessing evenly it is left out.
+
+    All losses of the first validation stay, for after a few steps every model guesses.
+    """
     found = means(collect(records, experiment, "validation"), ["arm", "step"], "loss")
     guessing = float(np.log(of(records, experiment)[0].params["vocab"]))
-    found = found[found["value"] <= guessing].copy()
-    found["high"] = found["high"].clip(upper=guessing)
+    limit = max(guessing, found.loc[found["step"] == found["step"].min(), "value"].max())
+    found = found[found["value"] <= limit].copy()
+    found["high"] = found["high"].clip(upper=limit)
     return found.assign(low=found["low"].clip(lower=0))
 
 
