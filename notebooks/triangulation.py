@@ -25,7 +25,6 @@
 
 # %% tags=["parameters"]
 experiment = "all"
-seed = 0
 steps = 24
 snapshots = [0, 24]
 validate_every = 12
@@ -46,8 +45,8 @@ grid_steps = 2
 directions = 2
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of
-# [`TriangulationParams`](../src/helpers/eqprop/params.py).
+# Every parameter is checked before any work starts. What is not named above (the seed, the width, ...) has the default of
+# [`TriangulationParams`](../src/helpers/eqprop/params.py) and is set in the same way, `-p seed 1`.
 
 # %%
 import pandas as pd
