@@ -42,10 +42,9 @@ validation_batches = 2
 lr_grid = [1e-2, 1e-1, 1.0]
 arm_steps = 25
 grid_steps = 2
-directions = 2
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above (the seed, the width, ...) has the default of
+# Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
 # [`TriangulationParams`](../src/helpers/eqprop/params.py) and is set in the same way, `-p seed 1`.
 
 # %%
