@@ -40,7 +40,7 @@ pocket: $(READY) ## rebuild the pocket models in data/pocket and data/latentwire
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
 
-bench: $(READY) ## time training and evaluation against the plain way, side by side
+bench: $(READY) ## time training, evaluation and all gradients, each against the plain way, side by side
 	$(BIN)/claimbook bench
 
 clean: ## remove the rendered site and what tools cache (records in outputs/ stay)

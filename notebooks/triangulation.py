@@ -1,0 +1,204 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Triangulation: is the plateau the estimator, the controller or the architecture?
+#
+# **Question.** An equilibrium transformer relaxes its state to a fixed point of $F(z) = x - (1+c)z + A(\mathrm{LN} z) +
+# M(\mathrm{LN} z)$ and can be trained by *equilibrium propagation* (EP), which reads the gradient out of nudged
+# relaxations instead of backpropagating. A campaign at width 512 saw EP stop improving far above backprop. Seven
+# experiments ask why, here at a size that two CPU cores train in seconds.
+#
+# Each experiment is a section and can be run alone:
+# `papermill notebooks/triangulation.ipynb out.ipynb -p experiment exp2`. The published size is
+# `-f params/triangulation/small.yaml`, the campaign's is `campaign.yaml` (a GPU).
+
+# %% tags=["parameters"]
+experiment = "all"
+steps = 24
+snapshots = [0, 24]
+validate_every = 12
+batch = 4
+t1_long = 60
+t2_long = 16
+t1_reference = 80
+settled = 1e-3
+horizons = [20, 40]
+navg = 5
+probe_batch = 8
+lever_batch = 4
+growth_steps = 20
+validation_batches = 2
+lr_grid = [1e-2, 1e-1, 1.0]
+arm_steps = 25
+grid_steps = 2
+
+# %% [markdown]
+# Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
+# [`TriangulationParams`](../src/helpers/eqprop/params.py) and is set in the same way, `-p seed 1`.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from helpers import models, params, plots
+from helpers.eqprop import experiment as entry
+from helpers.eqprop import setup, views
+from helpers.eqprop.params import TriangulationParams
+from helpers.held import Held
+
+plots.enable_notebook()
+models.choose_threads()
+p = params.read(TriangulationParams, globals())
+print(f"{len(p.cells())} runs over {', '.join(p.axes()) or 'no axis'}")
+
+# %% [markdown]
+# ## The text and the model
+#
+# Stories from templates, or any text file (`-p text path`), cut by a BPE tokenizer that is trained on it. In a story
+# the name, the animal, the place and the thing recur, so there is something to carry over a distance.
+
+# %%
+text = setup.corpus(p)
+one = setup.arm(p.cells()[0], "ep")
+print(text.tokenizer.decode(text.train[:160].tolist()))
+print(f"{text.vocab} tokens, {len(text.train):,} to train on; {one.facts()['parameters']:,} parameters")
+
+# %% [markdown]
+# ## Run
+#
+# The arms of training are records of their own (`outputs/triangulation_training/`), shared by the experiments; each
+# experiment with a seed is one record in `outputs/triangulation/`. What is there already is not done again.
+
+# %%
+records = entry.run_cells(p)
+ran = [r.cell["experiment"] for r in records]
+assert all(r.status == "complete" for r in records)
+pd.DataFrame({r.id: {"seconds": r.seconds["total"], "metrics": len(r.metrics)} for r in records}).T.round(1)
+
+# %% [markdown]
+# ## Experiment 1: which gradient still points the right way?
+#
+# At every checkpoint each estimate is held against the exact gradient (implicit function theorem at a long relaxed
+# state), on sequences that have an equilibrium, for elsewhere there is none: cosine and norm ratio by parameter group.
+# Two runs are looked at: EP under its controller, and BPTT without one, whose state 20 free steps no longer settle.
+
+# %%
+if "exp1" in ran:
+    for value, words in {"cosine": "cosine", "decades": "log10 of the norm ratio"}.items():
+        curve = views.along_training(records, value)
+        display(plots.lines(curve, "step", "value", "group", "low", "high", panel="arm", y_title=words,
+                            heading=f"Frozen EP against the exact gradient: {words} by parameter group"))  # fmt: skip
+
+# %% [markdown]
+# The growth factor is the spectral radius of $I + \epsilon J^T$ at the state the free phase reached. Above 1 the nudged
+# phase, linearised there, cannot settle. First a point a checkpoint, then the share of single sequences whose adjoint
+# is lost (cosine to the exact one below 0.9), by their own growth factor.
+
+# %%
+if "exp1" in ran:
+    points = views.growth_against_cosine(records)
+    display(plots.scatter_matched(points, "growth", "cosine", "arm", units=("", ""), x_title="growth factor",
+                                  y_title="cosine", heading="Growth factor against cosine of frozen EP"))  # fmt: skip
+    single = views.lost_by_growth(records)
+    display(plots.scatter_matched(single, "growth", "lost", "run", units=("", "%"), x_title="growth factor",
+                                  y_title="share of sequences lost", tooltip=["n"],
+                                  heading="Sequences lost, by class of their growth factor"))  # fmt: skip
+
+# %% [markdown]
+# **The lever.** At the last checkpoint of the run without control: what brings the cosine back?
+
+# %%
+if "exp1" in ran:
+    display(plots.forest(views.levers(records), group="group", heading="Cosine to the exact gradient, by lever",
+                         references={"1": 1.0}, x_title="cosine"))  # fmt: skip
+
+# %% [markdown]
+# ## Experiment 2: is it the learning rate?
+#
+# One step along each gradient, over a grid of learning rates, on the batch the gradient is of: the gradient as it is,
+# and brought to the norm of the exact one, so that only its direction is left. *Penalised* is the exact gradient plus
+# that of the Jacobian penalty.
+
+# %%
+if "exp2" in ran:
+    change = views.descent(records)
+    display(plots.lines(change, "log10 lr", "value", "gradient", "low", "high", panel="scale",
+                        heading="Change of the loss by one step", x_title="log10 of the learning rate",
+                        subtitle=f"Rates that raise the loss by more than {views.SHOWN_RISE} nats are left out.",
+                        y_title="nats"))  # fmt: skip
+
+# %% [markdown]
+# ## Experiment 3: matched training
+#
+# The same trainer, seed, batches and controller; only the gradient differs. The arms called *free* have neither penalty
+# nor gate. Beside it, what one gradient costs.
+
+# %%
+if "exp3" in ran:
+    display(plots.lines(views.validation(records), "step", "value", "arm", "low", "high", heading="Validation loss",
+                        subtitle="Losses above that of guessing evenly are left out.",
+                        y_title="nats a token"))  # fmt: skip
+    display(views.costs(records).round(4))
+
+# %% [markdown]
+# ## Experiment 4: the dead zone between warm-up and gate
+#
+# Arm A warms the learning rate up, B tightens the state on the penalty alone before, C starts with small branches and
+# no warm-up. A skipped step has a residual above the gate, and its task gradient is dropped.
+
+# %%
+if "exp4" in ran:
+    gate = views.collect(records, "exp4", "gate")
+    assert (gate["skips"] <= gate["steps"]).all()
+    display(gate)
+
+# %% [markdown]
+# ## Experiment 5: floor, target and ceiling of the controller
+#
+# Each cell continues the EP run for some steps.
+
+# %%
+if "exp5" in ran:
+    cells = views.grid(records)
+    display(plots.heatmaps(cells, list(cells["metric"].unique()), heading="Held-out loss after the warm start (nats)",
+                           row="floor", column="target", unit="", domain=views.span(cells)))  # fmt: skip
+
+# %% [markdown]
+# ## Experiment 6: do the branches stay small?
+
+# %%
+if "exp6" in ran:
+    growth = views.branches(records)
+    display(growth.pivot_table(index="quantity", columns=["arm", "step"], values="value", sort=False).round(3))
+
+# %% [markdown]
+# ## Experiment 7: does contraction cut long-range mixing?
+#
+# The change of the last state per unit of a random perturbation `distance` tokens before it, relative to the nearest
+# distance; and the loss at each position.
+
+# %%
+if "exp7" in ran:
+    display(plots.lines(views.influence(records), "distance", "value", "arm", "low", "high", log_y=False,
+                        heading="Influence against distance", y_title="relative to the nearest"))  # fmt: skip
+    display(plots.lines(views.positions(records), "position", "value", "arm", "low", "high",
+                        heading="Held-out loss by position", y_title="nats"))  # fmt: skip
+
+# %% [markdown]
+# ## Facts
+#
+# The numbers that a test compares with the committed ones, each under its tolerance.
+
+# %% tags=["facts"]
+Held(views.facts(records))

@@ -1,0 +1,32 @@
+"""Every gradient of the equilibrium transformer side by side: EP, BPTT at three horizons, IFT, backprop."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helpers.bench.compare import REPEATS
+from helpers.eqprop.costs import cost_table
+from helpers.eqprop.findings import slug
+from helpers.eqprop.params import TriangulationParams
+from helpers.eqprop.setup import arm
+
+
+def gradient_costs() -> pd.DataFrame:
+    """The cost table at the default size: one gradient each, timed in turn in this process."""
+    return cost_table(TriangulationParams(), repeats=REPEATS)
+
+
+def model_facts() -> dict[str, object]:
+    """The model that is timed, as run records name it."""
+    return arm(TriangulationParams(), "ep").facts()
+
+
+def ratios(table: pd.DataFrame) -> dict[str, dict[str, object]]:
+    """Each gradient's time over that of the shortest BPTT, as metrics of a record."""
+    return {
+        f"gradient_{slug(row.gradient).replace('+', '_')}": {
+            "value": row.ratio, "unit": "x", "n": int(row.runs), "low": row.ratio_low, "high": row.ratio_high,
+            "method": "range of paired runs",
+        }
+        for row in table.itertuples()
+    }  # fmt: skip
