@@ -5,10 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from helpers import files, models, runs
+from helpers.bench.actdiff import capture_sides, layer_sides
 from helpers.bench.compare import Side, compare
 from helpers.bench.marker import evaluation_sides, training_sides
 
 __all__ = ["Side", "compare", "main"]
+
+COMPARISONS = {
+    "training": training_sides,
+    "evaluation": evaluation_sides,
+    "capture": capture_sides,
+    "layers": layer_sides,
+}
 
 
 def main() -> None:
@@ -16,7 +24,7 @@ def main() -> None:
     tables = {}
     threads = models.choose_threads()
     print(f"{threads} threads; medians and ratios over interleaved runs; non-padding tokens only")
-    for name, make in {"training": training_sides, "evaluation": evaluation_sides}.items():
+    for name, make in COMPARISONS.items():
         tables[name] = compare(name, make)
         print(f"\n{tables[name].round(3).to_string(index=False)}")
     _keep(tables)
