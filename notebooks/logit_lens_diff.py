@@ -127,7 +127,7 @@ shown = pd.concat([views.cosine_matrix(chosen, "cosines_first", kind).assign(kin
 shown = shown.rename(columns={"cosine": "value"}).assign(low=None, high=None, n=len(chosen))
 plots.heatmaps(
     shown, kinds, panel="kind", row="p", column="q", unit="",
-    heading="Cosine of the difference, first ten positions",
+    heading="Cosine of the difference, first ten positions", subtitle="Mean over seeds.",
 )  # fmt: skip
 
 # %%
@@ -167,11 +167,10 @@ views.component_tokens(views.pick(records, organisms[0])[:1])
 # forgets length: the lens reads the same, only the raw margin shrinks. Mixing turns it.
 
 # %%
-between = views.interpolations(records)
 plots.lines(
-    between[between["organism"].isin(["full", "lora", "mix1"])], "share", "value", "label", panel="metric",
-    heading="What a share of the weight update leaves", x_title="share of the weight update",
-    y_title="relative to the whole",
+    views.interpolations(records), "share", "value", "label", "low", "high", panel="metric",
+    heading="What a share of the weight update leaves", x_title="share of the weight update", y_title="value",
+    subtitle="Mean over seeds; the band is the 95 % t interval.",
 )  # fmt: skip
 
 # %%

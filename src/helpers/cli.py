@@ -135,11 +135,13 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 
 
 @app.command()
-def bench() -> None:
-    """Time training and evaluation against the plain way, side by side."""
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Comparisons to run; all of them by default.")] = None,
+) -> None:
+    """Time training, evaluation and capture against the plain way, side by side."""
     from helpers import bench as timing
 
-    timing.main()
+    timing.main(names)
 
 
 def _render() -> None:

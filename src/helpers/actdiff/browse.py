@@ -28,6 +28,7 @@ def lens_rows(tokens: pd.DataFrame, *, inside: Sequence[int] = (), head: str = "
 
 def lens_table_html(rows: pd.DataFrame) -> str:
     """``rows`` of one layer (or several) as an HTML table, domain tokens highlighted."""
+    widest = max(len(tokens) for tokens in rows["tokens"])
     lines = []
     for row in rows.itertuples():
         cells = "".join(
@@ -36,8 +37,10 @@ def lens_table_html(rows: pd.DataFrame) -> str:
         )
         lines.append(f'<tr><td style="{CELL}">{row.layer}</td><td style="{CELL}">{row.position}</td>{cells}</tr>')
     heads = "".join(f'<th style="{CELL}">{name}</th>' for name in ("layer", "position"))
+    heads += f'<th colspan="{widest}">tokens, best first</th>'
+    body = f"<tbody>{''.join(lines)}</tbody>"
     style = "border-collapse:collapse;font-size:13px"
-    return f'<table style="{style}"><tr>{heads}<th>tokens</th></tr>{"".join(lines)}</table>'
+    return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{body}</table>'
 
 
 def shown(token: str) -> str:
@@ -56,7 +59,8 @@ def lens_page_html(rows: pd.DataFrame, name: str, layer: int) -> str:
         raise DataError(f"Layer {layer} is not in the lens table (layers {layers}): start at one of them.")
     at = layers.index(layer)
     return (
-        f'<figure id="{name}" class="claimbook-lens" data-layers="{" ".join(map(str, layers))}">'
+        f'<figure id="{name}" class="claimbook-lens" data-layers="{" ".join(map(str, layers))}" '
+        'aria-label="Top tokens of the mean difference by layer and position, with a slider over layers and a search">'
         f'<p><label>Layer <input type="range" min="0" max="{len(layers) - 1}" value="{at}" aria-label="layer">'
         f'<output>{layer}</output></label> <label>Search <input type="search" aria-label="token"></label></p>'
         f'<div tabindex="0" style="max-height:26em;overflow:auto">{lens_table_html(rows)}</div></figure>'
@@ -67,7 +71,7 @@ def lens_page_html(rows: pd.DataFrame, name: str, layer: int) -> str:
 _LENS_SCRIPT = """(() => {
   const box = document.getElementById("%s"), layers = box.dataset.layers.split(" ");
   const slider = box.querySelector("input[type=range]"), find = box.querySelector("input[type=search]");
-  const rows = [...box.querySelectorAll("tr")].slice(1);
+  const rows = [...box.querySelectorAll("tbody tr")];
   const show = () => {
     const layer = layers[slider.value], wanted = find.value.trim().toLowerCase();
     box.querySelector("output").textContent = layer;

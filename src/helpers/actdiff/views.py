@@ -133,6 +133,28 @@ def norms(records: Sequence[Record]) -> pd.DataFrame:
     return table.groupby(["label", "what", "position"], sort=False)["value"].mean().reset_index()
 
 
+def directions(records: Sequence[Record]) -> pd.DataFrame:
+    """z of the domain in every decoded direction, over seeds: organism, direction, row (both in words), value, low,
+    high, seeds. Directions that a record has not (the noise floor, when arithmetic agrees to the bit) are left out."""
+    named = {"z": "mean difference", "z_later": "averaged over later positions", "z_demeaned": "without the average"}
+    named |= {"z_whitened": "whitened", "z_single": "input of one token", "z_permuted": "other domains (null)"}
+    named |= {"z_noise": "noise floor (null)"}
+    table = by_organism(records, list(named))
+    table = table.assign(direction=table["metric"].map(named))
+    return table.assign(row=table["label"] + ", " + table["direction"])
+
+
+def nearness(records: Sequence[Record]) -> pd.DataFrame:
+    """How near continuations come to the fine-tuning text (cosine of weighted token frequencies): a row an organism and
+    steered model, columns plain, difference, random."""
+    names = [f"near_{side}_{what}" for side in ("base", "tuned") for what in ("none", "difference", "random")]
+    table = by_organism(records, names)
+    parts = table["metric"].str.split("_", expand=True)
+    table = table.assign(model=parts[1], direction=parts[2].replace("none", "plain"))
+    wide = table.pivot_table(index=["label", "model"], columns="direction", values="value", sort=False)
+    return wide[["plain", "difference", "random"]].reset_index()
+
+
 def fixed_layer(record: Record) -> int:
     """Layer of the headline scores of a record."""
     return int(record.table("cosines")["layer"].iloc[0])
@@ -155,15 +177,12 @@ def component_tokens(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def interpolations(records: Sequence[Record]) -> pd.DataFrame:
-    """Cosine, z and margin at a share of the weight update, relative to the whole, by organism and share."""
+    """Cosine with the whole, z and raw margin at a share of the weight update: organism, label, metric, share, value,
+    low, high, seeds."""
     table = collect(records, "interpolation")
-    whole = table[table["share"] == 1.0].set_index("run")
-    rows = []
-    for metric in ("cosine", "z", "margin"):
-        relative = table[metric] / table["run"].map(whole[metric])
-        rows.append(table[["organism", "seed", "share"]].assign(metric=metric, value=relative))
-    long = pd.concat(rows, ignore_index=True)
-    found = long.groupby(["organism", "metric", "share"], sort=False)["value"].mean().reset_index()
+    named = {"cosine": "cosine with the whole", "z": "z (sd)", "margin": "raw margin (logits)"}
+    rows = [table[["organism", "seed", "share"]].assign(metric=named[m], value=table[m]) for m in named]
+    found = over_seeds(pd.concat(rows, ignore_index=True), ["organism", "metric", "share"], "value")
     return found.assign(label=found["organism"].map(NAMES))
 
 

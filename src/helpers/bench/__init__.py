@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from helpers import files, models, runs
 from helpers.bench.actdiff import capture_sides, layer_sides
 from helpers.bench.compare import Side, compare
 from helpers.bench.marker import evaluation_sides, training_sides
+from helpers.errors import ParameterError, nearest
 
 __all__ = ["Side", "compare", "main"]
 
@@ -19,13 +22,17 @@ COMPARISONS = {
 }
 
 
-def main() -> None:
-    """Run all comparisons, print their tables, and leave a record under ``outputs/bench``."""
+def main(names: Sequence[str] | None = None) -> None:
+    """Run the comparisons ``names`` (default: all), print their tables, and leave a record under ``outputs/bench``."""
+    chosen = names or list(COMPARISONS)
+    for name in chosen:
+        if name not in COMPARISONS:
+            raise ParameterError(f"There is no comparison {name!r}{nearest(name, COMPARISONS)}")
     tables = {}
     threads = models.choose_threads()
     print(f"{threads} threads; medians and ratios over interleaved runs; non-padding tokens only")
-    for name, make in COMPARISONS.items():
-        tables[name] = compare(name, make)
+    for name in chosen:
+        tables[name] = compare(name, COMPARISONS[name])
         print(f"\n{tables[name].round(3).to_string(index=False)}")
     _keep(tables)
 

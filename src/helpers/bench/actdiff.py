@@ -16,7 +16,7 @@ from helpers.actdiff.stored import stats_of, store
 from helpers.bench.compare import Side
 from helpers.rng import torch_stream
 
-DOCUMENTS, POSITIONS = 32, 64
+DOCUMENTS, POSITIONS = 16, 64
 
 
 def capture_sides() -> Sequence[Side]:
