@@ -24,7 +24,7 @@ def matrices(
     column: str = "q",
     value: str = "cosine",
     domain: tuple[float, float] = (0, 1),
-    size: int = 250,
+    size: int = 190,
 ) -> alt.ConcatChart:
     """Large matrices side by side as shades alone, with one legend: for more cells than `heatmaps` can print.
 
@@ -55,5 +55,5 @@ def matrices(
     return alt.concat(*drawn, columns=3).properties(
         title=title(heading, subtitle, (size + 60) * len(drawn)),
         description=marks.sentences(heading, subtitle, "; ".join(told)),
-        usermeta={"pitch": size + 80},
+        usermeta={"pitch": size + 75},
     )

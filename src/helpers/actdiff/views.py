@@ -12,11 +12,11 @@ from helpers.errors import DataError, nearest
 from helpers.runs import Record
 
 NAMES = {
-    "full": "full fine-tune",
+    "full": "full",
     "lora": "LoRA",
     "mix1": "mixed 1:1",
     "mix2": "mixed 1:2",
-    "control": "control (broad text)",
+    "control": "control, full",
     "control_lora": "control, LoRA",
     "full_1": "full, 1 step",
     "full_10": "full, 10 steps",
@@ -137,11 +137,11 @@ def directions(records: Sequence[Record]) -> pd.DataFrame:
     """z of the domain in every decoded direction, over seeds: organism, direction, row (both in words), value, low,
     high, seeds. Directions that a record has not (the noise floor, when arithmetic agrees to the bit) are left out."""
     named = {"z": "mean difference", "z_later": "averaged over later positions", "z_demeaned": "without the average"}
-    named |= {"z_whitened": "whitened", "z_single": "input of one token", "z_permuted": "other domains (null)"}
-    named |= {"z_noise": "noise floor (null)"}
+    named |= {"z_whitened": "whitened", "z_single": "input of one token", "z_permuted": "null, other domains"}
+    named |= {"z_noise": "null, noise floor"}
     table = by_organism(records, list(named))
     table = table.assign(direction=table["metric"].map(named))
-    return table.assign(row=table["label"] + ", " + table["direction"])
+    return table.assign(row=table["label"] + ": " + table["direction"])
 
 
 def nearness(records: Sequence[Record]) -> pd.DataFrame:
