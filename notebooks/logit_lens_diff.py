@@ -53,6 +53,7 @@ import pandas as pd
 from helpers import plots
 from helpers.actdiff import browse, cell, views
 from helpers.actdiff.params import LensParams
+from helpers.actdiff.readouts import COSINES
 from helpers.figures import enable_notebook
 from helpers.held import Held
 from helpers.params import read
@@ -122,12 +123,9 @@ views.by_organism(records, columns).pivot(index="label", columns="metric", value
 
 # %%
 chosen = views.pick(records, organisms[0])
-kinds = ["of means", "across documents"]
-shown = pd.concat([views.cosine_matrix(chosen, "cosines_first", kind).assign(kind=kind) for kind in kinds])
-shown = shown.rename(columns={"cosine": "value"}).assign(low=None, high=None, n=len(chosen))
-plots.heatmaps(
-    shown, kinds, panel="kind", row="p", column="q", unit="",
-    heading="Cosine of the difference, first ten positions", subtitle="Mean over seeds.",
+shown = [views.cosine_matrix(chosen, "cosines", kind).assign(kind=kind) for kind in COSINES]
+plots.matrices(
+    pd.concat(shown), COSINES, heading="Cosine of the difference between positions", subtitle="Mean over seeds.",
 )  # fmt: skip
 
 # %%
