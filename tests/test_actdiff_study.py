@@ -265,3 +265,42 @@ def test_tokens_of_a_lens_cannot_become_markup():
         browse.lens_page_html(browse.lens_rows(table), "lens", layer=3)
     with pytest.raises(DataError, match="nothing for head 'tuned'"):
         browse.lens_rows(table, head="tuned")
+
+
+def test_views_pool_over_seeds_and_keep_to_the_fixed_position(outputs):
+    p = LensParams(organism="lora", seed=[0, 1], **SMALL)
+    records = cell.run_cells(p)
+    layers = views.by_layer(records)
+    assert layers["layer"].tolist() == [0, 1, 2, 3]
+    want = sum(record.metric("z")["value"] for record in records) / 2
+    at = layers.set_index("layer")["value"][views.fixed_layer(records[0])]
+    assert at == pytest.approx(want)
+
+    directions = views.directions(records).set_index("metric")["value"]
+    assert directions["z"] == pytest.approx(want)
+    assert {"z_later", "z_demeaned", "z_whitened", "z_single", "z_permuted"} <= set(directions.index)
+    between = views.interpolations(records)
+    whole = between[(between["metric"] == "cosine with the whole") & (between["share"] == 1.0)]
+    assert whole["value"].tolist() == pytest.approx([1.0])
+    assert set(views.nearness(records)["model"]) == {"base", "tuned"}
+    facts = views.facts(records)
+    assert list(facts.columns) == ["organism", "metric", "value", "tolerance", "n"]
+    assert (facts["tolerance"] > 0).all()
+
+
+def test_the_auc_against_a_control_takes_out_what_the_control_gains_too(outputs):
+    records = cell.run_cells(LensParams(organism=["lora", "control_lora"], seed=0, **SMALL))
+    found = criteria.auc_against(records, "lora", "control_lora")
+    tables = {record.cell["organism"]: record.table("readout") for record in records}
+    gain = tables["lora"]["logprob"] - tables["control_lora"]["logprob"]
+    inside = tables["lora"]["inside"]
+    wins = [(a > b) + (a == b) / 2 for a in gain[inside] for b in gain[~inside]]
+    assert found["value"] == pytest.approx(sum(wins) / len(wins))
+    assert criteria.auc_against(records[:1], "lora", "control_lora") is None
+    assert criteria.auc_against([records[0], records[0]], "lora", "lora")["value"] == 0.5
+
+
+def test_organisms_not_probed_have_readouts_but_no_live_probes(outputs):
+    record = cell.run_cells(LensParams(organism="lora", seed=0, probed=["full"], **SMALL))[0]
+    assert "z" in record.metrics and "loss_rise_unrelated" in record.metrics
+    assert not any(name.startswith(("steer", "swap", "interpolated", "patchscope")) for name in record.metrics)

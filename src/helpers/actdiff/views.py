@@ -144,6 +144,15 @@ def directions(records: Sequence[Record]) -> pd.DataFrame:
     return table.assign(row=table["label"] + ": " + table["direction"])
 
 
+def by_layer(records: Sequence[Record]) -> pd.DataFrame:
+    """z at the fixed position by layer, over seeds: organism, layer, value, low, high, seeds, label. No score for a
+    headline: the best of several layers is biased upward, and only one layer was fixed before looking."""
+    frames = [collect([r], "places").query("position == @at", local_dict={"at": r.params["position"]}) for r in records]
+    return over_seeds(pd.concat(frames).sort_values("layer"), ["organism", "layer"], "z").assign(
+        label=lambda t: t["organism"].map(NAMES)
+    )
+
+
 def nearness(records: Sequence[Record]) -> pd.DataFrame:
     """How near continuations come to the fine-tuning text (cosine of weighted token frequencies): a row an organism and
     steered model, columns plain, difference, random."""
