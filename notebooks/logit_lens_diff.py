@@ -49,6 +49,7 @@ controls = 2
 
 # %%
 import pandas as pd
+from IPython.display import display
 
 from helpers import plots
 from helpers.actdiff import browse, cell, views
@@ -62,7 +63,8 @@ enable_notebook()
 p = read(LensParams, globals())
 session = cell.Session(p)
 material = session.material(p.cells()[0])
-words = material.domains[material.domain]
+words = material.domains.get(material.domain)
+assert words, "Name the words whose readability is scored: words = [...]"
 print(f"{len(p.cells())} cells; the first seed's domain is {material.domain}, {len(words)} tokens")
 
 # %% [markdown]
@@ -74,7 +76,8 @@ print(f"{len(p.cells())} cells; the first seed's domain is {material.domain}, {l
 # %%
 decode = material.loaded.tokenizer.decode
 for kind in ("narrow", "unrelated"):
-    print(f"{kind}: {decode(getattr(material, kind)[0][:24])} ...")
+    for document in getattr(material, kind)[:1]:  # of a given pair the narrow text is not known
+        print(f"{kind}: {decode(document[:24])} ...")
 
 # %% [markdown]
 # ## Capture
@@ -173,10 +176,10 @@ plots.lines(
 
 # %%
 pairs = [("mix1", "full"), ("mix2", "full"), ("mix1_1", "full_1"), ("control", "full"), ("lora", "full")]
-plots.forest(
-    views.contrasts(records, "z", pairs), heading="Differences of z, paired by seed",
-    subtitle="Mean over seeds with 95 % t interval.", x_title="difference of z (sd)", references={"none": 0.0},
-)  # fmt: skip
+contrasts = views.contrasts(records, "z", pairs)
+look = {"subtitle": "Mean over seeds with 95 % t interval.", "references": {"none": 0.0}}
+if len(contrasts):
+    display(plots.forest(contrasts, heading="Differences of z, paired by seed", x_title="difference of z (sd)", **look))
 
 # %% [markdown]
 # ## Live: patchscope, steering, causal swap
@@ -191,7 +194,7 @@ patched.pivot(index="label", columns="metric", values="value").round(2)
 # %%
 steered = views.steering(records)
 plots.forest(
-    steered[steered["organism"].isin(["full", "lora"])], label="row", group="direction", unit="%",
+    steered[steered["organism"].isin(organisms[:2])], label="row", group="direction", unit="%",
     heading="Domain tokens in steered continuations", x_title="share of generated tokens",
 )  # fmt: skip
 
