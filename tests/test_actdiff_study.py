@@ -120,7 +120,7 @@ def test_every_params_file_is_valid():
             assert params.load(LensParams, path).cells()
 
 
-@pytest.mark.parametrize("grid", ["ablations", "smollm2"])
+@pytest.mark.parametrize("grid", ["ablations", "smollm2", "villain"])
 def test_a_published_grid_names_all_that_the_notebook_cell_sets(grid):
     """Papermill keeps the cell's value of a parameter that a file leaves out, so a silent file would declare others."""
     cell_sets, named = (
