@@ -53,7 +53,8 @@ def shown(token: str) -> str:
 def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> str:
     """``rows`` for a page: a slider over layers that begins at ``layer``, a search field over all, and the table.
 
-    ``name`` is the id of the figure, ``caption`` says whose tokens these are. Without JavaScript every row is shown. Nothing is loaded.
+    ``name`` is the id of the figure, ``caption`` says whose tokens these are. Without
+    JavaScript every row is shown. Nothing is loaded.
     """
     layers = sorted(int(value) for value in rows["layer"].unique())
     if layer not in layers:
@@ -61,7 +62,8 @@ def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> s
     at = layers.index(layer)
     return (
         f'<figure id="{name}" class="claimbook-lens" data-layers="{" ".join(map(str, layers))}" '
-        f'aria-label="{escape(caption)}, with a slider over layers and a search"><figcaption>{escape(caption)}</figcaption>'
+        f'aria-label="{escape(caption)}, with a slider over layers and a search">'
+        f"<figcaption>{escape(caption)}</figcaption>"
         f'<p><label>Layer <input type="range" min="0" max="{len(layers) - 1}" value="{at}" aria-label="layer">'
         f'<output>{layer}</output></label> <label>Search <input type="search" aria-label="token"></label></p>'
         f'<div tabindex="0" style="max-height:26em;overflow:auto">{lens_table_html(rows)}</div></figure>'
