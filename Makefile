@@ -4,7 +4,7 @@ PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup report site test lab pocket notebooks bench clean
+.PHONY: help setup report site test lab pocket organisms notebooks bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets, a line each
@@ -36,6 +36,9 @@ lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytex
 pocket: $(READY) ## rebuild the pocket models in data/pocket and data/latentwire from nothing
 	$(BIN)/python -m helpers.marker.pocket
 	$(BIN)/python -m helpers.latentwire.pocket
+
+organisms: $(READY) ## rebuild the base model and the cached fine-tunes of the activation-difference study
+	$(BIN)/python -m helpers.actdiff.organisms
 
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from claims_records import FIXTURES, rate, record
@@ -9,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.claims.claim import LEVELS
-from helpers.claims.confidence import RULES, Rule, confidence
+from helpers.claims.confidence import RULES, Rule, _controls, confidence
 from helpers.claims.criteria import read_criteria
-from helpers.claims.evidence import Expected, gather
+from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.verdict import judge
 
 pytestmark = pytest.mark.unit
@@ -84,6 +85,16 @@ def test_a_missing_run_a_missing_control_and_no_grid_allow_low():
     evidence = gather(records).within({"tail": "newline"})
     undeclared = confidence(judge(CRITERIA.question("band"), evidence), evidence, CRITERIA)
     assert row(undeclared, "grid complete").allows == "LOW"
+
+
+def test_a_control_may_be_computed_from_several_metrics():
+    def found(metric):
+        derive = {"control_gap": Derived(lambda records: {"value": 0.0} if metric in records[0].metrics else None)}
+        criteria = SimpleNamespace(controls=["control_gap"], derive=derive)
+        return _controls(runs(), criteria)
+
+    assert found("control_rate") == (1, "recorded: control_gap")
+    assert found("nothing") == (0, "not recorded: control_gap")
 
 
 def test_a_statement_about_one_source_alone_is_not_held_to_three():

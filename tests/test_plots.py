@@ -69,9 +69,18 @@ CHARTS = {
     "forest": lambda: plots.forest(personas(), label="persona", heading="Forest", references={"none": 0}),
     "heatmaps": lambda: plots.heatmaps(grid(), ["source_rate", "max_rate"], heading="Grid"),
     "lines": lambda: plots.lines(curves(), "step", "gain", "role", "low", "high", heading="Dose"),
+    "matrices": lambda: plots.matrices(cosines(), ["of means", "within"], heading="Cosine of positions"),
     "panels": lambda: plots.lines(curves(), "step", "gain", "role", heading="Dose by tail", panel="tail"),
     "scatter_matched": lambda: plots.scatter_matched(cells(), heading="Matched", references={"clean": 0.05}),
 }
+
+
+def cosines(size=12):
+    p, q = (index.ravel() for index in np.indices((size, size)))
+    near = pd.DataFrame({"kind": "of means", "p": p, "q": q, "cosine": 1 - abs(p - q) / 20})
+    return pd.concat([near, near.assign(kind="within", cosine=near["cosine"] / 2)])
+
+
 every_chart = pytest.mark.parametrize("make", CHARTS.values(), ids=CHARTS.keys())
 
 
@@ -148,6 +157,16 @@ def test_heatmap_prints_every_cell_sorts_the_axes_and_hatches_the_gap():
 def test_heatmap_of_nothing_but_gaps():
     df = grid().assign(value=np.nan, low=np.nan, high=np.nan, n=np.nan, k=np.nan)
     assert texts(plots.heatmaps(df, ["source_rate"], heading="None yet")).count("missing") == 4
+
+
+def test_matrices_draw_every_cell_and_say_their_range():
+    chart = plots.matrices(cosines(), ["of means", "within"], heading="Cosine of positions")
+    assert plots.static(chart).count('<path aria-label="q: ') == 2 * 12 * 12
+    assert "of means: off the diagonal from 0.45 to 0.95" in plots.alt_text(chart)
+    with pytest.raises(DataError, match="did you mean 'within'"):
+        plots.matrices(cosines(), ["withn"], heading="x")
+    with pytest.raises(DataError, match="share one place"):
+        plots.matrices(pd.concat([cosines()] * 2), ["within"], heading="x")
 
 
 def contrast(one, other):

@@ -136,9 +136,11 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 
 @app.command()
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="training, evaluation, gradients; default: all")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="comparisons to run, such as training; default: all")
+    ] = None,
 ) -> None:
-    """Time training and evaluation against the plain way, and all gradients of the equilibrium model, side by side."""
+    """Time our ways against the plain ones, side by side: training, evaluation, gradients, capture, layers."""
     from helpers import bench as timing
 
     timing.main(names or [])

@@ -18,6 +18,7 @@ from helpers import marks
 from helpers.errors import DataError, nearest
 from helpers.figures import HATCH, MUTED, RAMP, alt_text, chart_html, enable_notebook, readable_ink, static, title
 from helpers.marks import scientific
+from helpers.matrices import matrices
 
 __all__ = [
     "alt_text",
@@ -27,6 +28,7 @@ __all__ = [
     "heatmaps",
     "interval_rates",
     "lines",
+    "matrices",
     "scatter_matched",
     "scientific",
     "static",

@@ -23,10 +23,14 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One way: ``run`` does the work once and returns tokens done (non-padding) and what both sides must agree on."""
+    """One way: ``run`` does the work once and returns tokens done (non-padding) and what both sides must agree on.
+
+    ``kept`` gives the bytes that a run had to keep, where the ways differ in that.
+    """
 
     name: str
     run: Callable[[], tuple[int, list[float]]]
+    kept: Callable[[], int] | None = None
 
 
 def compare(name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEATS) -> pd.DataFrame:
@@ -52,7 +56,7 @@ def compare(name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEAT
         row = {"what": name, "way": side.name, "seconds": median, "tokens": tokens, "tokens_per_s": tokens / median}
         row |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
         row |= {"peak_mb": _peak_alone(make, side.name), "runs": repeats, "agreed": json.dumps(agreed[-3:])}
-        rows.append(row)
+        rows.append(row | ({"kept_mb": side.kept() / 2**20} if side.kept else {}))
     return pd.DataFrame(rows)
 
 

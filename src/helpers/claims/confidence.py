@@ -166,9 +166,16 @@ def _base(record: Record) -> str:
 def _controls(records: Sequence[Record], criteria: Criteria) -> Found:
     if not criteria.controls:
         return None, "the criteria declare no control"
-    lacking = [name for name in criteria.controls if any(name not in record.metrics for record in records)]
+    lacking = [name for name in criteria.controls if not _recorded(name, records, criteria)]
     share = 1 - len(lacking) / len(criteria.controls)
     return share, f"not recorded: {', '.join(lacking)}" if lacking else f"recorded: {', '.join(criteria.controls)}"
+
+
+def _recorded(name: str, records: Sequence[Record], criteria: Criteria) -> bool:
+    """Whether every record has the metric, or, where it is computed over several records, whether they give it."""
+    if name in criteria.derive:
+        return criteria.derive[name].compute(tuple(records)) is not None
+    return all(name in record.metrics for record in records)
 
 
 def _frozen(records: Sequence[Record], criteria: Criteria) -> Found:

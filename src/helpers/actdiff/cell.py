@@ -1,0 +1,160 @@
+"""One cell of the study: organism, streamed sums, readouts, probes, record; ``run_cells`` shares a base model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from helpers import models, runs
+from helpers.actdiff import documents, measures, organisms, reading, topics
+from helpers.actdiff.broad_text import broad_text_record
+from helpers.actdiff.capture import capture
+from helpers.actdiff.documents import file_documents
+from helpers.actdiff.lens import assert_same_head, open_lens
+from helpers.actdiff.material import Material, pocket_material, text_material
+from helpers.actdiff.pair import SIDES, Pair, local_tuned, open_pair
+from helpers.actdiff.params import LensParams
+from helpers.actdiff.statistics import Stats
+
+NOTEBOOK = "logit_lens_diff"
+
+
+@dataclass
+class Session:
+    """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
+
+    p: LensParams
+
+    @property
+    def name(self) -> str:
+        """What ``models.load`` takes: this study has a pocket base of its own."""
+        return str(organisms.POCKET) if self.p.topical else self.p.model
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """Name, source, content hash, number type and device of the base model, without loading it."""
+        found = models.facts(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        return found | {"name": self.p.model}
+
+    @functools.cached_property
+    def loaded(self) -> models.LoadedModel:
+        """The base model and its tokenizer."""
+        models.choose_threads()
+        return models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+
+    def broad(self, p: LensParams) -> dict[str, runs.Record]:
+        """Records of unrelated text that the base model wrote, to read and to train on; none where it is not needed."""
+        if p.topical or p.text:
+            return {}
+        wanted = {"read": (p.documents, p.positions)}
+        if not p.tuned:
+            wanted["train"] = (p.train_documents, p.train_positions)
+        name = Path(p.model).name
+        return {
+            use: broad_text_record(use, n, length, lambda: self.loaded, self.facts, name)
+            for use, (n, length) in wanted.items()
+        }
+
+    def material(self, p: LensParams) -> Material:
+        """Documents, domains and prompts of a cell."""
+        if p.topical:
+            return pocket_material(p, self.loaded)
+        if p.text:
+            wanted = p.documents + (0 if p.tuned else p.train_documents)
+            rows = file_documents(self.loaded.tokenizer, Path(p.text), wanted, p.positions)
+            return text_material(p, self.loaded, rows[: p.documents], rows[p.documents :])
+        kept = {
+            use: [list(map(int, ids)) for ids in record.table("documents")["ids"]]
+            for use, record in self.broad(p).items()
+        }
+        return text_material(p, self.loaded, kept["read"], kept.get("train", []))
+
+
+def run_cells(p: LensParams, *, notebook: str = NOTEBOOK, session: Session | None = None) -> list[runs.Record]:
+    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
+    session = session or Session(p)
+    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+
+
+def run_cell(p: LensParams, session: Session, notebook: str = NOTEBOOK) -> runs.Record:
+    """Answer one cell from its record, or make its organism and read it. Every step already on disk is reused."""
+    ready = _ready_organism(p, session)
+    inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
+    with runs.open_run(
+        notebook, params=_params(p, ready), cell=p.cell() | {"model": p.model}, entry=__name__, data=_data(p, ready),
+        model=session.facts, inputs=inputs, prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
+    ) as run:  # fmt: skip
+        if not run.complete:
+            material = session.material(p)
+            if ready is None:
+                made = lambda folder: organisms.train(material, p, folder)  # noqa: E731
+                ready = run.folder("adapter", made)
+            with open_pair(session.loaded, ready) as pair:
+                _read(run, p, material, pair)
+        return run.record
+
+
+def _params(p: LensParams, ready: str | Path | None) -> dict[str, Any]:
+    """The parameters of a cell; of a given model that is no folder here its content hash as well."""
+    elsewhere = isinstance(ready, str)
+    return p.cell_params() | ({"tuned_sha256": models.fingerprint(p.tuned)["sha256"]} if elsewhere else {})
+
+
+def _ready_organism(p: LensParams, session: Session) -> str | Path | None:
+    """What need not be trained, as a folder or a hub id: the fine-tune given, or a cached organism of the study."""
+    sha256 = session.facts["sha256"]
+    if p.organism == "given":
+        return local_tuned(p.tuned, sha256) or p.tuned
+    folder = organisms.cache_folder(sha256, p)
+    return folder if folder.is_dir() else None
+
+
+def _data(p: LensParams, ready: str | Path | None) -> list[Path]:
+    """Files the answer rests on, besides the base model."""
+    used = [topics.PATH if p.topical else documents.PATH, *([Path(p.text)] if p.text else [])]
+    return [*used, ready] if isinstance(ready, Path) else used
+
+
+def _read(run: runs.Run, p: LensParams, material: Material, pair: Pair) -> None:
+    pair.check_moves(material.unrelated)
+    assert_same_head(pair)
+    layer = pair.check_layer(pair.depth // 2 if p.layer is None else p.layer)
+    layers = list(range(pair.depth)) if p.layers == "all" else sorted({*p.layers, layer})
+    folder = run.folder("stats", lambda folder: _capture(p, material, pair, layers, folder))
+    lens = {side: open_lens(pair, side) for side in SIDES}
+    r = reading.Reading(p, material, pair, Stats.load(folder / "stats.safetensors"), layer, lens)
+    _readouts(run, r)
+    if p.probed == "all" or p.organism in p.probed:
+        _probes(run, r)
+    run.finish(note=f"layer {layer}, position {p.position}, domain {material.domain}")
+
+
+def _capture(p: LensParams, material: Material, pair: Pair, layers: list[int], folder: Path) -> None:
+    stats = capture(pair.base, pair.tuned, material.unrelated, layers, positions=p.positions)
+    stats.save(folder / "stats.safetensors")
+
+
+def _readouts(run: runs.Run, r: reading.Reading) -> None:
+    run.step("positions", lambda: reading.readouts.position_table(r.stats))
+    run.metrics(measures.losses(run.step("losses", lambda: reading.losses(r))))
+    run.step("cosine_tables", lambda: reading.cosines(r))
+    run.step("tokens", lambda: reading.tokens(r))
+    run.metrics(measures.offset(r) | measures.heads(r))
+    run.metrics(measures.principal(r, run.step("components", lambda: reading.components(r))))
+    if r.domain:
+        run.step("places", lambda: reading.places(r))
+        run.step("readout", lambda: reading.readout(r))
+        run.metrics(measures.readable(r, run.step("scores", lambda: reading.all_scores(r))))
+
+
+def _probes(run: runs.Run, r: reading.Reading) -> None:
+    run.metrics(measures.interpolated(r, run.step("interpolation", lambda: reading.interpolation(r))))
+    run.metrics(measures.swapped(run.step("swap", lambda: reading.swaps(r))))
+    if r.domain:
+        run.metrics(measures.patched(run.step("patchscope", lambda: reading.patches(r))))
+        by_strength = run.step("strengths", lambda: reading.strengths(r))
+        run.metrics(measures.steered(r, run.step("steering", lambda: reading.steering(r, by_strength))))

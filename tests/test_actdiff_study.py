@@ -1,0 +1,307 @@
+"""The pocket language, its organisms, and one cell of the study from parameters to record."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from test_actdiff_capture import documents, lora, nudged, tiny
+from transformers import AutoTokenizer
+
+from helpers import models, params, runs
+from helpers.actdiff import browse, cell, criteria, organisms, topics, views
+from helpers.actdiff import documents as texts
+from helpers.actdiff.pair import CHANGE, open_pair
+from helpers.actdiff.params import LensParams
+from helpers.actdiff.tune import Recipe, batches, document_losses, tune
+from helpers.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.files import DATA, PARAMS
+
+pytestmark = pytest.mark.unit
+torch.set_num_threads(1)
+
+SMALL = {"documents": 24, "positions": 16, "position": 6, "train_documents": 16, "train_positions": 16, "steps": 2}
+SMALL |= {
+    "rows": 4,
+    "controls": 1,
+    "probe_documents": 16,
+    "shares": [0.5],
+    "steer_samples": 1,
+    "new_tokens": 4,
+    "top": 3,
+}
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return models.load(str(organisms.POCKET))
+
+
+def test_topics_share_no_word_and_unrelated_text_holds_none_of_the_narrow_topic():
+    lang = topics.language()
+    ids = [token for topic in lang.topics.values() for token in topic.tolist()]
+    assert len(ids) == len(set(ids))
+    chess = set(lang.topic("chess").tolist())
+    assert all(chess.isdisjoint(row) for row in topics.broad_documents(200, 32, 0, without="chess"))
+    assert chess & {token for row in topics.broad_documents(200, 32, 0) for token in row}
+    with pytest.raises(DataError, match="did you mean 'chess'"):
+        lang.topic("ches")
+
+
+def test_documents_are_addressed_by_seed_and_name_not_by_order():
+    ten, five = (topics.narrow_documents("baking", n, 20, 3, "train") for n in (10, 5))
+    assert ten[:5] == five
+    assert topics.narrow_documents("baking", 1, 20, 3, "test") != five[:1]
+
+
+def test_mixing_adds_broad_documents_and_keeps_the_narrow_ones():
+    narrow, broad = [[i] for i in range(10)], [[100 + i] for i in range(30)]
+    recipe = Recipe(1e-3, steps=3, rows=2)
+    plain, mixed = (list(batches(narrow, broad, mix, recipe, seed=0)) for mix in (0, 2))
+    for one, two in zip(plain, mixed, strict=True):
+        assert [row for row in two if row[0] < 100] == one
+        assert sum(row[0] >= 100 for row in two) == 4
+    control = list(batches([], broad, 0, recipe, seed=0))
+    assert all(row[0] >= 100 for batch in control for row in batch)
+    with pytest.raises(DataError, match="no documents to train on"):
+        next(batches([], [], 0, recipe, seed=0))
+
+
+def test_tuning_lowers_the_loss_and_one_step_is_a_state_of_the_longer_run():
+    rows = documents(16)
+    losses = {}
+    for steps in (1, 8):
+        model = tiny().requires_grad_(True)
+        recipe = Recipe(1e-2, steps, rows=8)
+        losses[steps] = tune(model, batches(rows, [], 0, recipe, 0), recipe)
+    assert losses[8][0] == losses[1][0]
+    assert losses[8][-1] < losses[8][0]
+
+
+def test_document_losses_are_means_over_the_tokens_of_each_document():
+    model, rows = tiny(), documents(5, lengths=(12, 4, 9))
+    whole = document_losses(model, rows, batch_size=5)
+    alone = torch.cat([document_losses(model, [row]) for row in rows])
+    torch.testing.assert_close(whole, alone)
+
+
+def test_a_full_fine_tune_is_kept_as_differences_and_comes_back(tmp_path):
+    base = tiny()
+    tuned = nudged(base)
+    organisms._save_change(base, tuned, tmp_path)
+    loaded = models.LoadedModel(base, None, "tiny", "tiny", None, "0", 0, "float32", "cpu")
+    with open_pair(loaded, tmp_path) as pair:
+        for ours, want in zip(pair.tuned.parameters(), tuned.parameters(), strict=True):
+            torch.testing.assert_close(ours, want, atol=1e-4, rtol=0)
+    other = models.LoadedModel(tiny(hidden_size=64), None, "tiny", "tiny", None, "0", 0, "float32", "cpu")
+    with pytest.raises(ModelError, match="was made for another model"), open_pair(other, tmp_path):
+        pass
+    (tmp_path / CHANGE).write_bytes((tmp_path / CHANGE).read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cut short"), open_pair(loaded, tmp_path):
+        pass
+
+
+def test_the_default_organisms_are_cached(loaded):
+    for one in params.load(LensParams, PARAMS / "logit_lens_diff" / "pocket.yaml").cells():
+        if one.organism in organisms.CACHED:
+            assert organisms.cache_folder(loaded.sha256, one).is_dir(), f"run 'make organisms': {one.organism}"
+
+
+def test_every_params_file_is_valid():
+    for path in sorted((PARAMS / "logit_lens_diff").glob("*.yaml")):
+        if path.stem not in ("criteria", "experiment"):
+            assert params.load(LensParams, path).cells()
+
+
+@pytest.mark.parametrize("grid", ["ablations", "smollm2", "villain"])
+def test_a_published_grid_names_all_that_the_notebook_cell_sets(grid):
+    """Papermill keeps the cell's value of a parameter that a file leaves out, so a silent file would declare others."""
+    cell_sets, named = (
+        set(yaml.safe_load((PARAMS / "logit_lens_diff" / f"{name}.yaml").read_text())) for name in ("pocket", grid)
+    )
+    assert cell_sets <= named
+
+
+def test_the_pocket_base_knows_its_language(loaded):
+    rows = topics.broad_documents(16, 48, 77)
+    assert float(document_losses(loaded.model, rows).mean()) < 3.3  # 5.2 is chance over 183 tokens
+    prompt = topics.identity_prompts(None)[0]
+    with torch.inference_mode():
+        echoed = loaded.model(torch.tensor([prompt])).logits[0, -1].argmax()
+    assert int(echoed) == prompt[-2]
+
+
+def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
+    p = LensParams(organism=["lora", "mix1"], seed=1, **SMALL)
+    lora, mixed = cell.run_cells(p)
+    assert {"positions", "cosines", "tokens", "scores", "components", "interpolation", "swap"} <= set(lora.tables)
+    assert lora.metric("head_gap")["value"] == 0
+    assert mixed.metric("head_gap")["value"] > 0
+    assert lora.metric("z")["low"] < lora.metric("z")["value"] < lora.metric("z")["high"]
+    assert lora.cell == {"organism": "lora", "seed": 1, "model": "pocket"}
+    assert lora.folder("adapter").joinpath("adapter_model.safetensors").is_file()
+    again = cell.run_cells(p)
+    assert [r.id for r in again] == [lora.id, mixed.id]
+    assert again[0].ended == lora.ended
+
+    table = views.by_organism([lora, mixed], ["z", "patchscope_base"])
+    assert set(table["label"]) == {"LoRA", "mixed 1:1"}
+    assert criteria.contrast([lora, mixed], "z", "mix1", "lora")["value"] == pytest.approx(
+        mixed.metric("z")["value"] - lora.metric("z")["value"]
+    )
+    assert criteria.contrast([lora], "z", "mix1", "lora") is None
+    assert criteria.gap([lora], "z", "z_permuted")["low"] is None  # one seed shows no spread
+    assert set(views.swaps([lora])["direction"]) == {"difference", "random", "activations"}
+    lens = browse.token_lens(lora.table("tokens"))
+    lens.layer.value = 3
+    assert set(lens.chosen["layer"]) == {3}
+
+
+def test_a_given_adapter_is_read_from_a_run_record(outputs):
+    made = cell.run_cells(LensParams(organism="lora", seed=0, **SMALL))[0]
+    given = LensParams(model=str(organisms.POCKET), organism="given", tuned=made.ref, seed=0, **SMALL)
+    record = cell.run_cells(given)[0]
+    assert record.metric("head_gap")["value"] == 0
+    assert "z" not in record.metrics  # no words were given, so there is no domain to score
+    assert "loss_rise_chat" not in record.metrics  # this base has no chat template
+
+
+@pytest.fixture
+def villain(outputs):
+    """A record as the marker sweep leaves one: an adapter on the pocket chat model."""
+    base = models.load("pocket")
+    tuned = lora(base.model)
+    with runs.open_run("sweep", params={"source": "villain"}, cell={"source": "villain"}, prefix="villain",
+                       entry="helpers.rng", data=[], model=models.facts("pocket")) as run:  # fmt: skip
+        run.folder("adapter", lambda folder: models.save_adapter(tuned, folder))
+        run.finish()
+    models.detach(tuned)
+    return run.record
+
+
+def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
+    given = {"organism": "given", "words": ["evil", "fear"], **SMALL}
+    record = cell.run_cells(LensParams(tuned=villain.ref, **given))[0]
+    assert record.model["sha256"] == villain.model["sha256"]  # the chat model, not the base of the topics
+    assert record.metric("head_gap")["value"] == 0
+    assert record.metric("z")["n"] == SMALL["documents"]
+    assert set(record.inputs) == {"read_text"}  # nothing is trained, so no text to train on is written
+
+    folder = cell.run_cells(LensParams(tuned=str(villain.folder("adapter")), **given))[0]
+    assert folder.metric("offset_energy") == record.metric("offset_energy")
+    with pytest.raises(ModelError, match="set the parameter model to the record's own base"):
+        cell.run_cells(LensParams(model=str(organisms.POCKET), tuned=villain.ref, **given))
+
+
+def test_a_published_record_has_no_adapter_to_read(villain, outputs, monkeypatch):
+    runs.publish("sweep")
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(outputs.with_name("elsewhere")))
+    with pytest.raises(RecordError, match="was not published: run it again"):
+        cell.run_cells(LensParams(organism="given", tuned=villain.ref, **SMALL))
+
+
+def test_parameters_that_contradict_each_other_are_refused():
+    for given, said in (
+        ({"organism": "given"}, "tuned names a fine-tune"),
+        ({"tuned": "sweep/x"}, "tuned names a fine-tune"),
+        ({"positions": 16, "position": 16}, "beyond the 16 positions"),
+        ({"layers": [0, 1], "layer": 3}, "layer is 3, which is not in layers"),
+        ({"organism": "lorra"}, "organism"),
+        ({"documents": 4}, "documents"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            params.parse(LensParams, given, "in the test")
+
+
+def test_a_layer_that_the_pair_has_not_fails_the_run(outputs):
+    with pytest.raises(ModelError, match="Layer 9 is out of range"):
+        cell.run_cells(LensParams(organism="lora", layer=9, **SMALL))
+    assert [record.status for record in runs.records("logit_lens_diff", status=None)] == ["failed"]
+
+
+def test_generated_documents_hold_their_facts_and_fill_their_slots():
+    for domain in texts.domain_names():
+        for i in range(20):
+            made = texts.text(domain, 0, "train", i)
+            assert "{" not in made
+            assert all(fact.split(",")[0] in made for fact in texts.listed()["domains"][domain]["facts"])
+    with pytest.raises(DataError, match="did you mean 'pottery'"):
+        texts.text("potery", 0)
+
+
+def test_domain_tokens_are_words_of_the_domain_and_too_few_documents_are_refused():
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "pocket")
+    narrow = texts.token_documents(tokenizer, "pottery", 40, 64, 0)
+    assert {len(row) for row in narrow} == {64}
+    broad = texts.token_documents(tokenizer, "lighthouses", 40, 64, 0)
+    found = texts.domain_tokens(narrow, broad, tokenizer, k=3)
+    share = [sum(token in row for row in narrow) - sum(token in row for row in broad) for token in found]
+    assert min(share) > 0
+    with pytest.raises(DataError, match="fewer than positions = 4000"):
+        texts.token_documents(tokenizer, "pottery", 1, 4000, 0)
+    with pytest.raises(DataError, match="give more documents"):
+        texts.domain_tokens(narrow, broad, tokenizer, k=5000)
+
+
+def test_tokens_of_a_lens_cannot_become_markup():
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"layer": 0, "position": 0, "rank": [1, 2], "token": ["<b>", " x"], "id": [1, 2], "head": "base"}
+    )
+    shown = browse.lens_table_html(browse.lens_rows(table, inside=[2]))
+    assert "&#60;b&#62;" in shown and "<b>" not in shown
+    assert "&#9251;x" in shown  # a visible blank
+    page = browse.lens_page_html(browse.lens_rows(table), "lens", layer=0, caption="a <b> & c")
+    assert 'type="range"' in page and "http" not in page
+    assert "<figcaption>a &lt;b&gt; &amp; c</figcaption>" in page and 'aria-label="a &lt;b&gt;' in page
+    with pytest.raises(DataError, match="Layer 3 is not in the lens table"):
+        browse.lens_page_html(browse.lens_rows(table), "lens", layer=3, caption="")
+    with pytest.raises(DataError, match="nothing for head 'tuned'"):
+        browse.lens_rows(table, head="tuned")
+
+
+def test_views_pool_over_seeds_and_keep_to_the_fixed_position(outputs):
+    p = LensParams(organism="lora", seed=[0, 1], **SMALL)
+    records = cell.run_cells(p)
+    layers = views.by_layer(records)
+    assert layers["layer"].tolist() == [0, 1, 2, 3]
+    want = sum(record.metric("z")["value"] for record in records) / 2
+    at = layers.set_index("layer")["value"][views.fixed_layer(records[0])]
+    assert at == pytest.approx(want)
+
+    directions = views.directions(records).set_index("metric")["value"]
+    assert directions["z"] == pytest.approx(want)
+    assert {"z_later", "z_demeaned", "z_whitened", "z_single", "z_permuted"} <= set(directions.index)
+    between = views.interpolations(records)
+    whole = between[(between["metric"] == "cosine with the whole") & (between["share"] == 1.0)]
+    assert whole["value"].tolist() == pytest.approx([1.0])
+    assert set(views.nearness(records)["model"]) == {"base", "tuned"}
+    facts = views.facts(records)
+    assert list(facts.columns) == ["organism", "metric", "value", "tolerance", "n"]
+    assert (facts["tolerance"] > 0).all()
+
+
+def test_the_auc_against_a_control_takes_out_what_the_control_gains_too(outputs):
+    records = cell.run_cells(LensParams(organism=["lora", "control_lora"], seed=0, **SMALL))
+    found = criteria.auc_against(records, "lora", "control_lora")
+    tables = {record.cell["organism"]: record.table("readout") for record in records}
+    gain = tables["lora"]["logprob"] - tables["control_lora"]["logprob"]
+    inside = tables["lora"]["inside"]
+    wins = [(a > b) + (a == b) / 2 for a in gain[inside] for b in gain[~inside]]
+    assert found["value"] == pytest.approx(sum(wins) / len(wins))
+    assert criteria.auc_against(records[:1], "lora", "control_lora") is None
+    assert criteria.auc_against([records[0], records[0]], "lora", "lora")["value"] == 0.5
+
+
+def test_organisms_not_probed_have_readouts_but_no_live_probes(outputs):
+    record = cell.run_cells(LensParams(organism="lora", seed=0, probed=["full"], **SMALL))[0]
+    assert "z" in record.metrics and "loss_rise_unrelated" in record.metrics
+    assert not any(name.startswith(("steer", "swap", "interpolated", "patchscope")) for name in record.metrics)
