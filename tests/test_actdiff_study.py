@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import yaml
 from test_actdiff_capture import documents, lora, nudged, tiny
 from transformers import AutoTokenizer
 
@@ -112,21 +111,6 @@ def test_the_default_organisms_are_cached(loaded):
     for one in params.load(LensParams, PARAMS / "logit_lens_diff" / "pocket.yaml").cells():
         if one.organism in organisms.CACHED:
             assert organisms.cache_folder(loaded.sha256, one).is_dir(), f"run 'make organisms': {one.organism}"
-
-
-def test_every_params_file_is_valid():
-    for path in sorted((PARAMS / "logit_lens_diff").glob("*.yaml")):
-        if path.stem not in ("criteria", "experiment"):
-            assert params.load(LensParams, path).cells()
-
-
-@pytest.mark.parametrize("grid", ["ablations", "smollm2", "villain"])
-def test_a_published_grid_names_all_that_the_notebook_cell_sets(grid):
-    """Papermill keeps the cell's value of a parameter that a file leaves out, so a silent file would declare others."""
-    cell_sets, named = (
-        set(yaml.safe_load((PARAMS / "logit_lens_diff" / f"{name}.yaml").read_text())) for name in ("pocket", grid)
-    )
-    assert cell_sets <= named
 
 
 def test_the_pocket_base_knows_its_language(loaded):

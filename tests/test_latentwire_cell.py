@@ -9,12 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import yaml
 from latentwire_fixture import TINY, params, readers, wire
 
 from helpers import models, runs
 from helpers.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.files import PARAMS
 from helpers.latentwire import cell, criteria, lms, train, views, wiring
 from helpers.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
 from helpers.latentwire.compose import Composer
@@ -202,11 +200,3 @@ def test_decoding_settings_do_not_train_again(monkeypatch: pytest.MonkeyPatch) -
     cell.run_cells(params())
     monkeypatch.setattr(wiring, "stretch", lambda *a, **k: pytest.fail("trained again"))
     cell.run_cells(params(eos_ban_steps=2, max_new_tokens=4))
-
-
-@pytest.mark.parametrize("path", sorted((PARAMS / "latentwire").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_params_file_says_all_that_the_parameters_cell_says(path: Path) -> None:
-    """papermill leaves what a file does not name as the notebook has it; a declared grid takes the default."""
-    if path.stem not in ("criteria", "experiment"):
-        pocket = yaml.safe_load((PARAMS / "latentwire" / "pocket.yaml").read_text())
-        assert set(pocket) <= set(yaml.safe_load(path.read_text()))
