@@ -45,7 +45,7 @@ controls = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above has the default of
-# [`LensParams`](../src/helpers/actdiff/params.py).
+# `LensParams` in `src/helpers/actdiff/params.py`.
 
 # %%
 import pandas as pd

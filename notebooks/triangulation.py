@@ -45,7 +45,7 @@ grid_steps = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
-# [`TriangulationParams`](../src/helpers/eqprop/params.py) and is set in the same way, `-p seed 1`.
+# `TriangulationParams` (`src/helpers/eqprop/params.py`) and is set in the same way, `-p seed 1`.
 
 # %%
 import pandas as pd

@@ -175,6 +175,11 @@ def test_facts_are_compared_under_their_own_tolerance() -> None:
     assert differences(was, [{**was[0], "value": float("nan")}]) != []
 
 
+def test_facts_are_named_alike_in_a_file_that_sorts_their_keys() -> None:
+    fresh = [{"organism": "full", "metric": "z", "value": 2.5, "n": 3, "tolerance": 0.3}]
+    assert differences([dict(sorted(fresh[0].items()))], fresh) == []
+
+
 def test_a_fact_without_tolerance_is_refused() -> None:
     import pandas as pd
 

@@ -42,7 +42,8 @@ def differences(committed: Sequence[dict[str, Any]], fresh: Sequence[dict[str, A
 
 
 def _name(row: dict[str, Any]) -> str:
-    return ", ".join(str(value) for key, value in row.items() if key not in (*COLUMNS, "n"))
+    # By key: a notebook file sorts the keys of its outputs, a fresh run has them in the order of the columns.
+    return ", ".join(str(value) for key, value in sorted(row.items()) if key not in (*COLUMNS, "n"))
 
 
 def _alone(ours: dict, theirs: dict) -> list[tuple[str, str]]:
