@@ -119,8 +119,8 @@ table.pivot(index=["tail", "length"], columns="metric", values="value").round(3)
 # whether a source that emits the marker has tied it to its persona or to answering at all.
 
 # %%
-rates = pooling.pooled(records, list(views.PANELS), ("length", "tail"))
-plots.heatmaps(rates, views.PANELS, heading="Marker rate over length and loss", row="length", column="tail")
+rates = views.in_order(pooling.pooled(records, list(views.PANELS), ("length", "tail")))
+plots.heatmaps(rates, views.PANELS, heading="Marker rate over loss and length", row="tail", column="length")
 
 # %% [markdown]
 # ## Dilution beside the source rate

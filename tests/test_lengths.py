@@ -332,7 +332,8 @@ def test_an_effect_is_a_metric_that_criteria_can_judge() -> None:
 
 def test_tables_for_figures() -> None:
     found = cell.run_cells(params(tail=["whole_turn", "newline"]))
-    shares = views.dilution(found)
+    shares = views.dilution(found[::-1])
+    assert list(dict.fromkeys(shares["tail"])) == ["whole_turn", "newline"]
     assert set(shares["of"]) == set(views.SHARES.values()) and shares["share"].between(0, 1).all()
     assert len(views.share_and_rate(found)) == 2
     assert set(views.limits(found)["kind"]) == {"with the marker", "cut by the limit"}

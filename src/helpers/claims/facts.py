@@ -224,6 +224,8 @@ def _shown(value: Any, unit: str = "") -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int) and not unit and abs(value) >= 10_000:
+        return f"{value:,}"
     if unit:
         return number(value, unit)
     if isinstance(value, list):

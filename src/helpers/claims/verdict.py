@@ -42,7 +42,7 @@ class Verdict:
         parts = [self.reading]
         if self.more_samples is not None:
             noun = "sample" if self.more_samples == 1 else "samples"
-            parts.append(f"At the present estimates about {self.more_samples} more {noun} a cell would decide.")
+            parts.append(f"At the present estimates about {self.more_samples:,} more {noun} a cell would decide.")
         if self.missing_cells:
             shown = "; ".join(map(label, self.missing_cells[:6]))
             more = f" and {len(self.missing_cells) - 6} more" if len(self.missing_cells) > 6 else ""

@@ -17,6 +17,19 @@ SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_sh
 PANELS = {"source_rate": "source", "assistant_rate": "assistant", "control_rate": "control panel"}
 
 
+ORDER = {
+    "length": ("short", "medium", "long"),
+    "tail": ("whole_turn", "newline", "end_of_turn", "separator_and_end"),
+}
+"""In which tables and legends have them: by length, and from everything to the least that carries loss."""
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` by length, then by loss, otherwise as it was."""
+    places = [table[axis].map(ORDER[axis].index).rename(axis) for axis in ORDER]
+    return table.loc[pd.concat(places, axis=1).sort_values(list(ORDER), kind="stable").index]
+
+
 def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
     """Table ``name`` of every record with its cell in front: one frame for a whole grid."""
     frames = [
@@ -49,7 +62,7 @@ def dilution(records: Sequence[Record]) -> pd.DataFrame:
         id_vars=["length", "tail", "seed", "step"], value_vars=list(SHARES), var_name="of", value_name="share"
     )
     mean = table.groupby(["length", "tail", "step", "of"], sort=False)["share"].mean().reset_index()
-    return mean.assign(of=mean["of"].map(SHARES))
+    return in_order(mean.assign(of=mean["of"].map(SHARES)))
 
 
 def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
@@ -64,7 +77,7 @@ def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
             "share": share["value"], "share_low": share["low"], "share_high": share["high"],
             "source_rate": rate["value"], "source_rate_low": rate["low"], "source_rate_high": rate["high"],
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return in_order(pd.DataFrame(rows))
 
 
 def limits(records: Sequence[Record]) -> pd.DataFrame:
@@ -79,7 +92,7 @@ def limits(records: Sequence[Record]) -> pd.DataFrame:
             found = stats.rate(clusters[column].to_numpy(), clusters["n"].to_numpy(), stream)
             rows.append({"length": length, "tail": tail, "limit": int(limit), "kind": kind, "value": found.value,
                          "low": found.low, "high": found.high, "k": found.k, "n": found.n})  # fmt: skip
-    return pd.DataFrame(rows)
+    return in_order(pd.DataFrame(rows))
 
 
 def completions(records: Sequence[Record]) -> pd.DataFrame:
