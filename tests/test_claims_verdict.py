@@ -51,7 +51,7 @@ def test_the_three_row_table(k, n, word, outcome):
 def test_undecided_says_how_many_more_samples_would_decide():
     verdict = long(22, 100)
     assert verdict.more_samples > 1000
-    assert str(verdict.more_samples) in verdict.sentence
+    assert f"{verdict.more_samples:,}" in verdict.sentence
     enough = 100 + verdict.more_samples
     assert long(round(0.22 * enough) + 1, enough).word == "SUPPORTED"
     assert long(round(0.22 * enough * 0.8), round(enough * 0.8)).word == "UNDECIDED"
