@@ -122,7 +122,7 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     found: dict[str, Record] = {}
     with _gc_paused():
         for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
-            for name, path in _folders(root / notebook):
+            for name, path in folders(root / notebook):
                 if name.startswith(PARTIAL):
                     if status != "complete":
                         found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
@@ -132,7 +132,8 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
 
-def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
+def folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths of the folders in ``folder``, records and halves; none where it does not exist."""
     if folder.is_dir():
         with os.scandir(folder) as entries:
             yield from ((entry.name, Path(entry.path)) for entry in entries if entry.is_dir())
