@@ -48,7 +48,7 @@ def connected(workers: int | None) -> Iterator[Any]:
     if address == "local" or address.rpartition(":")[0] in LOOPBACK:
         # Ray's own switch for one machine: every server listens on 127.0.0.1 only, without it on all interfaces.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    with _light_imports():
+    with light_imports():
         import ray
 
         _connect(ray, address, workers)
@@ -105,7 +105,7 @@ def _set_token(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _light_imports() -> Iterator[None]:
+def light_imports() -> Iterator[None]:
     """Let Ray's processes import in a third of the time, and ours find this checkout.
 
     jsonschema compiles a grammar of internationalised addresses whenever it is imported, if `rfc3987_syntax` is there

@@ -7,6 +7,7 @@ sweep, the same command goes on with the rest, and a run that was killed half-wa
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections import deque
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
         SweepError: Ray cannot be used, or a machine has other code or other outputs.
     """
     options = options or Options()
-    if "://" in str(files.outputs_root()):
+    if "://" in os.environ.get("CLAIMBOOK_OUTPUTS", ""):
         raise SweepError(
             "CLAIMBOOK_OUTPUTS is an address, but the records of a sweep need a folder (they are locked and renamed): "
             "mount it on every machine and name the folder."
