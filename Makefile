@@ -39,7 +39,7 @@ pocket: $(READY) ## rebuild the pocket model in data/pocket from nothing
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
 
-bench: $(READY) ## time training and evaluation against the plain way, side by side
+bench: $(READY) ## time training and evaluation against the plain way, and what many records cost
 	$(BIN)/claimbook bench
 
 clean: ## remove the rendered site and what tools cache (records in outputs/ stay)

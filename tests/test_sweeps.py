@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,16 @@ def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
     monkeypatch.setattr(driver, "connected", lambda workers: pytest.fail("Ray was started"))
     done = driver.sweep(path, launch="x", root=here)
     assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
+
+
+@pytest.mark.notebooks
+def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)]))
+    bad = job(here)
+    report = task.run_row(replace(bad, values={"lr": 0.2, "bad_lr": 0.2}))
+    assert report.refused is None and "ModelError: lr 0.2 is bad" in report.error
+    assert (here / "outputs/executed/toy-grid/cell-0-1.ipynb").is_file()
+    notebook = here / "notebooks/toy.ipynb"
+    files.write_text(notebook, notebook.read_text().replace("print(", "import os; os.kill(os.getpid(), 9); print("))
+    with pytest.raises(task.KernelLostError, match="was killed"):
+        task.run_row(bad)

@@ -140,10 +140,10 @@ def test_a_lost_node_loses_no_cell_and_none_is_run_twice(here: Path, monkeypatch
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     grid = sweep_toy.project(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2], seconds=1.0)
     command = [sys.executable, "-m", "two_nodes"]
-    nodes = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    address = next(line.split()[1] for line in nodes.stdout if line.startswith("address"))
+    with (here / "nodes").open("w") as said:
+        nodes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
+    address = next((line.split()[1] for line in nodes.stdout if line.startswith("address")), None)
+    assert address, f"no cluster: {(here / 'nodes').read_text()}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     sweep = start(grid, row=2)
     until(lambda: complete() and len({node for _, node in log()}) == 2, sweep)
@@ -159,7 +159,7 @@ def test_a_lost_node_loses_no_cell_and_none_is_run_twice(here: Path, monkeypatch
     assert len(records.records("toy_base")) == 1
 
 
-def test_a_cluster_with_another_token_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_one_sentence(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     out = finish(start(sweep_toy.project(here, lr=0.1)))
     assert "SweepError: The Ray cluster at 127.0.0.1:1 cannot be used" in out

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from helpers.sweeps.cluster import STORE_BYTES, light_imports
+from helpers.sweeps.cluster import STARTS, STORE_BYTES, light_imports
 
 
 def main() -> None:
@@ -18,14 +20,25 @@ def main() -> None:
         from ray.cluster_utils import Cluster
 
         size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": STORE_BYTES}
-        cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-        second = cluster.add_node(**size)
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False}))
+        second = patiently(lambda: cluster.add_node(**size))
         print(f"address {cluster.address}", flush=True)
         for line in sys.stdin:
             if line.strip() == "kill":
                 cluster.remove_node(second, allow_graceful=False)
                 print("killed", flush=True)
         cluster.shutdown()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """``start()``, again when a busy machine did not let Ray start in the 15 s that it gives itself."""
+    for attempt in range(1, STARTS + 1):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == STARTS:
+                raise
+    raise AssertionError
 
 
 if __name__ == "__main__":

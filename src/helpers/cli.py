@@ -166,11 +166,14 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 
 
 @app.command()
-def bench() -> None:
-    """Time training and evaluation against the plain way, side by side."""
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="training, evaluation, scale [all]")] = None,
+    records: Annotated[list[int] | None, typer.Option(min=100, help="how many records scale writes")] = None,
+) -> None:
+    """Time training and evaluation against the plain way, side by side, and what many records cost."""
     from helpers import bench as timing
 
-    timing.main()
+    timing.main(names or (), records or timing.scale.COUNTS)
 
 
 def _render() -> None:

@@ -137,16 +137,17 @@ class _Run:
 
     def _submit(self) -> None:
         self.slots = max(self.slots, cluster(self.ray).slots(self.options.cpus, self.gpus))
+        failed = self.watch.failures()
         while self.waiting and len(self.flying) < AHEAD * self.slots:
             work = self.waiting.popleft()
-            before = {number: self.watch.failures().get(number, ("", "")) for number in work.cells}
+            before = {number: failed[number] for number in work.cells if number in failed}
             self.flying[self.remote.remote(self.state.job(work))] = (work, before)
 
     def _settle(self, ref: Any) -> None:
         work, before = self.flying.pop(ref)
         error = self._error_of(ref)
         failures = self.watch.failures()
-        new = {n: failures[n][1] for n in work.cells if n in failures and failures[n] != before[n]}
+        new = {n: failures[n][1] for n in work.cells if n in failures and failures[n] != before.get(n)}
         for number, why in new.items():
             self._fail(number, why)
         left = [number for number in work.cells if number not in self.watch.complete and number not in new]

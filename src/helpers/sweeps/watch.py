@@ -30,12 +30,9 @@ class Watch:
     def look(self) -> None:
         """Take in what has changed on disk."""
         folders = dict(reading.folders(self._home))
-        new = [
-            reading.read(path)
-            for name, path in folders.items()
-            if name not in self._read and not name.startswith(".") and (path / "run.json").is_file()
-        ]
-        self._read |= {record.id for record in new}
+        finished = [name for name in folders if not name.startswith(".") and name not in self._read]
+        self._read |= set(finished)
+        new = [reading.read(folders[name]) for name in finished]
         stale = stale_records(new, self._models)
         for record in new:
             if record.status == "complete" and record.id not in stale:
@@ -51,9 +48,7 @@ class Watch:
     def failures(self) -> dict[int, tuple[str, str]]:
         """``{cell: (when, error)}`` of cells whose last attempt ended in an error."""
         failed = {number: record for number, record in self.half.items() if record.status == "failed"}
-        return {
-            number: (record.ended, record.error) for number, record in failed.items() if number not in self.complete
-        }
+        return {n: (record.ended, record.error) for n, record in failed.items() if n not in self.complete}
 
     @staticmethod
     def _half(path: object) -> Record | None:
