@@ -27,7 +27,7 @@ site: $(READY) ## render the pages from the records at hand, without running any
 
 test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
