@@ -21,7 +21,7 @@ import sweep_toy
 
 from helpers import files, records
 
-pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("ray"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(900)]
 pytest.importorskip("ray", reason="the package ray is not installed")
 if sys.platform != "linux":
     pytest.skip("needs Linux: Ray ends its processes with a killed parent only there", allow_module_level=True)
