@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,11 @@ class Grid:
     cells: tuple[Params, ...] = field(repr=False)
     root: Path = ROOT
 
-    @property
+    @functools.cached_property
     def axes(self) -> tuple[str, ...]:
         """Axes along which the cells differ, outermost first."""
-        return tuple(axis for axis in self.cells[0].AXES if isinstance(self.values.get(axis), list))
+        first, last = self.cells[0].cell(), self.cells[-1].cell()  # a grid is a product: its corners differ in all
+        return tuple(axis for axis in first if first[axis] != last[axis])
 
     def expected(self) -> tuple[Expected, ...]:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
