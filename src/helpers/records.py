@@ -210,9 +210,17 @@ def question_now(record: Record, model: str | None = None) -> dict[str, str | No
     if model is not None:
         now["model"] = hash_of_model({"sha256": model})
     if record.criteria is not None:
-        path = files.ROOT / record.criteria["path"]
-        now["criteria"] = files.sha256_file(path) if path.is_file() else None
+        now["criteria"] = criteria_now(record)
     return now
+
+
+def criteria_now(record: Record) -> str | None:
+    """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
+    path = files.ROOT / record.criteria["path"]
+    if not path.is_file():
+        return None
+    stamp = path.stat()
+    return _file_hash(str(path), stamp.st_mtime_ns, stamp.st_size)
 
 
 def stale(record: Record, expected: dict[str, str | None]) -> list[str]:

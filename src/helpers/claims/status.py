@@ -140,8 +140,8 @@ def _params(one: Expected, record: Record) -> str:
 
 
 def _criteria(record: Record) -> tuple[str, ...]:
-    now = store.question_now(record)
-    return ("criteria",) if "criteria" in store.stale(record, now) else ()
+    changed = record.criteria is not None and record.criteria["sha256"] != store.criteria_now(record)
+    return ("criteria",) if changed else ()
 
 
 def page_status(case: Case) -> PageStatus:
