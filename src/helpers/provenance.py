@@ -50,7 +50,7 @@ def portable(value: Any) -> Any:
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or os.sep not in value:
         return value
     for folder, short in ((files.ROOT, "."), (Path.home(), "~")):
         if folder != Path(folder.anchor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,8 @@ from typing import Any, Literal
 from helpers import provenance
 from helpers import records as store
 from helpers.claims.case import Case, declared_runs, open_case, stale_records
-from helpers.claims.claim import has_claim
-from helpers.claims.declared import Declared, Expected, telling
+from helpers.claims.claim import has_claim, read_claim
+from helpers.claims.declared import Declared, Expected, Key, telling
 from helpers.claims.evidence import full_key, label
 from helpers.files import PARAMS, REPORTS, ROOT
 from helpers.records import Record
@@ -58,14 +58,14 @@ def status(
     """
     notebooks = [notebook] if notebook else sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
     cells = [row for name in notebooks for row in cells_of(name, models)]
-    pages = [page_status(case) for case in cases_in() if case.claim.experiment in notebooks]
+    pages = [page_status(case) for case in cases_in(experiments=notebooks)]
     return cells, pages
 
 
-def cases_in(folder: Path = REPORTS, root: Path = ROOT) -> Iterator[Case]:
-    """Every page with a claim in ``folder``, opened."""
+def cases_in(folder: Path = REPORTS, root: Path = ROOT, experiments: Collection[str] | None = None) -> Iterator[Case]:
+    """Every page with a claim in ``folder`` (about one of ``experiments``, if given), opened."""
     for path in sorted(folder.glob("*.qmd")):
-        if has_claim(path):
+        if has_claim(path) and (experiments is None or read_claim(path, root).experiment in experiments):
             yield open_case(path, root)
 
 
@@ -73,31 +73,36 @@ def cells_of(notebook: str, models: Mapping[str, str] | None = None, root: Path 
     """The declared runs of every params file of ``notebook``."""
     found = store.records(notebook, status=None)
     stale = stale_records([record for record in found if record.status == "complete"], models)
+    keyed = [(record, full_key(record)) for record in found if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if path.name not in NOT_GRIDS:
             expected = declared_runs(notebook, path, root)
             told = telling([one.key for one in expected])
             name = path.relative_to(root).as_posix()
-            known = _Known(expected, told, found)
+            known = _Known(expected, told, keyed)
             rows += [_cell_status(notebook, name, one, told, known.of(i), stale) for i, one in enumerate(expected)]
     return rows
 
 
 class _Known:
-    """What is recorded for each declared run: the records that it is, and those at its place in the grid."""
+    """What is recorded for each declared run: the records that it is, and those at its place in the grid.
 
-    def __init__(self, expected: Sequence[Expected], told: Sequence[str], records: Sequence[Record]) -> None:
+    ``records`` come with their full keys, which all grids of an experiment share.
+    """
+
+    def __init__(
+        self, expected: Sequence[Expected], told: Sequence[str], records: Sequence[tuple[Record, Key]]
+    ) -> None:
         declared = Declared(expected)
         self.expected = expected
         self.axes = [axis for axis in dict.fromkeys((*told, "model")) if any(axis in one.key for one in expected)]
         self.mine: dict[int, list[Record]] = {}
         self.placed: dict[tuple[Any, ...], list[Record]] = {}
-        for record in records:
-            if "params" in record.content:
-                for number in declared.met(record):
-                    self.mine.setdefault(number, []).append(record)
-                self.placed.setdefault(self._place(full_key(record)), []).append(record)
+        for record, key in records:
+            self.placed.setdefault(self._place(key), []).append(record)
+            for number in declared.met(record):
+                self.mine.setdefault(number, []).append(record)
 
     def of(self, number: int) -> tuple[list[Record], list[Record]]:
         """The records that run ``number`` is, and the complete ones with its axes and its model."""
