@@ -28,6 +28,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))
     monkeypatch.setattr(provenance, "environment", sweep_toy.environment)
+    monkeypatch.setenv(provenance.LAUNCH, "claimbook sweep x")  # a task sets it, for a kernel of its own
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return tmp_path
