@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,15 +41,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = {process.pid for process in psutil.process_iter()}
     yield tmp_path
     for process in psutil.process_iter():  # a failed test may leave some; only those that bear its folder are its own
-        if process.pid not in before and str(tmp_path) in _environment(process).get("CLAIMBOOK_OUTPUTS", ""):
+        if process.pid not in before and str(tmp_path) in asked(process.environ, {}).get("CLAIMBOOK_OUTPUTS", ""):
             process.kill()
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
 
 
 def start(grid: Path, *, row: int = 1, retries: int = 3) -> subprocess.Popen:
@@ -77,13 +71,18 @@ def tree(sweep: subprocess.Popen) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
+def asked(question: Callable[[], Any], without: Any) -> Any:
+    """The answer about a process, or ``without`` one when it has just ended."""
+    try:
+        return question()
+    except psutil.NoSuchProcess:
+        return without
+
+
 def kill_all(sweep: subprocess.Popen) -> None:
     """What a power failure does."""
     for process in tree(sweep):
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
+        asked(process.kill, None)
     sweep.wait()
 
 
@@ -112,7 +111,7 @@ def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(h
     grid = sweep_toy.project(here, seed=[0, 1], lr=[0.1, 0.2, 0.3], bad_lr=0.2, seconds=0.5)
     sweep = start(grid, row=3)
     until(lambda: len(log()) >= 2, sweep)
-    ports = [c for p in tree(sweep) for c in p.net_connections() if c.status == psutil.CONN_LISTEN]
+    ports = [c for p in tree(sweep) for c in asked(p.net_connections, []) if c.status == psutil.CONN_LISTEN]
     assert ports and {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
     kill_all(sweep)
     killed = complete()
@@ -192,8 +191,9 @@ def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
         if number % 5 == 4:
             kill_all(sweep)
         else:
-            chosen = [p for p in tree(sweep) if "ipykernel" in " ".join(p.cmdline()) or "ray::" in p.name()]
-            chance.choice(chosen or tree(sweep)).kill()
+            names = {p: " ".join(asked(p.cmdline, [])) for p in tree(sweep)}
+            chosen = [p for p, name in names.items() if "ipykernel" in name or name.startswith("ray::")]
+            asked(chance.choice(chosen or [*names]).kill, None)
         if len(was) == 12:  # all done before all kills: begin again
             for record in records.records("sweep"):
                 record.path.rename(here / f"done-{number}-{record.id}")
