@@ -75,7 +75,7 @@ def asked(question: Callable[[], Any], without: Any) -> Any:
     """The answer about a process, or ``without`` one when it has just ended."""
     try:
         return question()
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return without
 
 
