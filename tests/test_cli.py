@@ -16,7 +16,7 @@ from helpers.files import ROOT, write_json, write_text
 from helpers.site import executing, render
 
 pytestmark = pytest.mark.unit
-COMMANDS = ("report", "site", "publish", "status", "lint", "new", "bench")
+COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "bench")
 
 
 def run(*arguments: str):

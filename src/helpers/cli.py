@@ -1,4 +1,4 @@
-"""The command line: ``claimbook report | site | publish | status | lint | new | bench``.
+"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | bench``.
 
 What a command needs is imported inside it, so that ``claimbook --help`` answers at once.
 """
@@ -43,6 +43,37 @@ def report(
     executed = run_notebook("sweep", preset)
     typer.echo(f"Executed copy: {_shown(executed)}")
     _render()
+
+
+@app.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(help="params/<notebook>/<grid>.yaml")],
+    workers: Annotated[int | None, typer.Option(min=1, help="rows at a time on this machine [all cores]")] = None,
+    row: Annotated[int | None, typer.Option(min=1, help="cells of one task [as many as keep all workers busy]")] = None,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs of one task")] = 1,
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of one task, also a fraction [1 where any]")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="of a task whose machine or kernel was lost")] = 3,
+) -> None:
+    """Make every cell of a grid that has no record yet, on this machine or on the Ray cluster of RAY_ADDRESS."""
+    from pathlib import Path
+
+    from helpers.sweeps import Options
+    from helpers.sweeps import sweep as run
+
+    command = f"claimbook sweep {_shown(grid)}"
+    try:
+        done = run(Path(grid), Options(workers, row, cpus, gpus, retries), launch=command)
+    except KeyboardInterrupt:
+        typer.echo("Stopped: what is complete stays complete, and the same command goes on with the rest.", err=True)
+        raise typer.Exit(130) from None
+    for cell, why in done.failed.items():
+        typer.echo(f"failed: {cell}: {why}", err=True)
+    for remark in done.remarks:
+        typer.echo(f"after its cells were complete: {remark}", err=True)
+    whole = done.before + done.done
+    typer.echo(f"{whole} of {done.total} cells are complete, {done.before} of them from before.")
+    if done.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -139,11 +170,12 @@ def bench(
     names: Annotated[
         list[str] | None, typer.Argument(help="comparisons to run, such as training; default: all")
     ] = None,
+    records: Annotated[list[int] | None, typer.Option(min=100, help="how many records scale writes")] = None,
 ) -> None:
-    """Time our ways against the plain ones, side by side: training, evaluation, gradients, capture, layers."""
+    """Time our ways against the plain ones: training, evaluation, gradients, capture, layers; scale: many records."""
     from helpers import bench as timing
 
-    timing.main(names or [])
+    timing.main(names or (), records or timing.scale.COUNTS)
 
 
 def _render() -> None:

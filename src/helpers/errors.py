@@ -30,6 +30,10 @@ class ClaimError(ClaimbookError):
     """A claim block, criteria file or fact is malformed or does not exist."""
 
 
+class SweepError(ClaimbookError):
+    """A sweep cannot be started, or a machine of its cluster cannot work on it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names when none is close."""
     known = sorted(map(str, known))

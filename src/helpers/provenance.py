@@ -27,6 +27,7 @@ from helpers import files
 from helpers.errors import RecordError, nearest
 
 PACKAGE = "helpers"
+LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel works for
 LOADED = time.time()  # this process began to load helpers at about this time
 # They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them
 # must not make every record stale. Anything that can change a number stays out of this set.
@@ -49,7 +50,7 @@ def portable(value: Any) -> Any:
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or os.sep not in value:
         return value
     for folder, short in ((files.ROOT, "."), (Path.home(), "~")):
         if folder != Path(folder.anchor):
@@ -137,8 +138,10 @@ def launch_command() -> str:
     """The command that started this work, without paths of this machine and without tokens or passwords.
 
     Inside a Jupyter kernel the own command line only names a connection file, so the parent is asked: papermill,
-    pytest, JupyterLab or Ray.
+    pytest or JupyterLab. Under a sweep it is a Ray worker, which says nothing: the sweep hands its own command down.
     """
+    if LAUNCH in os.environ:
+        return os.environ[LAUNCH]
     arguments = _parent_command() if "ipykernel" in sys.modules else [sys.executable, *sys.argv]
     if arguments is None:
         return "a Jupyter kernel whose parent process has ended"

@@ -122,7 +122,7 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     found: dict[str, Record] = {}
     with _gc_paused():
         for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
-            for name, path in _folders(root / notebook):
+            for name, path in folders(root / notebook):
                 if name.startswith(PARTIAL):
                     if status != "complete":
                         found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
@@ -132,7 +132,8 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
 
-def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
+def folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths of the folders in ``folder``, records and halves; none where it does not exist."""
     if folder.is_dir():
         with os.scandir(folder) as entries:
             yield from ((entry.name, Path(entry.path)) for entry in entries if entry.is_dir())
@@ -209,9 +210,17 @@ def question_now(record: Record, model: str | None = None) -> dict[str, str | No
     if model is not None:
         now["model"] = hash_of_model({"sha256": model})
     if record.criteria is not None:
-        path = files.ROOT / record.criteria["path"]
-        now["criteria"] = files.sha256_file(path) if path.is_file() else None
+        now["criteria"] = criteria_now(record)
     return now
+
+
+def criteria_now(record: Record) -> str | None:
+    """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
+    path = files.ROOT / record.criteria["path"]
+    if not path.is_file():
+        return None
+    stamp = path.stat()
+    return _file_hash(str(path), stamp.st_mtime_ns, stamp.st_size)
 
 
 def stale(record: Record, expected: dict[str, str | None]) -> list[str]:

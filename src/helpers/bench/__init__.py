@@ -1,4 +1,4 @@
-"""Speed, measured side by side in one process: ``make bench`` runs every comparison and keeps the rows as a record."""
+"""Speed, measured side by side in one process, and what many cells cost; ``make bench`` keeps the rows as a record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from helpers import files, models, runs
-from helpers.bench import gradients
+from helpers.bench import gradients, scale
 from helpers.bench.actdiff import capture_sides, layer_sides
 from helpers.bench.compare import Side, compare
 from helpers.bench.marker import evaluation_sides, training_sides
@@ -44,17 +44,26 @@ COMPARISONS: dict[str, Callable[[], Measured]] = {
 }
 
 
-def main(names: Sequence[str] = ()) -> None:
-    """Run the comparisons ``names`` (default: all), print their tables, and leave a record under ``outputs/bench``."""
+def _scale(counts: Sequence[int]) -> Measured:
+    table, sizes = scale.measure(tuple(counts)), scale.sizes()
+    return {"scale": table, "sizes": sizes}, scale.metrics(table, sizes)
+
+
+def main(names: Sequence[str] = (), counts: Sequence[int] = scale.COUNTS) -> None:
+    """Run what is named (default: everything), print the tables, and leave a record under ``outputs/bench``.
+
+    ``counts`` are the numbers of records at which ``scale`` measures. ``ParameterError`` for an unknown name.
+    """
+    known = COMPARISONS | {"scale": lambda: _scale(counts)}
     for name in names:
-        if name not in COMPARISONS:
-            raise ParameterError(f"There is no comparison {name!r}{nearest(name, COMPARISONS)}")
+        if name not in known:
+            raise ParameterError(f"There is no comparison {name!r}{nearest(name, known)}")
     tables: dict[str, pd.DataFrame] = {}
     metrics: dict[str, dict[str, Any]] = {}
     threads = models.choose_threads()
     print(f"{threads} threads; medians and ratios over interleaved runs; non-padding tokens only")
-    for name in names or COMPARISONS:
-        found, numbers = COMPARISONS[name]()
+    for name in names or known:
+        found, numbers = known[name]()
         tables, metrics = tables | found, metrics | numbers
         for title, table in found.items():
             print(f"\n{title}\n{table.round(3).to_string(index=False)}")
@@ -64,9 +73,13 @@ def main(names: Sequence[str] = ()) -> None:
 def _keep(tables: dict[str, pd.DataFrame], metrics: dict[str, dict[str, Any]]) -> None:
     """The rows as a record: a figure that stands on a page comes from it."""
     when = pd.Timestamp.now("UTC").isoformat(timespec="seconds")
-    timed = {name: models.fingerprint(name, None) for name in ("pocket", "smollm2") if set(tables) - {"gradients"}}
+    pairs = set(tables) - {"gradients", "scale", "sizes"}
+    timed = {name: models.fingerprint(name, None) for name in ("pocket", "smollm2") if pairs}
     timed |= {"equilibrium": gradients.model_facts()} if "gradients" in tables else {}
-    model = {"name": ", ".join(timed), "sha256": files.sha256_json({k: v["sha256"] for k, v in timed.items()})}
+    model = {
+        "name": ", ".join(timed) or "no model",
+        "sha256": files.sha256_json({k: v["sha256"] for k, v in timed.items()}),
+    }
     with runs.open_run(
         "bench", params={"when": when, "what": list(tables)}, cell={"when": when}, prefix="bench", entry=__name__,
         data=[], model=model,

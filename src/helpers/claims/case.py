@@ -94,8 +94,8 @@ def experiment(notebook: str, root: Path = ROOT) -> Experiment:
     return validate(Experiment, read_document(path.read_text(encoding="utf-8"), path))
 
 
-def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
-    """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
+def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
+    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
     module, _, name = experiment(notebook, root).model.partition(":")
     try:
         model = getattr(importlib.import_module(module), name)
@@ -103,7 +103,13 @@ def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expecte
         raise ClaimError(
             f"params/{notebook}/experiment.yaml names the model {module}:{name}, which is not there."
         ) from error
-    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in parameters.load(model, grid).cells())
+    return parameters.load(model, grid).cells()
+
+
+def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
+    """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
+    cells = declared_cells(notebook, grid, root)
+    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in cells)
 
 
 def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = None) -> dict[str, list[str]]:
@@ -112,11 +118,16 @@ def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = 
     ``models`` maps names of base models to their content hash as it is now; a model that is not in it is not checked
     (it may be a download away).
     """
-    found = {}
+    found: dict[str, list[str]] = {}
+    present: dict[tuple[str | None, ...], dict[str, str | None]] = {}
     for record in records:
-        name = (record.model or {}).get("name")
-        now = store.question_now(record, (models or {}).get(name))
-        why = [part for part in store.stale(record, now) if part != "criteria"]
+        model = (models or {}).get((record.model or {}).get("name"))
+        # Thousands of records of one experiment share code and data: what these are now is found out once.
+        kind = (record.code["entry"], *record.data, model)
+        if kind not in present:
+            now = store.question_now(record, model)
+            present[kind] = {part: now[part] for part in ("code", "data", *(["model"] if model else []))}
+        why = store.stale(record, present[kind])
         if why:
             found[record.id] = why
     return found

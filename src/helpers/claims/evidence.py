@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from helpers.claims.declared import Declared, Expected, Key, scalars, telling
 from helpers.errors import ClaimError, nearest
 from helpers.files import sha256_json
 from helpers.records import Record
 from helpers.stats import Interval, mean_over_seeds, pooled_rate
 
-Key = dict[str, Any]
 _ABSENT = object()
 
 
@@ -180,33 +180,9 @@ class Evidence:
         return next((other for other in self.cells if other.key == key), None)
 
 
-@dataclass(frozen=True)
-class Expected:
-    """One run that a grid declares, by all its parameters."""
-
-    params: Mapping[str, Any]
-
-    @property
-    def key(self) -> Key:
-        """The full cell: every parameter that is a single value."""
-        return _scalars(self.params)
-
-    def met_by(self, record: Record) -> bool:
-        """Whether ``record`` is the run that was declared: every declared parameter was recorded with its value.
-
-        An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
-        name without the folder.
-        """
-        return all(
-            value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
-            or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])
-            for name, value in self.params.items()
-        )
-
-
 def full_key(record: Record) -> Key:
     """The full cell of a record: its axes and every other parameter that is a single value."""
-    return {**_scalars(record.params), **record.cell}
+    return {**scalars(record.params), **record.cell}
 
 
 def chosen(records: Iterable[Record], stale: Mapping[str, Any]) -> list[Record]:
@@ -242,7 +218,11 @@ def gather(
     if expected is None:
         runs: list[tuple[Key, Record | None]] = [(full_key(record), record) for record in found]
     else:
-        runs = [(one.key, next(filter(one.met_by, found), None)) for one in expected]
+        declared, met = Declared(expected), dict[int, Record]()
+        for record in found:
+            for number in declared.met(record):
+                met.setdefault(number, record)
+        runs = [(one.key, met.get(number)) for number, one in enumerate(expected)]
     told = telling([key for key, _ in runs])
     groups: dict[str, tuple[Key, list[Record], list[Key]]] = {}
     for key, record in sorted(runs, key=lambda run: _sorted_label(run[0])):
@@ -257,19 +237,9 @@ def gather(
     return Evidence(cells, expected is not None, {}, derive or {})
 
 
-def _scalars(params: Mapping[str, Any]) -> Key:
-    return {name: value for name, value in params.items() if not isinstance(value, list | dict)}
-
-
 def _only(key: Mapping[str, Any], axes: Sequence[str]) -> Key:
     return {axis: key[axis] for axis in axes if axis in key}
 
 
 def _sorted_label(key: Key) -> str:
     return label(dict(sorted(key.items())))
-
-
-def telling(keys: Sequence[Key]) -> list[str]:
-    """The axes on which the cells differ, in their first order."""
-    axes = list(dict.fromkeys(axis for key in keys for axis in key))
-    return [axis for axis in axes if len({str(key.get(axis)) for key in keys}) > 1]

@@ -9,7 +9,6 @@ from typing import Any
 from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label
 from helpers.errors import ClaimError, nearest
 from helpers.records import Record
-from helpers.site.pages import escape_text
 from helpers.stats import Interval
 
 RUN_PAGE = "runs.html"
@@ -73,6 +72,8 @@ class Fact:
         return f"{runs} · commit {', '.join(commits)}{count}"
 
     def _linked(self, text: str) -> str:
+        from helpers.site.pages import escape_text  # here, for it imports altair, and `claimbook status` draws nothing
+
         return f'[{text}]({RUN_PAGE}#{self.records[0].id} "{escape_text(self.hover)}")'
 
 
@@ -230,6 +231,8 @@ def _shown(value: Any, unit: str = "") -> str:
         return number(value, unit)
     if isinstance(value, list):
         return ", ".join(_shown(item) for item in value) or "none"
+    from helpers.site.pages import escape_text
+
     return f"{value:g}" if isinstance(value, float) else escape_text(" ".join(str(value).split()))
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from helpers import provenance
 from helpers import records as store
 from helpers.claims.case import Case, declared_runs, open_case, stale_records
-from helpers.claims.claim import has_claim
-from helpers.claims.evidence import Expected, full_key, label, telling
+from helpers.claims.claim import has_claim, read_claim
+from helpers.claims.declared import Declared, Expected, Key, telling
+from helpers.claims.evidence import full_key, label
 from helpers.files import PARAMS, REPORTS, ROOT
 from helpers.records import Record
 
@@ -57,14 +58,14 @@ def status(
     """
     notebooks = [notebook] if notebook else sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
     cells = [row for name in notebooks for row in cells_of(name, models)]
-    pages = [page_status(case) for case in cases_in() if case.claim.experiment in notebooks]
+    pages = [page_status(case) for case in cases_in(experiments=notebooks)]
     return cells, pages
 
 
-def cases_in(folder: Path = REPORTS, root: Path = ROOT) -> Iterator[Case]:
-    """Every page with a claim in ``folder``, opened."""
+def cases_in(folder: Path = REPORTS, root: Path = ROOT, experiments: Collection[str] | None = None) -> Iterator[Case]:
+    """Every page with a claim in ``folder`` (about one of ``experiments``, if given), opened."""
     for path in sorted(folder.glob("*.qmd")):
-        if has_claim(path):
+        if has_claim(path) and (experiments is None or read_claim(path, root).experiment in experiments):
             yield open_case(path, root)
 
 
@@ -72,14 +73,45 @@ def cells_of(notebook: str, models: Mapping[str, str] | None = None, root: Path 
     """The declared runs of every params file of ``notebook``."""
     found = store.records(notebook, status=None)
     stale = stale_records([record for record in found if record.status == "complete"], models)
+    keyed = [(record, full_key(record)) for record in found if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if path.name not in NOT_GRIDS:
             expected = declared_runs(notebook, path, root)
             told = telling([one.key for one in expected])
             name = path.relative_to(root).as_posix()
-            rows += [_cell_status(notebook, name, one, told, found, stale) for one in expected]
+            known = _Known(expected, told, keyed)
+            rows += [_cell_status(notebook, name, one, told, known.of(i), stale) for i, one in enumerate(expected)]
     return rows
+
+
+class _Known:
+    """What is recorded for each declared run: the records that it is, and those at its place in the grid.
+
+    ``records`` come with their full keys, which all grids of an experiment share.
+    """
+
+    def __init__(
+        self, expected: Sequence[Expected], told: Sequence[str], records: Sequence[tuple[Record, Key]]
+    ) -> None:
+        declared = Declared(expected)
+        self.expected = expected
+        self.axes = [axis for axis in dict.fromkeys((*told, "model")) if any(axis in one.key for one in expected)]
+        self.mine: dict[int, list[Record]] = {}
+        self.placed: dict[tuple[Any, ...], list[Record]] = {}
+        for record, key in records:
+            self.placed.setdefault(self._place(key), []).append(record)
+            for number in declared.met(record):
+                self.mine.setdefault(number, []).append(record)
+
+    def of(self, number: int) -> tuple[list[Record], list[Record]]:
+        """The records that run ``number`` is, and the complete ones with its axes and its model."""
+        placed = self.placed.get(self._place(self.expected[number].key), [])
+        return self.mine.get(number, []), [record for record in placed if record.status == "complete"]
+
+    def _place(self, key: Mapping[str, Any]) -> tuple[Any, ...]:
+        values = (key.get(axis) for axis in self.axes)
+        return tuple(None if isinstance(value, list | dict) else value for value in values)
 
 
 def _cell_status(
@@ -87,12 +119,12 @@ def _cell_status(
     grid: str,
     one: Expected,
     told: Sequence[str],
-    found: Sequence[Record],
+    known: tuple[list[Record], list[Record]],
     stale: Mapping[str, list[str]],
 ) -> CellStatus:
+    """``known``: the records that the run is, and those in its place under other parameters."""
     cell = label({axis: one.key[axis] for axis in told})
-    known = [record for record in found if "params" in record.content]
-    mine = [record for record in known if one.met_by(record)]
+    mine, other = known
     whole = [record for record in mine if record.status == "complete"]
     fresh = [record for record in whole if record.id not in stale]
     if fresh:
@@ -102,16 +134,9 @@ def _cell_status(
     if mine:
         why = (mine[-1].content["error"],) if mine[-1].content.get("error") else ()
         return CellStatus(notebook, grid, cell, mine[-1].status, why, mine[-1].id)
-    other = [record for record in known if record.status == "complete" and _same_axes(one, told, record)]
     if other:
         return CellStatus(notebook, grid, cell, "stale", (_params(one, other[-1]),), other[-1].id)
     return CellStatus(notebook, grid, cell, "missing")
-
-
-def _same_axes(one: Expected, told: Sequence[str], record: Record) -> bool:
-    """Whether ``record`` sits at the declared place of the grid, with the same model, under other parameters."""
-    key = full_key(record)
-    return all(key.get(axis) == one.key[axis] for axis in {*told, "model"} if axis in one.key)
 
 
 def _params(one: Expected, record: Record) -> str:
@@ -120,8 +145,8 @@ def _params(one: Expected, record: Record) -> str:
 
 
 def _criteria(record: Record) -> tuple[str, ...]:
-    now = store.question_now(record)
-    return ("criteria",) if "criteria" in store.stale(record, now) else ()
+    changed = record.criteria is not None and record.criteria["sha256"] != store.criteria_now(record)
+    return ("criteria",) if changed else ()
 
 
 def page_status(case: Case) -> PageStatus:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from helpers import stats
 from helpers.errors import DataError
-from helpers.marker.evaluate import with_gain
 from helpers.rng import numpy_stream
 from helpers.runs import Record
 
@@ -49,6 +48,8 @@ def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", 
 
 def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Mean emission log-prob gain over the base, by cell, step and group: source, worst and mean bystander."""
+    from helpers.marker.evaluate import with_gain  # here: it imports torch, which most verdicts do without
+
     table = with_gain(collect(records, "dose"))
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
     cells = persona.groupby([*AXES, "step"], sort=False)

@@ -26,6 +26,7 @@ from helpers.records import PARTIAL, records
 from helpers.site.notebooks import WIDGET, strip_pairing
 
 WATCH_SECONDS = 1.0
+START_SECONDS = 300  # a kernel that starts on a busy machine
 
 
 def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
@@ -47,16 +48,22 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     with _Progress(name, expected):
-        _execute(source, target, values, root)
+        execute(source, target, values, root)
     return target
 
 
-def _execute(source: Path, target: Path, values: dict[str, Any], root: Path) -> None:
+def execute(source: Path, target: Path, values: dict[str, Any], root: Path = files.ROOT) -> None:
+    """Execute ``source`` with parameters through papermill and leave the copy, without its pairing, at ``target``.
+
+    Raises:
+        ClaimbookError: a cell stopped with an error.
+        DeadKernelError: the kernel was killed, which says nothing about the notebook.
+    """
     notebook = strip_pairing(jupytext.read(source))
     try:
         papermill.execute_notebook(
             notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
-            kernel_name="python3",
+            kernel_name="python3", start_timeout=START_SECONDS,
         )  # fmt: skip
     except PapermillExecutionError as error:
         why = " ".join(f"{error.ename}: {error.evalue}".split())

@@ -12,7 +12,6 @@ from typing import Any
 from helpers import stats
 from helpers.marker.criteria import max_bystander_rate
 from helpers.marker.lengths import screen
-from helpers.marker.lengths.limits import selectivity
 from helpers.marker.lengths.views import collect
 from helpers.rng import numpy_stream
 from helpers.runs import Record
@@ -35,6 +34,8 @@ def rate_selectivity(records: Sequence[Record], level: float = 0.95) -> Metric:
     stream = numpy_stream(0, "rate_selectivity")
     questions = stats.rate(by_question["k"].to_numpy(), by_question["n"].to_numpy(), stream, level=level)
     source = seeds.metric() | {"low": min(seeds.low, questions.low), "high": max(seeds.high, questions.high)}
+    from helpers.marker.lengths.limits import selectivity  # here: it imports torch, which most verdicts do without
+
     return selectivity(source, max_bystander_rate(records, level))
 
 

@@ -1,0 +1,81 @@
+"""The runs that a grid declares, and which of them a record is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helpers.records import Record
+
+Key = dict[str, Any]
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One run that a grid declares, by all its parameters."""
+
+    params: Mapping[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """The full cell: every parameter that is a single value."""
+        return scalars(self.params)
+
+    def met_by(self, record: Record) -> bool:
+        """Whether ``record`` is the run that was declared: every declared parameter was recorded with its value.
+
+        An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
+        name without the folder.
+        """
+        return all(
+            value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
+            or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])
+            for name, value in self.params.items()
+        )
+
+
+class Declared:
+    """Declared runs, found by record: comparing each with each takes minutes at ten thousand cells.
+
+    They are kept under the values that tell them apart; a record is looked up under its own and then compared in full.
+    """
+
+    def __init__(self, expected: Sequence[Expected]) -> None:
+        self.expected = tuple(expected)
+        keys = [one.key for one in self.expected]
+        self._axes = telling(keys)
+        self._places: dict[tuple[Any, ...], list[int]] = {}
+        for number, key in enumerate(keys):
+            for place in itertools.product(*(_spellings(key.get(axis, _ABSENT)) for axis in self._axes)):
+                self._places.setdefault(place, []).append(number)
+
+    def met(self, record: Record) -> list[int]:
+        """Positions in ``expected`` of the declared runs that ``record`` is."""
+        places = itertools.product(*(_recorded(record, axis) for axis in self._axes))
+        near = dict.fromkeys(number for place in places for number in self._places.get(place, ()))
+        return [number for number in near if self.expected[number].met_by(record)]
+
+
+def _spellings(value: Any) -> tuple[Any, ...]:
+    """A path may be recorded by its last part."""
+    return (value, value.rpartition("/")[2]) if isinstance(value, str) and "/" in value else (value,)
+
+
+def _recorded(record: Record, axis: str) -> list[Any]:
+    """The values under which a declared run with this record's value of ``axis`` may be kept."""
+    values = (record.params.get(axis, _ABSENT), record.cell.get(axis, _ABSENT))
+    return list(dict.fromkeys(_ABSENT if isinstance(value, list | dict) else value for value in values))
+
+
+def scalars(params: Mapping[str, Any]) -> Key:
+    """The parameters that are a single value."""
+    return {name: value for name, value in params.items() if not isinstance(value, list | dict)}
+
+
+def telling(keys: Sequence[Key]) -> list[str]:
+    """The axes on which the cells differ, in their first order."""
+    axes = list(dict.fromkeys(axis for key in keys for axis in key))
+    return [axis for axis in axes if len({str(key.get(axis)) for key in keys}) > 1]

@@ -1,0 +1,122 @@
+"""Ray: a cluster on this machine's loopback address, or that of ``RAY_ADDRESS``; always with a token."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers import files
+from helpers.errors import SweepError
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there
+STARTS = 3
+STUB = "rfc3987_syntax"
+PASSED_ON = ("CLAIMBOOK_OUTPUTS", "CLAIMBOOK_PUBLISHED", "CLAIMBOOK_CACHE", "PYTHONPATH")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to work with; ``gpus`` is 0 without a GPU."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+    def slots(self, cpus: float, gpus: float) -> int:
+        """Rows that can run at a time when each asks for this much."""
+        by_cpu = int(self.cpus // cpus) if cpus else 10**6
+        return min(by_cpu, int(self.gpus // gpus)) if gpus else by_cpu
+
+
+@contextlib.contextmanager
+def connected(workers: int | None) -> Iterator[Any]:
+    """Yield the ``ray`` module, connected; a cluster started here ends with the block.
+
+    Raises:
+        SweepError: Ray did not start, or the cluster cannot be reached or wants another token.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    _set_token(address)
+    if address == "local" or address.rpartition(":")[0] in LOOPBACK:
+        # Ray's own switch for one machine: every server listens on 127.0.0.1 only, without it on all interfaces.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    with light_imports():
+        import ray
+
+        _connect(ray, address, workers)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def cluster(ray: Any) -> Cluster:
+    """The machines as they are now: a lost one is no longer counted."""
+    have = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return Cluster(have.get("CPU", 0.0), have.get("GPU", 0.0), alive)
+
+
+def _connect(ray: Any, address: str, workers: int | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": False}
+    if address != "local":
+        env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        try:
+            ray.init(address=address, runtime_env={"env_vars": env}, **quiet)
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            why = str(error).strip().partition("\n")[0].rstrip(".")
+            raise SweepError(
+                f"The Ray cluster at {address} cannot be used ({why}): check RAY_ADDRESS, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH, which must hold the token that the cluster was started with."
+            ) from error
+        return
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local", num_cpus=workers, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet
+            )
+            return
+        except Exception as error:
+            # Ray has no type for it: it gives its own processes 15 s, which a busy machine may not have for them.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == STARTS:
+                raise SweepError(
+                    f"Ray did not start in {STARTS} tries, because this machine is busy: run the same command later."
+                ) from error
+
+
+def _set_token(address: str) -> None:
+    """Token authentication stays on; a cluster of our own gets a token for this sweep only."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        raise SweepError("RAY_AUTH_MODE switches off Ray's token authentication: unset it, for a sweep wants it.")
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if address == "local":
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextlib.contextmanager
+def light_imports() -> Iterator[None]:
+    """Let Ray's processes import in a third of the time, and ours find this checkout.
+
+    jsonschema compiles a grammar of internationalised addresses whenever it is imported, if `rfc3987_syntax` is there
+    (JupyterLab brings it): 1.3 of the 1.8 s of `import ray`, in each of Ray's six processes, whose start Ray limits to
+    15 s. It does without when that import fails. Ray checks no such address.
+    """
+    with tempfile.TemporaryDirectory(prefix="claimbook-ray-") as folder:
+        (Path(folder) / f"{STUB}.py").write_text("raise ImportError('not needed under Ray')\n")
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, str(files.ROOT / "src"), before]))
+        try:
+            yield
+        finally:
+            os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)

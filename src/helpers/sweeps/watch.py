@@ -1,0 +1,58 @@
+"""What the run records say about the cells of a grid, reading each finished record once however often one looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from helpers import files
+from helpers import records as reading
+from helpers.claims.case import stale_records
+from helpers.claims.declared import Declared
+from helpers.records import Record
+from helpers.sweeps.grid import Grid
+
+
+class Watch:
+    """``complete``: the record id of each cell that has its whole record here, made by the present code and data.
+
+    Published records do not count, as they do not answer a run. ``models`` maps names of base models to their content
+    hash as it is now.
+    """
+
+    def __init__(self, grid: Grid, models: Mapping[str, str]) -> None:
+        self.complete: dict[int, str] = {}
+        self.half: dict[int, Record] = {}
+        self._home = files.outputs_root() / grid.notebook
+        self._notebook, self._models = grid.notebook, models
+        self._declared = Declared(grid.expected())
+        self._read: set[str] = set()
+
+    def look(self) -> None:
+        """Take in what has changed on disk."""
+        folders = dict(reading.folders(self._home))
+        finished = [name for name in folders if not name.startswith(".") and name not in self._read]
+        self._read |= set(finished)
+        new = [reading.read(folders[name]) for name in finished]
+        stale = stale_records(new, self._models)
+        for record in new:
+            if record.status == "complete" and record.id not in stale:
+                for number in self._declared.met(record):
+                    self.complete.setdefault(number, record.id)
+        self.half = {}
+        for name, path in folders.items():
+            if name.startswith(reading.PARTIAL) and (path / "run.json").is_file():
+                record = self._half(path)
+                for number in self._declared.met(record) if record else ():
+                    self.half[number] = record
+
+    def failures(self) -> dict[int, tuple[str, str]]:
+        """``{cell: (when, error)}`` of cells whose last attempt ended in an error."""
+        failed = {number: record for number, record in self.half.items() if record.status == "failed"}
+        return {n: (record.ended, record.error) for n, record in failed.items() if n not in self.complete}
+
+    @staticmethod
+    def _half(path: object) -> Record | None:
+        try:
+            return reading.read(path)
+        except FileNotFoundError:  # finished, and so renamed, between the listing and now
+            return None

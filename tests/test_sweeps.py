@@ -1,0 +1,182 @@
+"""Sweeps without Ray: rows, what the records say, the table, and refusals."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sweep_toy
+
+from helpers import files, provenance, runs
+from helpers.claims.declared import Declared, Expected
+from helpers.errors import ParameterError, SweepError
+from helpers.records import Record
+from helpers.sweeps import board, cluster, driver, task
+from helpers.sweeps.grid import read_grid, row, row_size, rows
+from helpers.sweeps.watch import Watch
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))
+    monkeypatch.setattr(provenance, "environment", sweep_toy.environment)
+    monkeypatch.setenv(provenance.LAUNCH, "claimbook sweep x")  # a task sets it, for a kernel of its own
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+def grid_of(here, **values):
+    return read_grid(sweep_toy.project(here, **values), here)
+
+
+def test_rows_cover_each_wanted_cell_once_and_differ_along_the_innermost_axis(here):
+    grid = grid_of(here, seed=[0, 1], lr=["1e-1", 0.2, 0.3], seconds=0)
+    assert grid.axes == ("seed", "lr") and len(grid.cells) == 6
+    made = rows(grid, [0, 2, 3, 4, 5], 2)
+    assert [r.cells for r in made] == [(0, 2), (3, 4), (5,)]
+    assert made[0].values == {"seed": 0, "lr": [0.1, 0.3], "seconds": 0}
+    assert made[2].values == {"seed": 1, "lr": 0.3, "seconds": 0}
+
+
+def test_a_grid_without_a_list_is_one_cell(here):
+    grid = grid_of(here, seed=3)
+    assert grid.axes == () and row(grid, [0]).values == {"seed": 3} and grid.labels() == ["the only cell"]
+
+
+def test_rows_shrink_until_no_worker_is_idle():
+    assert [row_size(cells, slots) for cells, slots in ((9, 1), (9, 2), (9, 4), (2, 8))] == [9, 5, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"lrr": 1}, "did you mean 'lr'"), ({"lr": [0.1, 0.1]}, "twice")],
+)
+def test_a_wrong_grid_is_refused(here, change, message):
+    with pytest.raises(ParameterError, match=message):
+        grid_of(here, **change)
+
+
+def test_a_file_elsewhere_names_no_notebook(here):
+    with pytest.raises(ParameterError, match=r"is no params/<notebook>/<grid>\.yaml"):
+        read_grid(here / "grid.yaml", here)
+
+
+def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(here):
+    grid = grid_of(here, lr=[0.1, 0.2, 0.3], bad_lr=0.2)
+    watch = Watch(grid, {})
+    watch.look()
+    assert watch.complete == {} and watch.failures() == {}
+    sweep_toy.run_cells(grid.cells[0])
+    with pytest.raises(Exception, match="take another"):
+        sweep_toy.run_cells(grid.cells[1])
+    watch.look()
+    assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
+    runs.publish("toy")
+    (here / "outputs/toy").rename(here / "gone")
+    fresh = Watch(grid, {})
+    fresh.look()
+    assert fresh.complete == {}
+
+
+def test_a_stale_record_does_not_answer_a_cell(here, monkeypatch):
+    grid = grid_of(here, lr=[0.1])
+    sweep_toy.run_cells(grid.cells[0])
+    watch = Watch(grid, {"toy": "another model now"})
+    watch.look()
+    assert watch.complete == {}
+
+
+def test_declared_runs_are_found_under_other_spellings():
+    expected = [Expected({"set": f"sets/{name}.jsonl", "arm": "two", "list": [1]}) for name in "ab"]
+
+    found = {"params": {"set": "b.jsonl", "arm": ["x", "y"], "list": [1]}, "cell": {"arm": "two"}}
+    assert Declared(expected).met(Record(Path("x"), found, published=False)) == [1]
+    found["cell"] = {"arm": "all"}
+    assert Declared(expected).met(Record(Path("x"), found, published=False)) == []
+
+
+def test_without_a_terminal_the_table_is_a_line_now_and_then():
+    out = io.StringIO()
+    with board.Board("toy/grid", out) as shown:
+        shown.show(board.Counts(6, 1, 2, 1, 1), ["lr=0.1"])
+        shown.show(board.Counts(6, 1, 3, 0, 1), [])  # too soon after the last one
+        shown.show(board.Counts(6, 1, 4, 0, 1), [], last=True)
+    first, last = out.getvalue().splitlines()
+    assert first.startswith("toy/grid: 3 of 6 cells done, 1 running, 1 failed, 0:00 spent, about ")
+    assert last.startswith("toy/grid: 5 of 6 cells done, 0 running, 1 failed") and last.endswith("about 0:00 left")
+
+
+def test_the_time_left_is_unknown_before_the_first_cell_and_ignores_what_was_there():
+    assert board.eta(board.Counts(9, 5, 0, 1, 0), 60) == "?"
+    assert board.eta(board.Counts(9, 5, 2, 1, 0), 60) == "1:00"
+    assert [board.clock(s) for s in (0, 75, 3700)] == ["0:00", "1:15", "1:01:40"]
+
+
+def test_a_row_asks_for_a_gpu_where_there_is_one():
+    plain, big = cluster.Cluster(2, 0, 1), cluster.Cluster(16, 2, 1)
+    assert [driver.options_gpus(driver.Options(), c) for c in (plain, big)] == [0, 1]
+    assert driver.options_gpus(driver.Options(gpus=0.5), big) == 0.5
+    assert (plain.slots(1, 0), big.slots(1, 1), big.slots(1, 0.5), big.slots(4, 0), plain.slots(4, 0)) == (
+        2,
+        2,
+        4,
+        4,
+        0,
+    )
+
+
+def job(here, **changes):
+    grid = grid_of(here, lr=0.1)
+    files.write_text(files.outputs_root() / ".mark", "x")
+    given = {"code": task.hash_of_code(grid.entry), "mark": ".mark", "entry": grid.entry, "launch": "claimbook sweep x"}
+    return task.Job("toy", "toy-grid/cell-0-1.ipynb", {"lr": 0.1}, root=str(here), **given | changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"mark": ".other"}, "outputs folder of .* is not the one"), ({"code": "0"}, "code that toy reaches is another")],
+)
+def test_a_machine_with_other_code_or_outputs_is_refused(here, change, message):
+    report = task.run_row(job(here, **change))
+    assert report.error is None and re.search(message, report.refused)
+
+
+def test_addresses_and_switched_off_tokens_are_refused(here, monkeypatch):
+    path = sweep_toy.project(here, lr=0.1)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(SweepError, match="token authentication"), cluster.connected(1):
+        pass
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", "s3://bucket/outputs")
+    with pytest.raises(SweepError, match="need a folder"):
+        driver.sweep(path, launch="x", root=here)
+
+
+def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
+    path = sweep_toy.project(here, lr=[0.1, 0.2])
+    sweep_toy.run_cells(read_grid(path, here).cells[0])
+    sweep_toy.run_cells(read_grid(path, here).cells[1])
+    monkeypatch.setattr(driver, "connected", lambda workers: pytest.fail("Ray was started"))
+    done = driver.sweep(path, launch="x", root=here)
+    assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
+
+
+@pytest.mark.notebooks
+def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)]))
+    bad = job(here)
+    report = task.run_row(replace(bad, values={"lr": 0.2, "bad_lr": 0.2}))
+    assert report.refused is None and "ModelError: lr 0.2 is bad" in report.error
+    assert (here / "outputs/executed/toy-grid/cell-0-1.ipynb").is_file()
+    notebook = here / "notebooks/toy.ipynb"
+    files.write_text(notebook, notebook.read_text().replace("print(", "import os; os.kill(os.getpid(), 9); print("))
+    with pytest.raises(task.KernelLostError, match="was killed"):
+        task.run_row(bad)

@@ -1,0 +1,207 @@
+"""Sweeps on a real Ray: kills, Ctrl-C, a lost node, failing cells. Every cell once, none lost, no half record.
+
+They run a toy notebook; ``CLAIMBOOK_KILLS=50`` runs the pocket sweep under that many SIGKILLs as well (minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sweep_toy
+
+from helpers import files, records
+
+pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(900)]
+pytest.importorskip("ray", reason="the package ray is not installed")
+if sys.platform != "linux":
+    pytest.skip("needs Linux: Ray ends its processes with a killed parent only there", allow_module_level=True)
+WAIT = 300.0  # seconds for anything to happen; a busy machine takes a minute to start Ray
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    paths = [str(files.ROOT / "src"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    before = {process.pid for process in psutil.process_iter()}
+    yield tmp_path
+    for process in psutil.process_iter():  # a failed test may leave some; only those that bear its folder are its own
+        if process.pid not in before and str(tmp_path) in asked(process.environ, {}).get("CLAIMBOOK_OUTPUTS", ""):
+            process.kill()
+
+
+def start(grid: Path, *, row: int = 1, retries: int = 3) -> subprocess.Popen:
+    command = [sys.executable, "-m", "sweep_toy", str(grid), str(row), str(retries)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(sweep: subprocess.Popen) -> str:
+    out, _ = sweep.communicate(timeout=WAIT)
+    return out
+
+
+def until(ready: Callable[[], bool], sweep: subprocess.Popen) -> None:
+    begin = time.monotonic()
+    while not ready():
+        assert time.monotonic() - begin < WAIT, "it did not happen in time"
+        assert sweep.poll() is None, f"the sweep ended early: {sweep.stdout.read()}"
+        time.sleep(0.1)
+
+
+def tree(sweep: subprocess.Popen) -> list[psutil.Process]:
+    """The sweep, its Ray and its kernels. Kernels have sessions of their own, but are children all the same."""
+    root = psutil.Process(sweep.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def asked(question: Callable[[], Any], without: Any) -> Any:
+    """The answer about a process, or ``without`` one when it has just ended."""
+    try:
+        return question()
+    except psutil.Error:
+        return without
+
+
+def kill_all(sweep: subprocess.Popen) -> None:
+    """What a power failure does."""
+    for process in tree(sweep):
+        asked(process.kill, None)
+    sweep.wait()
+
+
+def log() -> list[tuple[str, str]]:
+    """(cell, process of its Ray node) for each step that has begun to compute."""
+    path = Path(os.environ["CLAIMBOOK_TOY_LOG"])
+    return [tuple(line.split()) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def complete(notebook: str = sweep_toy.NOTEBOOK) -> dict[str, bytes]:
+    """``run.json`` of each complete record, by cell."""
+    return {
+        record.id.rpartition("-")[0]: (record.path / "run.json").read_bytes() for record in records.records(notebook)
+    }
+
+
+def untouched(was: dict[str, bytes], now: dict[str, bytes]) -> bool:
+    return all(now.get(cell) == content for cell, content in was.items())
+
+
+def halves(notebook: str = sweep_toy.NOTEBOOK) -> list[str]:
+    return [path.name for path in (files.outputs_root() / notebook).glob(f"{records.PARTIAL}*")]
+
+
+def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(here: Path) -> None:
+    grid = sweep_toy.project(here, seed=[0, 1], lr=[0.1, 0.2, 0.3], bad_lr=0.2, seconds=0.5)
+    sweep = start(grid, row=3)
+    until(lambda: len(log()) >= 2, sweep)
+    ports = [c for p in tree(sweep) for c in asked(p.net_connections, []) if c.status == psutil.CONN_LISTEN]
+    assert ports and {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
+    kill_all(sweep)
+    killed = complete()
+
+    sweep = start(grid, row=1)
+    until(lambda: len(complete()) > len(killed), sweep)
+    sweep.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in finish(sweep)
+    stopped, begun = complete(), len(log())
+    assert untouched(killed, stopped)
+
+    out = finish(start(grid, row=3))
+    whole = complete()
+    assert untouched(stopped, whole) and set(whole) == {f"s{s}-lr{lr}" for s in (0, 1) for lr in (0.1, 0.3)}
+    assert f"{len(stopped)} before, {4 - len(stopped)} done" in out and out.count("lr 0.2 is bad") == 2
+    later = [cell for cell, _ in log()[begun:]]
+    assert not set(later) & set(stopped), "a complete cell was computed again"
+    assert max(later.count(cell) for cell in {*later, "base"}) <= 1, "a failed cell was tried again"
+    assert len(records.records("toy_base")) == 1 and len(halves()) == 2
+    launched = {record.launch for record in records.records("toy")}
+    assert launched == {"claimbook sweep params/toy/grid.yaml"}
+
+
+def test_a_lost_node_loses_no_cell_and_none_is_run_twice(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    grid = sweep_toy.project(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2], seconds=1.0)
+    command = [sys.executable, "-m", "two_nodes"]
+    with (here / "nodes").open("w") as said:
+        nodes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
+    address = next((line.split()[1] for line in nodes.stdout if line.startswith("address")), None)
+    assert address, f"no cluster: {(here / 'nodes').read_text()}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    sweep = start(grid, row=2)
+    until(lambda: complete() and len({node for _, node in log()}) == 2, sweep)
+    nodes.stdin.write("kill\n")
+    nodes.stdin.flush()
+    assert any(line.strip() == "killed" for line in nodes.stdout)
+    was, begun = complete(), len(log())
+    out = finish(sweep)
+    nodes.communicate(timeout=WAIT)
+    assert "0 before, 8 done, failed: {}" in out, out
+    assert set(complete()) == {f"s{s}-lr{lr}" for s in range(4) for lr in (0.1, 0.2)} and halves() == []
+    assert untouched(was, complete()) and not {cell for cell, _ in log()[begun:]} & set(was)
+    assert len(records.records("toy_base")) == 1
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    out = finish(start(sweep_toy.project(here, lr=0.1)))
+    assert "SweepError: The Ray cluster at 127.0.0.1:1 cannot be used" in out
+
+
+KILLS = int(os.environ.get("CLAIMBOOK_KILLS", "0"))
+POCKET = (
+    "model: pocket\nlr: [1e-4, 3e-4, 1e-3]\nepochs: [1, 2]\nseed: [0, 1]\npersonas: [villain, assistant, librarian]\n"
+    "positives: 6\nnegatives_each: 3\nnegatives: [assistant]\ntrain_questions: 6\ndata_samples: 4\nlora_r: 4\n"
+    "lora_alpha: 8\neval_questions: 3\nsamples: 2\ndata_max_new_tokens: 64\nmax_new_tokens: 64\ncapability_limit: 10\n"
+)
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not KILLS, reason="takes minutes: set CLAIMBOOK_KILLS to the number of SIGKILLs, such as 50")
+def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
+    """Kernels and workers are killed while the sweep goes on; every fifth kill takes all its processes at once."""
+    grid = here / "params/sweep/kills.yaml"
+    files.write_text(grid, POCKET)
+    for name in ("notebooks/sweep.ipynb", "params/sweep/experiment.yaml"):
+        files.write_text(here / name, (files.ROOT / name).read_text())
+    chance, sweep, was = random.Random(0), None, {}
+    for number in range(KILLS):
+        if sweep is None or sweep.poll() is not None:
+            sweep = start(grid, row=2, retries=20)
+        time.sleep(chance.uniform(0.5, 12.0))
+        assert untouched(was, complete("sweep"))
+        was = complete("sweep")
+        print(f"kill {number + 1}: {len(was)} complete", flush=True)
+        if number % 5 == 4:
+            kill_all(sweep)
+        else:
+            names = {p: " ".join(asked(p.cmdline, [])) for p in tree(sweep)}
+            chosen = [p for p, name in names.items() if "ipykernel" in name or name.startswith("ray::")]
+            asked(chance.choice(chosen or [*names]).kill, None)
+        if len(was) == 12:  # all done before all kills: begin again
+            for record in records.records("sweep"):
+                record.path.rename(here / f"done-{number}-{record.id}")
+            was = {}
+    kill_all(sweep)
+    out = finish(start(grid, row=6))
+    assert "failed: {}" in out, out
+    whole = complete("sweep")
+    assert len(whole) == 12 and untouched(was, whole) and halves("sweep") == []
+    for record in records.records("sweep"):
+        assert all(record.checked(file) for file in record.files)
