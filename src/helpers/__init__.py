@@ -2,5 +2,5 @@
 
 Ground floor: params, runs, provenance, models, generate, stats, plots, widgets (and errors, files, rng below them).
 Wings, which never import each other: marker, eqprop, actdiff, latentwire.
-Upper floor: claims, site, bench, cli.
+Upper floor: claims, site, sweeps, bench, cli.
 """
