@@ -4,11 +4,11 @@ PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup report site test lab pocket organisms notebooks bench clean
+.PHONY: help setup report site test test-ray lab pocket organisms notebooks bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets, a line each
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
 
 setup: $(READY) ## build the environment in .venv (the other targets do it by themselves)
 
@@ -29,6 +29,9 @@ test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
+
+test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores
+	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py
 
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb
