@@ -1,7 +1,7 @@
 """Sweeps on a real Ray: kills, Ctrl-C, a lost node, failing cells. Every cell once, none lost, no half record.
 
 They run a toy notebook, want two free cores for minutes (Ray gives its own agents 15 s to start) and are not part of
-``make test``: ``make test-ray`` runs them. ``CLAIMBOOK_KILLS=50`` runs the pocket sweep under that many SIGKILLs as well.
+``make test``: ``make test-ray`` runs them; ``CLAIMBOOK_KILLS=50`` beside it kills a pocket sweep that many times too.
 """
 
 from __future__ import annotations
