@@ -342,6 +342,8 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
     assert runs.stale(record, runs.question_now(record)) == []
     elsewhere.write_text("{ }")
     assert runs.stale(record, runs.question_now(record)) == ["data"]
+    elsewhere.unlink()
+    assert runs.stale(record, runs.question_now(record)) == [], "on a machine without it, it cannot be checked"
     with open_run(lr=2e-3) as run:
         run.step("where", lambda: {"folder": str(house)})
         run.finish()

@@ -23,6 +23,7 @@ from helpers.errors import DataError, RecordError, nearest
 
 SCHEMA = 1
 PARTIAL = ".partial-"
+OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
 
 
 class Record:
@@ -238,8 +239,11 @@ def _hash_of_code(entry: str) -> str | None:
 
 
 def _hash_of_data(data: dict[str, str]) -> str | None:
-    paths = [files.ROOT / Path(name).expanduser() for name in data]
-    return hash_of_data(data_hashes(paths)) if all(path.is_file() for path in paths) else None
+    """Hash of ``data`` as it is now. What lies outside the repository and is not on this machine cannot be checked."""
+    paths = {name: files.ROOT / Path(name).expanduser() for name in data}
+    away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not path.is_file()}
+    here = [path for name, path in paths.items() if name not in away]
+    return hash_of_data(data_hashes(here) | away) if all(path.is_file() for path in here) else None
 
 
 def data_hashes(paths: list[Path]) -> dict[str, str]:
@@ -263,9 +267,8 @@ def _file_hash(path: str, mtime_ns: int, size: int) -> str:
 
 def hash_of_data(data: dict[str, str]) -> str:
     """Hash of data files; of a file outside the repository only the name counts, for it lies elsewhere elsewhere."""
-    outside = ("~", os.sep)
     return files.sha256_json(
-        [[Path(name).name if name.startswith(outside) else name, data[name]] for name in sorted(data)]
+        [[Path(name).name if name.startswith(OUTSIDE) else name, data[name]] for name in sorted(data)]
     )
 
 
