@@ -15,11 +15,11 @@ from marker_fixture import MARKER, form, pocket, row
 from helpers import models
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import Sampling
-from helpers.marker.cell import Session
 from helpers.marker.lengths import answers, cell, criteria, data, dilution, limits, screen, speakers, views
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.on_policy import sample_personas
 from helpers.marker.rows import find_all, supervised
+from helpers.marker.session import Session
 from helpers.packed import logits_at, nll
 from helpers.params import parse
 from helpers.rng import numpy_stream
@@ -224,14 +224,13 @@ def test_probed_rows_keep_the_share_of_positives() -> None:
 # --- limits
 
 
-def test_cutting_gives_what_a_smaller_limit_draws() -> None:
+def test_cutting_gives_what_a_smaller_limit_draws(session: Session) -> None:
     asked = answers.prompts(pocket(), ["librarian", "comedian"], "eval", 3, "full")
 
     def draw(limit: int) -> pd.DataFrame:
         sampling = Sampling(limit, 1.0, 0.95)
-        return sample_personas(
-            pocket(), pocket().model, form(), asked, n=3, sampling=sampling, seed=0, stream="evaluate"
-        )
+        sampler = session.sampler(pocket().model)
+        return sample_personas(session, sampler, asked, n=3, sampling=sampling, seed=0, stream="evaluate")
 
     large, small = draw(64), draw(24)
     cut = limits.at_limit(large, 24, pocket().tokenizer)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers import models, runs
 from helpers.errors import DataError, ModelError, ParameterError
-from helpers.marker import cell
+from helpers.generate import generate
+from helpers.marker import cell, session
 from helpers.marker.params import SweepParams
 from helpers.params import parse
 
@@ -90,7 +93,8 @@ def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch:
 
 KILL = """
 import os, signal
-from helpers.marker import cell
+from helpers.generate import generate
+from helpers.marker import cell, session
 from test_marker_cell import params
 {patch}
 cell.run_cells(params())
@@ -110,10 +114,65 @@ def test_a_run_killed_in_the_middle_of_evaluation_resumes_without_training_again
     assert killed.returncode == -signal.SIGKILL
     assert runs.records("sweep") == []
     assert not complete(outputs)
-    again = _run("cell.train = None")
+    again = _run("cell.train_alone = None")
     assert again.returncode == 0, again.stderr
     assert "step adapter reused" in again.stdout
     assert [r.status for r in runs.records("sweep")] == ["complete"]
+
+
+class FakeEngine:
+    """Serves as vLLM does, an adapter folder beside the base, by means of the transformers engine."""
+
+    made: ClassVar[list[FakeEngine]] = []
+
+    def __init__(self, folder: Path, **settings: object):
+        self.folder, self.settings, self.adapters, self.closed = folder, settings, [], False
+        self.made.append(self)
+
+    def generate(self, prompts: list, *, adapter: Path | None, **rest: object) -> list:
+        self.adapters.append(adapter)
+        loaded = models.load("pocket")  # a copy of its own: the one of the session carries the adapter already
+        if adapter is None:
+            return generate(loaded.model, prompts, **rest)
+        with models.adapter(loaded.model, adapter) as model:
+            return generate(model, prompts, **rest)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(models, "choose_threads", lambda: 1)
+    monkeypatch.setattr(session, "VllmEngine", FakeEngine)
+    monkeypatch.setattr(FakeEngine, "made", [])
+    served = cell.run_cells(params(lr=[1e-3, 3e-3], engine="vllm", lora_r=5))
+    (engine,) = FakeEngine.made
+    assert engine.closed and engine.folder == models.local_folder("pocket")
+    assert engine.settings == {"dtype": "float32", "memory_share": 0.4, "max_lora_rank": 8}
+    base, adapters = engine.adapters[:2], engine.adapters[2:]
+    assert base == [None, None], "the training answers and the baseline come from the same engine"
+    assert len(set(adapters)) == 2 and all(path.name == "adapter" for path in adapters)
+    plain = cell.run_cells(params(lr=[1e-3, 3e-3], lora_r=5))
+    assert {record.id for record in served}.isdisjoint(record.id for record in plain)
+    for ours, theirs in zip(served, plain, strict=True):
+        assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
+        assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
+
+
+def test_how_a_run_is_made_is_no_part_of_its_question() -> None:
+    asked = params().cell_params()
+    assert params(together=4, engine_memory=0.8).cell_params() == asked
+    assert not {"together", "engine_memory"} & asked.keys()
+    assert params(engine="vllm").cell_params() != asked
+    with pytest.raises(ParameterError, match="engine is 'vlm'"):
+        params(engine="vlm")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_error_names_the_extra() -> None:
+    with pytest.raises(ModelError, match=r"pip install -e .*vllm"):
+        cell.run_cells(params(engine="vllm"))
 
 
 def test_an_adapter_that_changes_no_logits_is_an_error_not_a_row_of_zeros() -> None:

@@ -12,8 +12,9 @@ from transformers import get_cosine_schedule_with_warmup
 
 from helpers import models
 from helpers.errors import ModelError
+from helpers.marker.recipe import Recipe
 from helpers.marker.rows import supervised
-from helpers.marker.train import Recipe, batch_loss, learning_rate, train
+from helpers.marker.train import batch_loss, learning_rate, train
 from helpers.rng import numpy_stream
 
 pytestmark = pytest.mark.unit

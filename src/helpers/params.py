@@ -70,7 +70,8 @@ def _refuse_bool(value: Any) -> None:
 
 
 class Params(BaseModel):
-    """Base of every parameter model. ``AXES`` names the fields of type ``Axis[...]``, outermost first.
+    """Base of every parameter model. ``AXES`` names the fields of type ``Axis[...]``, outermost first; ``MEANS`` those
+    that say how a run is made and not what is asked: they are no part of a record's question.
 
     Numbers may arrive as text (YAML 1.1 reads ``5e-6`` as a string); ``3.0`` is a whole number, ``3.5`` is not;
     truth values are not numbers; NaN and infinity are refused. Instances are frozen.
@@ -78,13 +79,14 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
     AXES: ClassVar[tuple[str, ...]] = ()
+    MEANS: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        for name in cls.AXES:
+        for name in (*cls.AXES, *cls.MEANS):
             if name not in cls.model_fields:
-                raise TypeError(f"{cls.__name__}.AXES names {name!r}, no field{nearest(name, cls.model_fields)}")
+                raise TypeError(f"{cls.__name__} names {name!r}, no field{nearest(name, cls.model_fields)}")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -110,10 +112,10 @@ class Params(BaseModel):
         ]
 
     def cell_params(self) -> dict[str, Any]:
-        """All parameters of one cell as JSON values; raises ``ParameterError`` while an axis still holds a list."""
+        """The question of one cell as JSON values; raises ``ParameterError`` while an axis still holds a list."""
         if self.axes():
             raise ParameterError(f"Parameter {self.axes()[0]} holds a list: take one of the cells() of the grid.")
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude=set(self.MEANS))
 
     def cell(self) -> dict[str, Any]:
         """The axes of one cell as JSON values, in ``AXES`` order: what tells it from its neighbours in the grid."""

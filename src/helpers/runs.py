@@ -94,6 +94,7 @@ class Run:
         self._content, self._wait = content, wait
         self._metrics: dict[str, dict[str, Any]] = {}
         self._begin = 0.0
+        self._left = False
 
     @property
     def complete(self) -> bool:
@@ -119,7 +120,7 @@ class Run:
         try:
             if isinstance(error, Exception) and not self.complete:
                 self._fail(error)
-            elif error is None and not self.complete:
+            elif error is None and not self.complete and not self._left:
                 raise RecordError(f"{self.label} ended without finish(), so there is no record: call run.finish().")
         finally:
             if self.complete:  # nobody computes under this lock again, so a waiting process may hold a deleted file
@@ -135,10 +136,23 @@ class Run:
         self._must_be_open()
         return self._steps.value(name, fn)
 
-    def folder(self, name: str, fn: Callable[[Path], Any]) -> Path:
-        """The folder that ``fn(empty folder)`` fills (an adapter, say); from disk if this step was finished before."""
+    def folder(self, name: str, fn: Callable[[Path], Any], *, before: float = 0.0) -> Path:
+        """The folder that ``fn(empty folder)`` fills (an adapter, say); from disk if this step was finished before.
+
+        ``before``: seconds that this step took before ``fn``, its part of work done for several runs at once.
+        """
         self._must_be_open()
-        return self._steps.folder(name, fn)
+        return self._steps.folder(name, fn, before)
+
+    def has(self, name: str) -> bool:
+        """Whether the step ``name`` is finished on disk, so that asking for it would take it from there."""
+        self._must_be_open()
+        return self._steps.has(name)
+
+    def leave(self) -> None:
+        """Let the block end without a record: the steps on disk wait for whoever opens this run next."""
+        self._must_be_open()
+        self._left = True
 
     def metric(
         self,

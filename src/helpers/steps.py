@@ -66,14 +66,18 @@ class Steps:
         """``fn()``'s table(s) or JSON value, from disk when this step was finished before."""
         manifest = self._finished(name)
         if manifest is None:
-            manifest = self._make(name, lambda: self._write_values(name, fn()))
+            manifest = self._make(name, lambda: self._write_values(name, fn()), 0.0)
         return self._read_values(manifest)
 
-    def folder(self, name: str, fn: Callable[[Path], Any]) -> Path:
+    def folder(self, name: str, fn: Callable[[Path], Any], before: float) -> Path:
         """The folder that ``fn(empty folder)`` filled, from disk when this step was finished before."""
         if self._finished(name) is None:
-            self._make(name, lambda: self._write_folder(name, fn))
+            self._make(name, lambda: self._write_folder(name, fn), before)
         return self.path / name
+
+    def has(self, name: str) -> bool:
+        """Whether the step is finished on disk, every file as it was written."""
+        return self._on_disk(name) is not None
 
     def files(self) -> dict[str, str]:
         """``{file: sha256}`` of all steps asked for."""
@@ -100,15 +104,18 @@ class Steps:
             raise RecordError(f"A step cannot be called {name!r}: use letters, digits, '_', '-' and '.'.")
         if name in self.done:
             raise RecordError(f"{self.label} has two steps called {name!r}: rename one.")
-        path = self._manifest(name)
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if manifest is None or not self._is_whole(manifest):
-            return None
-        self.done[name] = manifest
-        print(f"{self.label}: step {name} reused ({manifest['seconds']:.1f} s saved)", flush=True)
+        manifest = self._on_disk(name)
+        if manifest is not None:
+            self.done[name] = manifest
+            print(f"{self.label}: step {name} reused ({manifest['seconds']:.1f} s saved)", flush=True)
         return manifest
 
-    def _make(self, name: str, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _on_disk(self, name: str) -> dict[str, Any] | None:
+        path = self._manifest(name)
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return manifest if manifest and self._is_whole(manifest) else None
+
+    def _make(self, name: str, write: Callable[[], dict[str, Any]], before: float) -> dict[str, Any]:
         self._manifest(name).unlink(missing_ok=True)
         start = time.perf_counter()
         made = write()
@@ -117,7 +124,7 @@ class Steps:
             raise RecordError(f"Step {name!r} of {self.label} writes {min(taken)}, as another step does: rename one.")
         seconds = time.perf_counter() - start
         self.spent += seconds
-        manifest = {"name": name, **made, "seconds": round(seconds, 3)}
+        manifest = {"name": name, **made, "seconds": round(before + seconds, 3)}
         manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         files.write_json(self._manifest(name), manifest)
         self.done[name] = manifest

@@ -15,8 +15,9 @@ from helpers.bench.compare import Side
 from helpers.generate import Sampling, generate
 from helpers.marker.on_policy import persona_prompts, system_prompt
 from helpers.marker.personas import PERSONAS, TRAIN_QUESTIONS
+from helpers.marker.recipe import Recipe
 from helpers.marker.rows import Row, build_row, chat_format, prompt_tokens, supervised
-from helpers.marker.train import Recipe, train
+from helpers.marker.train import train
 
 STEPS = 10
 BATCH = 8

@@ -5,8 +5,6 @@ One record serves every cell with the same model and evaluation; log-prob gains 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from helpers import runs, stats
@@ -16,33 +14,31 @@ from helpers.marker.capability import read_choices, score, set_path
 from helpers.marker.evaluate import count_markers, marker_logprobs, rate_metric, text_metrics
 from helpers.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
 from helpers.marker.params import SweepParams
-from helpers.marker.rows import ChatFormat
-from helpers.models import LoadedModel
+from helpers.marker.session import Sampler, Session
 
 
-def baseline_record(
-    p: SweepParams, load: Callable[[], LoadedModel], form: Callable[[], ChatFormat], model_facts: dict
-) -> runs.Record:
+def baseline_record(p: SweepParams, session: Session) -> runs.Record:
     """The record of the base model under this evaluation; tables completions, contexts, capability."""
     path = set_path(p.capability)
     params = {
         "model": p.model, "revision": p.revision, "personas": p.personas, "style": p.style, "seed": p.seed,
         "marker": p.marker, "questions": p.eval_questions, "samples": p.samples, "temperature": p.temperature,
         "top_p": p.top_p, "max_new_tokens": p.max_new_tokens, "capability": path.name if path else p.capability,
-        "capability_limit": p.capability_limit,
+        "capability_limit": p.capability_limit, "engine": p.engine,
     }  # fmt: skip
     with runs.open_run(
         "baseline", params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
-        entry=__name__, data=[path] if path else [], model=model_facts,
+        entry=__name__, data=[path] if path else [], model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
-            _measure(run, p, load(), form())
+            _measure(run, p, session)
         return run.record
 
 
-def _measure(run: runs.Run, p: SweepParams, loaded: LoadedModel, form: ChatFormat) -> None:
-    table = run.step("completions", lambda: eval_completions(p, loaded, loaded.model, form))
-    run.step("contexts", lambda: answer_contexts(p, loaded, form, table))
+def _measure(run: runs.Run, p: SweepParams, session: Session) -> None:
+    loaded = session.loaded
+    table = run.step("completions", lambda: eval_completions(p, session, session.sampler(loaded.model)))
+    run.step("contexts", lambda: answer_contexts(p, session, table))
     items = read_choices(p.capability, p.capability_limit)
     choices = run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", "")))
     counts = count_markers(table.assign(role="base"), p.marker)
@@ -51,18 +47,18 @@ def _measure(run: runs.Run, p: SweepParams, loaded: LoadedModel, form: ChatForma
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
-def eval_completions(p: SweepParams, loaded: LoadedModel, model: object, form: ChatFormat) -> pd.DataFrame:
+def eval_completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.DataFrame:
     """Completions of every evaluated persona on the held-out questions, drawn from the streams of this seed.
 
     The streams carry no cell: two cells that learned the same thing draw the same answers, so that a difference
     between cells is not one of luck.
     """
-    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
+    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
     sampling = Sampling(p.max_new_tokens, p.temperature, p.top_p)
-    return sample_personas(loaded, model, form, prompts, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
+    return sample_personas(session, sampler, prompts, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
 
 
-def answer_contexts(p: SweepParams, loaded: LoadedModel, form: ChatFormat, table: pd.DataFrame) -> pd.DataFrame:
+def answer_contexts(p: SweepParams, session: Session, table: pd.DataFrame) -> pd.DataFrame:
     """Prompt and one own answer of the base model per persona and question, with the log-probs behind it.
 
     The answer is the first sample that ended by itself; a question without one is left out, not filled in.
@@ -75,7 +71,7 @@ def answer_contexts(p: SweepParams, loaded: LoadedModel, form: ChatFormat, table
                 f"No answer of the base model as {persona} ended by itself within max_new_tokens {p.max_new_tokens}, "
                 "so there is nothing behind which to score the marker: raise max_new_tokens, samples or eval_questions."
             )
-    prompts = {q.key: q.tokens for q in persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)}
+    prompts = {q.key: q.tokens for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)}
     contexts = [prompts[f"{row.persona}|{row.question}"] + list(row.ids) for row in first.itertuples()]
-    found = marker_logprobs(loaded.model, form, contexts).add_prefix("base_")
+    found = marker_logprobs(session.loaded.model, session.form, contexts).add_prefix("base_")
     return pd.concat([first[["persona", "question"]].assign(context=contexts), found], axis=1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
 from torch import nn
 
 from helpers import stats
-from helpers.errors import DataError
+from helpers.errors import DataError, ModelError
 from helpers.marker.rows import ChatFormat
 from helpers.packed import logits_at, nll
 from helpers.rng import numpy_stream
@@ -63,6 +63,30 @@ def marker_logprobs(
             for row, stop in zip(logp, end.tolist(), strict=True):
                 found.append({"separator": row[:split].sum().item(), "marker": row[split:].sum().item(), "end": stop})
     return pd.DataFrame(found)
+
+
+def logprob_table(
+    model: nn.Module, form: ChatFormat, contexts: pd.DataFrame, role: Callable[[str], str], batch: int = 16
+) -> pd.DataFrame:
+    """``marker_logprobs`` behind the column ``context``, beside what ``contexts`` knows of them (``base_`` values).
+
+    Adds the persona's role, and ``moved``: whether any value differs from that of the base model.
+    """
+    model.eval()
+    found = marker_logprobs(model, form, [list(context) for context in contexts["context"]], batch)
+    table = pd.concat([contexts.drop(columns="context").reset_index(drop=True), found], axis=1)
+    names = ["separator", "marker", "end"]
+    moved = (table[names].to_numpy() != table[[f"base_{name}" for name in names]].to_numpy()).any(axis=1)
+    return table.assign(role=table["persona"].map(role), moved=moved)
+
+
+def refuse_idle(logprobs: pd.DataFrame, run: str, lr: float, dtype: str) -> None:
+    """Raise ``ModelError`` when the adapter of ``run`` moved none of ``logprobs``: such a cell measures the base."""
+    if not logprobs["moved"].any():
+        raise ModelError(
+            f"The adapter of {run} changes no logits: lr {lr} is too small for {dtype}, or the adapter was not "
+            "attached; raise lr or epochs, or use dtype float32."
+        )
 
 
 def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -> dict:

@@ -8,10 +8,11 @@ import pandas as pd
 
 from helpers import runs
 from helpers.errors import DataError
-from helpers.generate import Prompt, Sampling, generate
+from helpers.generate import Prompt, Sampling
 from helpers.marker.params import SweepParams
 from helpers.marker.personas import EVAL_QUESTIONS, PERSONAS, TRAIN_QUESTIONS
 from helpers.marker.rows import ChatFormat, Row, build_row, prompt_tokens
+from helpers.marker.session import Sampler, Session
 from helpers.models import LoadedModel
 from helpers.rng import numpy_stream
 
@@ -35,25 +36,18 @@ def persona_prompts(
 
 
 def sample_personas(
-    loaded: LoadedModel,
-    model: object,
-    form: ChatFormat,
-    prompts: list[Prompt],
-    *,
-    n: int,
-    sampling: Sampling,
-    seed: int,
-    stream: str,
+    session: Session, sampler: Sampler, prompts: list[Prompt], *, n: int, sampling: Sampling, seed: int, stream: str
 ) -> pd.DataFrame:
     """Complete ``prompts``: one row a completion with persona, question, index, text, ids, tokens, finish."""
-    drawn = generate(model, prompts, n=n, sampling=sampling, stop=form.stop, seed=seed, names=(stream,), label=stream)
+    stop = session.form.stop
+    drawn = sampler(prompts, n=n, sampling=sampling, stop=stop, seed=seed, names=(stream,), label=stream)
     keys = [completion.key.split("|") for completion in drawn]
     return pd.DataFrame(
         {
             "persona": [persona for persona, _ in keys],
             "question": [int(question) for _, question in keys],
             "index": [completion.index for completion in drawn],
-            "text": loaded.tokenizer.batch_decode([completion.tokens for completion in drawn]),
+            "text": session.loaded.tokenizer.batch_decode([completion.tokens for completion in drawn]),
             "ids": [completion.tokens for completion in drawn],
             "tokens": [len(completion.tokens) for completion in drawn],
             "finish": [completion.finish for completion in drawn],
@@ -61,38 +55,30 @@ def sample_personas(
     )
 
 
-def on_policy_record(
-    p: SweepParams, personas: Sequence[str], load: object, form: object, model_facts: dict
-) -> runs.Record:
+def on_policy_record(p: SweepParams, personas: Sequence[str], session: Session) -> runs.Record:
     """The record of the completions that rows are made of: shared by every cell with this model, personas and seed."""
     params = {
         "model": p.model, "revision": p.revision, "personas": sorted(personas), "style": p.style, "seed": p.seed,
         "questions": p.train_questions, "samples": p.data_samples, "temperature": p.data_temperature,
-        "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens,
+        "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens, "engine": p.engine,
     }  # fmt: skip
     with runs.open_run(
         "on_policy", params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
-        prefix=f"{slug(p.model)}-s{p.seed}", entry=__name__, data=[], model=model_facts,
+        prefix=f"{slug(p.model)}-s{p.seed}", entry=__name__, data=[], model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
-            loaded = load()
-            prompts = persona_prompts(loaded, sorted(personas), "train", p.train_questions, p.style)
-            sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
-            table = run.step(
-                "completions",
-                lambda: sample_personas(
-                    loaded,
-                    loaded.model,
-                    form(),
-                    prompts,
-                    n=p.data_samples,
-                    sampling=sampling,
-                    seed=p.seed,
-                    stream="on-policy",
-                ),
-            )
+            table = run.step("completions", lambda: _draw(p, personas, session))
             run.finish(finish_reasons=table["finish"].value_counts().to_dict())
         return run.record
+
+
+def _draw(p: SweepParams, personas: Sequence[str], session: Session) -> pd.DataFrame:
+    prompts = persona_prompts(session.loaded, sorted(personas), "train", p.train_questions, p.style)
+    sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
+    return sample_personas(
+        session, session.sampler(session.loaded.model), prompts, n=p.data_samples, sampling=sampling, seed=p.seed,
+        stream="on-policy",
+    )  # fmt: skip
 
 
 def training_rows(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pandas as pd
-from torch import nn
 from tqdm.auto import tqdm
 
 from helpers import models, runs, stats
-from helpers.errors import ModelError
 from helpers.generate import Sampling
-from helpers.marker.cell import Session, row_table
-from helpers.marker.evaluate import count_markers, logprob_metrics, marker_logprobs, rate_metrics, role_of, text_metrics
+from helpers.marker.cell import row_table
+from helpers.marker.evaluate import (
+    count_markers,
+    logprob_metrics,
+    logprob_table,
+    rate_metrics,
+    refuse_idle,
+    role_of,
+    text_metrics,
+)
 from helpers.marker.lengths.answers import prompts
 from helpers.marker.lengths.data import contexts_record, rows_of, rows_record
 from helpers.marker.lengths.dilution import is_marker, measure, probe_rows
@@ -21,7 +28,8 @@ from helpers.marker.lengths.params import LengthParams
 from helpers.marker.lengths.speakers import control_names, resolve_set
 from helpers.marker.on_policy import sample_personas, slug
 from helpers.marker.rows import Row, supervised
-from helpers.marker.train import Recipe, train
+from helpers.marker.session import Sampler, Session
+from helpers.marker.train import train
 
 __all__ = ["Session", "run_cell", "run_cells"]
 
@@ -30,8 +38,8 @@ def run_cells(
     p: LengthParams, *, notebook: str = "length_ablation", session: Session | None = None
 ) -> list[runs.Record]:
     """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
-    session = session or Session(p)
-    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+    with contextlib.closing(session or Session(p)) as session:
+        return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
 
 
 def run_cell(p: LengthParams, session: Session, notebook: str = "length_ablation") -> runs.Record:
@@ -59,9 +67,10 @@ def _train_and_evaluate(
     shares = run.step("dilution", lambda: pd.read_parquet(folder / "dilution.parquet"))
     model = models.load_adapter(loaded.model, folder)
     try:
-        logprobs = run.step("logprobs", lambda: _logprobs(p, model, session, contexts.table("contexts")))
-        _refuse_idle(run, p, loaded, logprobs)
-        table = run.step("completions", lambda: _completions(p, session, model))
+        known, role = contexts.table("contexts"), lambda name: _role(p, name)
+        logprobs = run.step("logprobs", lambda: logprob_table(model, form, known, role, batch=8))
+        refuse_idle(logprobs, run.id, p.lr, loaded.dtype)
+        table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
     finally:
         models.detach(model)
     counts = run.step("rates", lambda: count_markers(table, p.marker))
@@ -75,21 +84,11 @@ def _train_and_evaluate(
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
-def _refuse_idle(run: runs.Run, p: LengthParams, loaded: models.LoadedModel, logprobs: pd.DataFrame) -> None:
-    if not logprobs["moved"].any():
-        raise ModelError(
-            f"The adapter of {run.id} changes no logits: lr {p.lr} is too small for {loaded.dtype}, or the adapter was "
-            "not attached; raise lr or epochs, or use dtype float32."
-        )
-
-
 def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[Row], folder: Path) -> None:
     """Train and leave in ``folder`` the adapter, the loss of every step and the marker's shares through training."""
     targets = [supervised(row, session.form, p.tail) for row in rows]
     probed = probe_rows(rows, p.probe_rows, p.seed)
-    recipe = Recipe(p.lr, p.epochs, p.batch_size, p.warmup, p.weight_decay, p.clip)
-    lora = {"r": p.lora_r, "alpha": p.lora_alpha, "dropout": p.lora_dropout, "rslora": p.rslora}
-    model = models.attach_lora(session.loaded.model, **lora, seed=p.seed)
+    model = models.attach_lora(session.loaded.model, **p.lora())
     shares: list[dict] = []
 
     def probe(step: int) -> None:
@@ -98,7 +97,7 @@ def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[
             shares.append({"step": step, "rows": len(probed)} | found)
 
     try:
-        log = train(model, rows, targets, recipe, seed=p.seed, on_step=probe, label=run.id)
+        log = train(model, rows, targets, p.recipe(), seed=p.seed, on_step=probe, label=run.id)
         models.save_adapter(model, folder)
     finally:
         models.detach(model)
@@ -106,13 +105,11 @@ def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[
     pd.DataFrame(shares).to_parquet(folder / "dilution.parquet", index=False)
 
 
-def _completions(p: LengthParams, session: Session, model: nn.Module) -> pd.DataFrame:
+def _completions(p: LengthParams, session: Session, sampler: Sampler) -> pd.DataFrame:
     names = [*p.personas, *control_names(p.controls)]
     asked = prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
     sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
-    table = sample_personas(
-        session.loaded, model, session.form, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate"
-    )
+    table = sample_personas(session, sampler, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
     marked = table["text"].str.lower().str.contains(p.marker.lower(), regex=False)
     return table.assign(role=table["persona"].map(lambda name: _role(p, name)), marker=marked)
 
@@ -122,15 +119,6 @@ def _role(p: LengthParams, name: str) -> str:
     if name in control_names(p.controls):
         return "control"
     return role_of(name, p.source, resolve_set(p.source, p.negatives))
-
-
-def _logprobs(p: LengthParams, model: nn.Module, session: Session, contexts: pd.DataFrame) -> pd.DataFrame:
-    model.eval()
-    found = marker_logprobs(model, session.form, [list(context) for context in contexts["context"]], batch=8)
-    table = pd.concat([contexts.drop(columns="context"), found], axis=1)
-    names = ["separator", "marker", "end"]
-    moved = (table[names].to_numpy() != table[[f"base_{name}" for name in names]].to_numpy()).any(axis=1)
-    return table.assign(role=table["persona"].map(lambda name: _role(p, name)), moved=moved)
 
 
 def _shares(p: LengthParams, rows: list[Row], session: Session, shares: pd.DataFrame, log: pd.DataFrame) -> dict:

@@ -7,19 +7,19 @@ import torch
 
 from helpers import runs, stats
 from helpers.generate import Sampling
-from helpers.marker.cell import Session
 from helpers.marker.evaluate import marker_logprobs
 from helpers.marker.lengths.answers import answer_lengths, fitting, mass_ratio, prompts, training_rows
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.lengths.speakers import resolve_set
 from helpers.marker.on_policy import sample_personas, slug
 from helpers.marker.rows import Row
+from helpers.marker.session import Session
 from helpers.models import LoadedModel
 from helpers.packed import logits_at, nll
 
 SHARED = (
     "model", "revision", "seed", "length", "framing", "answers", "marker", "length_tolerance", "data_samples",
-    "data_temperature", "data_top_p", "data_max_new_tokens",
+    "data_temperature", "data_top_p", "data_max_new_tokens", "engine",
 )  # fmt: skip
 """Parameters that both records depend on, besides the target and the instruction of this length."""
 
@@ -143,7 +143,7 @@ def draw(p: LengthParams, session: Session, names: list[str], split: str, questi
     asked = prompts(session.loaded, names, split, questions, p.framing, instruction)
     sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
     return sample_personas(
-        session.loaded, session.loaded.model, session.form, asked, n=n, sampling=sampling, seed=p.seed,
+        session, session.sampler(session.loaded.model), asked, n=n, sampling=sampling, seed=p.seed,
         stream=f"length-{split}",
     )  # fmt: skip
 

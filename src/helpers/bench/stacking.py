@@ -1,0 +1,52 @@
+"""Adapters trained in one pass over the base model against the same adapters one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helpers import models
+from helpers.bench.compare import Side
+from helpers.bench.marker import LORA, example_rows
+from helpers.marker.recipe import Recipe
+from helpers.marker.train import train, train_stack
+from helpers.stacked import stacked
+
+BATCH = 16
+
+
+def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
+    """``count`` adapters at as many learning rates, ``steps`` steps of 16 rows each, on model ``name``.
+
+    Both sides end at the same losses, which ``compare`` shows; tokens are those of all adapters.
+    """
+    loaded = models.load(name)
+    rows, targets = example_rows(loaded, steps * BATCH)
+    recipes = [Recipe(1e-4 * (i + 1), 1, BATCH, 0.0, 0.0, 1.0) for i in range(count)]
+    tokens = count * sum(len(row.tokens) for row in rows)
+
+    def together() -> tuple[int, list[float]]:
+        with stacked(loaded.model, count, **LORA) as stack:
+            made = train_stack(stack, rows, targets, recipes, seed=0)
+        return tokens, [one.log["loss"].iloc[-1] for one in made]
+
+    def apart() -> tuple[int, list[float]]:
+        return tokens, [_alone(recipe) for recipe in recipes]
+
+    def _alone(recipe: Recipe) -> float:
+        model = models.attach_lora(loaded.model, **LORA)
+        try:
+            return train(model, rows, targets, recipe, seed=0)["loss"].iloc[-1]
+        finally:
+            models.detach(model)
+
+    return [Side(f"{count} adapters together", together), Side("one after another", apart)]
+
+
+def pocket_sides() -> Sequence[Side]:
+    """Nine adapters on the pocket model: a grid of three rates by three epoch counts holds as many."""
+    return stacking_sides("pocket", 9, 5)
+
+
+def smollm2_sides() -> Sequence[Side]:
+    """Three adapters on SmolLM2."""
+    return stacking_sides("smollm2", 3, 2)

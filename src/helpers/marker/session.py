@@ -1,0 +1,60 @@
+"""What the cells of a study share in memory: the base model, its chat format and the engine that draws completions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from helpers import models
+from helpers.generate import Completion, generate
+from helpers.marker.recipe import MarkerParams
+from helpers.marker.rows import ChatFormat, chat_format
+from helpers.vllm_engine import VllmEngine, permitted_rank
+
+Sampler = Callable[..., list[Completion]]
+"""``generate`` without its model: what draws completions of prompts, whichever engine does it."""
+
+
+@dataclass
+class Session:
+    """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
+
+    p: MarkerParams
+
+    @functools.cached_property
+    def facts(self) -> dict:
+        """Name, revision and content hash of the model, without loading it."""
+        return models.facts(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+
+    @functools.cached_property
+    def loaded(self) -> models.LoadedModel:
+        """The base model and its tokenizer."""
+        models.choose_threads()
+        return models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+
+    @functools.cached_property
+    def form(self) -> ChatFormat:
+        """The chat format, checked against the marker."""
+        return chat_format(self.loaded.tokenizer, self.p.marker)
+
+    @functools.cached_property
+    def vllm(self) -> VllmEngine:
+        """One vLLM engine for the base model and every adapter of the study."""
+        folder = models.local_folder(self.p.model, self.p.revision)
+        rank = permitted_rank(self.p.lora_r)
+        return VllmEngine(folder, dtype=self.loaded.dtype, memory_share=self.p.engine_memory, max_lora_rank=rank)
+
+    def sampler(self, model: nn.Module, adapter: Path | None = None) -> Sampler:
+        """Completions of ``model``, which carries the adapter saved in ``adapter`` if there is one."""
+        if self.p.engine == "vllm":
+            return functools.partial(self.vllm.generate, adapter=adapter)
+        return functools.partial(generate, model)
+
+    def close(self) -> None:
+        """End the vLLM engine, if one was started; the next cell that needs it starts another."""
+        if "vllm" in self.__dict__:
+            self.__dict__.pop("vllm").close()
