@@ -68,7 +68,7 @@ class VllmEngine:
             raise ModelError(f"dtype is {dtype!r}{nearest(dtype, DTYPES)}.")
         if max_lora_rank not in RANKS:
             raise ModelError(
-                f"max_lora_rank is {max_lora_rank}, which vLLM does not permit: use {_rank_for(max_lora_rank)}."
+                f"max_lora_rank is {max_lora_rank}, which vLLM does not permit: use {permitted_rank(max_lora_rank)}."
             )
         self.folder, self.max_lora_rank = Path(folder), max_lora_rank
         self._ids: dict[str, int] = {}
@@ -213,7 +213,7 @@ def _check_limits(prompts: Sequence[Prompt], sampling: Sampling, longest: int, v
             )
 
 
-def _rank_for(rank: int) -> int:
+def permitted_rank(rank: int) -> int:
     """The smallest permitted value that holds ``rank``, or the largest of all."""
     return next((permitted for permitted in RANKS if permitted >= rank), RANKS[-1])
 
@@ -244,7 +244,7 @@ def _check_adapter(folder: Path, base: dict[str, list[int]], max_rank: int) -> N
     if rank > max_rank:
         raise ModelError(
             f"The adapter in {folder} has rank {rank}, but the engine was made for {max_rank}: make it with "
-            f"max_lora_rank={_rank_for(rank)}."
+            f"max_lora_rank={permitted_rank(rank)}."
         )
     for switch in ("use_dora", "modules_to_save", "lora_bias", "rank_pattern", "alpha_pattern", "layer_replication"):
         if config.get(switch):
