@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Expected:
 
     params: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         """The full cell: every parameter that is a single value."""
         return scalars(self.params)
@@ -30,7 +31,7 @@ class Expected:
         An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
         name without the folder.
         """
-        return all(
+        return self.params == record.params or all(
             value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
             or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])
             for name, value in self.params.items()
