@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from claims_records import rate, record
 from helpers import records as store
 from helpers.claims import open_case
 from helpers.claims.case import declared_runs
-from helpers.claims.status import cases_in, cells_of, page_status
+from helpers.claims.status import cases_in, cells_of, page_status, status
 from helpers.errors import ClaimError
 from helpers.files import PARAMS, sha256_file
 from helpers.stats import max_rate
@@ -196,11 +197,35 @@ def test_status_of_cells(root):
     run_all(root, change)
     rows = cells_of("sweep", root=root)
     assert [(row.state, row.why) for row in rows[:5]] == [
-        ("stale", ("code",)), ("failed", ("out of memory",)), ("stale", ("params (samples)",)), ("missing", ()),
-        ("complete", ()),
+        ("stale", ("code",)), ("failed", ("out of memory",)), ("missing", ()), ("missing", ()), ("complete", ()),
     ]  # fmt: skip
     assert rows[3].cell == "tail=end_of_turn, lr=0.001, seed=0"
     assert len(rows) == 12
+
+
+def test_a_run_that_was_never_made_is_missing_whatever_lies_near_it(root):
+    run_all(root, lambda content: True)
+    other = root / "params" / "sweep" / "other.yaml"
+    other.write_text(GRID.replace("samples: 4", "samples: 5") + "lora_r: 3\n")
+    states = {(row.grid, row.state, row.why) for row in cells_of("sweep", root=root)}
+    assert states == {("params/sweep/other.yaml", "missing", ()), ("params/sweep/pocket.yaml", "complete", ())}
+
+
+def test_status_reads_each_record_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path))
+    read, seen = store.read, []
+    monkeypatch.setattr(store, "read", lambda folder, **how: seen.append(folder) or read(folder, **how))
+    cells, pages = status("sweep")
+    mine = [folder for folder in seen if folder.parent.name == "sweep"]
+    assert len(mine) == len(set(mine)) > 0 and cells and [page.experiment for page in pages] == ["sweep"]
+
+
+def test_a_case_asked_of_another_scope_judges_anew(root):
+    run_all(root, lambda content: True)
+    case = open_case("reports/band.qmd", root)
+    assert case.verdict() is case.verdict() and case.evidence() is case.evidence()
+    other = replace(case, claim=case.claim.model_copy(update={"scope": {"model": "pocket", "lr": 1e-3}}))
+    assert set(other.verdict().records) < set(case.verdict().records)
 
 
 def test_only_pages_with_a_claim_are_cases(root):

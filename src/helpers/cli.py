@@ -111,9 +111,12 @@ def publish(
 @app.command()
 def status(notebook: Annotated[str | None, typer.Argument(help="only this experiment")] = None) -> None:
     """List the cells of every experiment and the pages, and why something is stale."""
-    from helpers.claims.status import status as look
+    from helpers.records import gc_paused
 
-    cells, pages = look(notebook)
+    with gc_paused():
+        from helpers.claims.status import status as look
+
+        cells, pages = look(notebook)
     for name in dict.fromkeys((cell.notebook, cell.grid) for cell in cells):
         mine = [cell for cell in cells if (cell.notebook, cell.grid) == name]
         counts = {state: sum(cell.state == state for cell in mine) for state in dict.fromkeys(c.state for c in mine)}

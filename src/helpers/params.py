@@ -7,6 +7,7 @@ and a value out of bounds are each a ``ParameterError`` of one sentence, raised 
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,11 +92,11 @@ class Params(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
-        leaves = list(_leaves(cls.model_fields[info.field_name].annotation))
-        if isinstance(value, str) and list in leaves and value.strip().startswith("["):
+        takes_list, takes_bool = _takes(cls, info.field_name)
+        if isinstance(value, str) and takes_list and value.strip().startswith("["):
             # `papermill -p lr "[1e-6, 5e-6]"` hands the list over as text.
             value = _yaml(value, f"parameter {info.field_name}")
-        if bool not in leaves and not any(isinstance(leaf, bool) for leaf in leaves):
+        if not takes_bool:
             _refuse_bool(value)
         return value
 
@@ -121,6 +122,13 @@ class Params(BaseModel):
         """The axes of one cell as JSON values, in ``AXES`` order: what tells it from its neighbours in the grid."""
         values = self.cell_params()
         return {name: values[name] for name in self.AXES}
+
+
+@functools.cache
+def _takes(model: type[Params], name: str) -> tuple[bool, bool]:
+    """Whether a field takes lists and truth values; kept, because a grid of ten thousand cells asks for each."""
+    leaves = list(_leaves(model.model_fields[name].annotation))
+    return list in leaves, bool in leaves or any(isinstance(leaf, bool) for leaf in leaves)
 
 
 def parse(model: type[M], values: Mapping[str, Any], where: str) -> M:

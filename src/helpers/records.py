@@ -121,14 +121,15 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     A record both here and published counts once, as the one here.
     """
     found: dict[str, Record] = {}
-    with _gc_paused():
+    with gc_paused():
         for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
             for name, path in folders(root / notebook):
                 if name.startswith(PARTIAL):
                     if status != "complete":
                         found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
-                elif not name.startswith(".") and (path / "run.json").is_file():
-                    found[name] = read(path, published=published)
+                elif not name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
+                        found[name] = read(path, published=published)
     chosen = [record for record in found.values() if status in (None, record.status)]
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
@@ -170,7 +171,7 @@ def is_locked(folder: Path, run_id: str) -> bool:
 def table(notebook: str) -> pd.DataFrame:
     """One row a run, unfinished ones included: id, status, published, started, seconds, the axes, and for each metric
     ``<name>`` with ``<name>_n``, ``_k``, ``_low`` and ``_high``. What a run does not have is NaN, never zero."""
-    with _gc_paused():
+    with gc_paused():
         rows = [_row(record) for record in records(notebook, status=None)]
         return pd.DataFrame(rows, columns=None if rows else ["id", "status", "published", "started", "seconds"])
 
@@ -187,9 +188,9 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Without the cyclic collector, which would walk all records again and again while their number grows (4 times
-    the time at 10,000 records) and can find nothing: parsed JSON has no cycles."""
+def gc_paused() -> Iterator[None]:
+    """A block without the cyclic collector, which would walk all records again and again while their number grows (4
+    times the time at 10,000 records) and can find nothing: parsed JSON has no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from helpers import stats
-from helpers.actdiff.lens import auc
 from helpers.runs import Record
 
 Metric = dict[str, Any]
@@ -42,6 +39,10 @@ def contrast(records: Sequence[Record], metric: str, organism: str, minus: str) 
 def auc_against(records: Sequence[Record], organism: str, control: str) -> Metric | None:
     """Probability that a token of the domain gains more log-prob under ``organism`` than another token does, over what
     ``control`` of the same seed gives it; mean over seeds. One half is chance."""
+    import torch  # here, for it takes seconds, and most verdicts need none of it
+
+    from helpers.actdiff.lens import auc
+
     tables = {(r.cell["organism"], r.cell["seed"]): r for r in records if "readout" in r.tables}
     seeds = sorted({seed for name, seed in tables if name == organism and (control, seed) in tables})
     values = []

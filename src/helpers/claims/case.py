@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,23 @@ class Case:
     stale: Mapping[str, list[str]]
     root: Path = ROOT
 
+    _evidence: dict[tuple[str, ...], Evidence] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _verdicts: dict[str, Verdict] = field(init=False, repr=False, compare=False, default_factory=dict)
+
     def evidence(self, question: str | None = None) -> Evidence:
         """The pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
         pooled = tuple(self.criteria.question(question or self.claim.primary).pool)
-        return self._pooled(pooled)
-
-    @functools.cache  # noqa: B019 - a case is frozen and lives as long as its page
-    def _pooled(self, pooled: tuple[str, ...]) -> Evidence:
-        found = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
-        return found.within(self.claim.scope)
+        if pooled not in self._evidence:
+            found = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
+            self._evidence[pooled] = found.within(self.claim.scope)
+        return self._evidence[pooled]
 
     def verdict(self, question: str | None = None) -> Verdict:
         """The verdict of ``question``, by default the primary one, which is the claim's."""
-        return judge(self.criteria.question(question or self.claim.primary), self.evidence(question), self.stale)
+        name = question or self.claim.primary
+        if name not in self._verdicts:
+            self._verdicts[name] = judge(self.criteria.question(name), self.evidence(name), self.stale)
+        return self._verdicts[name]
 
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict of every question of the criteria file."""
@@ -73,8 +77,6 @@ class Case:
     def fact(self, name: str, **cell: Any) -> Fact:
         """Shorthand of `Facts.fact`."""
         return self.facts.fact(name, **cell)
-
-    __hash__ = object.__hash__
 
 
 class Experiment(Strict):
@@ -133,11 +135,33 @@ def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = 
     return found
 
 
-def open_case(path: Path | str, root: Path = ROOT) -> Case:
-    """Open the claim of the page at ``path``; ClaimError names file, line and field when something is malformed."""
+@dataclass(frozen=True)
+class Found:
+    """All records of an experiment, unfinished ones included, oldest first; ``stale`` as in `Case`."""
+
+    records: tuple[Record, ...]
+    stale: Mapping[str, list[str]]
+
+    @property
+    def complete(self) -> tuple[Record, ...]:
+        """The records that a page may use."""
+        return tuple(record for record in self.records if record.status == "complete")
+
+
+def find(notebook: str) -> Found:
+    """Read every record of ``notebook``."""
+    records = store.records(notebook, status=None)
+    return Found(tuple(records), stale_records([record for record in records if record.status == "complete"]))
+
+
+def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Found] | None = None) -> Case:
+    """Open the claim of the page at ``path``; ClaimError names file, line and field when something is malformed.
+
+    ``known`` holds the records of experiments that have been read already: reading ten thousand takes a second.
+    """
     path = root / path
     claim = read_claim(path, root)
-    found = store.records(claim.experiment)
+    found = (known or {}).get(claim.experiment) or find(claim.experiment)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
     criteria = read_criteria(root / claim.criteria)
-    return Case(path, claim, criteria, tuple(found), expected, stale_records(found), root)
+    return Case(path, claim, criteria, found.complete, expected, found.stale, root)

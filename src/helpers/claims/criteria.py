@@ -129,8 +129,13 @@ class Criteria:
 
 def read_criteria(path: Path) -> Criteria:
     """Read a criteria file strictly; ClaimError names file, line and field of the first fault."""
-    content = Path(path).read_bytes()
-    document = read_document(content.decode("utf-8"), Path(path))
+    return _parse_file(Path(path), Path(path).read_bytes())
+
+
+@functools.lru_cache(maxsize=64)
+def _parse_file(path: Path, content: bytes) -> Criteria:
+    """By content, because a claim's page asks several times and reading YAML with its lines is slow."""
+    document = read_document(content.decode("utf-8"), path)
     file = validate(_File, document)
     for index, name in enumerate(file.controls):
         if name not in file.metrics:
@@ -143,7 +148,7 @@ def read_criteria(path: Path) -> Criteria:
     parser = Parser(frozenset(file.metrics), regimes)
     questions = {name: _with_conditions(document, parser, name, asked) for name, asked in file.questions.items()}
     return Criteria(
-        Path(path),
+        path,
         sha256_bytes(content),
         file.version,
         file.metrics,

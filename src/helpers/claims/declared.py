@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Expected:
 
     params: Mapping[str, Any]
 
-    @property
+    @functools.cached_property
     def key(self) -> Key:
         """The full cell: every parameter that is a single value."""
         return scalars(self.params)
@@ -30,7 +31,7 @@ class Expected:
         An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
         name without the folder.
         """
-        return all(
+        return self.params == record.params or all(
             value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
             or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])
             for name, value in self.params.items()
@@ -46,15 +47,24 @@ class Declared:
     def __init__(self, expected: Sequence[Expected]) -> None:
         self.expected = tuple(expected)
         keys = [one.key for one in self.expected]
-        self._axes = telling(keys)
+        self._values: dict[str, set[Any]] = {axis: set() for axis in telling(keys)}
         self._places: dict[tuple[Any, ...], list[int]] = {}
         for number, key in enumerate(keys):
-            for place in itertools.product(*(_spellings(key.get(axis, _ABSENT)) for axis in self._axes)):
+            spelt = [_spellings(key.get(axis, _ABSENT)) for axis in self._values]
+            for known, values in zip(self._values.values(), spelt, strict=True):
+                known.update(values)
+            for place in itertools.product(*spelt):
                 self._places.setdefault(place, []).append(number)
 
     def met(self, record: Record) -> list[int]:
         """Positions in ``expected`` of the declared runs that ``record`` is."""
-        places = itertools.product(*(_recorded(record, axis) for axis in self._axes))
+        params, cell = record.params, record.cell
+        places: list[tuple[Any, ...]] = [()]
+        for axis, known in self._values.items():
+            mine = [value for value in _recorded(params, cell, axis) if value in known]
+            if not mine:
+                return []  # most records of another grid end here
+            places = [(*place, value) for place in places for value in mine]
         near = dict.fromkeys(number for place in places for number in self._places.get(place, ()))
         return [number for number in near if self.expected[number].met_by(record)]
 
@@ -64,10 +74,12 @@ def _spellings(value: Any) -> tuple[Any, ...]:
     return (value, value.rpartition("/")[2]) if isinstance(value, str) and "/" in value else (value,)
 
 
-def _recorded(record: Record, axis: str) -> list[Any]:
+def _recorded(params: Mapping[str, Any], cell: Mapping[str, Any], axis: str) -> tuple[Any, ...]:
     """The values under which a declared run with this record's value of ``axis`` may be kept."""
-    values = (record.params.get(axis, _ABSENT), record.cell.get(axis, _ABSENT))
-    return list(dict.fromkeys(_ABSENT if isinstance(value, list | dict) else value for value in values))
+    one, other = params.get(axis, _ABSENT), cell.get(axis, _ABSENT)
+    one = _ABSENT if isinstance(one, list | dict) else one
+    other = _ABSENT if isinstance(other, list | dict) else other
+    return (one,) if one == other else (one, other)
 
 
 def scalars(params: Mapping[str, Any]) -> Key:

@@ -214,12 +214,11 @@ def gather(
     ``expected`` are the runs of the declared grid: records outside of it are left out, and declared runs without a
     complete record are kept as absent. None means that no grid is declared.
     """
-    found = chosen(records, stale or {})
     if expected is None:
-        runs: list[tuple[Key, Record | None]] = [(full_key(record), record) for record in found]
+        runs: list[tuple[Key, Record | None]] = [(full_key(record), record) for record in chosen(records, stale or {})]
     else:
         declared, met = Declared(expected), dict[int, Record]()
-        for record in found:
+        for record in chosen(filter(declared.met, records), stale or {}):  # choosing costs more than finding them
             for number in declared.met(record):
                 met.setdefault(number, record)
         runs = [(one.key, met.get(number)) for number, one in enumerate(expected)]

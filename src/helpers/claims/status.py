@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from helpers import provenance
 from helpers import records as store
-from helpers.claims.case import Case, declared_runs, open_case, stale_records
+from helpers.claims.case import Case, Found, declared_runs, find, open_case
 from helpers.claims.claim import has_claim, read_claim
-from helpers.claims.declared import Declared, Expected, Key, telling
-from helpers.claims.evidence import full_key, label
+from helpers.claims.declared import Declared, telling
+from helpers.claims.evidence import label
 from helpers.files import PARAMS, REPORTS, ROOT
 from helpers.records import Record
 
@@ -49,99 +49,56 @@ class PageStatus:
         return bool(self.why)
 
 
-def status(
-    notebook: str | None = None, models: Mapping[str, str] | None = None
-) -> tuple[list[CellStatus], list[PageStatus]]:
-    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim.
-
-    ``models`` as in `case.stale_records`: content hashes of base models as they are now.
-    """
+def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
+    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim."""
     notebooks = [notebook] if notebook else sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
-    cells = [row for name in notebooks for row in cells_of(name, models)]
-    pages = [page_status(case) for case in cases_in(experiments=notebooks)]
-    return cells, pages
+    known = {name: find(name) for name in notebooks}
+    cells = [row for name, found in known.items() for row in cells_of(name, found)]
+    return cells, [page_status(case) for case in cases_in(known=known)]
 
 
-def cases_in(folder: Path = REPORTS, root: Path = ROOT, experiments: Collection[str] | None = None) -> Iterator[Case]:
-    """Every page with a claim in ``folder`` (about one of ``experiments``, if given), opened."""
+def cases_in(folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None) -> Iterator[Case]:
+    """Every page with a claim in ``folder``, opened; with ``known`` only those about one of these experiments."""
     for path in sorted(folder.glob("*.qmd")):
-        if has_claim(path) and (experiments is None or read_claim(path, root).experiment in experiments):
-            yield open_case(path, root)
+        if has_claim(path) and (known is None or read_claim(path, root).experiment in known):
+            yield open_case(path, root, known)
 
 
-def cells_of(notebook: str, models: Mapping[str, str] | None = None, root: Path = ROOT) -> list[CellStatus]:
-    """The declared runs of every params file of ``notebook``."""
-    found = store.records(notebook, status=None)
-    stale = stale_records([record for record in found if record.status == "complete"], models)
-    keyed = [(record, full_key(record)) for record in found if "params" in record.content]
+def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> list[CellStatus]:
+    """The declared runs of every params file of ``notebook``, whose records ``found`` are read if not given.
+
+    A run is looked for under all its parameters: one that was never made is missing, whatever is recorded near it.
+    """
+    found = found or find(notebook)
+    started = [record for record in found.records if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if path.name not in NOT_GRIDS:
             expected = declared_runs(notebook, path, root)
-            told = telling([one.key for one in expected])
-            name = path.relative_to(root).as_posix()
-            known = _Known(expected, told, keyed)
-            rows += [_cell_status(notebook, name, one, told, known.of(i), stale) for i, one in enumerate(expected)]
+            mine: dict[int, list[Record]] = {}
+            declared = Declared(expected)
+            for record in started:
+                for number in declared.met(record):
+                    mine.setdefault(number, []).append(record)
+            told, name = telling([one.key for one in expected]), path.relative_to(root).as_posix()
+            for number, one in enumerate(expected):
+                cell = label({axis: one.key[axis] for axis in told})
+                rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), found.stale)))
     return rows
 
 
-class _Known:
-    """What is recorded for each declared run: the records that it is, and those at its place in the grid.
-
-    ``records`` come with their full keys, which all grids of an experiment share.
-    """
-
-    def __init__(
-        self, expected: Sequence[Expected], told: Sequence[str], records: Sequence[tuple[Record, Key]]
-    ) -> None:
-        declared = Declared(expected)
-        self.expected = expected
-        self.axes = [axis for axis in dict.fromkeys((*told, "model")) if any(axis in one.key for one in expected)]
-        self.mine: dict[int, list[Record]] = {}
-        self.placed: dict[tuple[Any, ...], list[Record]] = {}
-        for record, key in records:
-            self.placed.setdefault(self._place(key), []).append(record)
-            for number in declared.met(record):
-                self.mine.setdefault(number, []).append(record)
-
-    def of(self, number: int) -> tuple[list[Record], list[Record]]:
-        """The records that run ``number`` is, and the complete ones with its axes and its model."""
-        placed = self.placed.get(self._place(self.expected[number].key), [])
-        return self.mine.get(number, []), [record for record in placed if record.status == "complete"]
-
-    def _place(self, key: Mapping[str, Any]) -> tuple[Any, ...]:
-        values = (key.get(axis) for axis in self.axes)
-        return tuple(None if isinstance(value, list | dict) else value for value in values)
-
-
-def _cell_status(
-    notebook: str,
-    grid: str,
-    one: Expected,
-    told: Sequence[str],
-    known: tuple[list[Record], list[Record]],
-    stale: Mapping[str, list[str]],
-) -> CellStatus:
-    """``known``: the records that the run is, and those in its place under other parameters."""
-    cell = label({axis: one.key[axis] for axis in told})
-    mine, other = known
+def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[State, tuple[str, ...], str | None]:
+    """The state of the run that the records ``mine`` are, why, and the record that says so."""
     whole = [record for record in mine if record.status == "complete"]
     fresh = [record for record in whole if record.id not in stale]
     if fresh:
-        return CellStatus(notebook, grid, cell, "complete", _criteria(fresh[-1]), fresh[-1].id)
+        return "complete", _criteria(fresh[-1]), fresh[-1].id
     if whole:
-        return CellStatus(notebook, grid, cell, "stale", tuple(stale[whole[-1].id]), whole[-1].id)
+        return "stale", tuple(stale[whole[-1].id]), whole[-1].id
     if mine:
         why = (mine[-1].content["error"],) if mine[-1].content.get("error") else ()
-        return CellStatus(notebook, grid, cell, mine[-1].status, why, mine[-1].id)
-    if other:
-        return CellStatus(notebook, grid, cell, "stale", (_params(one, other[-1]),), other[-1].id)
-    return CellStatus(notebook, grid, cell, "missing")
-
-
-def _params(one: Expected, record: Record) -> str:
-    changed = [name for name, value in one.key.items() if full_key(record).get(name) != value]
-    return f"params ({', '.join(changed) or 'a list'})"
+        return mine[-1].status, why, mine[-1].id
+    return "missing", (), None
 
 
 def _criteria(record: Record) -> tuple[str, ...]:
