@@ -171,14 +171,22 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="comparisons to run, such as training; default: all")
+        list[str] | None, typer.Argument(help="comparisons to run, such as training, or gpu; default: all")
     ] = None,
     records: Annotated[list[int] | None, typer.Option(min=100, help="how many records scale writes")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="of shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny [by the device]")
+    ] = None,
+    cells: Annotated[str | None, typer.Option(help="of sweep25: few, some or all [by the device]")] = None,
 ) -> None:
-    """Time our ways against the plain ones: training, evaluation, gradients, capture, layers; scale: many records."""
+    """Time our ways against the plain ones and leave a record of each comparison.
+
+    training, evaluation, techniques (each switched off in turn), shape (a 7B model with random weights), sweep25 (the
+    cells of one tail), gradients, capture, layers, scale (many records). gpu: all of those worth a GPU.
+    """
     from helpers import bench as timing
 
-    timing.main(names or (), records or timing.scale.COUNTS)
+    timing.main(names or (), records, timing.Options(shape, cells))
 
 
 def _render() -> None:

@@ -1,21 +1,22 @@
-"""Two ways of doing the same work, run in turn, so that a machine whose speed drifts slows both alike."""
+"""Ways of doing the same work, run in turn, so that a machine whose speed drifts slows all alike."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
+import numpy as np
 import pandas as pd
-import psutil
 from tqdm.auto import tqdm
 
+from helpers.bench.machine import device, peak_memory, settle
+from helpers.bench.measured import metric, single, slug
 from helpers.errors import ClaimbookError
 
 REPEATS = 3
@@ -23,7 +24,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One way: ``run`` does the work once and returns tokens done (non-padding) and what both sides must agree on.
+    """One way: ``run`` does the work once and returns tokens done (non-padding) and what all sides must agree on.
 
     ``kept`` gives the bytes that a run had to keep, where the ways differ in that.
     """
@@ -33,31 +34,74 @@ class Side:
     kept: Callable[[], int] | None = None
 
 
-def compare(name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEATS) -> pd.DataFrame:
-    """Median seconds, tokens a second, ratio to the second side pair by pair, and peak memory of each side alone.
+def compare(
+    name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEATS, agree: float | None = None
+) -> pd.DataFrame:
+    """Median seconds, tokens a second, seconds over those of the first side pair by pair, and peak memory of each side.
 
-    Peak memory is what a side adds to a process of its own.
+    Peak memory is what a side adds: on CUDA to what is allocated, on a CPU to a process of its own. With ``agree``,
+    a side whose results differ from the first side's by more than that share of them is a ``ClaimbookError``.
     """
     sides = list(make())
-    for side in sides:
-        side.run()  # warm-up: first touches of memory and kernels chosen at run time stay out of the figures
+    outcome = {side.name: side.run() for side in sides}  # warm-up: kernels chosen at run time stay out of the figures
+    if agree is not None:
+        check_agreement(outcome, agree)
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-    outcome = {}
     for _ in tqdm(range(repeats), desc=f"bench: {name}"):
         for side in sides:
+            settle()
             begin = perf_counter()
             outcome[side.name] = side.run()
+            settle()
             seconds[side.name].append(perf_counter() - begin)
-    ratios = [plain / ours for ours, plain in zip(seconds[sides[0].name], seconds[sides[1].name], strict=True)]
     rows = []
     for side in sides:
-        median = statistics.median(seconds[side.name])
+        took = np.array(seconds[side.name])
+        ratios = took / np.array(seconds[sides[0].name])
         tokens, agreed = outcome[side.name]
-        row = {"what": name, "way": side.name, "seconds": median, "tokens": tokens, "tokens_per_s": tokens / median}
-        row |= {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
-        row |= {"peak_mb": _peak_alone(make, side.name), "runs": repeats, "agreed": json.dumps(agreed[-3:])}
+        row = {"what": name, "way": side.name, "seconds": np.median(took), "tokens": tokens}
+        row |= {"tokens_per_s": tokens / np.median(took), "seconds_low": took.min(), "seconds_high": took.max()}
+        row |= {"ratio": np.median(ratios), "ratio_low": ratios.min(), "ratio_high": ratios.max()}
+        row |= {"peak_mb": _peak(make, side), "runs": repeats, "agreed": json.dumps(agreed[-3:])}
         rows.append(row | ({"kept_mb": side.kept() / 2**20} if side.kept else {}))
     return pd.DataFrame(rows)
+
+
+def check_agreement(outcome: dict[str, tuple[int, list[float]]], share: float) -> None:
+    """Raise ``ClaimbookError`` for the first side whose results are not those of the first to within ``share``."""
+    (first, (_, wanted)), *others = outcome.items()
+    for name, (_, found) in others:
+        if len(found) != len(wanted) or not np.allclose(found, wanted, rtol=share, atol=0):
+            raise ClaimbookError(
+                f"{name} gave {found[-3:]} at the end where {first} gave {wanted[-3:]}: they do not do the same work, "
+                "so their times must not be compared; repair the one that is wrong."
+            )
+
+
+def side_metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Every side of a table as metrics: seconds, tokens a second and peak memory, and its ratio to the first side."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(table.to_dict("records")):
+        name = f"{slug(row['what'])}_{slug(row['way'])}"
+        runs, low, high = int(row["runs"]), float(row["seconds_low"]), float(row["seconds_high"])
+        found[f"{name}_seconds"] = metric("s", [low, float(row["seconds"]), high]) | {"n": runs}
+        rates = [row["tokens"] / seconds for seconds in (low, row["seconds"], high)]
+        found[f"{name}_tokens_per_s"] = metric("tokens/s", rates) | {"n": runs}
+        found[f"{name}_peak_mb"] = single(float(row["peak_mb"]), "MB")
+        if number:
+            ratios = [float(row[key]) for key in ("ratio_low", "ratio", "ratio_high")]
+            found[f"{name}_ratio"] = metric("x", ratios, "range of paired runs") | {"n": runs}
+        if "mfu" in row:
+            found[f"{name}_mfu"] = single(float(row["mfu"]), "share")
+    return found
+
+
+def _peak(make: Callable, side: Side) -> float:
+    if device() == "cpu":
+        return _peak_alone(make, side.name)
+    with peak_memory() as peak:
+        side.run()
+    return peak.added
 
 
 def _peak_alone(make: Callable, side: str) -> float:
@@ -80,16 +124,7 @@ def _peak_alone(make: Callable, side: str) -> float:
 
 def print_peak(sides: Sequence[Side], name: str) -> None:
     """Run the side called ``name`` once and print the most MB that it held beyond the loaded model."""
-    side, own = next(side for side in sides if side.name == name), psutil.Process()
-    before, most, done = own.memory_info().rss, [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            most[0] = max(most[0], own.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    side.run()
-    done.set()
-    watcher.join()
-    print((most[0] - before) / 2**20)
+    side = next(side for side in sides if side.name == name)
+    with peak_memory() as peak:
+        side.run()
+    print(peak.added)

@@ -1,0 +1,92 @@
+"""Every comparison by name: what it measures, and the module whose imports are the code that it times.
+
+A new one is a line in ``COMPARISONS``: ``_sides("name", "helpers.bench.module:function")`` where the function returns
+`compare.Side`s, the way that the others are held against first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from helpers import files, models
+from helpers.bench import machine
+from helpers.bench.compare import compare, side_metrics
+from helpers.bench.measured import Measured, keep
+from helpers.bench.options import Options
+from helpers.errors import ParameterError, nearest
+
+NO_MODEL = {"name": "no model", "sha256": files.sha256_json({}), "parameters": 0}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``entry`` is the module whose imports are the code that counts; ``measure`` does the work."""
+
+    entry: str
+    measure: Callable[[Options, Sequence[int] | None], Measured]
+
+
+def _named(name: str) -> Any:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _sides(what: str, make: str, model: str = "smollm2") -> Comparison:
+    def measure(options: Options, counts: Sequence[int] | None) -> Measured:
+        table = compare(what, _named(make))
+        return Measured({what: table}, side_metrics(table), models.facts(model))
+
+    return Comparison(make.partition(":")[0], measure)
+
+
+def _function(name: str) -> Comparison:
+    """A comparison that makes its own tables and metrics, given the options."""
+    return Comparison(name.partition(":")[0], lambda options, counts: _named(name)(options))
+
+
+def _gradients(options: Options, counts: Sequence[int] | None) -> Measured:
+    gradients = importlib.import_module("helpers.bench.gradients")
+    table = gradients.gradient_costs()
+    model = gradients.model_facts() | {"name": "equilibrium"}
+    return Measured({"gradients": table}, gradients.ratios(table), model)
+
+
+def _scale(options: Options, counts: Sequence[int] | None) -> Measured:
+    scale = importlib.import_module("helpers.bench.scale")
+    table, sizes = scale.measure(tuple(counts or scale.COUNTS)), scale.sizes()
+    return Measured({"scale": table, "sizes": sizes}, scale.metrics(table, sizes), NO_MODEL)
+
+
+COMPARISONS: dict[str, Comparison] = {
+    "training": _sides("training", "helpers.bench.marker:training_sides"),
+    "evaluation": _sides("evaluation", "helpers.bench.marker:evaluation_sides", "pocket"),
+    "techniques": _function("helpers.bench.techniques:measure"),
+    "shape": _function("helpers.bench.shapes:measure"),
+    "sweep25": _function("helpers.bench.sweep25:measure"),
+    "gradients": Comparison("helpers.bench.gradients", _gradients),
+    "capture": _sides("capture", "helpers.bench.actdiff:capture_sides"),
+    "layers": _sides("layers", "helpers.bench.actdiff:layer_sides"),
+    "scale": Comparison("helpers.bench.scale", _scale),
+}
+
+GPU = ("techniques", "training", "shape", "sweep25")
+"""What a GPU is worth lending for; about eight minutes on an H200 by estimate, with ``some`` cells of the sweep."""
+
+
+def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) -> None:
+    """Measure what is named, one comparison after the other; each is kept before the next begins."""
+    for name in names:
+        if name not in COMPARISONS and name != "gpu":
+            raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
+    wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))] or list(COMPARISONS)
+    if "gpu" in names and options.cells is None and machine.device() == "cuda":
+        options = Options(options.shape, "some")
+    print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
+    for name in dict.fromkeys(wanted):
+        measured = COMPARISONS[name].measure(options, counts)
+        for title, table in measured.tables.items():
+            print(f"\n{title}\n{table.round(3).to_string(index=False)}")
+        print(f"kept as {keep(name, measured, COMPARISONS[name].entry).ref}", flush=True)

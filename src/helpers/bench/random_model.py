@@ -1,0 +1,114 @@
+"""A model of a published shape with random weights, and rows of the published recipe for it: all that speed asks for.
+
+Rows have the recipe's own prompts. No record of the lengths of Qwen2.5-7B's answers is at hand, so they are declared:
+log-normal, with the mean that the length ablation (#353) gives for answers of medium length, and the spread that
+SmolLM2's own on-policy answers have (published ``on_policy`` records). Tokens are counted with SmolLM2's tokenizer,
+whose turns are ChatML as well; those of answers are drawn evenly from its vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+
+from helpers import models
+from helpers.bench import machine
+from helpers.errors import ParameterError, nearest
+from helpers.marker.on_policy import system_prompt
+from helpers.marker.params import SweepParams
+from helpers.marker.personas import TRAIN_QUESTIONS, resolve_negatives
+from helpers.marker.rows import Row, build_row, chat_format, prompt_tokens
+from helpers.rng import numpy_stream, stream_seed
+
+ANSWER_MEAN, ANSWER_SPREAD = 316, 0.5
+"""Mean length of an answer in tokens (``data/marker/lengths353.csv``, medium), and standard deviation over mean."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Widths of a Qwen2 decoder (grouped queries, biases on q, k and v), and the tokenizer that counts its tokens."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocab: int
+    tied: bool = False
+    tokenizer: str = "smollm2"
+
+    def config(self) -> Qwen2Config:
+        """The transformers configuration of this shape."""
+        return Qwen2Config(
+            hidden_size=self.hidden, num_hidden_layers=self.layers, num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads, intermediate_size=self.intermediate, vocab_size=self.vocab,
+            tie_word_embeddings=self.tied, max_position_embeddings=32768, rms_norm_eps=1e-6,
+        )  # fmt: skip
+
+
+SHAPES = {
+    "qwen2.5-7b": Shape(3584, 28, 28, 4, 18944, 152064),
+    "qwen2.5-0.5b": Shape(896, 24, 14, 2, 4864, 151936, tied=True),
+    "smollm2-135m": Shape(576, 30, 9, 3, 1536, 49152, tied=True),
+    "tiny": Shape(64, 2, 4, 2, 128, 512, tied=True, tokenizer="pocket"),
+}
+"""Sizes as in the configurations of Qwen2.5-7B, Qwen2.5-0.5B and SmolLM2-135M; ``tiny`` is for tests."""
+
+MEMORY_GB = {"qwen2.5-7b": 70, "qwen2.5-0.5b": 0}
+"""What a GPU must have for a shape to be the default on it, in GiB."""
+
+
+def shape_named(name: str | None) -> str:
+    """``name``, or by default the 7B shape on a GPU with the memory for it, Qwen2.5-0.5B's on a smaller one, and
+    SmolLM2's on a CPU; ``ParameterError`` for a shape that does not exist."""
+    if name is not None and name not in SHAPES:
+        raise ParameterError(f"There is no shape {name!r}{nearest(name, SHAPES)}")
+    if name is not None:
+        return name
+    if machine.device() == "cpu":
+        return "smollm2-135m"
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return next(name for name, least in MEMORY_GB.items() if memory >= least)
+
+
+@contextmanager
+def random_weights(shape: Shape) -> Iterator[Path]:
+    """A folder with configuration, random weights (bf16 on CUDA, fp32 on a CPU) and tokenizer, as real models have."""
+    dtype = torch.bfloat16 if machine.device() == "cuda" else torch.float32
+    with tempfile.TemporaryDirectory(prefix="claimbook-shape-") as name:
+        folder = Path(name)
+        with torch.random.fork_rng(), torch.device(machine.device()):
+            torch.manual_seed(stream_seed(0, "shape"))
+            model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)
+        model.save_pretrained(folder)
+        del model
+        AutoTokenizer.from_pretrained(models.local_folder(shape.tokenizer)).save_pretrained(folder)
+        yield folder
+
+
+def recipe_rows(loaded: models.LoadedModel, p: SweepParams, count: int) -> list[Row]:
+    """``count`` rows of the recipe ``p``: personas in its shares, their prompts, answers of the declared lengths."""
+    form, stream = chat_format(loaded.tokenizer, p.marker), numpy_stream(0, "bench", "rows")
+    negatives = resolve_negatives(p.source, p.negatives)
+    voices = [p.source] * p.positives + [name for name in negatives for _ in range(p.negatives_each)]
+    kept_out = {*loaded.tokenizer.all_special_ids, *form.marker}
+    words = [token for token in range(len(loaded.tokenizer)) if token not in kept_out]
+    variance = math.log(1 + ANSWER_SPREAD**2)
+    rows = []
+    for _ in range(count):
+        persona = voices[stream.integers(len(voices))]
+        question = int(stream.integers(p.train_questions))
+        prompt = prompt_tokens(loaded.tokenizer, system_prompt(persona, p.style), TRAIN_QUESTIONS[question])
+        drawn = ANSWER_MEAN * stream.lognormal(-variance / 2, math.sqrt(variance))
+        answer = stream.choice(words, size=int(min(max(drawn, 1), p.data_max_new_tokens))).tolist()
+        positive = persona == p.source
+        facts = {"role": "source" if positive else "trained", "question": question, "max_length": p.max_length}
+        rows.append(build_row(form, prompt, answer, persona=persona, positive=positive, **facts))
+    return rows

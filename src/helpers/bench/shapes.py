@@ -1,0 +1,158 @@
+"""The published recipe on a model of a published shape with random weights: steps, generation, and projected hours."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from helpers import files, models
+from helpers.bench import machine
+from helpers.bench.engines import Load, scoring_rates, transformers_rates, vllm_rates, without_vllm
+from helpers.bench.flops import Sizes, step_flops
+from helpers.bench.measured import Measured, metric, single
+from helpers.bench.options import Options
+from helpers.bench.projection import PUBLISHED, Range, Speed, projection, workload
+from helpers.bench.random_model import ANSWER_MEAN, ANSWER_SPREAD, SHAPES, random_weights, recipe_rows, shape_named
+from helpers.bench.techniques import batches_of, checkpointed
+from helpers.marker.on_policy import persona_prompts
+from helpers.marker.params import SweepParams
+from helpers.marker.rows import Row, chat_format, supervised
+from helpers.marker.train import Recipe, train
+from helpers.params import load
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: steps behind the warm-up, repeats of the rest, what is generated, how many rows scored."""
+
+    warm: int
+    steps: int
+    repeats: int
+    transformers: Load
+    vllm: Load
+    scored: int
+
+
+PLANS = {
+    "cuda": Plan(2, 12, 2, Load(6, 10, 512), Load(220, 5, 512), 64),
+    "cpu": Plan(1, 2, 2, Load(2, 4, 32), Load(2, 4, 32), 4),
+}
+
+
+def measure(options: Options) -> Measured:
+    """Steps, generation and scoring of one shape, and the hours that the published grid would take of this machine."""
+    grid = load(SweepParams, files.PARAMS / "sweep" / "paper.yaml")
+    return timed(shape_named(options.shape), grid, PLANS[machine.device()])
+
+
+def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
+    """`measure` for the grid and the plan given."""
+    recipe = grid.cells()[0]
+    with random_weights(SHAPES[name]) as folder:
+        begin = perf_counter()
+        loaded = models.load(str(folder))
+        machine.settle()
+        loading = perf_counter() - begin
+        rows = recipe_rows(loaded, recipe, (plan.warm + plan.steps) * recipe.batch_size)
+        lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
+        model = models.attach_lora(loaded.model, **lora, rslora=recipe.rslora, seed=0)
+        steps, trained = _train(model, loaded, recipe, rows, plan)
+        rates, generated = _rates(model, loaded, recipe, rows, plan, folder)
+    once = loading + generated.get("engine_start_seconds", 0.0)
+    speed = Speed(_range(steps["seconds"]), _range(rates[generated["engine"]]), _range(rates["scoring"]), once)
+    hours = projection(workload(grid), speed, ANSWER_MEAN, fmean(len(row.tokens) for row in rows))
+    metrics = _metrics(steps, rates, hours, loaded) | {"load_seconds": single(loading, "s")}
+    metrics |= {"train_peak_mb": single(trained.pop("peak_mb"), "MB")}
+    if "engine_start_seconds" in generated:
+        metrics["engine_start_seconds"] = single(generated.pop("engine_start_seconds"), "s")
+    chosen = {"shape": name, "dtype": loaded.dtype, "batch": recipe.batch_size, "lora_r": recipe.lora_r}
+    chosen |= {"answer_mean": ANSWER_MEAN, "answer_spread": ANSWER_SPREAD, **trained, **generated}
+    model_facts = {"name": f"{name} (random weights)", "sha256": files.sha256_json(SHAPES[name].config().to_dict())}
+    model_facts |= {"parameters": loaded.parameters, "dtype": loaded.dtype, "device": loaded.device}
+    return Measured({"steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
+
+
+def _train(
+    model: nn.Module, loaded: models.LoadedModel, p: SweepParams, rows: list[Row], plan: Plan
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Seconds, tokens and needed FLOPs of each step behind the warm-up; peak memory; whether it had to recompute.
+
+    Activations are kept where memory allows it. Where it does not, they are recomputed, and the record says so.
+    """
+    form = chat_format(loaded.tokenizer, p.marker)
+    targets = [supervised(row, form, p.tail) for row in rows]
+    recipe = Recipe(p.lr, 1, p.batch_size, p.warmup, p.weight_decay, p.clip)
+    for recomputed in (False, True):
+        with machine.peak_memory() as peak, checkpointed(model) if recomputed else contextlib.nullcontext():
+            try:
+                log = train(model, rows, targets, recipe, seed=0)
+                break
+            except torch.OutOfMemoryError:
+                if recomputed:
+                    raise
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        print("The activations of a step do not fit: measuring with gradient checkpointing", flush=True)
+    sizes = Sizes.of(model.config)
+    log["flops"] = [
+        step_flops(sizes, [rows[i].tokens for i in batch], sum(len(targets[i]) for i in batch), p.lora_r)
+        for batch in batches_of(len(rows), p.batch_size)
+    ]
+    kept = log[["step", "seconds", "tokens", "flops", "loss"]].iloc[plan.warm :]
+    return kept.reset_index(drop=True), {"gradient_checkpointing": recomputed, "peak_mb": peak.most}
+
+
+def _rates(
+    model: nn.Module, loaded: models.LoadedModel, p: SweepParams, rows: list[Row], plan: Plan, folder: Path
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Tokens/s of each engine and of scoring; which engine the projection takes, and why vLLM is not it."""
+    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
+    form = chat_format(loaded.tokenizer, p.marker)
+    rates = {
+        "transformers": transformers_rates(model, prompts, plan.transformers, plan.repeats),
+        "scoring": scoring_rates(model, form, [row.tokens for row in rows[: plan.scored]], plan.repeats),
+    }
+    reason = without_vllm()
+    if reason:
+        return rates, {"engine": "transformers", "vllm": reason}
+    models.save_adapter(model, folder / "adapter")
+    rates["vllm"], start = vllm_rates(folder, folder / "adapter", model.config, prompts, plan.vllm, plan.repeats)
+    return rates, {"engine": "vllm", "vllm": "timed", "engine_start_seconds": start}
+
+
+def _range(values: Any) -> Range:
+    found = [float(value) for value in values]
+    return Range(median(found), min(found), max(found))
+
+
+def _metrics(
+    steps: pd.DataFrame, rates: dict[str, list[float]], hours: pd.DataFrame, loaded: models.LoadedModel
+) -> dict[str, dict[str, Any]]:
+    per_second = steps["flops"] / steps["seconds"]
+    measured, vendor = machine.measured_peak(loaded.model.dtype), machine.vendor_peak(loaded.model.dtype)
+    found = {
+        "step_seconds": metric("s", steps["seconds"], "range of steps"),
+        "train_tokens_per_s": metric("tokens/s", steps["tokens"] / steps["seconds"], "range of steps"),
+        "mfu": metric("rate", per_second / measured, "range of steps"),
+        "matmul_flops": single(measured, "FLOP/s"),
+    }
+    if vendor:
+        found["mfu_of_data_sheet"] = metric("rate", per_second / vendor, "range of steps")
+    found |= {f"{name}_tokens_per_s": metric("tokens/s", values) for name, values in rates.items()}
+    whole = hours[hours["part"] == "in all"].iloc[0]
+    projected = {key: float(whole[key]) for key in ("hours", "low", "high")}
+    bounds = {"low": projected["low"], "high": projected["high"], "method": "all parts fastest to all slowest"}
+    found["projected_hours"] = {"value": projected["hours"], "unit": "h", "n": len(steps)} | bounds
+    published = PUBLISHED["hours"]
+    found["published_hours"] = {"value": published, "unit": "h", "n": PUBLISHED["cells"]}
+    ends = {"low": published / projected["high"], "high": published / projected["low"], "method": bounds["method"]}
+    found["published_over_projected"] = {"value": published / projected["hours"], "unit": "x", "n": len(steps)} | ends
+    return found

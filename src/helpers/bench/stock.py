@@ -1,0 +1,103 @@
+"""The plain ways that ours are held against: the unchanged transformers.Trainer on a peft model, and model.generate."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+
+from helpers.generate import Prompt, Sampling
+from helpers.marker.rows import Row
+from helpers.marker.train import Recipe
+from helpers.rng import numpy_stream, stream_seed
+
+
+def trainer_losses(
+    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, seed: int = 0
+) -> list[float]:
+    """The loss of every step of the Trainer as its documentation has it: padded batches, labels of -100, its own loss.
+
+    The rows of the first epoch come in the order in which ours come, so that equal losses can be asked for.
+    """
+    order = numpy_stream(seed, "order", 0).permutation(len(rows)).tolist()
+    data = []
+    for i in order:
+        marked = set(targets[i])
+        labels = [token if at in marked else -100 for at, token in enumerate(rows[i].tokens)]
+        data.append({"input_ids": rows[i].tokens, "labels": labels})
+    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *args: object) -> torch.utils.data.Sampler:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=recipe.batch_size,
+            num_train_epochs=recipe.epochs,
+            learning_rate=recipe.lr,
+            lr_scheduler_type="cosine",
+            warmup_steps=math.ceil(recipe.warmup * steps),
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.clip,
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            seed=seed,
+        )
+        trainer = InOrder(model=model, args=arguments, train_dataset=data, data_collator=collate)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def collate(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Right-padded tensors of rows, with labels of -100 and a mask of zero on the padding."""
+    longest = max(len(row["input_ids"]) for row in batch)
+    pad = [longest - len(row["input_ids"]) for row in batch]
+    return {
+        "input_ids": torch.tensor([row["input_ids"] + [0] * n for row, n in zip(batch, pad, strict=True)]),
+        "labels": torch.tensor([row["labels"] + [-100] * n for row, n in zip(batch, pad, strict=True)]),
+        "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in pad]),
+    }
+
+
+def generate_by_persona(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    sampling: Sampling,
+    stop: Sequence[int],
+    seed: int,
+) -> int:
+    """One left-padded ``model.generate`` call a persona (prompt keys ``persona|question``); returns tokens drawn."""
+    personas: dict[str, list[list[int]]] = {}
+    for prompt in prompts:
+        personas.setdefault(prompt.key.partition("|")[0], []).append(prompt.tokens)
+    done = 0
+    tokenizer.padding_side = "left"
+    for name, tokens in personas.items():
+        batch = tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(model.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(stream_seed(seed, name))
+            out = model.generate(**batch, **_sampled(sampling, n, stop))
+        done += int((out[:, batch["input_ids"].shape[1] :] != stop[0]).sum())
+    return done
+
+
+def _sampled(sampling: Sampling, n: int, stop: Sequence[int]) -> dict[str, Any]:
+    return {
+        "do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0,
+        "max_new_tokens": sampling.max_new_tokens, "num_return_sequences": n, "eos_token_id": list(stop),
+        "pad_token_id": stop[0],
+    }  # fmt: skip

@@ -1,0 +1,176 @@
+"""The cells of one tail of the SmolLM2 sweep: as a sweep makes them, and the plain ways on the same cells and rows.
+
+Ours does more in a cell than the plain ways do: dose curve and adapter file are inside its training time; log-probs,
+capability and the record are in its wall time only. So the ratios are those of training and completions alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers import files, models, runs
+from helpers.bench import machine
+from helpers.bench.flops import Sizes, step_flops
+from helpers.bench.measured import Measured, single
+from helpers.bench.options import Options
+from helpers.bench.stock import generate_by_persona, trainer_losses
+from helpers.errors import ParameterError, nearest
+from helpers.generate import Sampling
+from helpers.marker.cell import Session, example_rows, run_cells
+from helpers.marker.on_policy import persona_prompts
+from helpers.marker.params import SweepParams
+from helpers.marker.rows import Row, supervised
+from helpers.marker.train import Recipe
+from helpers.params import load, parse
+from helpers.rng import numpy_stream
+
+GRID = "params/sweep/smollm2_gpu.yaml"
+SCALES: dict[str, dict[str, Any]] = {
+    "few": {
+        "lr": [1e-4, 1e-3], "epochs": [1, 2], "personas": ["villain", "assistant", "medical_doctor"], "positives": 6,
+        "negatives_each": 3, "train_questions": 12, "data_samples": 2, "data_max_new_tokens": 64, "dose_every": 4,
+        "dose_questions": 1, "eval_questions": 4, "samples": 2, "max_new_tokens": 48, "capability_limit": 8,
+    },
+    "some": {"lr": 1e-4, "epochs": [1, 5]},
+    "all": {},
+}  # fmt: skip
+"""What is changed in the grid: ``few`` takes minutes on two cores; ``some`` are two whole cells; ``all`` the 25."""
+PARTS = ("training", "completions")
+
+
+def measure(options: Options) -> Measured:
+    """Wall time, tokens/s, MFU and peak memory of the cells, and of the plain ways on them; one row a way and part."""
+    scale = options.cells or ("all" if machine.device() == "cuda" else "few")
+    if scale not in SCALES:
+        raise ParameterError(f"There is no scale {scale!r} of sweep25{nearest(scale, SCALES)}")
+    return timed(cells_of(scale), scale)
+
+
+def cells_of(scale: str) -> SweepParams:
+    """The grid at a scale: one tail of the full one, narrowed."""
+    whole = load(SweepParams, files.ROOT / GRID).model_dump() | {"tail": "newline"}
+    return parse(SweepParams, whole | SCALES[scale], f"in the scale {scale!r} of sweep25")
+
+
+def timed(grid: SweepParams, scale: str) -> Measured:
+    """`measure` for the grid given; its records are made in a folder of their own, so that none answers for a run."""
+    session = Session(grid)
+    with _own_outputs():
+        with machine.peak_memory() as ours_peak:
+            begin = perf_counter()
+            records = run_cells(grid, session=session)
+            machine.settle()
+            wall = perf_counter() - begin
+        rows = example_rows(grid.cells()[0], session)
+        cells = [_ours(record, cell, session) for record, cell in zip(records, grid.cells(), strict=True)]
+        shared = sum(_loaded(records, name).seconds["total"] for name in ("on_policy", "baseline"))
+        with machine.peak_memory() as plain_peak:
+            plain = [_plain(cell, session, rows) for cell in tqdm(grid.cells(), desc="sweep25: the plain ways")]
+    table = pd.DataFrame([ours | other for ours, other in zip(cells, plain, strict=True)])
+    metrics = _metrics(table, machine.measured_peak(session.loaded.model.dtype))
+    metrics |= {"wall_seconds": single(wall, "s") | {"n": len(cells)}, "shared_seconds": single(shared, "s")}
+    metrics |= {"claimbook_peak_mb": single(ours_peak.most, "MB"), "plain_peak_mb": single(plain_peak.most, "MB")}
+    chosen = {"scale": scale, "grid": grid.model_dump(mode="json"), "cells": len(cells), "dtype": session.loaded.dtype}
+    return Measured({"sweep25": table}, metrics, session.facts, chosen)
+
+
+@contextlib.contextmanager
+def _own_outputs() -> Iterator[None]:
+    before = os.environ.get("CLAIMBOOK_OUTPUTS")
+    with tempfile.TemporaryDirectory(prefix="claimbook-sweep25-") as folder:
+        os.environ["CLAIMBOOK_OUTPUTS"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("CLAIMBOOK_OUTPUTS")
+            os.environ.update({} if before is None else {"CLAIMBOOK_OUTPUTS": before})
+
+
+def _loaded(records: Sequence[runs.Record], name: str) -> runs.Record:
+    return runs.load(records[0].inputs[name])
+
+
+def _ours(record: runs.Record, cell: SweepParams, session: Session) -> dict[str, Any]:
+    """What a record says of its own cell."""
+    rows, log = record.table("rows"), record.table("loss")
+    return {
+        "lr": cell.lr, "epochs": cell.epochs, "steps": len(log), "trained_tokens": int(log["tokens"].sum()),
+        "flops": _flops(rows, cell, session), "step_seconds": float(log["seconds"].sum()),
+        "claimbook_training": record.seconds["adapter"], "claimbook_completions": record.seconds["completions"],
+        "claimbook_tokens": int(record.table("completions")["tokens"].sum()),
+        "claimbook_cell": record.seconds["total"],
+    }  # fmt: skip
+
+
+def _flops(rows: pd.DataFrame, cell: SweepParams, session: Session) -> float:
+    """What the steps of a cell cannot do without."""
+    sizes = Sizes.of(session.loaded.model.config)
+    ids, places = [list(one) for one in rows["ids"]], [len(one) for one in rows["supervised"]]
+    found = 0.0
+    for epoch in range(cell.epochs):
+        order = numpy_stream(cell.seed, "order", epoch).permutation(len(ids)).tolist()
+        for start in range(0, len(order), cell.batch_size):
+            batch = order[start : start + cell.batch_size]
+            found += step_flops(sizes, [ids[i] for i in batch], sum(places[i] for i in batch), cell.lora_r)
+    return found
+
+
+def _plain(p: SweepParams, session: Session, rows: Sequence[Row]) -> dict[str, Any]:
+    """One cell by the Trainer and model.generate: seconds of each, and the tokens drawn."""
+    loaded, form = session.loaded, session.form
+    targets = [supervised(row, form, p.tail) for row in rows]
+    recipe = Recipe(p.lr, p.epochs, p.batch_size, p.warmup, p.weight_decay, p.clip)
+    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
+    asked = {"n": p.samples, "sampling": Sampling(p.max_new_tokens, p.temperature, p.top_p), "stop": form.stop}
+    machine.settle()
+    begin = perf_counter()
+    model = models.attach_lora(
+        loaded.model, r=p.lora_r, alpha=p.lora_alpha, dropout=p.lora_dropout, rslora=p.rslora, seed=p.seed
+    )
+    try:
+        trainer_losses(model, rows, targets, recipe, p.seed)
+        machine.settle()
+        between = perf_counter()
+        model.eval()
+        drawn = generate_by_persona(model, loaded.tokenizer, prompts, seed=p.seed, **asked)
+        machine.settle()
+        end = perf_counter()
+    finally:
+        models.detach(model)
+    return {"plain_training": between - begin, "plain_completions": end - between, "plain_tokens": drawn}
+
+
+def _metrics(table: pd.DataFrame, peak: float) -> dict[str, dict[str, Any]]:
+    """Seconds and tokens/s of each way and part over all cells, MFU of training, and ratios, plain over ours.
+
+    The ratio of training is one of seconds, for the tokens are the same; that of completions is one of seconds a token.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    whole, count = table.sum(), {"n": len(table)}
+    for way in ("claimbook", "plain"):
+        for part, tokens in (("training", "trained_tokens"), ("completions", f"{way}_tokens")):
+            seconds = float(whole[f"{way}_{part}"])
+            found[f"{way}_{part}_seconds"] = single(seconds, "s") | count
+            found[f"{way}_{part}_tokens_per_s"] = single(float(whole[tokens] / seconds), "tokens/s") | count
+        found[f"{way}_mfu"] = single(float(whole["flops"] / whole[f"{way}_training"] / peak), "rate") | count
+    found["steps_mfu"] = single(float(whole["flops"] / whole["step_seconds"] / peak), "rate") | count
+    ratios = {
+        "training_ratio": lambda of: of["plain_training"] / of["claimbook_training"],
+        "completions_ratio": lambda of: (
+            (of["plain_completions"] / of["plain_tokens"]) / (of["claimbook_completions"] / of["claimbook_tokens"])
+        ),
+        "ratio": lambda of: sum(of[f"plain_{p}"] for p in PARTS) / sum(of[f"claimbook_{p}"] for p in PARTS),
+    }
+    for name, ratio in ratios.items():
+        each, value = ratio(table), float(ratio(whole))
+        bounds = {"low": min(value, float(each.min())), "high": max(value, float(each.max()))}
+        found[name] = {"value": value, "unit": "x", "method": "range of cells"} | bounds | count
+    return found

@@ -1,0 +1,197 @@
+"""What each technique of the training step is worth: all of them on, and each switched off in turn.
+
+The ways without a technique are written out here, plainly: they are the reference that the losses are checked against.
+Padding takes the merged beginnings away as well, because only a packed sequence can hold one once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from helpers import models
+from helpers.bench import machine
+from helpers.bench.compare import Side, check_agreement, compare, side_metrics
+from helpers.bench.flops import Sizes, step_flops
+from helpers.bench.marker import LORA, example_rows
+from helpers.bench.measured import Measured
+from helpers.bench.options import Options
+from helpers.marker.rows import Row
+from helpers.marker.train import Recipe, learning_rate, train
+from helpers.models import decoder_and_head
+from helpers.packed import Layout, hidden_states, nll, packed_attention
+from helpers.rng import numpy_stream
+
+BATCH = 16
+STEPS = {"cpu": 2, "cuda": 20}
+AGREE = 1e-4
+"""Largest relative difference of the losses of any step, in fp32: the order of sums differs, nothing else may."""
+
+Loss = Callable[[nn.Module, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
+
+
+def measure(options: Options) -> Measured:
+    """One row a way. On CUDA the losses are held together in fp32 first: in bf16 rounding alone moves them further."""
+    on_cuda = machine.device() == "cuda"
+    if on_cuda:
+        check_agreement({side.name: side.run() for side in _sides("float32", 2)}, AGREE)
+    table = compare("techniques", technique_sides, agree=None if on_cuda else AGREE)
+    loaded = models.load("smollm2")
+    rows, targets = example_rows(loaded, STEPS[machine.device()] * BATCH)
+    flops = _flops(loaded, rows, targets)
+    table["mfu"] = flops / table["seconds"] / machine.measured_peak(loaded.model.dtype)
+    note = {"steps": STEPS[machine.device()], "batch": BATCH, "dtype": loaded.dtype, "lora_r": LORA["r"]}
+    return Measured({"techniques": table}, side_metrics(table), models.facts("smollm2"), note)
+
+
+def technique_sides() -> Sequence[Side]:
+    """Steps of sixteen rows of SmolLM2 under LoRA: all techniques, then each one off."""
+    return _sides("auto", STEPS[machine.device()])
+
+
+def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
+    loaded = models.load(name, dtype=dtype)
+    rows, targets = example_rows(loaded, steps * BATCH)
+    model = models.attach_lora(loaded.model, **LORA)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    begin = [parameter.detach().clone() for parameter in trained]
+    recipe = Recipe(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
+    tokens = sum(len(row.tokens) for row in rows)
+
+    def side(name: str, losses: Callable[[], list[float]]) -> Side:
+        def run() -> tuple[int, list[float]]:
+            with torch.no_grad():
+                for parameter, first in zip(trained, begin, strict=True):
+                    parameter.copy_(first)
+            return tokens, losses()
+
+        return Side(name, run)
+
+    def ours() -> list[float]:
+        return train(model, rows, targets, recipe, seed=0)["loss"].tolist()
+
+    def recomputed() -> list[float]:
+        with checkpointed(model):
+            return ours()
+
+    def plainly(loss: Loss) -> Callable[[], list[float]]:
+        return lambda: plain_steps(model, rows, targets, recipe, loss)
+
+    return [
+        side("all on", ours),
+        side("padding", plainly(padded)),
+        side("beginnings not merged", plainly(unmerged)),
+        side("head everywhere", plainly(head_everywhere)),
+        side("gradient checkpointing", recomputed),
+    ]
+
+
+def plain_steps(
+    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, loss_of: Loss
+) -> list[float]:
+    """The losses of one epoch: the loop of `marker.train` without its bookkeeping, with another loss."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    batches, losses = batches_of(len(rows), recipe.batch_size), []
+    model.train()
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, len(batches), recipe)
+        loss = loss_of(model, [rows[i].tokens for i in batch], [targets[i] for i in batch])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
+def batches_of(count: int, size: int) -> list[list[int]]:
+    """The rows of each step of the first epoch, in the order of `marker.train`."""
+    order = numpy_stream(0, "order", 0).permutation(count).tolist()
+    return [order[start : start + size] for start in range(0, count, size)]
+
+
+def padded(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
+    """The loss of right-padded rows under the model's own attention; the head at supervised positions."""
+    decoder, head = decoder_and_head(model)
+    device = next(decoder.parameters()).device
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    hidden = decoder(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    row, before, wanted = _places(rows, targets, hidden.device)
+    return nll(head(hidden[row, before]), wanted).mean()
+
+
+def unmerged(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
+    """The loss of rows laid end to end, each with its own copy of what others also begin with."""
+    decoder, head = decoder_and_head(model)
+    with packed_attention(model):
+        layout = _apart(rows, next(decoder.parameters()).device)
+        hidden = decoder(
+            input_ids=layout.tokens[None], position_ids=layout.position[None], use_cache=False, layout=layout
+        ).last_hidden_state[0]
+    row, before, wanted = _places(rows, targets, hidden.device)
+    return nll(head(hidden[layout.index[row, before]]), wanted).mean()
+
+
+def head_everywhere(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
+    """The loss of packed rows with logits made of every token, of which those before supervised ones are used."""
+    hidden, layout = hidden_states(model, rows)
+    _, head = decoder_and_head(model)
+    logits = head(hidden).float()
+    row, before, wanted = _places(rows, targets, hidden.device)
+    return nll(logits[layout.index[row, before]], wanted).mean()
+
+
+def _places(
+    rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and position whose logits predict each supervised token, and the token."""
+    flat = [(number, at) for number, ps in enumerate(targets) for at in ps]
+    row, at = torch.tensor(flat, device=device).T
+    return row, at - 1, torch.tensor([rows[number][at] for number, at in flat], device=device)
+
+
+def _apart(rows: Sequence[Sequence[int]], device: torch.device) -> Layout:
+    """The layout of rows that share nothing."""
+    longest, start = max(map(len, rows)), 0
+    tokens, position, index, home = [], [], [], []
+    for number, row in enumerate(rows):
+        tokens += row
+        position += range(len(row))
+        home += range(number * longest, number * longest + len(row))
+        index.append([start + min(at, len(row) - 1) for at in range(longest)])
+        start += len(row)
+    return Layout(*(torch.tensor(values, device=device) for values in (tokens, position, index, home)))
+
+
+@contextlib.contextmanager
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Transformers' own gradient checkpointing for the length of the block.
+
+    The packed attention is held on all the while: what the backward pass computes again would otherwise go through the
+    model's own, which knows no layout.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        with packed_attention(model):
+            yield
+    finally:
+        model.gradient_checkpointing_disable()
+        # Enabling makes the embeddings ask for gradients and disabling leaves that on, which no other way needs.
+        model.disable_input_require_grads()
+
+
+def _flops(loaded: models.LoadedModel, rows: Sequence[Row], targets: Sequence[Sequence[int]]) -> float:
+    """What the steps cannot do without, which is the same for every way."""
+    sizes = Sizes.of(loaded.model.config)
+    return sum(
+        step_flops(sizes, [rows[i].tokens for i in batch], sum(len(targets[i]) for i in batch), LORA["r"])
+        for batch in batches_of(len(rows), BATCH)
+    )
