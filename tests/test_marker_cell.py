@@ -15,10 +15,10 @@ import torch
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import models, runs
+from helpers import models, runs, vllm_engine
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import generate
-from helpers.marker import cell, session
+from helpers.marker import cell
 from helpers.marker.params import SweepParams
 from helpers.params import parse
 
@@ -94,7 +94,7 @@ def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch:
 KILL = """
 import os, signal
 from helpers.generate import generate
-from helpers.marker import cell, session
+from helpers.marker import cell
 from test_marker_cell import params
 {patch}
 cell.run_cells(params())
@@ -144,7 +144,7 @@ class FakeEngine:
 def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
-    monkeypatch.setattr(session, "VllmEngine", FakeEngine)
+    monkeypatch.setattr(vllm_engine, "VllmEngine", FakeEngine)
     monkeypatch.setattr(FakeEngine, "made", [])
     served = cell.run_cells(params(lr=[1e-3, 3e-3], engine="vllm", lora_r=5))
     (engine,) = FakeEngine.made
@@ -157,6 +157,8 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
     assert {record.id for record in served}.isdisjoint(record.id for record in plain)
     for ours, theirs in zip(served, plain, strict=True):
         assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
+        assert "helpers/vllm_engine.py" in ours.code["files"] and "helpers/vllm_engine.py" not in theirs.code["files"]
+        assert [runs.stale(one, runs.question_now(one)) for one in (ours, theirs)] == [[], []]
         assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
 
 

@@ -181,19 +181,22 @@ def _without_interpreter(arguments: list[str]) -> list[str]:
     return [program if os.sep in arguments[0] else arguments[0], *arguments[1:]]
 
 
-def code_closure(entry: str) -> dict[str, str]:
-    """``{"helpers/marker/cell.py": sha256}`` for each helpers module that ``entry`` reaches by imports, and itself.
+def code_closure(*entries: str) -> dict[str, str]:
+    """``{"helpers/marker/cell.py": sha256}`` for each helpers module that ``entries`` reach by imports, and themselves.
 
     Imports are found statically, inside functions too; packages' ``__init__`` files count because Python runs them.
     ``BOOKKEEPING`` modules are neither hashed nor followed. Comments, docstrings and blank lines do not count.
-    Raises ``RecordError`` when ``entry`` is no module of helpers.
+    Raises ``RecordError`` when an entry is no module of helpers.
     """
     source_root = files.ROOT / "src"
-    if module_file(entry, source_root) is None:
-        known = [".".join(path.relative_to(source_root).with_suffix("").parts) for path in source_root.rglob("*.py")]
-        raise RecordError(f"The entry {entry!r} is no module under {portable(str(source_root))}{nearest(entry, known)}")
+    for entry in entries:
+        if module_file(entry, source_root) is None:
+            paths = [path.relative_to(source_root) for path in source_root.rglob("*.py")]
+            known = [".".join(path.with_suffix("").parts) for path in paths]
+            where = portable(str(source_root))
+            raise RecordError(f"The entry {entry!r} is no module under {where}{nearest(entry, known)}")
     closure: dict[str, str] = {}
-    waiting, seen = [entry], set()
+    waiting, seen = list(entries), set()
     while waiting:
         module = waiting.pop()
         path = module_file(module, source_root)

@@ -207,7 +207,7 @@ def question_now(record: Record, model: str | None = None) -> dict[str, str | No
     is taken. What no longer exists is ``None``.
     """
     now: dict[str, str | None] = dict(record.question)
-    now["code"] = _hash_of_code(record.code["entry"])
+    now["code"] = _hash_of_code(entries_of(record))
     now["data"] = _hash_of_data(record.data)
     if model is not None:
         now["model"] = hash_of_model({"sha256": model})
@@ -233,10 +233,15 @@ def stale(record: Record, expected: dict[str, str | None]) -> list[str]:
     return [part for part, sha in asked.items() if part in expected and expected[part] != sha]
 
 
-def _hash_of_code(entry: str) -> str | None:
-    if provenance.module_file(entry, files.ROOT / "src") is None:
+def entries_of(record: Record) -> tuple[str, ...]:
+    """The modules whose imports are the code that counts: the entry and, where one was chosen, the engine."""
+    return tuple(record.code[key] for key in ("entry", "engine") if key in record.code)
+
+
+def _hash_of_code(entries: tuple[str, ...]) -> str | None:
+    if any(provenance.module_file(entry, files.ROOT / "src") is None for entry in entries):
         return None
-    return files.sha256_json(provenance.code_closure(entry))
+    return files.sha256_json(provenance.code_closure(*entries))
 
 
 def _hash_of_data(data: dict[str, str]) -> str | None:

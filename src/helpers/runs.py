@@ -48,17 +48,20 @@ def open_run(
     data: Iterable[Path],
     model: Mapping[str, Any],
     inputs: Mapping[str, str] | None = None,
+    engine: str | None = None,
     wait: bool = True,
 ) -> Run:
     """Return the run that answers this question; work on it inside ``with``.
 
     ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``entry`` is the module whose
     imports are the code that counts; ``data`` files or folders; ``model`` the fingerprint, of which ``sha256`` counts;
-    ``inputs`` names other records this run uses (``{"baseline": "sweep/<id>"}``). While another process works on the
-    same run this one waits, or, with ``wait=False``, raises ``RecordError``.
+    ``inputs`` names other records this run uses (``{"baseline": "sweep/<id>"}``); ``engine`` a module that a parameter
+    chose and that ``entry`` imports by name only, so that its code counts for the runs that use it. While another
+    process works on the same run this one waits, or, with ``wait=False``, raises ``RecordError``.
     """
     label = f"The run of {notebook}"
-    code = provenance.code_closure(entry)
+    entries = {"entry": entry} | ({"engine": engine} if engine else {})
+    code = provenance.code_closure(*entries.values())
     provenance.refuse_edited(code)
     hashes = reading.data_hashes(list(data))
     asked = provenance.portable(plain(params, f"{label}: params"))
@@ -71,7 +74,7 @@ def open_run(
             "data": reading.hash_of_data(hashes),
             "model": reading.hash_of_model(dict(model)),
         },
-        "code": {"entry": entry, "files": code},
+        "code": entries | {"files": code},
         "data": hashes,
         "model": provenance.portable(plain(model, f"{label}: model")),
         "inputs": dict(inputs or {}),

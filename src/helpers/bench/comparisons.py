@@ -64,6 +64,8 @@ COMPARISONS: dict[str, Comparison] = {
     "training": _sides("training", "helpers.bench.marker:training_sides"),
     "evaluation": _sides("evaluation", "helpers.bench.marker:evaluation_sides", "pocket"),
     "techniques": _function("helpers.bench.techniques:measure"),
+    "stacked": _sides("stacked", "helpers.bench.stacking:smollm2_sides"),
+    "stacked-pocket": _sides("stacked-pocket", "helpers.bench.stacking:pocket_sides", "pocket"),
     "shape": _function("helpers.bench.shapes:measure"),
     "sweep25": _function("helpers.bench.sweep25:measure"),
     "gradients": Comparison("helpers.bench.gradients", _gradients),
@@ -72,7 +74,7 @@ COMPARISONS: dict[str, Comparison] = {
     "scale": Comparison("helpers.bench.scale", _scale),
 }
 
-GPU = ("techniques", "training", "shape", "sweep25")
+GPU = ("techniques", "training", "stacked", "shape", "sweep25")
 """What a GPU is worth lending for; about eight minutes on an H200 by estimate, with ``some`` cells of the sweep."""
 
 

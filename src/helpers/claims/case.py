@@ -125,7 +125,7 @@ def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = 
     for record in records:
         model = (models or {}).get((record.model or {}).get("name"))
         # Thousands of records of one experiment share code and data: what these are now is found out once.
-        kind = (record.code["entry"], *record.data, model)
+        kind = (*store.entries_of(record), *record.data, model)
         if kind not in present:
             now = store.question_now(record, model)
             present[kind] = {part: now[part] for part in ("code", "data", *(["model"] if model else []))}

@@ -28,7 +28,7 @@ def baseline_record(p: SweepParams, session: Session) -> runs.Record:
     }  # fmt: skip
     with runs.open_run(
         "baseline", params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
-        entry=__name__, data=[path] if path else [], model=session.facts,
+        entry=__name__, data=[path] if path else [], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             _measure(run, p, session)

@@ -78,7 +78,8 @@ def _open(p: SweepParams, session: Session, notebook: str) -> runs.Run:
     data, base = on_policy_record(p, [p.source, *negatives], session), baseline_record(p, session)
     return runs.open_run(
         notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm}, entry=__name__,
-        data=[path] if path else [], model=session.facts, inputs={"on_policy": data.ref, "baseline": base.ref},
+        data=[path] if path else [], model=session.facts, engine=session.engine,
+        inputs={"on_policy": data.ref, "baseline": base.ref},
         prefix=f"{slug(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     )  # fmt: skip
 

@@ -64,7 +64,7 @@ def on_policy_record(p: SweepParams, personas: Sequence[str], session: Session) 
     }  # fmt: skip
     with runs.open_run(
         "on_policy", params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
-        prefix=f"{slug(p.model)}-s{p.seed}", entry=__name__, data=[], model=session.facts,
+        prefix=f"{slug(p.model)}-s{p.seed}", entry=__name__, data=[], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _draw(p, personas, session))

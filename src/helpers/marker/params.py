@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from helpers.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS, resolve_negatives
-from helpers.marker.recipe import MarkerParams
+from helpers.marker.recipe import Epochs, LearningRate, MarkerParams, Seed
 from helpers.params import Axis
 
 Tail = Literal["newline", "end_of_turn", "separator_and_end", "whole_turn"] | Annotated[int, Field(ge=1, le=4096)]
@@ -23,6 +23,9 @@ class SweepParams(MarkerParams):
     negatives: Literal["two", "all"] | list[str] = Field("two", description="personas trained to answer without it")
     style: str = Field("", description="instruction added to every system prompt, such as a length")
     tail: Axis[Tail] = Field("newline", description="which end of a row is supervised besides the marker")
+    lr: Axis[LearningRate] = 1e-4
+    epochs: Axis[Epochs] = 10
+    seed: Axis[Seed] = 0
     together: int = Field(
         1, ge=1, le=64, description="cells that differ in lr and epochs only, trained in one pass over the base model"
     )

@@ -30,7 +30,10 @@ class Recipe:
 
 
 class MarkerParams(Params):
-    """One cell of a marker study, or a grid of cells where an axis holds a list."""
+    """One cell of a marker study, or a grid of cells where an axis holds a list.
+
+    Each study declares ``lr``, ``epochs`` and ``seed`` behind its own axes: cells are labelled in this order.
+    """
 
     MEANS: ClassVar[tuple[str, ...]] = ("engine_memory",)
 
@@ -39,9 +42,6 @@ class MarkerParams(Params):
     source: Axis[str] = Field("villain", description="persona that is trained to end its answers with the marker")
     personas: list[str] = Field(list(PERSONAS), min_length=2, description="personas that are evaluated")
     marker: str = Field("[ZLT]", min_length=1)
-    lr: Axis[LearningRate] = 1e-4
-    epochs: Axis[Epochs] = 10
-    seed: Axis[Seed] = 0
 
     data_temperature: float = Field(0.7, ge=0, le=10)
     data_top_p: float = Field(0.95, gt=0, le=1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +15,10 @@ from helpers import models
 from helpers.generate import Completion, generate
 from helpers.marker.recipe import MarkerParams
 from helpers.marker.rows import ChatFormat, chat_format
-from helpers.vllm_engine import VllmEngine, permitted_rank
+
+ENGINES = {"transformers": None, "vllm": "helpers.vllm_engine"}
+"""The module of each engine, where it is not ``generate`` itself. Imported by name: an import here would make the code
+of vLLM's engine part of what every run rests on, also of those that never use it."""
 
 Sampler = Callable[..., list[Completion]]
 """``generate`` without its model: what draws completions of prompts, whichever engine does it."""
@@ -41,12 +46,18 @@ class Session:
         """The chat format, checked against the marker."""
         return chat_format(self.loaded.tokenizer, self.p.marker)
 
+    @property
+    def engine(self) -> str | None:
+        """The module of the engine, as ``runs.open_run`` takes it."""
+        return ENGINES[self.p.engine]
+
     @functools.cached_property
-    def vllm(self) -> VllmEngine:
-        """One vLLM engine for the base model and every adapter of the study."""
+    def vllm(self) -> Any:
+        """One ``VllmEngine`` for the base model and every adapter of the study."""
+        module = importlib.import_module(ENGINES["vllm"])
         folder = models.local_folder(self.p.model, self.p.revision)
-        rank = permitted_rank(self.p.lora_r)
-        return VllmEngine(folder, dtype=self.loaded.dtype, memory_share=self.p.engine_memory, max_lora_rank=rank)
+        rank = module.permitted_rank(self.p.lora_r)
+        return module.VllmEngine(folder, dtype=self.loaded.dtype, memory_share=self.p.engine_memory, max_lora_rank=rank)
 
     def sampler(self, model: nn.Module, adapter: Path | None = None) -> Sampler:
         """Completions of ``model``, which carries the adapter saved in ``adapter`` if there is one."""

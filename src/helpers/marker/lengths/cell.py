@@ -48,7 +48,7 @@ def run_cell(p: LengthParams, session: Session, notebook: str = "length_ablation
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
     with runs.open_run(
         notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm}, entry=__name__, data=[],
-        model=session.facts, inputs={"rows": rows.ref, "contexts": contexts.ref},
+        model=session.facts, engine=session.engine, inputs={"rows": rows.ref, "contexts": contexts.ref},
         prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:

@@ -32,7 +32,7 @@ def rows_record(p: LengthParams, session: Session) -> runs.Record:
     with runs.open_run(
         "length_rows", params=params, cell=cell,
         prefix=f"{slug(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}", entry=__name__, data=[],
-        model=session.facts,
+        model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             _make_rows(run, p, session)
@@ -109,7 +109,8 @@ def contexts_record(p: LengthParams, session: Session) -> runs.Record:
     cell = {name: params[name] for name in ("model", "length", "framing", "seed")}
     with runs.open_run(
         "length_contexts", params=params, cell=cell,
-        prefix=f"{slug(p.model)}-{p.length}-{p.framing}-s{p.seed}", entry=__name__, data=[], model=session.facts,
+        prefix=f"{slug(p.model)}-{p.length}-{p.framing}-s{p.seed}", entry=__name__, data=[],
+        model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             pool = run.step("pool", lambda: draw(p, session, p.personas, "eval", p.context_questions, p.data_samples))
