@@ -68,6 +68,7 @@ class Engine:
     def wait_for_completion(self, *, use_tqdm: object) -> list:
         if isinstance(self.output, BaseException):
             raise self.output
+        assert 1 / use_tqdm(total=1, disable=True).format_dict["elapsed"], "vLLM divides by the time of the bar"
         return [types.SimpleNamespace(outputs=[self.output]) for _ in self.asked[-1][0]]
 
 

@@ -141,7 +141,7 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         def bar(*args: Any, **kwargs: Any) -> tqdm:
-            return tqdm(*args, **kwargs | {"desc": label, "leave": False})
+            return _Bar(*args, **kwargs | {"desc": label, "leave": False})
 
         finished = False
         try:
@@ -211,6 +211,15 @@ def _check_limits(prompts: Sequence[Prompt], sampling: Sampling, longest: int, v
             raise DataError(
                 f"Prompt {prompt.key!r} holds a token outside the model's {vocabulary}: another tokenizer made it."
             )
+
+
+class _Bar(tqdm):
+    """A progress bar by whose time vLLM may divide: switched off (``TQDM_DISABLE``), tqdm's own says 0 seconds."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts = super().format_dict
+        return facts | {"elapsed": max(facts["elapsed"], 1e-9)}
 
 
 def permitted_rank(rank: int) -> int:
