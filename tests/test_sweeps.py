@@ -13,7 +13,7 @@ import sweep_toy
 
 from helpers import files, provenance, runs
 from helpers.claims.declared import Declared, Expected
-from helpers.errors import ParameterError, SweepError
+from helpers.errors import ParameterError, RecordError, SweepError
 from helpers.records import Record
 from helpers.sweeps import board, cluster, driver, task
 from helpers.sweeps.grid import read_grid, row, row_size, rows
@@ -72,7 +72,7 @@ def test_a_file_elsewhere_names_no_notebook(here):
 
 def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(here):
     grid = grid_of(here, lr=[0.1, 0.2, 0.3], bad_lr=0.2)
-    watch = Watch(grid, {})
+    watch = Watch(grid.notebook, grid.expected, {})
     watch.look()
     assert watch.complete == {} and watch.failures() == {}
     sweep_toy.run_cells(grid.cells[0])
@@ -82,7 +82,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
     assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
     runs.publish("toy")
     (here / "outputs/toy").rename(here / "gone")
-    fresh = Watch(grid, {})
+    fresh = Watch(grid.notebook, grid.expected, {})
     fresh.look()
     assert fresh.complete == {}
 
@@ -90,7 +90,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
 def test_a_stale_record_does_not_answer_a_cell(here, monkeypatch):
     grid = grid_of(here, lr=[0.1])
     sweep_toy.run_cells(grid.cells[0])
-    watch = Watch(grid, {"toy": "another model now"})
+    watch = Watch(grid.notebook, grid.expected, {"toy": "another model now"})
     watch.look()
     assert watch.complete == {}
 
@@ -138,6 +138,7 @@ def job(here, **changes):
     grid = grid_of(here, lr=0.1)
     files.write_text(files.outputs_root() / ".mark", "x")
     given = {"code": task.hash_of_code(grid.entry), "mark": ".mark", "entry": grid.entry, "launch": "claimbook sweep x"}
+    given |= {"cells": tuple(one.params for one in grid.expected), "models": {}}
     return task.Job("toy", "toy-grid/cell-0-1.ipynb", {"lr": 0.1}, root=str(here), **given | changes)
 
 
@@ -156,7 +157,7 @@ def test_addresses_and_switched_off_tokens_are_refused(here, monkeypatch):
     with pytest.raises(SweepError, match="token authentication"), cluster.connected(1):
         pass
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", "s3://bucket/outputs")
-    with pytest.raises(SweepError, match="need a folder"):
+    with pytest.raises(RecordError, match="to `claimbook sweep` as --store"):
         driver.sweep(path, launch="x", root=here)
 
 
@@ -164,7 +165,7 @@ def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
     path = sweep_toy.project(here, lr=[0.1, 0.2])
     sweep_toy.run_cells(read_grid(path, here).cells[0])
     sweep_toy.run_cells(read_grid(path, here).cells[1])
-    monkeypatch.setattr(driver, "connected", lambda workers: pytest.fail("Ray was started"))
+    monkeypatch.setattr(driver, "connected", lambda *_: pytest.fail("Ray was started"))
     done = driver.sweep(path, launch="x", root=here)
     assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
 

@@ -37,13 +37,14 @@ class Grid:
         first, last = self.cells[0].cell(), self.cells[-1].cell()  # a grid is a product: its corners differ in all
         return tuple(axis for axis in first if first[axis] != last[axis])
 
+    @functools.cached_property
     def expected(self) -> tuple[Expected, ...]:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
         return tuple(Expected(provenance.portable(cell.cell_params())) for cell in self.cells)
 
     def labels(self) -> list[str]:
         """What tells each cell from the others."""
-        keys = [one.key for one in self.expected()]
+        keys = [one.key for one in self.expected]
         told = telling(keys)
         return [label({axis: key[axis] for axis in told if axis in key}) for key in keys]
 
