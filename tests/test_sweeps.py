@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import sweep_toy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import files, provenance, runs
 from helpers.claims.declared import Declared, Expected
 from helpers.errors import ParameterError, RecordError, SweepError
+from helpers.params import Axis, Params
 from helpers.records import Record
 from helpers.sweeps import board, cluster, driver, task
-from helpers.sweeps.grid import read_grid, row, row_size, rows
+from helpers.sweeps.grid import Grid, read_grid, row, row_size, rows
 from helpers.sweeps.watch import Watch
 
 pytestmark = pytest.mark.unit
@@ -38,13 +42,56 @@ def grid_of(here, **values):
     return read_grid(sweep_toy.project(here, **values), here)
 
 
-def test_rows_cover_each_wanted_cell_once_and_differ_along_the_innermost_axis(here):
+def test_rows_are_parts_of_lines_along_the_innermost_axis(here):
     grid = grid_of(here, seed=[0, 1], lr=["1e-1", 0.2, 0.3], seconds=0)
-    assert grid.axes == ("seed", "lr") and len(grid.cells) == 6
+    assert grid.axes == ("seed", "lr") and grid.shape == (2, 3) and len(grid.cells) == 6
     made = rows(grid, [0, 2, 3, 4, 5], 2)
     assert [r.cells for r in made] == [(0, 2), (3, 4), (5,)]
     assert made[0].values == {"seed": 0, "lr": [0.1, 0.3], "seconds": 0}
     assert made[2].values == {"seed": 1, "lr": 0.3, "seconds": 0}
+
+
+def test_whole_lines_that_fit_are_a_block(here):
+    grid = grid_of(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2])
+    made = rows(grid, range(8), 7)
+    assert [r.cells for r in made] == [(0, 1, 2, 3, 4, 5), (6, 7)]
+    assert made[0].values == {"seed": [0, 1, 2], "lr": [0.1, 0.2]} and made[1].values["seed"] == 3
+    assert [r.cells for r in rows(grid, [0, 1, 3, 4, 5, 6, 7], 8)] == [(0, 1), (3,), (4, 5, 6, 7)]
+    assert [r.cells for r in rows(grid, [0, 1, 4, 5], 8)] == [(0, 1), (4, 5)], "neighbouring values only"
+    assert [len(r.cells) for r in rows(grid, range(8), 1)] == [1] * 8
+
+
+class Deep(Params):
+    """Four axes, the way the studies have them."""
+
+    AXES = ("a", "b", "c", "d")
+    a: Axis[int] = 0
+    b: Axis[int] = 0
+    c: Axis[int] = 0
+    d: Axis[int] = 0
+
+
+@given(
+    st.tuples(*[st.integers(1, 4)] * 4).flatmap(
+        lambda shape: st.tuples(
+            st.just(shape), st.sets(st.integers(0, math.prod(shape) - 1)) | st.just(set(range(math.prod(shape))))
+        )
+    ),
+    st.integers(1, 20),
+)
+def test_every_wanted_cell_is_in_one_row_and_every_row_a_full_product(shaped, size):
+    shape, wanted = shaped
+    values = {axis: list(range(length)) for axis, length in zip("abcd", shape, strict=True)}
+    grid = Grid("deep", "grid", "helpers.rng", values, tuple(Deep(**values).cells()))
+    made = rows(grid, wanted, size)
+    assert sorted(number for one in made for number in one.cells) == sorted(wanted)
+    for one in made:
+        given_back = Deep(**one.values).cells()
+        assert [cell.cell() for cell in given_back] == [grid.cells[number].cell() for number in one.cells]
+        assert len(one.cells) <= size
+    if size >= 16 and len(wanted) == math.prod(shape):
+        outer = [length for length in shape if length > 1][:-2]
+        assert len(made) == math.prod(outer), "a whole block was taken apart"
 
 
 def test_a_grid_without_a_list_is_one_cell(here):

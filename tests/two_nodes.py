@@ -1,7 +1,7 @@
 """A Ray cluster on the loopback address, for tests: by default two nodes with one CPU each.
 
-``python -m two_nodes '[{}, {"num_gpus": 2, "env_vars": {...}}]'`` gives each node what it has. Prints the address; a line
-``kill`` on its standard input kills the last node as a lost machine is lost.
+``python -m two_nodes '[{}, {"num_gpus": 2, "env_vars": {...}}]'`` gives each node what it has. Prints the address; a
+line ``kill`` on its standard input kills the last node as a lost machine is lost.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from helpers.records import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
 from helpers.sweeps.cluster import Cluster, cluster, connected
-from helpers.sweeps.grid import Grid, Row, read_grid, row, row_size, rows
+from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.watch import Watch
 
@@ -209,9 +209,9 @@ class _Run:
             if error and not new:
                 self.state.outcome.remarks.append(error)
         elif len(left) < len(work.cells):
-            self.waiting.append(row(self.grid, left))  # a cell failed and took the rest of its row with it
+            self.waiting.extend(rows(self.grid, left, len(left)))  # a cell failed and took the rest with it
         elif len(left) > 1:
-            self.waiting.extend(row(self.grid, [number]) for number in left)  # which of them is it?
+            self.waiting.extend(rows(self.grid, left, 1))  # which of them is it?
         else:
             self._fail(left[0], error or "the notebook ended without a record of this cell")
 
