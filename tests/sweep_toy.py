@@ -1,6 +1,7 @@
 """A notebook to sweep in tests: cells that take a moment, one of which may fail, and a record that all share.
 
-``CLAIMBOOK_TOY_LOG`` names a file that gets a line ``<cell> <process of its Ray node>`` when a step begins to compute.
+``CLAIMBOOK_TOY_LOG`` names a file that gets a line ``<cell> <process of its Ray node> <its GPUs> <time>`` when a step
+begins to compute.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def _run_cell(p: ToyParams) -> runs.Record:
 
 def _work(name: str, seconds: float) -> dict[str, str]:
     with Path(os.environ["CLAIMBOOK_TOY_LOG"]).open("a") as log:
-        log.write(f"{name} {os.environ.get('RAY_RAYLET_PID')}\n")
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "-"
+        log.write(f"{name} {os.environ.get('RAY_RAYLET_PID')} {gpus} {time.time()}\n")
     time.sleep(seconds)
     return {"made": name}
 
@@ -84,13 +86,14 @@ def project(root: Path, **grid: object) -> Path:
 
 
 def main() -> None:
-    """``python sweep_toy.py <grid> <row> <retries>``: what the command line does, for a project elsewhere."""
+    """``python sweep_toy.py <grid> <options as JSON>``: what the command line does, for a project elsewhere."""
+    import json
     import sys
 
     from helpers.sweeps import Options, sweep
 
     grid = Path(sys.argv[1])
-    options = Options(workers=2, row=int(sys.argv[2]), retries=int(sys.argv[3]))
+    options = Options(workers=2, **json.loads(sys.argv[2]))
     done = sweep(grid, options, launch="claimbook sweep params/toy/grid.yaml", root=grid.parents[2])
     print(f"{done.before} before, {done.done} done, failed: {done.failed}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import pytest
 import sweep_toy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import files, provenance, runs
 from helpers.claims.declared import Declared, Expected
-from helpers.errors import ParameterError, SweepError
+from helpers.errors import ParameterError, RecordError, SweepError
+from helpers.params import Axis, Params
 from helpers.records import Record
 from helpers.sweeps import board, cluster, driver, task
-from helpers.sweeps.grid import read_grid, row, row_size, rows
+from helpers.sweeps.grid import Grid, read_grid, row, row_size, rows
 from helpers.sweeps.watch import Watch
 
 pytestmark = pytest.mark.unit
@@ -38,13 +42,56 @@ def grid_of(here, **values):
     return read_grid(sweep_toy.project(here, **values), here)
 
 
-def test_rows_cover_each_wanted_cell_once_and_differ_along_the_innermost_axis(here):
+def test_rows_are_parts_of_lines_along_the_innermost_axis(here):
     grid = grid_of(here, seed=[0, 1], lr=["1e-1", 0.2, 0.3], seconds=0)
-    assert grid.axes == ("seed", "lr") and len(grid.cells) == 6
+    assert grid.axes == ("seed", "lr") and grid.shape == (2, 3) and len(grid.cells) == 6
     made = rows(grid, [0, 2, 3, 4, 5], 2)
     assert [r.cells for r in made] == [(0, 2), (3, 4), (5,)]
     assert made[0].values == {"seed": 0, "lr": [0.1, 0.3], "seconds": 0}
     assert made[2].values == {"seed": 1, "lr": 0.3, "seconds": 0}
+
+
+def test_whole_lines_that_fit_are_a_block(here):
+    grid = grid_of(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2])
+    made = rows(grid, range(8), 7)
+    assert [r.cells for r in made] == [(0, 1, 2, 3, 4, 5), (6, 7)]
+    assert made[0].values == {"seed": [0, 1, 2], "lr": [0.1, 0.2]} and made[1].values["seed"] == 3
+    assert [r.cells for r in rows(grid, [0, 1, 3, 4, 5, 6, 7], 8)] == [(0, 1), (3,), (4, 5, 6, 7)]
+    assert [r.cells for r in rows(grid, [0, 1, 4, 5], 8)] == [(0, 1), (4, 5)], "neighbouring values only"
+    assert [len(r.cells) for r in rows(grid, range(8), 1)] == [1] * 8
+
+
+class Deep(Params):
+    """Four axes, the way the studies have them."""
+
+    AXES = ("a", "b", "c", "d")
+    a: Axis[int] = 0
+    b: Axis[int] = 0
+    c: Axis[int] = 0
+    d: Axis[int] = 0
+
+
+@given(
+    st.tuples(*[st.integers(1, 4)] * 4).flatmap(
+        lambda shape: st.tuples(
+            st.just(shape), st.sets(st.integers(0, math.prod(shape) - 1)) | st.just(set(range(math.prod(shape))))
+        )
+    ),
+    st.integers(1, 20),
+)
+def test_every_wanted_cell_is_in_one_row_and_every_row_a_full_product(shaped, size):
+    shape, wanted = shaped
+    values = {axis: list(range(length)) for axis, length in zip("abcd", shape, strict=True)}
+    grid = Grid("deep", "grid", "helpers.rng", values, tuple(Deep(**values).cells()))
+    made = rows(grid, wanted, size)
+    assert sorted(number for one in made for number in one.cells) == sorted(wanted)
+    for one in made:
+        given_back = Deep(**one.values).cells()
+        assert [cell.cell() for cell in given_back] == [grid.cells[number].cell() for number in one.cells]
+        assert len(one.cells) <= size
+    if size >= 16 and len(wanted) == math.prod(shape):
+        outer = [length for length in shape if length > 1][:-2]
+        assert len(made) == math.prod(outer), "a whole block was taken apart"
 
 
 def test_a_grid_without_a_list_is_one_cell(here):
@@ -72,7 +119,7 @@ def test_a_file_elsewhere_names_no_notebook(here):
 
 def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(here):
     grid = grid_of(here, lr=[0.1, 0.2, 0.3], bad_lr=0.2)
-    watch = Watch(grid, {})
+    watch = Watch(grid.notebook, grid.expected, {})
     watch.look()
     assert watch.complete == {} and watch.failures() == {}
     sweep_toy.run_cells(grid.cells[0])
@@ -82,7 +129,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
     assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
     runs.publish("toy")
     (here / "outputs/toy").rename(here / "gone")
-    fresh = Watch(grid, {})
+    fresh = Watch(grid.notebook, grid.expected, {})
     fresh.look()
     assert fresh.complete == {}
 
@@ -90,7 +137,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
 def test_a_stale_record_does_not_answer_a_cell(here, monkeypatch):
     grid = grid_of(here, lr=[0.1])
     sweep_toy.run_cells(grid.cells[0])
-    watch = Watch(grid, {"toy": "another model now"})
+    watch = Watch(grid.notebook, grid.expected, {"toy": "another model now"})
     watch.look()
     assert watch.complete == {}
 
@@ -138,6 +185,7 @@ def job(here, **changes):
     grid = grid_of(here, lr=0.1)
     files.write_text(files.outputs_root() / ".mark", "x")
     given = {"code": task.hash_of_code(grid.entry), "mark": ".mark", "entry": grid.entry, "launch": "claimbook sweep x"}
+    given |= {"cells": tuple(one.params for one in grid.expected), "models": {}}
     return task.Job("toy", "toy-grid/cell-0-1.ipynb", {"lr": 0.1}, root=str(here), **given | changes)
 
 
@@ -156,7 +204,7 @@ def test_addresses_and_switched_off_tokens_are_refused(here, monkeypatch):
     with pytest.raises(SweepError, match="token authentication"), cluster.connected(1):
         pass
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", "s3://bucket/outputs")
-    with pytest.raises(SweepError, match="need a folder"):
+    with pytest.raises(RecordError, match="to `claimbook sweep` as --store"):
         driver.sweep(path, launch="x", root=here)
 
 
@@ -164,7 +212,7 @@ def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
     path = sweep_toy.project(here, lr=[0.1, 0.2])
     sweep_toy.run_cells(read_grid(path, here).cells[0])
     sweep_toy.run_cells(read_grid(path, here).cells[1])
-    monkeypatch.setattr(driver, "connected", lambda workers: pytest.fail("Ray was started"))
+    monkeypatch.setattr(driver, "connected", lambda *_: pytest.fail("Ray was started"))
     done = driver.sweep(path, launch="x", root=here)
     assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
 

@@ -6,6 +6,9 @@ They run a toy notebook, want two free cores for minutes (Ray gives its own agen
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
 import random
 import secrets
@@ -15,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -48,8 +51,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             process.kill()
 
 
-def start(grid: Path, *, row: int = 1, retries: int = 3) -> subprocess.Popen:
-    command = [sys.executable, "-m", "sweep_toy", str(grid), str(row), str(retries)]
+def start(grid: Path, **options: Any) -> subprocess.Popen:
+    command = [sys.executable, "-m", "sweep_toy", str(grid), json.dumps({"row": 1} | options)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -89,10 +92,39 @@ def kill_all(sweep: subprocess.Popen) -> None:
     sweep.wait()
 
 
-def log() -> list[tuple[str, str]]:
-    """(cell, process of its Ray node) for each step that has begun to compute."""
+class Begun(NamedTuple):
+    """A step that has begun to compute, the process of its Ray node, its GPUs, and when."""
+
+    cell: str
+    node: str
+    gpus: str
+    when: float
+
+
+def log() -> list[Begun]:
     path = Path(os.environ["CLAIMBOOK_TOY_LOG"])
-    return [tuple(line.split()) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = [line.split() for line in path.read_text().splitlines()] if path.is_file() else []
+    return [Begun(cell, node, gpus, float(when)) for cell, node, gpus, when in lines]
+
+
+@contextlib.contextmanager
+def nodes_of(here: Path, nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """A cluster, to which a sweep goes from now on; yields what kills its last node."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    command = [sys.executable, "-m", "two_nodes", json.dumps(nodes)]
+    with (here / "nodes").open("w") as said:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
+    address = next((line.split()[1] for line in process.stdout if line.startswith("address")), None)
+    assert address, f"no cluster: {(here / 'nodes').read_text()}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+
+    def kill() -> None:
+        process.stdin.write("kill\n")
+        process.stdin.flush()
+        assert any(line.strip() == "killed" for line in process.stdout)
+
+    yield kill
+    process.communicate(timeout=WAIT)
 
 
 def complete(notebook: str = sweep_toy.NOTEBOOK) -> dict[str, bytes]:
@@ -130,7 +162,7 @@ def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(h
     whole = complete()
     assert untouched(stopped, whole) and set(whole) == {f"s{s}-lr{lr}" for s in (0, 1) for lr in (0.1, 0.3)}
     assert f"{len(stopped)} before, {4 - len(stopped)} done" in out and out.count("lr 0.2 is bad") == 2
-    later = [cell for cell, _ in log()[begun:]]
+    later = [step.cell for step in log()[begun:]]
     assert not set(later) & set(stopped), "a complete cell was computed again"
     assert max(later.count(cell) for cell in {*later, "base"}) <= 1, "a failed cell was tried again"
     assert len(records.records("toy_base")) == 1 and len(halves()) == 2
@@ -139,26 +171,62 @@ def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(h
 
 
 def test_a_lost_node_loses_no_cell_and_none_is_run_twice(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     grid = sweep_toy.project(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2], seconds=1.0)
-    command = [sys.executable, "-m", "two_nodes"]
-    with (here / "nodes").open("w") as said:
-        nodes = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True)
-    address = next((line.split()[1] for line in nodes.stdout if line.startswith("address")), None)
-    assert address, f"no cluster: {(here / 'nodes').read_text()}"
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    sweep = start(grid, row=2)
-    until(lambda: complete() and len({node for _, node in log()}) == 2, sweep)
-    nodes.stdin.write("kill\n")
-    nodes.stdin.flush()
-    assert any(line.strip() == "killed" for line in nodes.stdout)
-    was, begun = complete(), len(log())
-    out = finish(sweep)
-    nodes.communicate(timeout=WAIT)
+    with nodes_of(here, [{}, {}], monkeypatch) as kill:
+        sweep = start(grid, row=2)
+        until(lambda: complete() and len({step.node for step in log()}) == 2, sweep)
+        kill()
+        was, begun = complete(), len(log())
+        out = finish(sweep)
     assert "0 before, 8 done, failed: {}" in out, out
     assert set(complete()) == {f"s{s}-lr{lr}" for s in range(4) for lr in (0.1, 0.2)} and halves() == []
-    assert untouched(was, complete()) and not {cell for cell, _ in log()[begun:]} & set(was)
+    assert untouched(was, complete()) and not {step.cell for step in log()[begun:]} & set(was)
     assert len(records.records("toy_base")) == 1
+
+
+def test_machines_without_a_shared_folder_exchange_records_at_an_address(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes and the driver have an outputs folder each; one node is lost; then another machine resumes."""
+    grid = sweep_toy.project(here, seed=[0, 1, 2, 3], lr=[0.1, 0.2, 0.3], bad_lr=0.3, seconds=1.0)
+    url = f"file://{here}/store"
+    nodes = [{"env_vars": {"CLAIMBOOK_OUTPUTS": str(here / f"outputs-{name}")}} for name in "ab"]
+    with nodes_of(here, nodes, monkeypatch) as kill:
+        sweep = start(grid, row=3, store=url)
+        until(lambda: complete() and len({step.node for step in log()}) == 2, sweep)
+        was = complete()
+        kill()
+        begun = len(log())
+        out = finish(sweep)
+    cells = {f"s{s}-lr{lr}" for s in range(4) for lr in (0.1, 0.2)}
+    assert "0 before, 8 done" in out and out.count("lr 0.3 is bad") == 4, out
+    assert set(complete()) == cells and untouched(was, complete())
+    assert not {step.cell for step in log()[begun:]} & set(was), "a record at the address was made again"
+    assert sum(step.cell == "base" for step in log()) <= 2, "a machine made a shared record that it could fetch"
+    assert [path.name for path in (here / "store").iterdir() if path.name.startswith(".")] == []
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(here / "outputs-c"))
+    begun = len(log())
+    out = finish(start(grid, row=3, store=url))
+    assert "8 before, 0 done" in out and set(complete()) == cells
+    assert {step.cell for step in log()[begun:]} == {f"s{s}-lr0.3" for s in range(4)}
+    for record in records.records("toy"):
+        assert all(record.checked(file) for file in record.files)
+
+
+@pytest.mark.parametrize(("gpus", "each", "shared"), [(2, None, False), (1, 0.5, True)])
+def test_rows_at_a_time_get_a_gpu_each_or_share_one_if_told(
+    here: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, each: float | None, shared: bool
+) -> None:
+    """Ray is told of GPUs that are not there; it gives them out all the same."""
+    grid = sweep_toy.project(here, seed=[0, 1, 2, 3], seconds=4.0)
+    with nodes_of(here, [{"num_cpus": 2, "num_gpus": gpus}], monkeypatch):
+        out = finish(start(grid, gpus=each))
+    assert "0 before, 4 done, failed: {}" in out, out
+    steps = [step for step in log() if step.cell != "base"]
+    assert {step.gpus for step in steps} == {str(number) for number in range(gpus)}
+    pairs = [(a, b) for a, b in itertools.combinations(steps, 2) if abs(a.when - b.when) < 4]
+    assert pairs and all((a.gpus == b.gpus) == shared for a, b in pairs)
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
-"""A Ray cluster of two nodes with one CPU each on the loopback address, for tests.
+"""A Ray cluster on the loopback address, for tests: by default two nodes with one CPU each.
 
-Prints its address; a line ``kill`` on its standard input kills the second node as a lost machine is lost.
+``python -m two_nodes '[{}, {"num_gpus": 2, "env_vars": {...}}]'`` gives each node what it has. Prints the address; a
+line ``kill`` on its standard input kills the last node as a lost machine is lost.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,12 +22,14 @@ def main() -> None:
         from ray.cluster_utils import Cluster
 
         size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": STORE_BYTES}
-        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False}))
-        second = patiently(lambda: cluster.add_node(**size))
+        first, *others = json.loads(sys.argv[1]) if len(sys.argv) > 1 else [{}, {}]
+        head = size | first | {"include_dashboard": False}
+        cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        nodes = [patiently(lambda more=more: cluster.add_node(**size | more)) for more in others]
         print(f"address {cluster.address}", flush=True)
         for line in sys.stdin:
             if line.strip() == "kill":
-                cluster.remove_node(second, allow_graceful=False)
+                cluster.remove_node(nodes[-1], allow_graceful=False)
                 print("killed", flush=True)
         cluster.shutdown()
 

@@ -53,6 +53,9 @@ def sweep(
     cpus: Annotated[float, typer.Option(min=0, help="CPUs of one task")] = 1,
     gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of one task, also a fraction [1 where any]")] = None,
     retries: Annotated[int, typer.Option(min=0, help="of a task whose machine or kernel was lost")] = 3,
+    store: Annotated[
+        str | None, typer.Option(help="address (s3://...) where machines that share no folder exchange records")
+    ] = None,
 ) -> None:
     """Make every cell of a grid that has no record yet, on this machine or on the Ray cluster of RAY_ADDRESS."""
     from pathlib import Path
@@ -62,7 +65,7 @@ def sweep(
 
     command = f"claimbook sweep {_shown(grid)}"
     try:
-        done = run(Path(grid), Options(workers, row, cpus, gpus, retries), launch=command)
+        done = run(Path(grid), Options(workers, row, cpus, gpus, retries, store), launch=command)
     except KeyboardInterrupt:
         typer.echo("Stopped: what is complete stays complete, and the same command goes on with the rest.", err=True)
         raise typer.Exit(130) from None

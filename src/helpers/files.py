@@ -23,8 +23,18 @@ REPORTS = ROOT / "reports"
 
 
 def outputs_root() -> Path:
-    """Folder of the run records: ``CLAIMBOOK_OUTPUTS`` if set, else ``outputs/`` in the repository."""
-    return Path(os.environ.get("CLAIMBOOK_OUTPUTS") or ROOT / "outputs")
+    """Folder of the run records: ``CLAIMBOOK_OUTPUTS`` if set, else ``outputs/`` in the repository.
+
+    Raises:
+        RecordError: ``CLAIMBOOK_OUTPUTS`` is no folder but an address.
+    """
+    named = os.environ.get("CLAIMBOOK_OUTPUTS")
+    if named and "://" in named:
+        raise RecordError(
+            "CLAIMBOOK_OUTPUTS is an address, but records are locked and renamed, which needs a folder: name one, and "
+            "give the address to `claimbook sweep` as --store."
+        )
+    return Path(named or ROOT / "outputs")
 
 
 def published_root() -> Path:

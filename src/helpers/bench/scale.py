@@ -71,7 +71,10 @@ def sizes() -> pd.DataFrame:
     whole = [sum(file.stat().st_size for file in record.path.iterdir()) for record in found]
     head = [(record.path / "run.json").stat().st_size for record in found]
     one = found[-1]
-    job = task.Job("sweep", "sweep-grid/cell-0-5.ipynb", one.params, one.code["entry"], "0" * 64, ".sweep-0", "x", "x")
+    cells = tuple(one.params for _ in EPOCHS)
+    job = task.Job(
+        "sweep", "sweep-grid/cell-0-10.ipynb", one.params, cells, {}, one.code["entry"], "0" * 64, ".sweep-0", "x", "x"
+    )
     report = task.Report(error="sweep.ipynb stopped with ModelError: " + "x" * 200)
     rows = {"published record": whole, "run.json of it": head}
     rows |= {"row inside Ray": [len(pickle.dumps(job))], "report of a row": [len(pickle.dumps(report))]}
@@ -156,7 +159,7 @@ def _evidence(path: Path) -> None:
 
 def _plan(root: Path, path: Path) -> None:
     cells = grid.read_grid(path, root)
-    watch = Watch(cells, {})
+    watch = Watch(cells.notebook, cells.expected, {})
     watch.look()
     assert len(watch.complete) == len(cells.cells)
     grid.rows(cells, range(len(cells.cells)), len(EPOCHS))

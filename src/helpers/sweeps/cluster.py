@@ -19,7 +19,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there
 STARTS = 3
 STUB = "rfc3987_syntax"
-PASSED_ON = ("CLAIMBOOK_OUTPUTS", "CLAIMBOOK_PUBLISHED", "CLAIMBOOK_CACHE", "PYTHONPATH")
+PASSED_ON = ("CLAIMBOOK_PUBLISHED", "CLAIMBOOK_CACHE", "PYTHONPATH")
+SHARED = ("CLAIMBOOK_OUTPUTS",)  # one folder for all machines, unless they exchange records at a store
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def connected(workers: int | None) -> Iterator[Any]:
+def connected(workers: int | None, store: str | None = None) -> Iterator[Any]:
     """Yield the ``ray`` module, connected; a cluster started here ends with the block.
+
+    With a ``store`` each machine keeps an outputs folder of its own.
 
     Raises:
         SweepError: Ray did not start, or the cluster cannot be reached or wants another token.
@@ -51,7 +54,7 @@ def connected(workers: int | None) -> Iterator[Any]:
     with light_imports():
         import ray
 
-        _connect(ray, address, workers)
+        _connect(ray, address, workers, PASSED_ON if store else PASSED_ON + SHARED)
         try:
             yield ray
         finally:
@@ -65,10 +68,10 @@ def cluster(ray: Any) -> Cluster:
     return Cluster(have.get("CPU", 0.0), have.get("GPU", 0.0), alive)
 
 
-def _connect(ray: Any, address: str, workers: int | None) -> None:
+def _connect(ray: Any, address: str, workers: int | None, passed_on: tuple[str, ...]) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": False}
     if address != "local":
-        env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        env = {name: os.environ[name] for name in passed_on if name in os.environ}
         try:
             ray.init(address=address, runtime_env={"env_vars": env}, **quiet)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:

@@ -7,23 +7,27 @@ sweep, the same command goes on with the rest, and a run that was killed half-wa
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from helpers import files, provenance
+from helpers import records as reading
 from helpers.errors import SweepError
+from helpers.records import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
 from helpers.sweeps.cluster import Cluster, cluster, connected
-from helpers.sweeps.grid import Grid, Row, read_grid, row, row_size, rows
+from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
+from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.watch import Watch
 
 LOOK_SECONDS = 1.0
+STORE_SECONDS = 10.0  # at least between two looks at a store
 AHEAD = 2  # rows submitted for each slot: one runs, one is ready; the rest stay here, not in Ray's memory
 
 
@@ -32,7 +36,7 @@ class Options:
     """``workers``: rows at a time on this machine (all its cores); ``row``: cells of a row (as many as keep all busy).
 
     ``cpus`` and ``gpus``: what a row asks of Ray (a GPU where there is one); ``retries`` of a row whose machine or
-    kernel was lost.
+    kernel was lost; ``store``: an address at which the machines exchange records, where they share no folder.
     """
 
     workers: int | None = None
@@ -40,6 +44,7 @@ class Options:
     cpus: float = 1
     gpus: float | None = None
     retries: int = 3
+    store: str | None = None
 
 
 @dataclass
@@ -59,21 +64,17 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
 
     Raises:
         ParameterError: the grid does not exist or a parameter in it is wrong.
-        SweepError: Ray cannot be used, or a machine has other code or other outputs.
+        SweepError: Ray or the store cannot be used, or a machine has other code or other outputs.
     """
     options = options or Options()
-    if "://" in os.environ.get("CLAIMBOOK_OUTPUTS", ""):
-        raise SweepError(
-            "CLAIMBOOK_OUTPUTS is an address, but the records of a sweep need a folder (they are locked and renamed): "
-            "mount it on every machine and name the folder."
-        )
     grid = read_grid(path, root)
     state = _State(grid, options, launch)
-    state.watch.look()
+    state.begin()
     wanted = [number for number in range(len(grid.cells)) if number not in state.watch.complete]
     state.outcome = Outcome(len(grid.cells), len(grid.cells) - len(wanted))
     if wanted:
-        with _mark(state), connected(options.workers) as ray, Board(f"{grid.notebook}/{grid.name}") as board:
+        title = f"{grid.notebook}/{grid.name}"
+        with state.marked(), connected(options.workers, options.store) as ray, Board(title) as board:
             _Run(ray, state, board).work(wanted)
     return state.outcome
 
@@ -85,17 +86,64 @@ class _State:
         self.grid, self.options, self.launch = grid, options, launch
         self.labels = grid.labels()
         self.code = task.hash_of_code(grid.entry)
-        self.watch = Watch(grid, _models(grid))
+        self.models = _models(grid)
+        self.watch = Watch(grid.notebook, grid.expected, self.models)
+        self.store = Store(options.store) if options.store else None
         self.mark = f".sweep-{secrets.token_hex(6)}"
         self.outcome = Outcome(len(grid.cells), 0)
         self.failed: set[int] = set()
 
     def job(self, work: Row) -> task.Job:
-        name = f"{self.grid.notebook}-{self.grid.name}/cell-{work.cells[0]}-{len(work.cells)}.ipynb"
+        name, cells = _target(self.grid, work), tuple(self.grid.expected[number].params for number in work.cells)
         return task.Job(
-            self.grid.notebook, name, work.values, self.grid.entry, self.code, self.mark, self.launch,
-            str(self.grid.root),
+            self.grid.notebook, name, work.values, cells, self.models, self.grid.entry, self.code, self.mark,
+            self.launch, str(self.grid.root), self.options.store, tuple(sorted(self.watch.shared)),
         )  # fmt: skip
+
+    def begin(self) -> None:
+        """See what is complete, here and at the store, and bring both to the same state."""
+        self.look()
+        for run_id in self.watch.complete.values() if self.store else ():
+            self.store.push(reading.read(files.outputs_root() / self.grid.notebook / run_id))
+
+    def look(self) -> None:
+        """Take in what has become complete; from the store, fetch it first."""
+        if self.store:
+            self.store.bring(self.grid.notebook, self._is_ours)
+        self.watch.look()
+
+    def running(self, flying: Iterable[Row]) -> Iterator[int]:
+        """The cells that are being worked on."""
+        complete = self.watch.complete
+        if self.store:  # its notes tell which rows have begun, and the cells of a row are made in order
+            begun = set(self.store.names(self.mark))
+            for work in flying:
+                if Path(_target(self.grid, work)).stem in begun:
+                    yield from [number for number in work.cells if number not in complete][:1]
+            return
+        cells = {number for work in flying for number in work.cells}
+        for number, record in self.watch.half.items():
+            if number in cells and record.status == "running" and number not in complete:
+                yield number
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """What another machine must find to know that it sees the outputs, or the store, of this sweep."""
+        path, content = files.outputs_root() / self.mark, provenance.portable(self.launch) + "\n"
+        if self.store:
+            self.store.write(f"{self.mark}/{MARK}", content.encode())
+        else:
+            files.write_text(path, content)
+        try:
+            yield
+        finally:
+            if self.store:
+                self.store.remove(self.mark)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _is_ours(self, record: Record) -> bool:
+        return record.question["code"] == self.code and bool(self.watch.declared.met(record))
 
 
 class _Run:
@@ -105,7 +153,9 @@ class _Run:
         self.ray, self.state, self.board = ray, state, board
         self.options, self.grid, self.watch = state.options, state.grid, state.watch
         self.waiting: deque[Row] = deque()
-        self.flying: dict[Any, tuple[Row, dict[int, tuple[str, str]]]] = {}
+        self.flying: dict[Any, Row] = {}
+        self.running: list[int] = []
+        self.looked = time.monotonic()
         machines = cluster(ray)
         self.gpus = options_gpus(self.options, machines)
         self.slots = machines.slots(self.options.cpus, self.gpus)
@@ -116,7 +166,7 @@ class _Run:
             )
         self.remote = ray.remote(task.run_row).options(
             num_cpus=self.options.cpus, num_gpus=self.gpus, max_retries=self.options.retries,
-            retry_exceptions=[task.KernelLostError], name=f"{self.grid.notebook}-row",
+            retry_exceptions=[task.KernelLostError, StoreLostError], name=f"{self.grid.notebook}-row",
         )  # fmt: skip
 
     def work(self, wanted: list[int]) -> None:
@@ -126,7 +176,7 @@ class _Run:
             while self.waiting or self.flying:
                 self._submit()
                 done, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=LOOK_SECONDS)
-                self.watch.look()
+                self._look(bool(done))
                 for ref in done:
                     self._settle(ref)
                 self._show(last=not (self.waiting or self.flying))
@@ -137,17 +187,21 @@ class _Run:
 
     def _submit(self) -> None:
         self.slots = max(self.slots, cluster(self.ray).slots(self.options.cpus, self.gpus))
-        failed = self.watch.failures()
         while self.waiting and len(self.flying) < AHEAD * self.slots:
             work = self.waiting.popleft()
-            before = {number: failed[number] for number in work.cells if number in failed}
-            self.flying[self.remote.remote(self.state.job(work))] = (work, before)
+            self.flying[self.remote.remote(self.state.job(work))] = work
+
+    def _look(self, now: bool) -> None:
+        """Look at the records; at a store, which takes longer to answer, only ``now`` or when it is time again."""
+        if now or not self.state.store or time.monotonic() - self.looked >= STORE_SECONDS:
+            self.state.look()
+            self.running = sorted(self.state.running(self.flying.values()))
+            self.looked = time.monotonic()
 
     def _settle(self, ref: Any) -> None:
-        work, before = self.flying.pop(ref)
-        error = self._error_of(ref)
-        failures = self.watch.failures()
-        new = {n: failures[n][1] for n in work.cells if n in failures and failures[n] != before.get(n)}
+        work = self.flying.pop(ref)
+        error, failed = self._result_of(ref)
+        new = {work.cells[position]: why for position, why in failed.items()}
         for number, why in new.items():
             self._fail(number, why)
         left = [number for number in work.cells if number not in self.watch.complete and number not in new]
@@ -155,25 +209,26 @@ class _Run:
             if error and not new:
                 self.state.outcome.remarks.append(error)
         elif len(left) < len(work.cells):
-            self.waiting.append(row(self.grid, left))  # a cell failed and took the rest of its row with it
+            self.waiting.extend(rows(self.grid, left, len(left)))  # a cell failed and took the rest with it
         elif len(left) > 1:
-            self.waiting.extend(row(self.grid, [number]) for number in left)  # which of them is it?
+            self.waiting.extend(rows(self.grid, left, 1))  # which of them is it?
         else:
             self._fail(left[0], error or "the notebook ended without a record of this cell")
 
-    def _error_of(self, ref: Any) -> str | None:
-        """What stopped a row; ``None`` when its notebook ran to the end."""
+    def _result_of(self, ref: Any) -> tuple[str | None, Mapping[int, str]]:
+        """What stopped a row (``None`` when its notebook ran to the end), and which of its cells failed, and why."""
+        tried = f"tried {self.options.retries + 1} times:"
         try:
             report = self.ray.get(ref)
-        except task.KernelLostError as error:
-            return f"tried {self.options.retries + 1} times: {error.args[0].splitlines()[-1]}"
+        except (task.KernelLostError, StoreLostError) as error:
+            return f"{tried} {error.args[0].splitlines()[-1]}", {}
         except self.ray.exceptions.RayTaskError:
             raise  # a bug of ours, with its traceback
         except self.ray.exceptions.RayError as error:
-            return f"tried {self.options.retries + 1} times: {type(error).__name__}, its machine or process was lost"
+            return f"{tried} {type(error).__name__}, its machine or process was lost", {}
         if report.refused:
             raise SweepError(report.refused)
-        return report.error
+        return report.error, report.failed
 
     def _fail(self, number: int, why: str) -> None:
         self.state.failed.add(number)
@@ -182,15 +237,10 @@ class _Run:
     def _show(self, *, last: bool) -> None:
         outcome = self.state.outcome
         outcome.done = len(self.watch.complete) - outcome.before
-        running = sorted(self._running())
+        flying = {number for work in self.flying.values() for number in work.cells}
+        running = [number for number in self.running if number in flying]
         counts = Counts(outcome.total, outcome.before, outcome.done, len(running), len(self.state.failed))
         self.board.show(counts, [self.state.labels[number] for number in running], last=last)
-
-    def _running(self) -> Iterator[int]:
-        flying = {number for work, _ in self.flying.values() for number in work.cells}
-        for number, record in self.watch.half.items():
-            if number in flying and record.status == "running" and number not in self.watch.complete:
-                yield number
 
 
 def options_gpus(options: Options, machines: Cluster) -> float:
@@ -208,12 +258,6 @@ def _models(grid: Grid) -> dict[str, str]:
     return {name: fingerprint(name, revision)["sha256"] for name, revision in named}
 
 
-@contextlib.contextmanager
-def _mark(state: _State) -> Iterator[None]:
-    """A file in the outputs by which another machine knows that its folder is the same one."""
-    path = files.outputs_root() / state.mark
-    files.write_text(path, provenance.portable(state.launch) + "\n")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def _target(grid: Grid, work: Row) -> str:
+    """The executed notebook of a row, below ``outputs/executed``."""
+    return f"{grid.notebook}-{grid.name}/cell-{work.cells[0]}-{len(work.cells)}.ipynb"

@@ -37,20 +37,27 @@ class Grid:
         first, last = self.cells[0].cell(), self.cells[-1].cell()  # a grid is a product: its corners differ in all
         return tuple(axis for axis in first if first[axis] != last[axis])
 
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """How many values each of the ``axes`` has; their product is the number of cells."""
+        keys = [cell.cell() for cell in self.cells]
+        return tuple(len({str(key[axis]) for key in keys}) for axis in self.axes)
+
+    @functools.cached_property
     def expected(self) -> tuple[Expected, ...]:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
         return tuple(Expected(provenance.portable(cell.cell_params())) for cell in self.cells)
 
     def labels(self) -> list[str]:
         """What tells each cell from the others."""
-        keys = [one.key for one in self.expected()]
+        keys = [one.key for one in self.expected]
         told = telling(keys)
         return [label({axis: key[axis] for axis in told if axis in key}) for key in keys]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells that one papermill execution works on: they differ along one axis only, so the base model loads once.
+    """Cells that one papermill execution works on, so that the base model loads once for all of them.
 
     ``cells`` are positions in the grid; ``values`` the parameters handed to the notebook.
     """
@@ -75,25 +82,34 @@ def read_grid(path: Path, root: Path = ROOT) -> Grid:
 
 
 def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
-    """The cells ``wanted`` as rows of at most ``size`` along the innermost axis."""
-    groups: dict[str, list[int]] = {}
+    """The cells ``wanted`` as rows of at most ``size``, each a full product of values.
+
+    A row is part of one line along the innermost axis. Where ``size`` has room for whole lines, it is as many as fit,
+    of neighbouring values of the axis before: a notebook may work on such a block in one pass.
+    """
+    height, width = (1, 1, *grid.shape)[-2:]
+    lines: dict[int, list[int]] = {}
     for number in sorted(wanted):
-        cell = grid.cells[number].cell()
-        rest = {axis: cell[axis] for axis in grid.axes[:-1]}
-        groups.setdefault(label(rest), []).append(number)
-    return [
-        row(grid, numbers[start : start + size])
-        for numbers in groups.values()
-        for start in range(0, len(numbers), size)
-    ]
+        lines.setdefault(number // width, []).append(number)
+    found: list[list[int]] = []
+    for line, numbers in lines.items():
+        last = found[-1] if found else []
+        whole = len(numbers) == width and len(last) % width == 0 and len(last) + width <= size
+        if last and whole and last[-1] + 1 == numbers[0] and line % height:
+            last += numbers
+        else:
+            found += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return [row(grid, numbers) for numbers in found]
 
 
 def row(grid: Grid, numbers: Sequence[int]) -> Row:
-    """The row of these cells, which differ along the innermost axis at most."""
+    """The row of these cells, which are a product of values of the two innermost axes, in the order of the grid."""
     own = [grid.cells[number].model_dump(mode="json") for number in numbers]
     values = grid.values | {axis: own[0][axis] for axis in grid.axes}
-    if len(numbers) > 1:
-        values |= {grid.axes[-1]: [cell[grid.axes[-1]] for cell in own]}
+    for axis in grid.axes[-2:]:
+        several = list(dict.fromkeys(cell[axis] for cell in own))
+        if len(several) > 1:
+            values[axis] = several
     return Row(tuple(numbers), values)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from helpers import files, provenance
+from helpers.claims.declared import Expected
 from helpers.errors import ClaimbookError
+from helpers.sweeps.store import MARK, Store, StoreLostError, copied
+from helpers.sweeps.watch import Watch
 
 
 class KernelLostError(Exception):
@@ -18,24 +23,34 @@ class KernelLostError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One row as a task gets it: everything by value and by relative path."""
+    """One row as a task gets it: everything by value and by relative path.
+
+    ``cells`` are all parameters of each cell, ``models`` the content hashes of base models. ``store``: the address to
+    which finished records are copied, and ``shared``: the records there that any row may use.
+    """
 
     notebook: str
     target: str
     values: dict[str, Any] = field(repr=False)
+    cells: tuple[Mapping[str, Any], ...] = field(repr=False)
+    models: Mapping[str, str] = field(repr=False)
     entry: str
     code: str
     mark: str
     launch: str
     root: str
+    store: str | None = None
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Report:
-    """How a row ended: ``error`` of the notebook, or why this machine cannot work on it (``refused``)."""
+    """How a row ended: ``error`` of the notebook, with the cells (by position in the row) whose runs have ``failed``
+    and why; or why this machine cannot work on it (``refused``)."""
 
     error: str | None = None
     refused: str | None = None
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 def hash_of_code(entry: str) -> str:
@@ -48,10 +63,34 @@ def run_row(job: Job) -> Report:
 
     Raises:
         KernelLostError: the kernel was killed or did not start.
+        StoreLostError: the store could not be reached.
     """
-    refused = _refuse(job)
-    if refused:
-        return Report(refused=refused)
+    try:
+        refused = _refuse(job)
+        if refused:
+            return Report(refused=refused)
+        watch = Watch(job.notebook, [Expected(cell) for cell in job.cells], job.models)
+        watch.look_at_halves()
+        before = watch.failures()
+        with _copied(job, watch):
+            error = _execute(job)
+    except StoreLostError:
+        raise
+    except ClaimbookError as error:
+        return Report(refused=str(error))
+    watch.look_at_halves()
+    failed = {n: why for n, (when, why) in watch.failures().items() if (when, why) != before.get(n)}
+    return Report(error=error, failed=failed)
+
+
+def _copied(job: Job, watch: Watch) -> contextlib.AbstractContextManager[None]:
+    if not job.store:
+        return contextlib.nullcontext()
+    return copied(Store(job.store), job.notebook, watch, f"{job.mark}/{Path(job.target).stem}", job.shared)
+
+
+def _execute(job: Job) -> str | None:
+    """The notebook's error, if it stopped with one."""
     # Here, so that a machine that is refused says so without these packages.
     from nbclient.exceptions import DeadKernelError
 
@@ -64,22 +103,25 @@ def run_row(job: Job) -> Report:
     try:
         execute(root / "notebooks" / f"{job.notebook}.ipynb", target, job.values, root)
     except ClaimbookError as error:
-        return Report(error=str(error))
+        return str(error)
     except DeadKernelError as error:
         raise KernelLostError(f"The kernel of {job.target} was killed.") from error
     except RuntimeError as error:
         if not str(error).startswith("Kernel "):  # nbclient and jupyter_client have no type for it
             raise
         raise KernelLostError(f"The kernel of {job.target} did not start: {error}.") from error
-    return Report()
+    return None
 
 
 def _refuse(job: Job) -> str | None:
     machine = platform.node()
-    if not (files.outputs_root() / job.mark).is_file():
+    if job.store:
+        if Store(job.store).read(f"{job.mark}/{MARK}") is None:
+            return f"{job.store} is not one place for all machines: {machine} does not find this sweep there."
+    elif not (files.outputs_root() / job.mark).is_file():
         return (
             f"The outputs folder of {machine} is not the one of this sweep: set CLAIMBOOK_OUTPUTS to a folder that all "
-            "machines share."
+            "machines share, or give an address as --store."
         )
     if hash_of_code(job.entry) != job.code:
         return f"The code that {job.notebook} reaches is another on {machine}, or was edited: use one checkout for all."

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from helpers import files
 from helpers import records as reading
 from helpers.claims.case import stale_records
-from helpers.claims.declared import Declared
+from helpers.claims.declared import Declared, Expected
 from helpers.records import Record
-from helpers.sweeps.grid import Grid
 
 
 class Watch:
-    """``complete``: the record id of each cell that has its whole record here, made by the present code and data.
+    """``complete``: the record id of each cell (of ``expected``, by position) that has its whole record here, made by
+    the present code and data; ``shared``: the records that these used; ``half``: what is there of each begun cell.
 
     Published records do not count, as they do not answer a run. ``models`` maps names of base models to their content
     hash as it is now.
     """
 
-    def __init__(self, grid: Grid, models: Mapping[str, str]) -> None:
+    def __init__(self, notebook: str, expected: Sequence[Expected], models: Mapping[str, str]) -> None:
         self.complete: dict[int, str] = {}
+        self.shared: set[str] = set()
         self.half: dict[int, Record] = {}
-        self._home = files.outputs_root() / grid.notebook
-        self._notebook, self._models = grid.notebook, models
-        self._declared = Declared(grid.expected())
+        self.declared = Declared(expected)
+        self._home = files.outputs_root() / notebook
+        self._models = models
         self._read: set[str] = set()
 
     def look(self) -> None:
@@ -36,13 +38,21 @@ class Watch:
         stale = stale_records(new, self._models)
         for record in new:
             if record.status == "complete" and record.id not in stale:
-                for number in self._declared.met(record):
+                for number in self.declared.met(record):
                     self.complete.setdefault(number, record.id)
+                    self.shared.update(record.inputs.values())
+        self._look_at_halves(folders)
+
+    def look_at_halves(self) -> None:
+        """Take in only what is not finished: quick, however many records there are."""
+        self._look_at_halves(dict(reading.folders(self._home)))
+
+    def _look_at_halves(self, folders: Mapping[str, Path]) -> None:
         self.half = {}
         for name, path in folders.items():
             if name.startswith(reading.PARTIAL) and (path / "run.json").is_file():
                 record = self._half(path)
-                for number in self._declared.met(record) if record else ():
+                for number in self.declared.met(record) if record else ():
                     self.half[number] = record
 
     def failures(self) -> dict[int, tuple[str, str]]:
@@ -51,7 +61,7 @@ class Watch:
         return {n: (record.ended, record.error) for n, record in failed.items() if n not in self.complete}
 
     @staticmethod
-    def _half(path: object) -> Record | None:
+    def _half(path: Path) -> Record | None:
         try:
             return reading.read(path)
         except FileNotFoundError:  # finished, and so renamed, between the listing and now

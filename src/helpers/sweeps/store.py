@@ -1,0 +1,259 @@
+"""Complete records at an address of fsspec (``s3://``, ``gs://``, ``file://``, ...), for machines that share no folder.
+
+    <url>/<notebook>/<run id>.json    the record's run.json, written last: without it the record is not there
+    <url>/files/<aa>/<sha256>         its files, by content, so that two machines that made one record cannot mix theirs
+    <url>/.sweep-<mark>/              while a sweep runs: its mark, and one note for each row that has begun
+
+Runs themselves happen in the outputs folder of each machine, because locks and renames need one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from filelock import FileLock, Timeout
+from pydantic_core import from_json
+
+from helpers import files
+from helpers import records as reading
+from helpers.errors import SweepError
+from helpers.records import Record
+from helpers.sweeps.watch import Watch
+
+REF = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+BATCH = 500  # heads read at a time
+COPY_SECONDS = 10.0
+MARK = "mark"
+
+
+class StoreLostError(SweepError):
+    """The address could not be reached: the network's doing, so a row is tried again."""
+
+
+class Store:
+    """The records at ``url``. Every method raises ``SweepError`` where the address does not allow what is asked, and
+    ``StoreLostError`` where it cannot be reached."""
+
+    def __init__(self, url: str) -> None:
+        if "://" not in url:
+            raise SweepError(
+                f"The store {url!r} is no address such as s3://bucket/folder: a folder that all machines share is "
+                "named by CLAIMBOOK_OUTPUTS."
+            )
+        self.url = url
+        self._seen: set[str] = set()
+        self._pushed: set[str] = set()
+        try:
+            self._fs, base = fsspec.url_to_fs(url)
+        except ValueError as error:
+            raise SweepError(f"The store {url} cannot be used ({_said(error)}): correct its first part.") from error
+        except ImportError as error:
+            raise SweepError(
+                f"The store {url} needs a package ({_said(error)}): install it on every machine."
+            ) from error
+        self._base = base.rstrip("/")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small object, whole or not at all."""
+        path = self._path(name)
+        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        with self._reached():
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._fs.pipe_file(temporary, content)
+            self._fs.mv(temporary, path)
+
+    def read(self, name: str) -> bytes | None:
+        """A small object, or None where there is none."""
+        with self._reached():
+            try:
+                return self._fs.cat_file(self._path(name))
+            except FileNotFoundError:
+                return None
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the whole objects in ``folder``; none where it does not exist."""
+        with self._reached():
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.ls(self._path(folder), detail=False)
+            except FileNotFoundError:
+                return []
+        names = sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+        return [name for name in names if not name.endswith(".tmp")]
+
+    def remove(self, folder: str) -> None:
+        """Delete a folder with all that is in it."""
+        with self._reached(), contextlib.suppress(FileNotFoundError):
+            self._fs.rm(self._path(folder), recursive=True)
+
+    def keep(self, path: Path, name: str) -> None:
+        """Copy a file there."""
+        target = self._path(name)
+        with self._reached():
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(path), target)
+
+    def push(self, record: Record) -> None:
+        """Copy a complete record and those it used there, unless they are there already: the first one wins."""
+        if record.ref in self._pushed:
+            return
+        if self._size(f"{record.ref}.json") is None:
+            for ref in record.inputs.values():
+                self.push(reading.load(ref))
+            for file, sha in record.files.items():
+                # A copy that was cut off is there, but shorter.
+                if self._size(_place(sha)) != (record.path / file).stat().st_size:
+                    self.keep(record.checked(file), _place(sha))
+            self.write(f"{record.ref}.json", (record.path / "run.json").read_bytes())
+        self._pushed.add(record.ref)
+
+    def fetch(self, ref: str) -> None:
+        """Copy the record ``<notebook>/<id>``, and those it used, into the outputs folder of this machine.
+
+        One that is here, or is being made here, stays as it is.
+        """
+        notebook, _, run_id = ref.partition("/")
+        if not REF.fullmatch(ref):
+            raise SweepError(
+                f"{self.url} names a record {ref!r}, which is no <notebook>/<id>: delete that record there."
+            )
+        home = files.outputs_root() / notebook
+        if (home / run_id / "run.json").is_file():
+            return
+        head = self.read(f"{ref}.json")
+        if head is None:
+            raise SweepError(
+                f"{self.url} holds a record that used {ref}, but not {ref} itself: delete the former there."
+            )
+        content = from_json(head)
+        for used in content["inputs"].values():
+            self.fetch(used)
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(reading.lock_of(home, run_id))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return
+        try:
+            self._fill(home, run_id, head, content["files"])
+            Path(lock.lock_file).unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+    def bring(self, notebook: str, wanted: Callable[[Record], bool]) -> None:
+        """Fetch each record of ``notebook`` that is ``wanted`` and has come there since this was last asked."""
+        home = files.outputs_root() / notebook
+        new = [name for name in self.names(notebook) if name.endswith(".json") and name not in self._seen]
+        away = [name for name in new if not (home / name.removesuffix(".json") / "run.json").is_file()]
+        for start in range(0, len(away), BATCH):
+            paths = [self._path(f"{notebook}/{name}") for name in away[start : start + BATCH]]
+            with self._reached():
+                heads = self._fs.cat(paths)
+            for content in map(from_json, heads.values()):
+                record = Record(home / content["id"], content, published=False)
+                if wanted(record):
+                    self.fetch(record.ref)
+        self._seen |= set(new)
+
+    def _fill(self, home: Path, run_id: str, head: bytes, listed: dict[str, str]) -> None:
+        final, temporary = home / run_id, home / f".{run_id}.{secrets.token_hex(4)}.tmp"
+        if final.exists():
+            return
+        try:
+            temporary.mkdir()
+            for file, sha in listed.items():
+                self._get(sha, temporary, file)
+            (temporary / "run.json").write_bytes(head)
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(home / f"{reading.PARTIAL}{run_id}", ignore_errors=True)
+
+    def _get(self, sha: str, folder: Path, file: str) -> None:
+        parts = PurePosixPath(file).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise SweepError(f"{self.url} holds a record with a file {file!r}, which is no name: delete it there.")
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._reached():
+            self._fs.get_file(self._path(_place(sha)), str(target))
+        if files.sha256_file(target) != sha:
+            raise SweepError(f"{self.url}/{_place(sha)} is damaged: delete it there and run the same command again.")
+
+    def _size(self, name: str) -> int | None:
+        with self._reached():
+            try:
+                return self._fs.info(self._path(name))["size"]
+            except FileNotFoundError:
+                return None
+
+    def _path(self, name: str) -> str:
+        return f"{self._base}/{name}"
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        where = f"from {platform.node()}"
+        try:
+            yield
+        except PermissionError as error:
+            raise SweepError(
+                f"The store {self.url} does not allow this {where} ({_said(error)}): check its rights and credentials."
+            ) from error
+        except FileNotFoundError as error:
+            raise SweepError(f"The store {self.url} lacks what was looked for {where} ({_said(error)}).") from error
+        except Exception as error:
+            # Each kind of address has errors of its own (botocore, aiohttp, google), which have no base in common.
+            raise StoreLostError(
+                f"The store {self.url} could not be used {where} ({type(error).__name__}: {_said(error)}): run the "
+                "same command again."
+            ) from error
+
+
+@contextlib.contextmanager
+def copied(store: Store, notebook: str, watch: Watch, note: str, shared: Iterable[str]) -> Iterator[None]:
+    """While a row works, copy its cells to ``store`` as they become complete.
+
+    Before that, fetch the records that all rows share, and those that an earlier try of this row, on a machine that was
+    lost, has copied there: their names are in ``note``.
+    """
+    for ref in (*shared, *json.loads(store.read(note) or b"[]")):
+        store.fetch(ref)
+    home, over = files.outputs_root() / notebook, threading.Event()
+
+    def copy() -> None:
+        watch.look()
+        for run_id in watch.complete.values():
+            store.push(reading.read(home / run_id))
+        store.write(note, json.dumps([f"{notebook}/{run_id}" for run_id in watch.complete.values()]).encode())
+
+    def follow() -> None:
+        while not over.wait(COPY_SECONDS):
+            with contextlib.suppress(SweepError):  # the last copy, below, tells
+                copy()
+
+    copy()
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+        copy()
+
+
+def _place(sha: str) -> str:
+    return f"files/{sha[:2]}/{sha}"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
