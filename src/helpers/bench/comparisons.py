@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from helpers import files, models
 from helpers.bench import machine
 from helpers.bench.compare import compare, side_metrics
-from helpers.bench.measured import Measured, keep
+from helpers.bench.measured import Measured, keep, single
 from helpers.bench.options import Options
 from helpers.errors import ParameterError, nearest
 
@@ -86,7 +87,9 @@ def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) ->
         options = Options(options.shape, "some")
     print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
     for name in dict.fromkeys(wanted):
+        begin = perf_counter()
         measured = COMPARISONS[name].measure(options, counts)
+        measured.metrics["took"] = single(perf_counter() - begin, "s")
         for title, table in measured.tables.items():
             print(f"\n{title}\n{table.round(3).to_string(index=False)}")
         print(f"kept as {keep(name, measured, COMPARISONS[name].entry).ref}", flush=True)

@@ -142,14 +142,18 @@ def _metrics(
         "step_seconds": metric("s", steps["seconds"], "range of steps"),
         "train_tokens_per_s": metric("tokens/s", steps["tokens"] / steps["seconds"], "range of steps"),
         "mfu": metric("rate", per_second / measured, "range of steps"),
-        "matmul_flops": single(measured, "FLOP/s"),
+        "matmul": single(measured / 1e12, "TFLOP/s"),
     }
     if vendor:
         found["mfu_of_data_sheet"] = metric("rate", per_second / vendor, "range of steps")
     found |= {f"{name}_tokens_per_s": metric("tokens/s", values) for name, values in rates.items()}
     whole = hours[hours["part"] == "in all"].iloc[0]
     projected = {key: float(whole[key]) for key in ("hours", "low", "high")}
-    bounds = {"low": projected["low"], "high": projected["high"], "method": "all parts fastest to all slowest"}
+    bounds = {
+        "low": projected["low"],
+        "high": projected["high"],
+        "method": "range from all parts fastest to all slowest",
+    }
     found["projected_hours"] = {"value": projected["hours"], "unit": "h", "n": len(steps)} | bounds
     published = PUBLISHED["hours"]
     found["published_hours"] = {"value": published, "unit": "h", "n": PUBLISHED["cells"]}
