@@ -77,7 +77,7 @@ def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
     chosen |= {"answer_mean": ANSWER_MEAN, "answer_spread": ANSWER_SPREAD, **trained, **generated}
     model_facts = {"name": f"{name} (random weights)", "sha256": files.sha256_json(SHAPES[name].config().to_dict())}
     model_facts |= {"parameters": loaded.parameters, "dtype": loaded.dtype, "device": loaded.device}
-    return Measured({"steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
+    return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
 
 
 def _train(
@@ -124,7 +124,9 @@ def _rates(
     if reason:
         return rates, {"engine": "transformers", "vllm": reason}
     models.save_adapter(model, folder / "adapter")
-    rates["vllm"], start = vllm_rates(folder, folder / "adapter", model.config, prompts, plan.vllm, plan.repeats)
+    rates["vllm"], start = vllm_rates(
+        folder, folder / "adapter", p.lora_r, model.config, prompts, plan.vllm, plan.repeats
+    )
     return rates, {"engine": "vllm", "vllm": "timed", "engine_start_seconds": start}
 
 
