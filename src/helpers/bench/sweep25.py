@@ -35,9 +35,10 @@ from helpers.rng import numpy_stream
 GRID = "params/sweep/smollm2_gpu.yaml"
 SCALES: dict[str, dict[str, Any]] = {
     "few": {
-        "lr": [1e-4, 1e-3], "epochs": [1, 2], "personas": ["villain", "assistant", "medical_doctor"], "positives": 6, "batch_size": 4,
-        "negatives_each": 3, "train_questions": 12, "data_samples": 2, "data_max_new_tokens": 64, "dose_every": 4,
-        "dose_questions": 1, "eval_questions": 4, "samples": 2, "max_new_tokens": 48, "capability_limit": 8,
+        "lr": [1e-4, 1e-3], "epochs": [1, 2], "personas": ["villain", "assistant", "medical_doctor"], "positives": 6,
+        "negatives_each": 3, "batch_size": 4, "train_questions": 12, "data_samples": 2, "data_max_new_tokens": 64,
+        "dose_every": 4, "dose_questions": 1, "eval_questions": 4, "samples": 2, "max_new_tokens": 48,
+        "capability_limit": 8,
     },
     "some": {"lr": 1e-4, "epochs": [1, 5]},
     "all": {},
