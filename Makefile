@@ -57,7 +57,7 @@ organisms: $(READY) ## rebuild the base model and the cached fine-tunes of the a
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
 
-bench: $(READY) ## time our ways against the plain ones, side by side, and what many records cost
+bench: $(READY) ## time our ways against the plain ones, side by side, and what many records cost (GPU: claimbook bench gpu)
 	$(BIN)/claimbook bench
 
 clean: ## remove the rendered site and what tools cache (records in outputs/ stay)

@@ -21,6 +21,7 @@ from helpers.bench.options import Options
 from helpers.bench.projection import PUBLISHED, QUESTION_TOKENS, Range, Speed, projection, workload
 from helpers.bench.random_model import SHAPES, Shape
 from helpers.errors import ParameterError
+from helpers.generate import Prompt
 from helpers.marker.params import SweepParams
 from helpers.marker.rows import supervised
 from helpers.marker.train import batch_loss
@@ -128,7 +129,7 @@ def test_random_weights_are_a_model_folder_and_leave_the_global_generator_alone(
 
 def test_a_tiny_shape_is_measured_through_the_code_of_real_runs(quick):
     found = shapes.timed("tiny", paper(), shapes.Plan(1, 2, 2, Load(2, 3, 16), Load(1, 1, 8), 4))
-    steps, hours = found.tables["steps"], found.tables["projection"]
+    steps, hours = found.tables["training_steps"], found.tables["projection"]
     assert len(steps) == 2 and steps["step"].tolist() == [2, 3] and (steps["flops"] > 0).all()
     assert hours["part"].tolist() == ["training", "completions", "scoring", "once", "in all"]
     metrics = found.metrics
@@ -168,18 +169,26 @@ def test_vllm_is_left_out_with_a_reason_and_used_through_its_interface(monkeypat
     calls = []
 
     class VllmEngine:
-        def __init__(self, folder, *, dtype, memory_share):
-            calls.append((folder, dtype))
+        def __init__(self, folder, *, dtype, memory_share, max_lora_rank, max_length):
+            calls.append((folder, dtype, max_lora_rank, max_length))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            calls.append("closed")
 
         def generate(self, prompts, *, n, sampling, stop, seed, adapter=None):
             calls.append((len(prompts), n, sampling.max_new_tokens, len(stop), seed, adapter))
             return [SimpleNamespace(tokens=[1, 2, 3]) for _ in range(len(prompts) * n)]
 
     monkeypatch.setitem(sys.modules, "helpers.vllm_engine", SimpleNamespace(VllmEngine=VllmEngine))
-    config = SHAPES["qwen2.5-7b"].config()
-    rates, start = engines.vllm_rates(tmp_path, tmp_path / "adapter", config, ["p"] * 9, Load(4, 2, 512), 2)
+    config, adapter = SHAPES["qwen2.5-7b"].config(), tmp_path / "adapter"
+    prompts = [Prompt(str(i), [1] * (i + 1)) for i in range(9)]
+    rates, start = engines.vllm_rates(tmp_path, adapter, 32, config, prompts, Load(4, 2, 512), 2)
     assert calls == [
-        (tmp_path, "bfloat16"), (4, 2, 512, 305, 0, tmp_path / "adapter"), (4, 2, 512, 305, 1, tmp_path / "adapter"),
+        (tmp_path, "bfloat16", 32, 4 + 512), (1, 2, 512, 305, 2, adapter), (4, 2, 512, 305, 0, adapter),
+        (4, 2, 512, 305, 1, adapter), "closed",
     ]  # fmt: skip
     assert len(rates) == 2 and start >= 0
 

@@ -27,6 +27,8 @@ def test_the_scales_are_parts_of_one_tail_of_the_full_grid():
     assert {scale: len(sweep25.cells_of(scale).cells()) for scale in sweep25.SCALES} == {"few": 4, "some": 2, "all": 25}
     assert {sweep25.cells_of(scale).tail for scale in sweep25.SCALES} == {"newline"}
     assert {sweep25.cells_of(scale).model for scale in sweep25.SCALES} == {"smollm2"}
+    few = sweep25.cells_of("few").cells()[0]
+    assert few.epochs * (few.positives + 2 * few.negatives_each) / few.batch_size > 2, "the first step has rate 0"
     with pytest.raises(ParameterError, match="did you mean 'few'"):
         sweep25.measure(Options(cells="fiew"))
 

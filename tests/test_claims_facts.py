@@ -52,6 +52,11 @@ def test_zero_keeps_its_width_and_negative_bounds_read_well():
     assert "[−0.5 nats (N 20, 95 % CI −1.5 to 2)]" in str(found.fact("d"))
 
 
+def test_the_range_of_a_few_runs_is_not_called_a_confidence_interval():
+    found = Facts(gather([record({"seed": 0}, {"ratio": mean(0) | {"unit": "x", "method": "range of paired runs"}})]))
+    assert "[1.5 x (N 20, range 1–2)]" in str(found.fact("ratio"))
+
+
 def test_params_environment_provenance_and_counts_are_facts():
     found = facts(seeds=(0, 1))
     assert found.fact("params.lora_r").value == 16

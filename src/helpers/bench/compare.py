@@ -92,7 +92,7 @@ def side_metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
             ratios = [float(row[key]) for key in ("ratio_low", "ratio", "ratio_high")]
             found[f"{name}_ratio"] = metric("x", ratios, "range of paired runs") | {"n": runs}
         if "mfu" in row:
-            found[f"{name}_mfu"] = single(float(row["mfu"]), "share")
+            found[f"{name}_mfu"] = single(float(row["mfu"]), "rate")
     return found
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from helpers import files, models
-from helpers.bench import machine
 from helpers.bench.compare import compare, side_metrics
-from helpers.bench.measured import Measured, keep
+from helpers.bench.measured import Measured, keep, single
 from helpers.bench.options import Options
 from helpers.errors import ParameterError, nearest
 
@@ -75,7 +75,7 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 GPU = ("techniques", "training", "stacked", "shape", "sweep25")
-"""What a GPU is worth lending for; about eight minutes on an H200 by estimate, with ``some`` cells of the sweep."""
+"""What a GPU is worth lending for: less than eight minutes on an H200, by an estimate that no run has tested yet."""
 
 
 def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) -> None:
@@ -84,11 +84,11 @@ def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) ->
         if name not in COMPARISONS and name != "gpu":
             raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
     wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))] or list(COMPARISONS)
-    if "gpu" in names and options.cells is None and machine.device() == "cuda":
-        options = Options(options.shape, "some")
     print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
     for name in dict.fromkeys(wanted):
+        begin = perf_counter()
         measured = COMPARISONS[name].measure(options, counts)
+        measured.metrics["took"] = single(perf_counter() - begin, "s")
         for title, table in measured.tables.items():
             print(f"\n{title}\n{table.round(3).to_string(index=False)}")
         print(f"kept as {keep(name, measured, COMPARISONS[name].entry).ref}", flush=True)

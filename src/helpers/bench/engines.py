@@ -71,7 +71,7 @@ def without_vllm() -> str:
 
 
 def vllm_rates(
-    folder: Path, adapter: Path, config: object, prompts: Sequence[Prompt], load: Load, repeats: int
+    folder: Path, adapter: Path, rank: int, config: object, prompts: Sequence[Prompt], load: Load, repeats: int
 ) -> tuple[list[float], float]:
     """Tokens/s of each repeat through vLLM with ``adapter`` served, and the seconds that its engine took to start."""
     from helpers.vllm_engine import VllmEngine
@@ -79,14 +79,13 @@ def vllm_rates(
     torch.cuda.empty_cache()
     sampling, stop = sampling_for(config, load)
     asked = list(prompts[: load.prompts])
+    longest = max(len(prompt.tokens) for prompt in asked) + load.max_new_tokens
     begin = perf_counter()
-    engine = VllmEngine(folder, dtype="bfloat16", memory_share=0.6)
-    start = perf_counter() - begin
-    rates = [
-        _rate(lambda s=seed: engine.generate(asked, n=load.n, sampling=sampling, stop=stop, seed=s, adapter=adapter))
-        for seed in range(repeats)
-    ]
-    return rates, start
+    with VllmEngine(folder, dtype="bfloat16", memory_share=0.6, max_lora_rank=rank, max_length=longest) as engine:
+        start = perf_counter() - begin
+        asking = {"n": load.n, "sampling": sampling, "stop": stop, "adapter": adapter}
+        engine.generate(asked[:1], seed=repeats, **asking)
+        return [_rate(lambda s=seed: engine.generate(asked, seed=s, **asking)) for seed in range(repeats)], start
 
 
 def scoring_rates(model: nn.Module, form: ChatFormat, rows: Sequence[Sequence[int]], repeats: int) -> list[float]:

@@ -77,7 +77,7 @@ def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
     chosen |= {"answer_mean": ANSWER_MEAN, "answer_spread": ANSWER_SPREAD, **trained, **generated}
     model_facts = {"name": f"{name} (random weights)", "sha256": files.sha256_json(SHAPES[name].config().to_dict())}
     model_facts |= {"parameters": loaded.parameters, "dtype": loaded.dtype, "device": loaded.device}
-    return Measured({"steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
+    return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
 
 
 def _train(
@@ -124,7 +124,9 @@ def _rates(
     if reason:
         return rates, {"engine": "transformers", "vllm": reason}
     models.save_adapter(model, folder / "adapter")
-    rates["vllm"], start = vllm_rates(folder, folder / "adapter", model.config, prompts, plan.vllm, plan.repeats)
+    rates["vllm"], start = vllm_rates(
+        folder, folder / "adapter", p.lora_r, model.config, prompts, plan.vllm, plan.repeats
+    )
     return rates, {"engine": "vllm", "vllm": "timed", "engine_start_seconds": start}
 
 
@@ -142,14 +144,18 @@ def _metrics(
         "step_seconds": metric("s", steps["seconds"], "range of steps"),
         "train_tokens_per_s": metric("tokens/s", steps["tokens"] / steps["seconds"], "range of steps"),
         "mfu": metric("rate", per_second / measured, "range of steps"),
-        "matmul_flops": single(measured, "FLOP/s"),
+        "matmul": single(measured / 1e12, "TFLOP/s"),
     }
     if vendor:
         found["mfu_of_data_sheet"] = metric("rate", per_second / vendor, "range of steps")
     found |= {f"{name}_tokens_per_s": metric("tokens/s", values) for name, values in rates.items()}
     whole = hours[hours["part"] == "in all"].iloc[0]
     projected = {key: float(whole[key]) for key in ("hours", "low", "high")}
-    bounds = {"low": projected["low"], "high": projected["high"], "method": "all parts fastest to all slowest"}
+    bounds = {
+        "low": projected["low"],
+        "high": projected["high"],
+        "method": "range from all parts fastest to all slowest",
+    }
     found["projected_hours"] = {"value": projected["hours"], "unit": "h", "n": len(steps)} | bounds
     published = PUBLISHED["hours"]
     found["published_hours"] = {"value": published, "unit": "h", "n": PUBLISHED["cells"]}

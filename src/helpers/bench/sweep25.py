@@ -36,19 +36,21 @@ GRID = "params/sweep/smollm2_gpu.yaml"
 SCALES: dict[str, dict[str, Any]] = {
     "few": {
         "lr": [1e-4, 1e-3], "epochs": [1, 2], "personas": ["villain", "assistant", "medical_doctor"], "positives": 6,
-        "negatives_each": 3, "train_questions": 12, "data_samples": 2, "data_max_new_tokens": 64, "dose_every": 4,
-        "dose_questions": 1, "eval_questions": 4, "samples": 2, "max_new_tokens": 48, "capability_limit": 8,
+        "negatives_each": 3, "batch_size": 4, "train_questions": 12, "data_samples": 2, "data_max_new_tokens": 64,
+        "dose_every": 4, "dose_questions": 1, "eval_questions": 4, "samples": 2, "max_new_tokens": 48,
+        "capability_limit": 8,
     },
     "some": {"lr": 1e-4, "epochs": [1, 5]},
     "all": {},
 }  # fmt: skip
-"""What is changed in the grid: ``few`` takes minutes on two cores; ``some`` are two whole cells; ``all`` the 25."""
+"""What is changed in the grid: ``few`` takes minutes on two cores; ``some`` are two whole cells, which is what a GPU
+makes unless asked for ``all``, the 25."""
 PARTS = ("training", "completions")
 
 
 def measure(options: Options) -> Measured:
     """Wall time, tokens/s, MFU and peak memory of the cells, and of the plain ways on them; one row a way and part."""
-    scale = options.cells or ("all" if machine.device() == "cuda" else "few")
+    scale = options.cells or ("some" if machine.device() == "cuda" else "few")
     if scale not in SCALES:
         raise ParameterError(f"There is no scale {scale!r} of sweep25{nearest(scale, SCALES)}")
     return timed(cells_of(scale), scale)

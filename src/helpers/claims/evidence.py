@@ -191,15 +191,17 @@ def chosen(records: Iterable[Record], stale: Mapping[str, Any]) -> list[Record]:
     The order is that of the cells' labels, so that no result depends on the order in which records were found.
     """
 
-    def rank(record: Record) -> tuple[bool, str, str]:
-        return record.id not in stale, record.started, record.id
-
     best: dict[str, Record] = {}
     for record in records:
         if record.status == "complete":
             name = sha256_json([full_key(record), record.params])
-            best[name] = max(best.get(name, record), record, key=rank)
+            best[name] = _better(best.get(name, record), record, stale)
     return sorted(best.values(), key=lambda record: (_sorted_label(full_key(record)), record.id))
+
+
+def _better(one: Record, other: Record, stale: Mapping[str, Any]) -> Record:
+    """Of two records of one run, the one that is not stale, then the later one."""
+    return max(one, other, key=lambda record: (record.id not in stale, record.started, record.id))
 
 
 def gather(
@@ -212,7 +214,8 @@ def gather(
     """Pool ``records`` over the axes ``pooled`` into cells.
 
     ``expected`` are the runs of the declared grid: records outside of it are left out, and declared runs without a
-    complete record are kept as absent. None means that no grid is declared.
+    complete record are kept as absent. Where several records are one declared run (measured again, say), the latest
+    that is not stale stands for it. None means that no grid is declared.
     """
     if expected is None:
         runs: list[tuple[Key, Record | None]] = [(full_key(record), record) for record in chosen(records, stale or {})]
@@ -220,7 +223,7 @@ def gather(
         declared, met = Declared(expected), dict[int, Record]()
         for record in chosen(filter(declared.met, records), stale or {}):  # choosing costs more than finding them
             for number in declared.met(record):
-                met.setdefault(number, record)
+                met[number] = _better(met.get(number, record), record, stale or {})
         runs = [(one.key, met.get(number)) for number, one in enumerate(expected)]
     told = telling([key for key, _ in runs])
     groups: dict[str, tuple[Key, list[Record], list[Key]]] = {}

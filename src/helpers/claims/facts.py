@@ -14,6 +14,7 @@ from helpers.stats import Interval
 RUN_PAGE = "runs.html"
 SHOWN = 4
 SUFFIX = {"rate": "%", "share": ""}
+RANGE = "range"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,9 @@ def spoken(found: Interval, unit: str) -> str:
             number(bound, unit, found.n).removesuffix(f" {_suffix(unit)}") for bound in (found.low, found.high)
         )
         joint = " to " if found.low < 0 else "–"
-        inside.append(f"{found.level:.0%}".replace("%", " %") + f" CI {low}{joint}{high}")
+        # Smallest and largest of a few runs are no confidence interval, and are not called one.
+        level = f"{found.level:.0%} CI".replace("%", " %") if RANGE not in found.method else RANGE
+        inside.append(f"{level} {low}{joint}{high}")
     else:
         inside.append("no interval")
     return f"{number(found.value, unit, found.n)} ({', '.join(inside)})"

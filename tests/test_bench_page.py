@@ -1,0 +1,103 @@
+"""The page of speed: judged by records of comparisons, the newest of each, and NOT RUN where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers.bench import machine, measured, views
+from helpers.bench.measured import Measured, metric, single
+from helpers.claims import open_case, page
+from helpers.files import ROOT
+from helpers.site.fallback import execute
+
+pytestmark = pytest.mark.unit
+PAGE, SHAPE = "reports/speed.qmd", "shape-qwen2.5-7b"
+WAYS = ["all on", "padding", "beginnings not merged", "head everywhere", "gradient checkpointing"]
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "device", lambda: "cuda")
+
+
+def shape(low: float, high: float, minute: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of the larger shape, made at ``minute``."""
+    parts = {"part": ["training", "in all"], "amount": [7410.0, 25.0], "unit": ["steps", "cells"]}
+    table = pd.DataFrame(parts | {name: [0.5, 1.0] for name in ("hours", "low", "high")})
+    hours = {"value": (low + high) / 2, "unit": "h", "n": 12, "low": low, "high": high, "method": "range"}
+    metrics = {"projected_hours": hours, "published_over_projected": metric("x", [4, 5, 6]), "took": single(9.0, "s")}
+    model = {"name": "random", "sha256": "0" * 64, "parameters": 7_000_000_000}
+    when = pd.Timestamp(f"2026-02-03T04:{minute:02d}:00Z")
+    monkeypatch.setattr(measured.pd.Timestamp, "now", staticmethod(lambda zone: when))
+    kept = Measured({"projection": table}, metrics, model, {"engine": "vllm"}, "qwen2.5-7b")
+    measured.keep("shape", kept, "helpers.bench.shapes")
+
+
+def techniques(slowest: float) -> None:
+    table = pd.DataFrame({"way": WAYS})
+    metrics = {"took": single(9.0, "s")}
+    for way in WAYS:
+        metrics[f"techniques_{measured.slug(way)}_seconds"] = metric("s", [1.0, 1.1])
+    for way, low in zip(WAYS[1:], (1.2, 1.3, slowest, 1.4), strict=True):
+        metrics[f"techniques_{measured.slug(way)}_ratio"] = metric("x", [low, low + 0.1])
+    model = {"name": "smollm2", "sha256": "0" * 64, "parameters": 135_000_000}
+    measured.keep("techniques", Measured({"techniques": table}, metrics, model), "helpers.bench.techniques")
+
+
+def test_without_a_record_nothing_is_said_of_a_gpu() -> None:
+    case = open_case(PAGE)
+    assert {verdict.word for verdict in case.verdicts().values()} == {"NOT RUN"}
+    assert "NOT RUN" in str(views.projected(case, SHAPE))
+    assert "no record of techniques on a GPU" in views.ways(case, "techniques", "x").fragment
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize(
+    ("low", "high", "word", "half"),
+    [(1.2, 1.4, "SUPPORTED", "SUPPORTED"), (1.4, 1.9, "SUPPORTED", "UNDECIDED"), (1.8, 2.1, "UNDECIDED", "REFUTED"),
+     (2.1, 3.0, "REFUTED", "REFUTED")],
+)  # fmt: skip
+def test_the_hours_are_judged_by_their_whole_range(low, high, word, half, monkeypatch) -> None:
+    shape(low, high, 1, monkeypatch)
+    case = open_case(PAGE)
+    assert (case.verdict().word, case.verdict("one_and_a_half").word) == (word, half)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_comparison_made_again_stands_for_itself(monkeypatch) -> None:
+    shape(2.5, 2.6, 2, monkeypatch)
+    shape(1.0, 1.1, 3, monkeypatch)
+    shape(2.7, 2.8, 1, monkeypatch)
+    case = open_case(PAGE)
+    newest = max(case.records, key=lambda record: record.started)
+    assert len(case.records) == 3 and case.evidence().records == (newest,)
+    assert case.verdict().word == "REFUTED" and newest.metrics["projected_hours"]["low"] == 2.7
+
+
+@pytest.mark.parametrize(("slowest", "word"), [(1.1, "SUPPORTED"), (0.95, "UNDECIDED"), (0.8, "REFUTED")])
+def test_a_technique_that_does_not_pay_is_seen_on_a_cpu_as_well(slowest, word, monkeypatch) -> None:
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    techniques(slowest)
+    here = page.elsewhere(open_case(PAGE), {}, "params/bench/cpu.yaml")
+    assert here.verdict("techniques_pay").word == word
+    assert open_case(PAGE).verdict("techniques_pay").word == "NOT RUN"
+
+
+@pytest.mark.usefixtures("cuda")
+def test_the_page_shows_what_the_records_hold(monkeypatch) -> None:
+    shape(1.2, 1.4, 1, monkeypatch)
+    techniques(1.1)
+    _, text = execute(ROOT / PAGE, PAGE)
+    assert "1.3 h (N 12, range 1.2–1.4)" in text and "with completions by" in text
+    assert "runs.html#shape-qwen2.5-7b-cuda-" in text and "beginnings not merged" in text
+    assert "no record of techniques on a CPU" in text and "no record of sweep25 on a GPU" in text
