@@ -162,6 +162,24 @@ def test_without_a_terminal_the_table_is_a_line_now_and_then():
     assert last.startswith("toy/grid: 5 of 6 cells done, 0 running, 1 failed") and last.endswith("about 0:00 left")
 
 
+def test_on_a_narrow_terminal_nothing_wraps_and_the_cursor_comes_back(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    out, cells = Terminal(), [f"seed={n}, tail=separator_and_end, lr=0.0005, epochs=20, {'x' * 40}" for n in range(10)]
+    with pytest.raises(KeyboardInterrupt), board.Board("length_ablation/pocket_grid", out) as shown:
+        shown.show(board.Counts(100_000, 99_000, 345, 12, 3), cells)
+        raise KeyboardInterrupt
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "")
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80 and sum(line.startswith("  seed=") for line in lines) % board.SHOWN == 0
+    assert "│ 100000 │ 99345 │      12 │      3 │     640 │" in text and "  and 2 more" in lines
+    assert out.getvalue().rstrip().endswith("\x1b[?25h")
+
+
 def test_the_time_left_is_unknown_before_the_first_cell_and_ignores_what_was_there():
     assert board.eta(board.Counts(9, 5, 0, 1, 0), 60) == "?"
     assert board.eta(board.Counts(9, 5, 2, 1, 0), 60) == "1:00"

@@ -75,11 +75,13 @@ class Board:
     def _table(self, counts: Counts, working: Sequence[str], spent: float) -> Group:
         table = Table(title=self.title, title_justify="left")
         for name in ("cells", "done", "running", "failed", "waiting", "spent", "left"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         row = (counts.total, counts.before + counts.done, counts.running, counts.failed, counts.waiting)
         table.add_row(*map(str, row), clock(spent), eta(counts, spent))
         more = [f"and {len(working) - SHOWN} more"] if len(working) > SHOWN else []
-        return Group(table, *(Text(f"  {name}") for name in [*working[:SHOWN], *more]))
+        # A line each: one that wraps would make the table jump.
+        lines = (Text(f"  {name}", no_wrap=True, overflow="ellipsis") for name in [*working[:SHOWN], *more])
+        return Group(table, *lines)
 
 
 def eta(counts: Counts, spent: float) -> str:

@@ -74,8 +74,10 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     state.outcome = Outcome(len(grid.cells), len(grid.cells) - len(wanted))
     if wanted:
         title = f"{grid.notebook}/{grid.name}"
-        with state.marked(), connected(options.workers, options.store) as ray, Board(title) as board:
-            _Run(ray, state, board).work(wanted)
+        with state.marked(), Board(title) as board:
+            board.show(Counts(len(grid.cells), state.outcome.before, 0, 0, 0), ["Ray is starting"])
+            with connected(options.workers, options.store) as ray:
+                _Run(ray, state, board).work(wanted)
     return state.outcome
 
 
