@@ -8,7 +8,7 @@ import torch
 from marker_fixture import form, pocket, row
 
 from helpers import bench, models, runs
-from helpers.bench import compare, comparisons, gradients, machine, measured, stock, techniques
+from helpers.bench import compare, comparisons, gradients, machine, measured, stacking, stock, techniques
 from helpers.bench.compare import Side
 from helpers.eqprop import costs
 from helpers.eqprop.params import TriangulationParams
@@ -214,3 +214,10 @@ def test_generation_by_persona_counts_no_padding():
     asked = {"n": 2, "sampling": Sampling(6, 1.0, 0.95), "stop": form().stop, "seed": 0}
     found = stock.generate_by_persona(loaded.model, loaded.tokenizer, prompts, **asked)
     assert 0 < found <= 2 * 2 * 2 * 6
+
+
+def test_adapters_together_do_the_work_of_one_after_another() -> None:
+    together, apart = stacking.stacking_sides("pocket", 2, 2)
+    (tokens, losses), (same, alone) = together.run(), apart.run()
+    assert tokens == same and len(losses) == 2 and losses[0] != losses[1]
+    assert losses == pytest.approx(alone, rel=comparisons.STACK_AGREES)

@@ -12,12 +12,14 @@ from helpers.marker.train import train, train_stack
 from helpers.stacked import stacked
 
 BATCH = 16
+ON_SMOLLM2, ON_POCKET = 3, 9
+"""Adapters: as many as a row of learning rates holds, and as a block of rates and epoch counts."""
 
 
 def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
     """``count`` adapters at as many learning rates, ``steps`` steps of 16 rows each, on model ``name``.
 
-    Both sides end at the same losses, which ``compare`` shows; tokens are those of all adapters.
+    Both sides must end at the same losses; tokens are those of all adapters.
     """
     loaded = models.load(name)
     rows, targets = example_rows(loaded, steps * BATCH)
@@ -43,10 +45,10 @@ def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
 
 
 def pocket_sides() -> Sequence[Side]:
-    """Nine adapters on the pocket model: a grid of three rates by three epoch counts holds as many."""
-    return stacking_sides("pocket", 9, 5)
+    """Adapters on the pocket model, whose steps are small."""
+    return stacking_sides("pocket", ON_POCKET, 5)
 
 
 def smollm2_sides() -> Sequence[Side]:
-    """Three adapters on SmolLM2."""
-    return stacking_sides("smollm2", 3, 2)
+    """Adapters on SmolLM2."""
+    return stacking_sides("smollm2", ON_SMOLLM2, 2)
