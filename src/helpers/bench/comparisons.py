@@ -81,7 +81,7 @@ COMPARISONS: dict[str, Comparison] = {
     "scale": Comparison("helpers.bench.scale", _scale),
 }
 
-GPU = ("techniques", "training", "stacked", "shape", "sweep25")
+GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
 """What a GPU is worth lending for: less than eight minutes on an H200, by an estimate that no run has tested yet."""
 
 
