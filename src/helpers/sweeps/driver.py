@@ -149,7 +149,7 @@ class _State:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Remember Ctrl-C: Python drops a KeyboardInterrupt that comes up inside a callback or a destructor of Ray's."""
+        """Remember Ctrl-C: Python drops a KeyboardInterrupt that comes up inside a destructor or a callback."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             self.interrupted = True
