@@ -154,7 +154,8 @@ def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(h
     sweep = start(grid, row=1)
     until(lambda: len(complete()) > len(killed), sweep)
     sweep.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in finish(sweep)
+    out = finish(sweep)
+    assert "KeyboardInterrupt" in out, out
     stopped, begun = complete(), len(log())
     assert untouched(killed, stopped)
 
