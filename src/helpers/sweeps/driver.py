@@ -19,6 +19,7 @@ from typing import Any
 
 from helpers import files, provenance
 from helpers import records as reading
+from helpers.claims.case import stale_records
 from helpers.errors import SweepError
 from helpers.records import Record
 from helpers.sweeps import task
@@ -162,7 +163,7 @@ class _State:
             signal.signal(signal.SIGINT, before)
 
     def _is_ours(self, record: Record) -> bool:
-        return record.question["code"] == self.code and bool(self.watch.declared.met(record))
+        return bool(self.watch.declared.met(record)) and not stale_records([record], self.models)
 
 
 class _Run:
