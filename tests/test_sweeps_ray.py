@@ -44,8 +44,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
+    # A shell starts background jobs with SIGINT ignored, which the sweeps of these tests would inherit.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {process.pid for process in psutil.process_iter()}
     yield tmp_path
+    signal.signal(signal.SIGINT, interrupt)
     for process in psutil.process_iter():  # a failed test may leave some; only those that bear its folder are its own
         if process.pid not in before and str(tmp_path) in asked(process.environ, {}).get("CLAIMBOOK_OUTPUTS", ""):
             process.kill()
