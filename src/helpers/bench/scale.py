@@ -21,7 +21,8 @@ import yaml
 
 from helpers import files, provenance, records, runs
 from helpers.claims import case
-from helpers.claims.declared import Expected
+from helpers.claims.case import declared_runs
+from helpers.claims.declared import Declared, Expected
 from helpers.claims.evidence import gather
 from helpers.claims.status import cells_of
 from helpers.errors import RecordError
@@ -89,7 +90,8 @@ def _write_with_tables(root: Path, seeds: int) -> None:
     files.write_text(grid, yaml.safe_dump(values | {"seed": list(range(seeds))}))
     for notebook in ("baseline", "on_policy", "sweep"):
         shutil.copytree(files.ROOT / "outputs/published" / notebook, root / "outputs/published" / notebook)
-    real = {_place(record): record for record in _published() if record.model["name"] == "pocket"}
+    declared = Declared(declared_runs("sweep", files.PARAMS / "sweep" / grid.name))
+    real = {_place(record): record for record in _published() if declared.met(record)}
     now = records.question_now(next(iter(real.values())))
     for number, cell in enumerate(load(SweepParams, grid).cells()):
         like = real[cell.tail, cell.lr, cell.epochs, cell.seed % 3]
