@@ -242,7 +242,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(here: Path, monkeypatch: py
 KILLS = int(os.environ.get("CLAIMBOOK_KILLS", "0"))
 KILL_SECONDS = float(os.environ.get("CLAIMBOOK_KILL_SECONDS", "12"))  # at most between two; more on a busy machine
 POCKET = (
-    "model: pocket\nlr: [1e-4, 3e-4, 1e-3]\nepochs: [1, 2]\nseed: [0, 1]\npersonas: [villain, assistant, librarian]\n"
+    "model: pocket\nlr: [1e-4, 3e-4, 1e-3]\nepochs: [4, 8]\nseed: [0, 1]\npersonas: [villain, assistant, librarian]\n"
     "positives: 6\nnegatives_each: 3\nnegatives: [assistant]\ntrain_questions: 6\ndata_samples: 4\nlora_r: 4\n"
     "lora_alpha: 8\neval_questions: 3\nsamples: 2\ndata_max_new_tokens: 64\nmax_new_tokens: 64\ncapability_limit: 10\n"
 )
