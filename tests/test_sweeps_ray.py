@@ -44,8 +44,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
+    # A shell starts background jobs with SIGINT ignored, which the sweeps of these tests would inherit.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {process.pid for process in psutil.process_iter()}
     yield tmp_path
+    signal.signal(signal.SIGINT, interrupt)
     for process in psutil.process_iter():  # a failed test may leave some; only those that bear its folder are its own
         if process.pid not in before and str(tmp_path) in asked(process.environ, {}).get("CLAIMBOOK_OUTPUTS", ""):
             process.kill()
@@ -237,8 +240,9 @@ def test_a_cluster_that_is_not_there_is_one_sentence(here: Path, monkeypatch: py
 
 
 KILLS = int(os.environ.get("CLAIMBOOK_KILLS", "0"))
+KILL_SECONDS = float(os.environ.get("CLAIMBOOK_KILL_SECONDS", "12"))  # at most between two; more on a busy machine
 POCKET = (
-    "model: pocket\nlr: [1e-4, 3e-4, 1e-3]\nepochs: [1, 2]\nseed: [0, 1]\npersonas: [villain, assistant, librarian]\n"
+    "model: pocket\nlr: [1e-4, 3e-4, 1e-3]\nepochs: [4, 8]\nseed: [0, 1]\npersonas: [villain, assistant, librarian]\n"
     "positives: 6\nnegatives_each: 3\nnegatives: [assistant]\ntrain_questions: 6\ndata_samples: 4\nlora_r: 4\n"
     "lora_alpha: 8\neval_questions: 3\nsamples: 2\ndata_max_new_tokens: 64\nmax_new_tokens: 64\ncapability_limit: 10\n"
 )
@@ -252,13 +256,14 @@ def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
     files.write_text(grid, POCKET)
     for name in ("notebooks/sweep.ipynb", "params/sweep/experiment.yaml"):
         files.write_text(here / name, (files.ROOT / name).read_text())
-    chance, sweep, was = random.Random(0), None, {}
+    chance, sweep, was, made = random.Random(0), None, {}, set()
     for number in range(KILLS):
         if sweep is None or sweep.poll() is not None:
             sweep = start(grid, row=2, retries=20)
-        time.sleep(chance.uniform(0.5, 12.0))
+        time.sleep(chance.uniform(0.5, KILL_SECONDS))
         assert untouched(was, complete("sweep"))
         was = complete("sweep")
+        made |= was.keys()
         print(f"kill {number + 1}: {len(was)} complete", flush=True)
         if number % 5 == 4:
             kill_all(sweep)
@@ -271,6 +276,7 @@ def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
                 record.path.rename(here / f"done-{number}-{record.id}")
             was = {}
     kill_all(sweep)
+    assert made, "no cell became complete between the kills: set CLAIMBOOK_KILL_SECONDS to more"
     out = finish(start(grid, row=6))
     assert "failed: {}" in out, out
     whole = complete("sweep")

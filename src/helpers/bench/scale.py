@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ import yaml
 
 from helpers import files, provenance, records, runs
 from helpers.claims import case
-from helpers.claims.declared import Expected
+from helpers.claims.case import declared_runs
+from helpers.claims.declared import Declared, Expected
 from helpers.claims.evidence import gather
 from helpers.claims.status import cells_of
 from helpers.errors import RecordError
@@ -30,14 +32,24 @@ from helpers.sweeps import grid, task
 from helpers.sweeps.watch import Watch
 
 COUNTS = (1_000, 10_000, 100_000)
+PAGE, CELLS_OF_PAGE = "reports/lr-epochs-band.qmd", 27
+RENDER = """
+import sys
+from pathlib import Path
+from helpers.site import fallback, frame
+root = Path(sys.argv[1])
+project = frame.read_project(root)
+fallback.write_styles(project, root / "_site")
+fallback.render_page(root / sys.argv[2], project, root / "_site")
+"""
 LRS, EPOCHS = [n / 1000 for n in range(1, 11)], list(range(1, 11))
 
 
-def measure(counts: tuple[int, ...] = COUNTS) -> pd.DataFrame:
-    """One row for each operation and number of records: seconds, CPU seconds, peak memory of this process in MB.
+def measure(counts: tuple[int, ...] = COUNTS, pages: int = 10_000) -> pd.DataFrame:
+    """One row for each operation and number of records: seconds, CPU seconds, largest process so far in MB.
 
-    Each is done once, in its own order, in this process; only `claimbook status` is a process of its own, imports
-    included.
+    Each is done once, in its own order, in this process; only `claimbook status` and the page are processes of their
+    own, imports included. The page is built up to ``pages`` records.
     """
     rows = []
     for count in counts:
@@ -48,7 +60,54 @@ def measure(counts: tuple[int, ...] = COUNTS) -> pd.DataFrame:
             for name, operation in _operations(root, path).items():
                 rows.append(_timed(name, count, operation))
                 print(pd.DataFrame(rows[-1:]).to_string(index=False, header=False), flush=True)
+        if count <= pages:
+            rows.append(_page(count))
+            print(pd.DataFrame(rows[-1:]).to_string(index=False, header=False), flush=True)
     return pd.DataFrame(rows)
+
+
+def _page(count: int) -> dict[str, Any]:
+    """The claim page of the sweep, built over ``count`` records with their tables in a copy of this project."""
+    with tempfile.TemporaryDirectory(prefix="claimbook-scale-") as folder, _outputs(Path(folder)):
+        root = Path(folder)
+        for name in ("src", "params", "reports", "data"):
+            shutil.copytree(files.ROOT / name, root / name)
+        shutil.copy(files.ROOT / "_quarto.yml", root)
+        seeds = count // CELLS_OF_PAGE
+        _write_with_tables(root, seeds)
+        command = [sys.executable, "-c", RENDER, str(root), PAGE]
+        paths = os.pathsep.join(filter(None, [str(root / "src"), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": paths, "CLAIMBOOK_PUBLISHED": str(root / "outputs/published")}
+        return _timed(
+            "page of the sweep", seeds * CELLS_OF_PAGE, lambda: subprocess.run(command, check=True, env=environment)
+        )
+
+
+def _write_with_tables(root: Path, seeds: int) -> None:
+    """The page's grid with ``seeds`` seeds, and a record of each cell: its tables are links to those of a real one."""
+    grid = root / "params/sweep/pocket_grid.yaml"
+    values = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    files.write_text(grid, yaml.safe_dump(values | {"seed": list(range(seeds))}))
+    for notebook in ("baseline", "on_policy", "sweep"):
+        shutil.copytree(files.ROOT / "outputs/published" / notebook, root / "outputs/published" / notebook)
+    declared = Declared(declared_runs("sweep", files.PARAMS / "sweep" / grid.name))
+    real = {_place(record): record for record in _published() if declared.met(record)}
+    now = records.question_now(next(iter(real.values())))
+    for number, cell in enumerate(load(SweepParams, grid).cells()):
+        like = real[cell.tail, cell.lr, cell.epochs, cell.seed % 3]
+        home = root / "outputs/sweep" / f"synthetic-{number:06d}"
+        home.mkdir(parents=True)
+        kept = {file: sha for file, sha in like.files.items() if "/" not in file}  # folders are not published
+        content = like.content | {"id": home.name, "params": cell.cell_params(), "files": kept}
+        content["cell"] = like.cell | {"seed": cell.seed}
+        content["question"] = like.question | {"code": now["code"], "data": now["data"]}
+        (home / "run.json").write_text(json.dumps(content, indent=1))
+        for file in kept:
+            (home / file).hardlink_to(root / "outputs/published" / like.ref / file)
+
+
+def _place(record: records.Record) -> tuple[Any, ...]:
+    return tuple(record.cell[axis] for axis in ("tail", "lr", "epochs", "seed"))
 
 
 def metrics(table: pd.DataFrame, bytes_of: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -65,9 +124,7 @@ def metrics(table: pd.DataFrame, bytes_of: pd.DataFrame) -> dict[str, dict[str, 
 
 def sizes() -> pd.DataFrame:
     """Bytes of the published records of the sweep, and of what a row and its report are inside Ray."""
-    found = [record for record in records.records("sweep") if record.published]
-    if not found:
-        raise RecordError("There is no published record of sweep, whose size is measured: publish some first.")
+    found = _published()
     whole = [sum(file.stat().st_size for file in record.path.iterdir()) for record in found]
     head = [(record.path / "run.json").stat().st_size for record in found]
     one = found[-1]
@@ -101,7 +158,7 @@ def _timed(name: str, count: int, operation: Callable[[], Any]) -> dict[str, Any
     seconds, cpu = perf_counter() - begin, process_time() - cpu
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu += after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, after.ru_maxrss) / 1024
     return {"operation": name, "records": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak}
 
 
@@ -125,8 +182,17 @@ def _write(path: Path, root: Path) -> None:
         (home / name / "run.json").write_text(json.dumps(content, indent=1))
 
 
+def _published() -> list[records.Record]:
+    found = [record for record in records.records("sweep") if record.published]
+    if not found:
+        raise RecordError(
+            "There is no published record of sweep, which is what the synthetic ones are like: publish it."
+        )
+    return found
+
+
 def _template() -> dict[str, Any]:
-    (one, *_) = (record for record in records.records("sweep") if record.published)
+    (one, *_) = _published()
     code = provenance.code_closure(one.code["entry"])
     question = one.question | {"code": files.sha256_json(code), "data": records.question_now(one)["data"]}
     return one.content | {"code": {"entry": one.code["entry"], "files": code}, "question": question, "inputs": {}}

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from helpers import files, provenance
@@ -77,7 +75,7 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     state.outcome = Outcome(len(grid.cells), len(grid.cells) - len(wanted))
     if wanted:
         title = f"{grid.notebook}/{grid.name}"
-        with state.marked(), state.interruptible(), Board(title) as board:
+        with state.marked(), Board(title) as board:
             board.show(Counts(len(grid.cells), state.outcome.before, 0, 0, 0), ["Ray is starting"])
             with connected(options.workers, options.store) as ray:
                 _Run(ray, state, board).work(wanted)
@@ -97,7 +95,6 @@ class _State:
         self.mark = f".sweep-{secrets.token_hex(6)}"
         self.outcome = Outcome(len(grid.cells), 0)
         self.failed: set[int] = set()
-        self.interrupted = False
 
     def job(self, work: Row) -> task.Job:
         name, cells = _target(self.grid, work), tuple(self.grid.expected[number].params for number in work.cells)
@@ -148,20 +145,6 @@ class _State:
             else:
                 path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Remember Ctrl-C: Python drops a KeyboardInterrupt that comes up inside a destructor or a callback."""
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            self.interrupted = True
-            signal.default_int_handler(number, frame)
-
-        before = signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
     def _is_ours(self, record: Record) -> bool:
         return bool(self.watch.declared.met(record)) and not stale_records([record], self.models)
 
@@ -194,8 +177,6 @@ class _Run:
         self.waiting.extend(rows(self.grid, wanted, self.options.row or row_size(len(wanted), self.slots)))
         try:
             while self.waiting or self.flying:
-                if self.state.interrupted:
-                    raise KeyboardInterrupt
                 self._submit()
                 done, _ = self.ray.wait(list(self.flying), num_returns=1, timeout=LOOK_SECONDS)
                 self._look(bool(done))
