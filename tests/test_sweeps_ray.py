@@ -76,8 +76,14 @@ def until(ready: Callable[[], bool], sweep: subprocess.Popen) -> None:
 
 def tree(sweep: subprocess.Popen) -> list[psutil.Process]:
     """The sweep, its Ray and its kernels. Kernels have sessions of their own, but are children all the same."""
-    root = psutil.Process(sweep.pid)
-    return [root, *root.children(recursive=True)]
+    root = asked(lambda: psutil.Process(sweep.pid), None)
+    return [root, *asked(lambda: root.children(recursive=True), [])] if root else []
+
+
+def working(sweep: subprocess.Popen) -> list[psutil.Process]:
+    """The workers that have a task, and the kernels, of a sweep."""
+    names = {process: " ".join(asked(process.cmdline, [])) for process in tree(sweep)}
+    return [p for p, name in names.items() if "ipykernel" in name or name.startswith("ray::sweep-row")]
 
 
 def asked(question: Callable[[], Any], without: Any) -> Any:
@@ -260,6 +266,9 @@ def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
     for number in range(KILLS):
         if sweep is None or sweep.poll() is not None:
             sweep = start(grid, row=2, retries=20)
+        if number % 10:  # else it may be killed while it starts, which on a busy machine takes most of its time
+            while sweep.poll() is None and not working(sweep):
+                time.sleep(0.2)
         time.sleep(chance.uniform(0.5, KILL_SECONDS))
         assert untouched(was, complete("sweep"))
         was = complete("sweep")
@@ -268,9 +277,9 @@ def test_the_pocket_sweep_under_many_kills(here: Path) -> None:
         if number % 5 == 4:
             kill_all(sweep)
         else:
-            names = {p: " ".join(asked(p.cmdline, [])) for p in tree(sweep)}
-            chosen = [p for p, name in names.items() if "ipykernel" in name or name.startswith("ray::")]
-            asked(chance.choice(chosen or [*names]).kill, None)
+            chosen = working(sweep) or tree(sweep)
+            if chosen:
+                asked(chance.choice(chosen).kill, None)
         if len(was) == 12:  # all done before all kills: begin again
             for record in records.records("sweep"):
                 record.path.rename(here / f"done-{number}-{record.id}")
