@@ -30,6 +30,7 @@ class ToyParams(Params):
     lr: Axis[float] = 0.1
     bad_lr: float = 0.0
     seconds: float = 0.0
+    note: str = "of the model"
 
 
 def environment() -> dict[str, str]:
@@ -72,7 +73,7 @@ def _work(name: str, seconds: float) -> dict[str, str]:
 
 def project(root: Path, **grid: object) -> Path:
     """A project below ``root`` with the notebook and a grid; returns the path of the grid."""
-    cells = ["seed = 0\nlr = 0.1\nbad_lr = 0.0\nseconds = 0.0"]
+    cells = ["seed = 0\nlr = 0.1\nbad_lr = 0.0\nseconds = 0.0\nnote = 'of the notebook'"]
     cells += ["import sweep_toy\nfrom helpers.params import read\np = read(sweep_toy.ToyParams, globals())"]
     cells += ["from helpers import provenance\nprovenance.environment = sweep_toy.environment"]
     cells += ["print(len(sweep_toy.run_cells(p)))"]

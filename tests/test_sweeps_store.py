@@ -16,7 +16,7 @@ from filelock import FileLock
 from helpers import files, provenance, records
 from helpers.errors import SweepError
 from helpers.sweeps import driver, task
-from helpers.sweeps.grid import read_grid
+from helpers.sweeps.grid import read_grid, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
 
@@ -211,10 +211,10 @@ def test_a_row_is_refused_without_its_mark_and_copies_what_it_made(on, url, tmp_
     monkeypatch.setenv("PYTHONPATH", f"{files.ROOT / 'src'}:{Path(__file__).parent}")
     grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2], bad_lr=0.2), tmp_path)
     cells = tuple(one.params for one in grid.expected)
+    values, code = rows(grid, [0, 1], 2)[0].values, task.hash_of_code(grid.entry)
     job = task.Job(
-        "toy", "toy-grid/cell-0-2.ipynb", grid.values, cells, {}, grid.entry, task.hash_of_code(grid.entry), ".sweep-1",
-        "x", str(tmp_path), url,
-    )  # fmt: skip
+        "toy", "toy-grid/cell-0-2.ipynb", values, cells, {}, grid.entry, code, ".sweep-1", "x", str(tmp_path), url
+    )
     assert "is not one place for all machines" in task.run_row(job).refused
     Store(url).write(f".sweep-1/{MARK}", b"x")
     report = task.run_row(job)

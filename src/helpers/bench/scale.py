@@ -32,7 +32,7 @@ from helpers.sweeps import grid, task
 from helpers.sweeps.watch import Watch
 
 COUNTS = (1_000, 10_000, 100_000)
-PAGE, CELLS_OF_PAGE = "reports/lr-epochs-band.qmd", 27
+PAGE, CELLS_OF_PAGE, CELLS_OF_ROW = "reports/lr-epochs-band.qmd", 27, 9
 RENDER = """
 import sys
 from pathlib import Path
@@ -127,10 +127,11 @@ def sizes() -> pd.DataFrame:
     found = _published()
     whole = [sum(file.stat().st_size for file in record.path.iterdir()) for record in found]
     head = [(record.path / "run.json").stat().st_size for record in found]
-    one = found[-1]
-    cells = tuple(one.params for _ in EPOCHS)
+    table = grid.read_grid(files.PARAMS / "sweep/pocket_grid.yaml")
+    work = grid.rows(table, range(len(table.cells)), CELLS_OF_ROW)[0]
+    cells = tuple(table.expected[number].params for number in work.cells)
     job = task.Job(
-        "sweep", "sweep-grid/cell-0-10.ipynb", one.params, cells, {}, one.code["entry"], "0" * 64, ".sweep-0", "x", "x"
+        "sweep", "sweep-grid/cell-0-9.ipynb", work.values, cells, {}, table.entry, "0" * 64, ".sweep-0", "x", "x"
     )
     report = task.Report(error="sweep.ipynb stopped with ModelError: " + "x" * 200)
     rows = {"published record": whole, "run.json of it": head}

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers import provenance
 from helpers.claims.case import declared_cells, experiment
 from helpers.claims.declared import Expected, telling
@@ -22,12 +20,11 @@ from helpers.params import Params
 
 @dataclass(frozen=True)
 class Grid:
-    """``params/<notebook>/<name>.yaml``: its values as written, and the cells that they declare."""
+    """``params/<notebook>/<name>.yaml`` as the cells that it declares."""
 
     notebook: str
     name: str
     entry: str
-    values: dict[str, Any] = field(repr=False)
     cells: tuple[Params, ...] = field(repr=False)
     root: Path = ROOT
 
@@ -77,8 +74,7 @@ def read_grid(path: Path, root: Path = ROOT) -> Grid:
     if path.resolve().parent.parent != (root / "params").resolve():
         raise ParameterError(f"{path} is no params/<notebook>/<grid>.yaml: the folder says which notebook to run.")
     cells = declared_cells(notebook, path, root)
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return Grid(notebook, path.stem, experiment(notebook, root).entry, values, tuple(cells), root)
+    return Grid(notebook, path.stem, experiment(notebook, root).entry, tuple(cells), root)
 
 
 def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
@@ -103,9 +99,12 @@ def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
 
 
 def row(grid: Grid, numbers: Sequence[int]) -> Row:
-    """The row of these cells, which are a product of values of the two innermost axes, in the order of the grid."""
+    """The row of these cells, which are a product of values of the two innermost axes, in the order of the grid.
+
+    It hands over every parameter: one that the file leaves out would otherwise be what the notebook's own cell says.
+    """
     own = [grid.cells[number].model_dump(mode="json") for number in numbers]
-    values = grid.values | {axis: own[0][axis] for axis in grid.axes}
+    values = dict(own[0])
     for axis in grid.axes[-2:]:
         several = list(dict.fromkeys(cell[axis] for cell in own))
         if len(several) > 1:
