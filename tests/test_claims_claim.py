@@ -115,7 +115,8 @@ def test_a_function_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("path", sorted(PARAMS.glob("*/criteria.yaml")), ids=lambda path: path.parent.name)
 def test_the_criteria_of_the_repository_can_be_read(path):
     criteria = read_criteria(path)
-    assert criteria.controls
+    # In a comparison of speed the other way is the control, and stands in the metric itself.
+    assert criteria.controls or path.parent.name == "bench"
     for name in criteria.questions:
         assert criteria.question(name).metrics <= set(criteria.metrics)
 

@@ -45,10 +45,10 @@ def ways(case: Case, what: str, caption: str) -> Block:
     if record is None:
         return html(f"<p>{escape_text(not_run(case, what))}</p>")
     rows = []
-    for way in record.table(what)["way"]:
+    for number, way in enumerate(record.table(what)["way"]):
         names = {label: f"{slug(what)}_{slug(way)}_{name}" for name, label in NUMBERS.items()}
         found = {label: case.fact(name, what=what) for label, name in names.items() if name in record.metrics}
-        rows.append({"way": way, **found})
+        rows.append({"way": way, **found} | ({} if number else {NUMBERS["ratio"]: "itself"}))
     return table(pd.DataFrame(rows), caption)
 
 
