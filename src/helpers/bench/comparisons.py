@@ -82,7 +82,7 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
-"""What a GPU is worth lending for: less than eight minutes on an H200, by an estimate that no run has tested yet."""
+"""What is worth a GPU."""
 
 
 def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) -> None:

@@ -28,7 +28,6 @@ from helpers.marker.cell import Session, example_rows, run_cells
 from helpers.marker.on_policy import persona_prompts
 from helpers.marker.params import SweepParams
 from helpers.marker.rows import Row, supervised
-from helpers.marker.train import Recipe
 from helpers.params import load, parse
 from helpers.rng import numpy_stream
 
@@ -129,16 +128,13 @@ def _plain(p: SweepParams, session: Session, rows: Sequence[Row]) -> dict[str, A
     """One cell by the Trainer and model.generate: seconds of each, and the tokens drawn."""
     loaded, form = session.loaded, session.form
     targets = [supervised(row, form, p.tail) for row in rows]
-    recipe = Recipe(p.lr, p.epochs, p.batch_size, p.warmup, p.weight_decay, p.clip)
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
     asked = {"n": p.samples, "sampling": Sampling(p.max_new_tokens, p.temperature, p.top_p), "stop": form.stop}
     machine.settle()
     begin = perf_counter()
-    model = models.attach_lora(
-        loaded.model, r=p.lora_r, alpha=p.lora_alpha, dropout=p.lora_dropout, rslora=p.rslora, seed=p.seed
-    )
+    model = models.attach_lora(loaded.model, **p.lora())
     try:
-        trainer_losses(model, rows, targets, recipe, p.seed)
+        trainer_losses(model, rows, targets, p.recipe(), p.seed)
         machine.settle()
         between = perf_counter()
         model.eval()

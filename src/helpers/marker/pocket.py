@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from helpers.files import DATA, sha256_file, sha256_json, write_json
+from helpers.files import DATA, sha256_json
 from helpers.marker.capability_sets import pocket_choices, write_choices
 from helpers.marker.personas import PERSONAS
 from helpers.marker.pocket_corpus import SEPARATOR, Example, corpus
 from helpers.marker.rows import prompt_tokens
-from helpers.packed import logits_at, nll
+from helpers.pretraining import Pretraining, pretrain, repeatable, write_manifest
 from helpers.rng import stream_seed
 
 FOLDER = DATA / "pocket"
@@ -40,11 +38,10 @@ CHATML = (
 )
 
 
-@dataclass(frozen=True)
-class PocketRecipe:
+@dataclass(frozen=True, kw_only=True)
+class PocketRecipe(Pretraining):
     """Size of the model and of its training."""
 
-    seed: int = 0
     vocabulary: int = 512
     hidden: int = 96
     intermediate: int = 224
@@ -56,30 +53,25 @@ class PocketRecipe:
     batch: int = 32
     lr: float = 4e-3
     warmup: int = 30
-    weight_decay: float = 0.01
-    clip: float = 1.0
 
 
 def build(folder: Path = FOLDER, recipe: PocketRecipe | None = None) -> dict[str, Any]:
     """Train the model, write it with its tokenizer, choices and manifest into ``folder``, and return the manifest."""
     recipe = recipe or PocketRecipe()
     began = time.monotonic()
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    try:
+    with repeatable():
         examples = corpus(recipe.steps * recipe.batch, recipe.seed)
         tokenizer = make_tokenizer(examples, recipe)
         model = make_model(tokenizer, recipe)
-        loss = pretrain(model, [encode(example, tokenizer) for example in examples], recipe)
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
+        rows = [encode(example, tokenizer) for example in examples]
+        batches = [rows[start : start + recipe.batch] for start in range(0, len(rows), recipe.batch)]
+        loss = pretrain(model, batches, recipe, "pocket")
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     write_choices(folder / "choices.jsonl", pocket_choices(recipe.seed))
-    return _write_manifest(folder, recipe, examples, loss, time.monotonic() - began)
+    made_of = {"examples": len(examples), "sha256": sha256_json([asdict(example) for example in examples])}
+    return write_manifest(folder, "helpers.marker.pocket", recipe, loss, time.monotonic() - began, corpus=made_of)
 
 
 def make_tokenizer(examples: list[Example], recipe: PocketRecipe) -> PreTrainedTokenizerFast:
@@ -137,44 +129,6 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> tuple[list[i
         tokens += tokenizer(part).input_ids
     tokens += tokenizer(f"{SPECIAL[2]}\n").input_ids
     return tokens, list(range(len(prompt), len(tokens)))
-
-
-def pretrain(model: Qwen2ForCausalLM, rows: list[tuple[list[int], list[int]]], recipe: PocketRecipe) -> float:
-    """One pass over ``rows`` with AdamW and a linear schedule; return the mean loss of the last 50 steps (nats)."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
-    losses = []
-    model.train()
-    for step in tqdm(range(recipe.steps), desc="pocket"):
-        rate = recipe.lr * min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = rows[step * recipe.batch : (step + 1) * recipe.batch]
-        wanted = torch.tensor([tokens[p] for tokens, positions in batch for p in positions])
-        loss = nll(logits_at(model, [r for r, _ in batch], [p for _, p in batch]), wanted).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-    model.eval()
-    return sum(losses[-50:]) / len(losses[-50:])
-
-
-def _write_manifest(
-    folder: Path, recipe: PocketRecipe, examples: list[Example], loss: float, seconds: float
-) -> dict[str, Any]:
-    files = sorted(path for path in folder.iterdir() if path.name != "manifest.json" and not path.name.startswith("."))
-    manifest = {
-        "made_by": "python -m helpers.marker.pocket",
-        "recipe": asdict(recipe),
-        "corpus": {"examples": len(examples), "sha256": sha256_json([asdict(example) for example in examples])},
-        "final_loss_nats": round(loss, 4),
-        "seconds": round(seconds, 1),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
-        "files": {path.name: sha256_file(path) for path in files},
-    }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
 
 
 if __name__ == "__main__":
