@@ -1,0 +1,189 @@
+"""A device that is not the CPU, for machines that have none: its tensors lie in memory here but say ``elsewhere:0``.
+
+Torch lets a backend be written in Python (PrivateUse1). What this one adds is what CUDA would refuse: an operation on
+tensors of two devices, and NumPy on a tensor that lies elsewhere. A number that a CPU is asked for (an index, a scalar)
+may lie here, as under CUDA. Once on it cannot be taken off, so it is used in a process of its own:
+
+    python tests/another_device.py sweep
+
+prints, as its last line, the metrics of small cells of that study on both devices as JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+NAME = "elsewhere"
+HERE, THERE = torch.device("cpu"), f"{NAME}:0"
+CROSSING = {"to", "_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
+"""Operations that CUDA lets have tensors of two devices."""
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it lies elsewhere; ``here`` is what it holds."""
+
+    here: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, here: torch.Tensor) -> Elsewhere:
+        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
+        made = torch.Tensor._make_wrapper_subclass(cls, here.size(), device=torch.device(THERE), **layout)
+        made.here = here
+        return made
+
+    def __repr__(self) -> str:
+        return f"Elsewhere({self.here})"
+
+    @classmethod
+    def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return compute(operation, *args, **(kwargs or {}))
+
+
+def compute(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    """Do ``operation`` here; its results lie where CUDA's would. ``RuntimeError`` for tensors of two devices."""
+    leaves, name = tree_leaves((args, kwargs)), operation._schema.name.partition("::")[2]
+    there = [leaf for leaf in leaves if isinstance(leaf, Elsewhere)]
+    here = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Elsewhere)]
+    if there and any(tensor.dim() for tensor in here) and name not in CROSSING:
+        raise RuntimeError(f"{operation} was asked for tensors on {THERE} and on the CPU: all must be on one device.")
+    asked = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+    away = asked[0].type == NAME if asked else bool(there)
+    known = {id(tensor.here): tensor for tensor in there}
+
+    def inside(leaf: Any) -> Any:
+        return leaf.here if isinstance(leaf, Elsewhere) else HERE if isinstance(leaf, torch.device) else leaf
+
+    def outside(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not away:
+            return leaf
+        # Torch conjugates lazily, by a bit that kernels below a Python device do not look at.
+        return known[id(leaf)] if id(leaf) in known else Elsewhere(leaf.resolve_conj().resolve_neg())
+
+    with torch.inference_mode(False), torch.no_grad():
+        result = operation(*tree_map(inside, args), **tree_map(inside, kwargs))
+        if any(tensor.shape != tensor.here.shape for tensor in there):
+            raise NotImplementedError(f"{operation} changed a shape in place, which this device cannot show.")
+        return args[0] if name == "copy_" else tree_map(outside, result)
+
+
+class Module(_DummyBackendModule):
+    """What torch asks of a device: its random state, of which this one has none."""
+
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        pass
+
+
+class Placed(TorchFunctionMode):
+    """Tensors are made here and carried there: torch makes some by a change of shape, or past the dispatcher."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is torch.Tensor.tolist:
+            return function(args[0].cpu())
+        if function is torch.Tensor.__getitem__ and isinstance(args[1], list):
+            return function(args[0], torch.tensor(args[1]))
+        device = kwargs.get("device")
+        new = device is not None and not any(isinstance(arg, torch.Tensor) for arg in args)
+        if new and torch.device(device).type == NAME:
+            return function(*args, **kwargs | {"device": HERE}).to(device)
+        return function(*args, **kwargs)
+
+
+def _overload(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def switch_on() -> None:
+    """Let torch know the device, for as long as this process lives."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
+    switch_on.library = torch.library.Library("_", "IMPL")
+    switch_on.library.fallback(compute, "PrivateUse1")
+    switch_on.aten = torch.library.Library("aten", "IMPL")
+    for name in ("arange", "arange.start", "arange.start_step"):  # made by a change of shape in place, otherwise
+        switch_on.aten.impl(name, functools.partial(compute, _overload(name)), "PrivateUse1")
+    Placed().__enter__()
+    save, load = safetensors.torch.save_file, safetensors.torch.load_file  # which read memory by its address
+
+    def save_from_here(tensors: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> None:
+        save({name: tensor.cpu() for name, tensor in tensors.items()}, *args, **kwargs)
+
+    def load_there(path: Any, device: Any = HERE) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(device) for name, tensor in load(path).items()}
+
+    safetensors.torch.save_file, safetensors.torch.load_file = save_from_here, load_there
+
+
+def sweep(device: str) -> Any:
+    from test_marker_cell import params
+
+    from helpers.marker.cell import run_cells
+
+    return run_cells(params(device=device, lr=[1e-3, 3e-3], together=2, lora_dropout=0.1))
+
+
+def length_ablation(device: str) -> Any:
+    from test_lengths import params
+
+    from helpers.marker.lengths.cell import run_cells
+
+    return run_cells(params(device=device))
+
+
+def logit_lens_diff(device: str) -> Any:
+    from test_actdiff_study import SMALL
+
+    from helpers.actdiff.cell import run_cells
+    from helpers.actdiff.params import LensParams
+
+    return run_cells(LensParams(organism="lora", seed=0, device=device, **SMALL))
+
+
+def triangulation(device: str) -> Any:
+    from test_eqprop_experiment import tiny
+
+    from helpers.eqprop.experiment import run_cells
+
+    return run_cells(tiny(experiment=["exp1", "exp6"], device=device))
+
+
+def latentwire(device: str) -> Any:
+    from latentwire_fixture import params
+
+    from helpers.latentwire.cell import run_cells
+
+    return run_cells(params(device=device))
+
+
+STUDIES = {study.__name__: study for study in (sweep, length_ablation, logit_lens_diff, triangulation, latentwire)}
+
+
+def main(study: str) -> None:
+    torch.set_num_threads(1)
+    switch_on()
+    found = {}
+    for device in ("cpu", THERE):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ |= {"CLAIMBOOK_OUTPUTS": folder, "CLAIMBOOK_PUBLISHED": folder + "/published"}
+            records = STUDIES[study](device)
+            found[device] = [one.metrics for one in records]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
