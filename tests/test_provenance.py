@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from helpers import files, provenance
+from helpers import source as sources
 from helpers.errors import RecordError
+from helpers.source import essential_source
 
 pytestmark = pytest.mark.unit
 
@@ -96,7 +98,7 @@ def test_code_edited_after_it_was_loaded_cannot_be_attributed(tree, monkeypatch)
 
 
 def test_essential_source_cuts_comments_and_docstrings_but_nothing_inside_strings():
-    kept = provenance.essential_source(SOURCE)
+    kept = essential_source(SOURCE)
     assert kept == (
         'import os\nTEXT = """kept\n   # not a comment\n\nto the letter   """\n'
         'def f(x: int) -> str:\n    return f"""{x}\n# neither {x}"""'
@@ -119,12 +121,23 @@ def test_essential_source_cuts_comments_and_docstrings_but_nothing_inside_string
     ],
 )
 def test_what_counts_as_a_change(one, other, same):
-    assert (provenance.essential_source(one) == provenance.essential_source(other)) is same
+    assert (essential_source(one) == essential_source(other)) is same
+
+
+@pytest.mark.parametrize(
+    "tricky", ['x = "#"  # a', "x = '#'", 'f(\n  """a\n# b"""  # c\n)', "x = 1 # a # b", "# 'a", "é # é"]
+)
+def test_comments_are_those_that_the_tokeniser_finds(tricky, monkeypatch):
+    texts = [path.read_text(encoding="utf-8") for path in sorted((files.ROOT / "src").rglob("*.py"))]
+    texts = [tricky, *texts[::20]]
+    found = [essential_source(text) for text in texts]
+    monkeypatch.setattr(sources, "_comments", lambda text, lines, rows: list(sources._tokenised_comments(text, lines)))
+    assert [essential_source(text) for text in texts] == found
 
 
 def test_the_hash_of_a_source_is_frozen():
     # A constant, so that another Python version, or a change of the rule, cannot make all records stale unnoticed.
-    sha = files.sha256_bytes(provenance.essential_source(SOURCE).encode())
+    sha = files.sha256_bytes(essential_source(SOURCE).encode())
     assert sha == "b24401bf673132cf8f9519ee1cbf71b9eaea22cdcd516b4920bbf7aaa640cb36"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import files, provenance
+from helpers import files
+from helpers.source import imports_of
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +36,7 @@ def import_faults(root: Path) -> list[str]:
     known = modules(root)
     for module, path in known.items():
         is_package = path.name == "__init__.py"
-        for name in sorted(provenance.imports_of(path.read_text(encoding="utf-8"), module, is_package=is_package)):
+        for name in sorted(imports_of(path.read_text(encoding="utf-8"), module, is_package=is_package)):
             here, there = room(module), room(name)
             if name.split(".")[0] in notebooks | {"notebooks", "tests"}:
                 faults.append(f"{module} imports {name}: no helper imports a notebook or a test")

@@ -120,18 +120,19 @@ def status(notebook: Annotated[str | None, typer.Argument(help="only this experi
         from helpers.claims.status import status as look
 
         cells, pages = look(notebook)
+    lines = []
     for name in dict.fromkeys((cell.notebook, cell.grid) for cell in cells):
         mine = [cell for cell in cells if (cell.notebook, cell.grid) == name]
         counts = {state: sum(cell.state == state for cell in mine) for state in dict.fromkeys(c.state for c in mine)}
-        typer.echo(f"{name[1]}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
-        for cell in mine:
-            why = f"  ({'; '.join(cell.why)})" if cell.why else ""
-            typer.echo(f"  {cell.state:<9} {cell.cell}{why}")
-    for page in pages:
-        why = f"  ({'; '.join(page.why)})" if page.why else ""
-        typer.echo(f"{page.page}: {page.verdict}, confidence {page.confidence}{why}")
-    if not cells and not pages:
-        typer.echo("No experiment declares a grid yet: `claimbook new my-experiment` writes one.")
+        lines.append(f"{name[1]}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+        lines += [f"  {cell.state:<9} {cell.cell}{_because(cell.why)}" for cell in mine]
+    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
+    lines = lines or ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
+    typer.echo("\n".join(lines))  # at once: ten thousand calls take as long as reading the records
+
+
+def _because(why: tuple[str, ...]) -> str:
+    return f"  ({'; '.join(why)})" if why else ""
 
 
 @app.command()

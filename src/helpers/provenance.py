@@ -6,10 +6,8 @@ Everything here goes into run records that may be published, so no string may na
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib.metadata
-import io
 import os
 import platform
 import re
@@ -17,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import time
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import psutil
 
 from helpers import files
 from helpers.errors import RecordError, nearest
+from helpers.source import read
 
 PACKAGE = "helpers"
 LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel works for
@@ -32,7 +30,7 @@ LOADED = time.time()  # this process began to load helpers at about this time
 # They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them
 # must not make every record stale. Anything that can change a number stays out of this set.
 BOOKKEEPING = frozenset(
-    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance"}
+    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance", "source"}
     | {"plots", "figures", "marks", "widgets"}
 )
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
@@ -238,65 +236,6 @@ def module_file(module: str, source_root: Path) -> Path | None:
 def _scan(path: str, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
     """Hash and imports of one file; the time stamp and size are there to key the cache."""
     source = Path(path).read_text(encoding="utf-8")
-    names = imports_of(source, module, is_package=path.endswith("__init__.py"))
+    names, essential = read(source, module, is_package=path.endswith("__init__.py"))
     imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
-    return files.sha256_bytes(essential_source(source).encode()), imported
-
-
-def imports_of(source: str, module: str, *, is_package: bool = False) -> set[str]:
-    """Dotted names that ``source`` imports anywhere, relative ones resolved against ``module``.
-
-    ``from a import b`` gives both ``a`` and ``a.b``: whether ``b`` is a module is for the caller to find out.
-    """
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parts = module.split(".") if is_package else module.split(".")[:-1]
-            base = parts[: len(parts) - node.level + 1] if node.level else []
-            base = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return names
-
-
-def essential_source(source: str) -> str:
-    """``source`` without comments, docstrings (any bare string statement) and blank lines.
-
-    Text is cut rather than ``ast.dump``-ed or re-tokenised, because both of these differ between Python versions;
-    what lies inside a string of several lines is kept to the letter.
-    """
-    tree = ast.parse(source)
-    lines = [line.encode() for line in source.split("\n")]  # ast counts columns in bytes
-    cuts = [span for node in ast.walk(tree) if (span := _bare_string(node))]
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            start = len(token.line[:column].encode())
-            cuts.append((row, start, row, len(lines[row - 1])))
-    inside = _lines_inside_strings(tree)
-    touched: set[int] = set()
-    for first, start, last, end in sorted(cuts, reverse=True):
-        lines[first - 1 : last] = [lines[first - 1][:start].rstrip() + lines[last - 1][end:]] + [b""] * (last - first)
-        touched |= set(range(first, last + 1))
-    kept = []
-    for row, line in enumerate(lines, start=1):
-        line = line if row in inside and row not in touched else line.rstrip()
-        if line or (row in inside and row not in touched):
-            kept.append(line)
-    return b"\n".join(kept).decode()
-
-
-def _bare_string(node: ast.AST) -> tuple[int, int, int, int] | None:
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-        return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
-    return None
-
-
-def _lines_inside_strings(tree: ast.AST) -> set[int]:
-    """Rows whose line break belongs to a string literal, so that neither it nor trailing blanks may be cut."""
-    rows: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
-            rows |= set(range(node.lineno, node.end_lineno))
-    return rows
+    return files.sha256_bytes(essential.encode()), imported

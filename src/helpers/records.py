@@ -60,7 +60,8 @@ class Record:
         """The table ``name``, after checking that its file is the one that the run wrote."""
         if name not in self.tables:
             raise RecordError(f"{self.ref} has no table {name!r}{nearest(name, self.tables)}")
-        return pd.read_parquet(self.checked(f"{name}.parquet"))
+        path = self.checked(f"{name}.parquet")
+        return _table(str(path), self.files[path.name]).copy()
 
     def folder(self, name: str) -> Path:
         """The folder ``name`` (an adapter, say), after checking every file in it. Published records hold none."""
@@ -82,6 +83,12 @@ class Record:
         if files.sha256_file(path) != self.files[file]:
             raise RecordError(f"{provenance.portable(str(path))} was changed after its run: delete it and run again.")
         return path
+
+
+@functools.lru_cache(maxsize=512)
+def _table(path: str, sha256: str) -> pd.DataFrame:
+    """The table in a file of that content; a page asks for the same ones many times."""
+    return pd.read_parquet(path)
 
 
 def load(ref: str | Path) -> Record:

@@ -58,7 +58,7 @@ class Declared:
 
     def met(self, record: Record) -> list[int]:
         """Positions in ``expected`` of the declared runs that ``record`` is."""
-        params, cell = record.params, record.cell
+        params, cell = record.content["params"], record.content["cell"]
         places: list[tuple[Any, ...]] = [()]
         for axis, known in self._values.items():
             mine = [value for value in _recorded(params, cell, axis) if value in known]

@@ -151,9 +151,9 @@ def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | Non
     return ("open" if word in OPEN else "answered"), f"{relation.answer} is {word}"
 
 
-def all_claims(root: Path = ROOT) -> Graph:
-    """The graph of every page in ``reports/``."""
-    return build(cases_in(root / "reports", root))
+def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
+    """The graph of every page in ``reports/``; ``opened`` is one of them whose records need not be read again."""
+    return build(cases_in(root / "reports", root, opened=opened))
 
 
 def flags(case: Case, graph: Graph | None = None) -> Block:
@@ -163,5 +163,5 @@ def flags(case: Case, graph: Graph | None = None) -> Block:
     """
     page = page_status(case)
     stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
-    found = [*stale, *(graph or all_claims(case.root)).flags(case.claim.id)]
+    found = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
     return html("\n".join(banner(text).fragment for text in found))

@@ -57,10 +57,15 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     return cells, [page_status(case) for case in cases_in(known=known)]
 
 
-def cases_in(folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None) -> Iterator[Case]:
-    """Every page with a claim in ``folder``, opened; with ``known`` only those about one of these experiments."""
+def cases_in(
+    folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None, opened: Case | None = None
+) -> Iterator[Case]:
+    """Every page with a claim in ``folder``, opened unless it is ``opened`` already; with ``known`` only those about
+    one of these experiments."""
     for path in sorted(folder.glob("*.qmd")):
-        if has_claim(path) and (known is None or read_claim(path, root).experiment in known):
+        if opened is not None and path.samefile(opened.path):
+            yield opened
+        elif has_claim(path) and (known is None or read_claim(path, root).experiment in known):
             yield open_case(path, root, known)
 
 

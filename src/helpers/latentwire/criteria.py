@@ -6,6 +6,7 @@ Seeds share their validation examples, so every bound is the hull of two: one le
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,12 @@ def communication(records: Sequence[Record], side: str, score: str, level: float
 
 def rows(records: Sequence[Record], channel: str) -> pd.DataFrame:
     """Every answer behind ``channel``, with the run it came from; the same text record counts once."""
-    text = channel in TEXT_CHANNELS
+    return _answers(tuple(records), channel in TEXT_CHANNELS)
+
+
+@functools.lru_cache(maxsize=64)
+def _answers(records: tuple[Record, ...], text: bool) -> pd.DataFrame:
+    """Fourteen scores of one arm are over the same answers."""
     sources = {r.inputs["text"]: load(r.inputs["text"]) for r in records} if text else {r.ref: r for r in records}
     return pd.concat([one.table("completions").assign(run=ref) for ref, one in sources.items()], ignore_index=True)
 
