@@ -13,11 +13,11 @@ pytestmark = pytest.mark.unit
 
 
 def test_the_synthetic_records_answer_their_grid_and_every_operation_is_timed(monkeypatch):
-    monkeypatch.setattr(scale, "_status", lambda: None)  # a process of its own, whose imports take seconds
+    monkeypatch.setattr(scale, "_status", lambda *names: None)  # a process of its own, whose imports take seconds
     before = files.outputs_root()
     table = scale.measure((100,), pages=0)
     assert files.outputs_root() == before
-    assert table["operation"].tolist()[:2] == ["write the records", "runs.table"] and len(table) == 6
+    assert table["operation"].tolist()[:2] == ["write the records", "runs.table"] and len(table) == 7
     assert (table["records"] == 100).all() and (table["seconds"] >= 0).all()
     found = scale.metrics(table, scale.sizes())
     assert found["runs.table_100_seconds"]["unit"] == "s" and found["bytes_of_published_record"]["value"] > 10_000

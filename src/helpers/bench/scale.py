@@ -146,6 +146,7 @@ def _operations(root: Path, path: Path) -> dict[str, Callable[[], Any]]:
     return {
         "runs.table": lambda: runs.table("sweep"),
         "claimbook status": _status,
+        "claimbook status sweep": lambda: _status("sweep"),
         "status of the grid": lambda: cells_of("sweep", root=root),
         "evidence of a page": lambda: _evidence(path),
         "plan of a sweep": lambda: _plan(root, path),
@@ -184,7 +185,8 @@ def _write(path: Path, root: Path) -> None:
 
 
 def _published() -> list[records.Record]:
-    found = [record for record in records.records("sweep") if record.published]
+    folders = records.folders(files.published_root() / "sweep")
+    found = [records.read(path, published=True) for _, path in sorted(folders)]
     if not found:
         raise RecordError(
             "There is no published record of sweep, which is what the synthetic ones are like: publish it."
@@ -210,8 +212,9 @@ def _outputs(root: Path) -> Iterator[None]:
         os.environ.pop("CLAIMBOOK_OUTPUTS") if before is None else os.environ.update(CLAIMBOOK_OUTPUTS=before)
 
 
-def _status() -> None:
-    command = [sys.executable, "-c", "from helpers.cli import app; app()", "status", "sweep"]
+def _status(*names: str) -> None:
+    """Without a name: every study, with the published records of the others."""
+    command = [sys.executable, "-c", "from helpers.cli import app; app()", "status", *names]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
