@@ -183,6 +183,10 @@ def test_more_samples_of_a_mean_shrinks_with_the_root_of_n():
     assert more_samples(mean, 0.0) == 12
 
 
+def test_no_number_of_runs_narrows_the_range_of_runs():
+    assert more_samples(Interval(1.1, 0.9, 1.3, 3, None, "range of paired runs"), 1.0) is None
+
+
 counts = st.integers(0, 60)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from helpers.claims.evidence import Cell, Evidence, difference, label
+from helpers.claims.evidence import RANGE, Cell, Evidence, difference, label
 from helpers.claims.logic import Truth, compare, negation
 from helpers.errors import ClaimError
 from helpers.stats import Interval, samples_to_decide
@@ -223,9 +223,9 @@ def more_samples(found: Interval, threshold: float) -> int | None:
 
     The side of the interval that straddles is taken to shrink with the square root of n; for rates no fewer than
     `stats.samples_to_decide` says, at the level and the effective size behind the interval. None without an interval,
-    or when the estimate is the threshold.
+    when the estimate is the threshold, or for a range of repeated runs, which only widens with more of them.
     """
-    if None in (found.low, found.high, found.n) or found.value == threshold:
+    if None in (found.low, found.high, found.n) or found.value == threshold or RANGE in found.method:
         return None
     side = found.high - found.value if threshold > found.value else found.value - found.low
     shrunk = max(1, math.ceil(found.n * ((side / (threshold - found.value)) ** 2 - 1)))

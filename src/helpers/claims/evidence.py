@@ -15,6 +15,8 @@ from helpers.records import Record
 from helpers.stats import Interval, mean_over_seeds, pooled_rate
 
 _ABSENT = object()
+RANGE = "range"
+"""In the method of an interval: smallest and largest of repeated runs, which is no confidence interval."""
 
 
 @dataclass(frozen=True)

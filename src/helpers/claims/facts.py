@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label
+from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
 from helpers.errors import ClaimError, nearest
 from helpers.records import Record
 from helpers.stats import Interval
@@ -14,7 +14,6 @@ from helpers.stats import Interval
 RUN_PAGE = "runs.html"
 SHOWN = 4
 SUFFIX = {"rate": "%", "share": ""}
-RANGE = "range"
 
 
 @dataclass(frozen=True)
