@@ -1,12 +1,13 @@
 """A device that is not the CPU, for machines that have none: its tensors lie in memory here but say ``elsewhere:0``.
 
 Torch lets a backend be written in Python (PrivateUse1). What this one adds is what CUDA would refuse: an operation on
-tensors of two devices, and NumPy on a tensor that lies elsewhere. A number that a CPU is asked for (an index, a scalar)
-may lie here, as under CUDA. Once on it cannot be taken off, so it is used in a process of its own:
+tensors of two devices, numbers drawn there from a generator of the CPU, and NumPy on a tensor that lies elsewhere. An
+index may lie on the CPU, and so may one number in an operation by element, as under CUDA. Once on, the device cannot be
+taken off, so it is used in a process of its own:
 
     python tests/another_device.py sweep
 
-prints, as its last line, the metrics of small cells of that study on both devices as JSON.
+prints, as its last line, what small cells of that study gave on both devices, as JSON.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 NAME = "elsewhere"
 HERE, THERE = torch.device("cpu"), f"{NAME}:0"
-CROSSING = {"to", "_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_"}
-"""Operations that CUDA lets have tensors of two devices."""
+CROSSING = {"to", "_to_copy", "copy_"}
+"""Operations that carry a tensor from one device to the other."""
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""Operations whose indices, their second argument, may lie on the CPU."""
+WITH_A_NUMBER = {"masked_fill", "masked_fill_", "fill", "fill_", "where"}
+"""Operations that take one number from the CPU, besides those by element."""
+made = 0
+"""Tensors that were put there so far."""
 
 
 class Elsewhere(torch.Tensor):
@@ -38,10 +45,12 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here: torch.Tensor) -> Elsewhere:
+        global made
+        made += 1
         layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
-        made = torch.Tensor._make_wrapper_subclass(cls, here.size(), device=torch.device(THERE), **layout)
-        made.here = here
-        return made
+        tensor = torch.Tensor._make_wrapper_subclass(cls, here.size(), device=torch.device(THERE), **layout)
+        tensor.here = here
+        return tensor
 
     def __repr__(self) -> str:
         return f"Elsewhere({self.here})"
@@ -52,14 +61,15 @@ class Elsewhere(torch.Tensor):
 
 
 def compute(operation: Any, *args: Any, **kwargs: Any) -> Any:
-    """Do ``operation`` here; its results lie where CUDA's would. ``RuntimeError`` for tensors of two devices."""
+    """Do ``operation`` here; its results lie where CUDA's would. ``RuntimeError`` for what CUDA refuses."""
     leaves, name = tree_leaves((args, kwargs)), operation._schema.name.partition("::")[2]
     there = [leaf for leaf in leaves if isinstance(leaf, Elsewhere)]
-    here = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Elsewhere)]
-    if there and any(tensor.dim() for tensor in here) and name not in CROSSING:
-        raise RuntimeError(f"{operation} was asked for tensors on {THERE} and on the CPU: all must be on one device.")
     asked = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
     away = asked[0].type == NAME if asked else bool(there)
+    if there and name not in CROSSING:
+        _refuse_two_devices(operation, name, (args[0], *args[2:], kwargs) if name in INDEXING else (args, kwargs))
+    if away:
+        _refuse_generator(leaves)
     known = {id(tensor.here): tensor for tensor in there}
 
     def inside(leaf: Any) -> Any:
@@ -76,6 +86,20 @@ def compute(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if any(tensor.shape != tensor.here.shape for tensor in there):
             raise NotImplementedError(f"{operation} changed a shape in place, which this device cannot show.")
         return args[0] if name == "copy_" else tree_map(outside, result)
+
+
+def _refuse_two_devices(operation: Any, name: str, arguments: Any) -> None:
+    here = [
+        leaf for leaf in tree_leaves(arguments) if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Elsewhere)
+    ]
+    by_element = torch.Tag.pointwise in operation.tags or name.startswith("_foreach") or name in WITH_A_NUMBER
+    if any(tensor.dim() or not by_element for tensor in here):
+        raise RuntimeError(f"{operation} was asked for tensors on {THERE} and on the CPU: all must be on one device.")
+
+
+def _refuse_generator(arguments: Any) -> None:
+    if any(isinstance(argument, torch.Generator) for argument in arguments):
+        raise RuntimeError(f"A generator of the CPU cannot draw on {THERE}: draw on the CPU and move.")
 
 
 class Module(_DummyBackendModule):
@@ -100,6 +124,7 @@ class Placed(TorchFunctionMode):
         device = kwargs.get("device")
         new = device is not None and not any(isinstance(arg, torch.Tensor) for arg in args)
         if new and torch.device(device).type == NAME:
+            _refuse_generator(kwargs.values())
             return function(*args, **kwargs | {"device": HERE}).to(device)
         return function(*args, **kwargs)
 
@@ -110,7 +135,7 @@ def _overload(name: str) -> Any:
 
 
 def switch_on() -> None:
-    """Let torch know the device, for as long as this process lives."""
+    """Let torch know the device, for as long as this process lives, and so the libraries that say how it computes."""
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
     switch_on.library = torch.library.Library("_", "IMPL")
     switch_on.library.fallback(compute, "PrivateUse1")
@@ -181,7 +206,7 @@ def main(study: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ |= {"CLAIMBOOK_OUTPUTS": folder, "CLAIMBOOK_PUBLISHED": folder + "/published"}
             records = STUDIES[study](device)
-            found[device] = [one.metrics for one in records]
+            found[device] = [{"metrics": one.metrics, "made": made} for one in records]
     print(json.dumps(found))
 
 

@@ -230,6 +230,9 @@ def test_a_case_asked_of_another_scope_judges_anew(root):
 
 def test_only_pages_with_a_claim_are_cases(root):
     assert [case.claim.id for case in cases_in(root / "reports", root)] == ["band"]
+    (opened,) = cases_in(root / "reports", root)
+    (again,) = cases_in(root / "reports", root, opened=opened)
+    assert again is opened, "its records would be read twice"
 
 
 def test_an_experiment_without_its_file_is_named(root):

@@ -184,7 +184,9 @@ def test_more_samples_of_a_mean_shrinks_with_the_root_of_n():
 
 
 def test_no_number_of_runs_narrows_the_range_of_runs():
-    assert more_samples(Interval(1.1, 0.9, 1.3, 3, None, "range of paired runs"), 1.0) is None
+    ratio = Interval(1.1, 0.9, 1.3, 3, None, "range of paired runs")
+    assert more_samples(ratio, 1.0) is None
+    assert more_samples(difference(ratio, Interval(1.0, 0.9, 1.1, 3, None, "t-seeds")), 0.0) is None
 
 
 counts = st.integers(0, 60)

@@ -124,12 +124,16 @@ def test_what_counts_as_a_change(one, other, same):
     assert (essential_source(one) == essential_source(other)) is same
 
 
-@pytest.mark.parametrize(
-    "tricky", ['x = "#"  # a', "x = '#'", 'f(\n  """a\n# b"""  # c\n)', "x = 1 # a # b", "# 'a", "é # é"]
-)
-def test_comments_are_those_that_the_tokeniser_finds(tricky, monkeypatch):
+TRICKY = (
+    'x = "#"  # a', "x = '#'", 'f(\n  """a\n# b"""  # c\n)', "x = 1 # a # b", "# 'a", "é # é", 'x = "a\\\n# b"',
+    "x = 1 + \\\n  2  # c", "x = f'{y}#{z}'  # d", 'x = f"""{\ny}  # e\n"""', "@f  # g\ndef h(): pass", "#",
+    "x = [  # i\n'#']",
+)  # fmt: skip
+
+
+def test_comments_are_those_that_the_tokeniser_finds(monkeypatch):
     texts = [path.read_text(encoding="utf-8") for path in sorted((files.ROOT / "src").rglob("*.py"))]
-    texts = [tricky, *texts[::20]]
+    texts = [*TRICKY, *texts[::20]]
     found = [essential_source(text) for text in texts]
     monkeypatch.setattr(sources, "_comments", lambda text, lines, rows: list(sources._tokenised_comments(text, lines)))
     assert [essential_source(text) for text in texts] == found

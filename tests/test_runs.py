@@ -310,6 +310,12 @@ def test_what_became_stale(house):
     assert "code" in runs.stale(record, runs.question_now(record))
 
 
+def test_a_table_that_is_changed_by_one_caller_is_whole_for_the_next():
+    record = make()
+    record.table("rates")["k"] = 7
+    assert record.table("rates").k.tolist() == [1, 0]
+
+
 def test_publishing_copies_tables_and_inputs_but_no_adapters(house):
     baseline = make("baseline", lr=5e-3)
     record = make(inputs={"baseline": baseline.ref})

@@ -22,7 +22,7 @@ import psutil
 
 from helpers import files
 from helpers.errors import RecordError, nearest
-from helpers.source import read
+from helpers.source import imports_and_essence
 
 PACKAGE = "helpers"
 LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel works for
@@ -236,6 +236,6 @@ def module_file(module: str, source_root: Path) -> Path | None:
 def _scan(path: str, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
     """Hash and imports of one file; the time stamp and size are there to key the cache."""
     source = Path(path).read_text(encoding="utf-8")
-    names, essential = read(source, module, is_package=path.endswith("__init__.py"))
+    names, essential = imports_and_essence(source, module, is_package=path.endswith("__init__.py"))
     imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
     return files.sha256_bytes(essential.encode()), imported

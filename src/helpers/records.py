@@ -57,7 +57,10 @@ class Record:
         return self.metrics[name]
 
     def table(self, name: str) -> pd.DataFrame:
-        """The table ``name``, after checking that its file is the one that the run wrote."""
+        """The table ``name``, after checking that its file is the one that the run wrote.
+
+        Columns may be changed freely; what lies within the cells of a list column is shared with later callers.
+        """
         if name not in self.tables:
             raise RecordError(f"{self.ref} has no table {name!r}{nearest(name, self.tables)}")
         path = self.checked(f"{name}.parquet")
@@ -87,7 +90,7 @@ class Record:
 
 @functools.lru_cache(maxsize=512)
 def _table(path: str, sha256: str) -> pd.DataFrame:
-    """The table in a file of that content; a page asks for the same ones many times."""
+    """The table in a file of that content, kept because a page asks for the same ones many times."""
     return pd.read_parquet(path)
 
 

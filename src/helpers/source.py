@@ -8,7 +8,7 @@ import tokenize
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 
-def read(source: str, module: str, *, is_package: bool = False) -> tuple[set[str], str]:
+def imports_and_essence(source: str, module: str, *, is_package: bool = False) -> tuple[set[str], str]:
     """`imports_of` and `essential_source` in one reading."""
     nodes = list(ast.walk(ast.parse(source)))
     return _imported(nodes, module, is_package), _essential(source, nodes)

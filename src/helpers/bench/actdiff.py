@@ -74,7 +74,7 @@ def _pair(name: str) -> Pair:
     tuned = models.attach_lora(base, r=8, alpha=16, seed=0)
     for path, parameter in tuned.named_parameters():
         if "lora_B" in path:
-            parameter.data.normal_(0, 0.01, generator=torch_stream(0, path))
+            parameter.data.copy_(0.01 * torch.randn(parameter.shape, generator=torch_stream(0, path)))
     return Pair(base, tuned.eval().requires_grad_(False))
 
 

@@ -185,8 +185,8 @@ def _write(path: Path, root: Path) -> None:
 
 
 def _published() -> list[records.Record]:
-    folders = records.folders(files.published_root() / "sweep")
-    found = [records.read(path, published=True) for _, path in sorted(folders)]
+    folders = sorted(records.folders(files.published_root() / "sweep"))
+    found = [records.read(path, published=True) for name, path in folders if not name.startswith(".")]
     if not found:
         raise RecordError(
             "There is no published record of sweep, which is what the synthetic ones are like: publish it."

@@ -58,6 +58,7 @@ class Declared:
 
     def met(self, record: Record) -> list[int]:
         """Positions in ``expected`` of the declared runs that ``record`` is."""
+        # Asked of tens of thousands of records, for which an attribute is found too slowly.
         params, cell = record.content["params"], record.content["cell"]
         places: list[tuple[Any, ...]] = [()]
         for axis, known in self._values.items():

@@ -16,7 +16,7 @@ from helpers.stats import Interval, mean_over_seeds, pooled_rate
 
 _ABSENT = object()
 RANGE = "range"
-"""In the method of an interval: smallest and largest of repeated runs, which is no confidence interval."""
+"""In the method of an interval: from the smallest to the largest of some values, which is no confidence interval."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,12 @@ def difference(a: Interval | None, b: Interval | None) -> Interval | None:
     if a is None or b is None:
         return None
     value, n = a.value - b.value, min((x.n for x in (a, b) if x.n is not None), default=None)
+    method = f"mover of a {RANGE}" if RANGE in a.method + b.method else "mover"
     if None in (a.low, a.high, b.low, b.high):
-        return Interval(value, None, None, n, None, "mover", min(a.level, b.level))
+        return Interval(value, None, None, n, None, method, min(a.level, b.level))
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Interval(value, low, high, n, None, "mover", min(a.level, b.level))
+    return Interval(value, low, high, n, None, method, min(a.level, b.level))
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,12 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
 def cases_in(
     folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None, opened: Case | None = None
 ) -> Iterator[Case]:
-    """Every page with a claim in ``folder``, opened unless it is ``opened`` already; with ``known`` only those about
-    one of these experiments."""
+    """Every page with a claim in ``folder``; with ``known`` only those about one of these experiments.
+
+    ``opened`` stands for its page as it is.
+    """
     for path in sorted(folder.glob("*.qmd")):
-        if opened is not None and path.samefile(opened.path):
+        if opened is not None and path.resolve() == opened.path.resolve():
             yield opened
         elif has_claim(path) and (known is None or read_claim(path, root).experiment in known):
             yield open_case(path, root, known)

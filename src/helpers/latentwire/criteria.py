@@ -52,12 +52,12 @@ def communication(records: Sequence[Record], side: str, score: str, level: float
 
 def rows(records: Sequence[Record], channel: str) -> pd.DataFrame:
     """Every answer behind ``channel``, with the run it came from; the same text record counts once."""
-    return _answers(tuple(records), channel in TEXT_CHANNELS)
+    return _answers(tuple(records), channel in TEXT_CHANNELS).copy()
 
 
 @functools.lru_cache(maxsize=64)
 def _answers(records: tuple[Record, ...], text: bool) -> pd.DataFrame:
-    """Fourteen scores of one arm are over the same answers."""
+    """The answers, kept because every score of an arm is over the same ones."""
     sources = {r.inputs["text"]: load(r.inputs["text"]) for r in records} if text else {r.ref: r for r in records}
     return pd.concat([one.table("completions").assign(run=ref) for ref, one in sources.items()], ignore_index=True)
 
