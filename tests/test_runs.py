@@ -312,7 +312,8 @@ def test_what_became_stale(house):
 
 def test_a_table_that_is_changed_by_one_caller_is_whole_for_the_next():
     record = make()
-    record.table("rates")["k"] = 7
+    mine = record.table("rates")
+    mine["k"] = 7
     assert record.table("rates").k.tolist() == [1, 0]
 
 
