@@ -10,6 +10,7 @@ from marker_fixture import form, pocket, row
 from helpers import bench, models, runs
 from helpers.bench import compare, comparisons, gradients, machine, measured, stacking, stock, techniques
 from helpers.bench.compare import Side
+from helpers.bench.options import Options
 from helpers.eqprop import costs
 from helpers.eqprop.params import TriangulationParams
 from helpers.errors import ClaimbookError, ParameterError
@@ -35,6 +36,20 @@ def test_a_comparison_that_does_not_exist_is_named_with_the_nearest():
         bench.main(["gradient"])
     with pytest.raises(ParameterError, match="did you mean 'gpu'"):
         bench.main(["gpus"])
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["gradients", "shape"], {"shape": "huge"}, "There is no shape 'huge'"),
+        (["gradients", "sweep25"], {"cells": "fiew"}, "did you mean 'few'"),
+        (["gradients"], {"shape": "tiny"}, "An option of shape was given, but what runs is gradients"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_measured(names, options, message, monkeypatch):
+    monkeypatch.setitem(comparisons.COMPARISONS, "gradients", None)
+    with pytest.raises(ParameterError, match=message):
+        bench.main(names, None, Options(**options))
 
 
 def test_the_gradients_alone_leave_a_record_of_all_of_them(outputs, monkeypatch, capsys):

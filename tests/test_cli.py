@@ -87,6 +87,11 @@ def test_status_counts_the_cells_of_every_grid(here):
     assert done.exit_code == 0 and "params/sweep/smollm2.yaml: 4 missing" in done.stdout
 
 
+def test_status_of_an_experiment_that_is_not_there_is_an_error(here):
+    done = run("status", "sweeep")
+    assert done.exit_code == 1 and "did you mean 'sweep'" in done.output
+
+
 def test_site_says_what_was_rendered(here, monkeypatch):
     monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
     write_text(here / "reports/a.html", "")

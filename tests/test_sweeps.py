@@ -240,6 +240,29 @@ def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
     assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
 
 
+def test_a_grid_without_a_notebook_is_refused_before_ray_starts(here, monkeypatch):
+    path = sweep_toy.project(here, lr=0.1)
+    (here / "notebooks/toy.ipynb").unlink()
+    monkeypatch.setattr(driver, "connected", lambda *_: pytest.fail("Ray was started"))
+    with pytest.raises(ParameterError, match=r"there is no notebooks/toy\.ipynb to run"):
+        driver.sweep(path, launch="x", root=here)
+
+
+def test_a_run_that_was_killed_before_the_sweep_is_not_shown_as_running(here):
+    grid = grid_of(here, lr=[0.1, 0.2])
+    for cell in grid.cells:
+        question = {"entry": "helpers.rng", "data": [], "model": sweep_toy.MODEL}
+        with runs.open_run("toy", params=cell.cell_params(), cell=cell.cell(), prefix="x", **question) as run:
+            run.leave()
+    state = driver._State(grid, driver.Options(), "x")
+    halves = sorted((here / "outputs/toy").glob(".partial-*/run.json"))
+    os.utime(halves[0], (state.began - 60,) * 2)
+    os.utime(halves[1], (state.began + 1,) * 2)
+    state.look()
+    assert len(state.watch.half) == 2
+    assert len(list(state.running(rows(grid, range(2), 2)))) == 1
+
+
 @pytest.mark.notebooks
 def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)]))

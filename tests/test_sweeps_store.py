@@ -158,7 +158,12 @@ def test_nothing_is_written_outside_of_the_outputs(on, url, ref, files_, message
 
 
 @pytest.mark.parametrize(
-    ("address", "message"), [("outputs", "is no address"), ("nope://x", "Protocol not known: nope")]
+    ("address", "message"),
+    [
+        ("outputs", "is no address"),
+        ("nope://x", "Protocol not known: nope"),
+        ("file://tmp/x", "no whole path: write file:///"),
+    ],
 )
 def test_what_is_no_address_is_refused(address, message):
     with pytest.raises(SweepError, match=message):

@@ -48,10 +48,16 @@ def report(
 @app.command()
 def sweep(
     grid: Annotated[str, typer.Argument(help="params/<notebook>/<grid>.yaml")],
-    workers: Annotated[int | None, typer.Option(min=1, help="rows at a time on this machine [all cores]")] = None,
-    row: Annotated[int | None, typer.Option(min=1, help="cells of one task [as many as keep all workers busy]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="rows at a time on this machine; default: all cores")
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option(min=1, help="cells of one task; default: as many as keep all workers busy")
+    ] = None,
     cpus: Annotated[float, typer.Option(min=0, help="CPUs of one task")] = 1,
-    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of one task, also a fraction [1 where any]")] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of one task, also a fraction; default: 1 where there are any")
+    ] = None,
     retries: Annotated[int, typer.Option(min=0, help="of a task whose machine or kernel was lost")] = 3,
     store: Annotated[
         str | None, typer.Option(help="address (s3://...) where machines that share no folder exchange records")
@@ -179,14 +185,16 @@ def bench(
     ] = None,
     records: Annotated[list[int] | None, typer.Option(min=100, help="how many records scale writes")] = None,
     shape: Annotated[
-        str | None, typer.Option(help="of shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny [by the device]")
+        str | None,
+        typer.Option(help="of shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny; default: by the device"),
     ] = None,
-    cells: Annotated[str | None, typer.Option(help="of sweep25: few, some or all [by the device]")] = None,
+    cells: Annotated[str | None, typer.Option(help="of sweep25: few, some or all; default: by the device")] = None,
 ) -> None:
     """Time our ways against the plain ones and leave a record of each comparison.
 
-    training, evaluation, techniques (each switched off in turn), shape (a 7B model with random weights), sweep25 (the
-    cells of one tail), gradients, capture, layers, scale (many records). gpu: all of those worth a GPU.
+    training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
+    shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
+    records). gpu: all of those worth a GPU.
     """
     from helpers import bench as timing
 

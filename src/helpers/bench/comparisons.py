@@ -85,12 +85,29 @@ GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25"
 """What is worth a GPU."""
 
 
+def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]) -> None:
+    """Refuse, before anything is measured, an option of a comparison that is not ``wanted`` and a value it has not."""
+    given = {"shape": options.shape, "sweep25": options.cells, "scale": counts}
+    for name, value in given.items():
+        if value and name not in wanted:
+            raise ParameterError(
+                f"An option of {name} was given, but what runs is {', '.join(wanted)}: leave it out or add {name}."
+            )
+    if options.shape:
+        _named("helpers.bench.random_model:shape_named")(options.shape)
+    if options.cells:
+        scales = _named("helpers.bench.sweep25:SCALES")
+        if options.cells not in scales:
+            raise ParameterError(f"There is no scale {options.cells!r} of sweep25{nearest(options.cells, scales)}")
+
+
 def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) -> None:
     """Measure what is named, one comparison after the other; each is kept before the next begins."""
     for name in names:
         if name not in COMPARISONS and name != "gpu":
             raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
     wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))] or list(COMPARISONS)
+    _check(options, counts, wanted)
     print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
     for name in dict.fromkeys(wanted):
         begin = perf_counter()

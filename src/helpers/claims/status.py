@@ -13,6 +13,7 @@ from helpers.claims.case import Case, Found, declared_runs, find, open_case
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.declared import Declared, telling
 from helpers.claims.evidence import label
+from helpers.errors import ClaimError, nearest
 from helpers.files import PARAMS, REPORTS, ROOT
 from helpers.records import Record
 
@@ -50,8 +51,14 @@ class PageStatus:
 
 
 def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
-    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim."""
-    notebooks = [notebook] if notebook else sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
+    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim.
+
+    ``ClaimError`` for a notebook that declares none.
+    """
+    declared = sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
+    if notebook is not None and notebook not in declared:
+        raise ClaimError(f"There is no params/{notebook}/experiment.yaml{nearest(notebook, declared)}")
+    notebooks = declared if notebook is None else [notebook]
     known = {name: find(name) for name in notebooks}
     cells = [row for name, found in known.items() for row in cells_of(name, found)]
     return cells, [page_status(case) for case in cases_in(known=known)]

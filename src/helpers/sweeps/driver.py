@@ -7,6 +7,7 @@ sweep, the same command goes on with the rest, and a run that was killed half-wa
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from typing import Any
 from helpers import files, provenance
 from helpers import records as reading
 from helpers.claims.case import stale_records
-from helpers.errors import SweepError
+from helpers.errors import ParameterError, SweepError
 from helpers.records import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
@@ -74,6 +75,8 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     wanted = [number for number in range(len(grid.cells)) if number not in state.watch.complete]
     state.outcome = Outcome(len(grid.cells), len(grid.cells) - len(wanted))
     if wanted:
+        if not (root / "notebooks" / f"{grid.notebook}.ipynb").is_file():
+            raise ParameterError(f"{path} cannot be swept: there is no notebooks/{grid.notebook}.ipynb to run.")
         title = f"{grid.notebook}/{grid.name}"
         with state.marked(), Board(title) as board:
             board.show(Counts(len(grid.cells), state.outcome.before, 0, 0, 0), ["Ray is starting"])
@@ -95,12 +98,14 @@ class _State:
         self.mark = f".sweep-{secrets.token_hex(6)}"
         self.outcome = Outcome(len(grid.cells), 0)
         self.failed: set[int] = set()
+        self.began = time.time()
 
-    def job(self, work: Row) -> task.Job:
+    def job(self, work: Row, at_once: int) -> task.Job:
+        """The row as a task gets it, where ``at_once`` rows work on a machine at the same time."""
         name, cells = _target(self.grid, work), tuple(self.grid.expected[number].params for number in work.cells)
         return task.Job(
             self.grid.notebook, name, work.values, cells, self.models, self.grid.entry, self.code, self.mark,
-            self.launch, str(self.grid.root), self.options.store, tuple(sorted(self.watch.shared)),
+            self.launch, str(self.grid.root), self.options.store, tuple(sorted(self.watch.shared)), at_once,
         )  # fmt: skip
 
     def begin(self) -> None:
@@ -126,7 +131,7 @@ class _State:
             return
         cells = {number for work in flying for number in work.cells}
         for number, record in self.watch.half.items():
-            if number in cells and record.status == "running" and number not in complete:
+            if number in cells and record.status == "running" and number not in complete and self._is_of_now(record):
                 yield number
 
     @contextlib.contextmanager
@@ -144,6 +149,12 @@ class _State:
                 self.store.remove(self.mark)
             else:
                 path.unlink(missing_ok=True)
+
+    def _is_of_now(self, record: Record) -> bool:
+        """Whether the run was begun, or gone on with, by this sweep: one that was killed before says it is running."""
+        with contextlib.suppress(FileNotFoundError):  # finished, and so renamed, since it was read
+            return (record.path / "run.json").stat().st_mtime >= self.began
+        return False
 
     def _is_ours(self, record: Record) -> bool:
         return bool(self.watch.declared.met(record)) and not stale_records([record], self.models)
@@ -189,10 +200,12 @@ class _Run:
             raise
 
     def _submit(self) -> None:
-        self.slots = max(self.slots, cluster(self.ray).slots(self.options.cpus, self.gpus))
+        machines = cluster(self.ray)
+        self.slots = max(self.slots, machines.slots(self.options.cpus, self.gpus))
+        at_once = math.ceil(min(self.slots, len(self.waiting) + len(self.flying)) / max(1, machines.nodes))
         while self.waiting and len(self.flying) < AHEAD * self.slots:
             work = self.waiting.popleft()
-            self.flying[self.remote.remote(self.state.job(work))] = work
+            self.flying[self.remote.remote(self.state.job(work, at_once))] = work
 
     def _look(self, now: bool) -> None:
         """Look at the records; at a store, which takes longer to answer, only ``now`` or when it is time again."""

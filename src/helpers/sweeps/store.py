@@ -49,6 +49,8 @@ class Store:
                 f"The store {url!r} is no address such as s3://bucket/folder: a folder that all machines share is "
                 "named by CLAIMBOOK_OUTPUTS."
             )
+        if url.startswith("file://") and not url.startswith("file:///"):
+            raise SweepError(f"The store {url!r} is no whole path: write file:///folder, with three slashes.")
         self.url = url
         self._seen: set[str] = set()
         self._pushed: set[str] = set()

@@ -13,6 +13,7 @@ from typing import Any
 from helpers import files, provenance
 from helpers.claims.declared import Expected
 from helpers.errors import ClaimbookError
+from helpers.sweeps.cores import own_cores
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
 
@@ -26,7 +27,8 @@ class Job:
     """One row as a task gets it: everything by value and by relative path.
 
     ``cells`` are all parameters of each cell, ``models`` the content hashes of base models. ``store``: the address to
-    which finished records are copied, and ``shared``: the records there that any row may use.
+    which finished records are copied, and ``shared``: the records there that any row may use. ``at_once``: rows that
+    work on one machine at the same time.
     """
 
     notebook: str
@@ -41,6 +43,7 @@ class Job:
     root: str
     store: str | None = None
     shared: tuple[str, ...] = ()
+    at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def run_row(job: Job) -> Report:
         watch = Watch(job.notebook, [Expected(cell) for cell in job.cells], job.models)
         watch.look_at_halves()
         before = watch.failures()
-        with _copied(job, watch):
+        with _copied(job, watch), own_cores(job.at_once):
             error = _execute(job)
     except StoreLostError:
         raise
