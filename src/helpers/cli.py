@@ -134,7 +134,7 @@ def status(notebook: Annotated[str | None, typer.Argument(help="only this experi
         lines += [f"  {cell.state:<9} {cell.cell}{_because(cell.why)}" for cell in mine]
     lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
     lines = lines or ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
-    typer.echo("\n".join(lines))  # at once: ten thousand calls take as long as reading the records
+    typer.echo("\n".join(lines))  # at once: each call of its own would flush
 
 
 def _because(why: tuple[str, ...]) -> str:

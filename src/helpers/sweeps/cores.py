@@ -1,7 +1,7 @@
 """Cores of its own for each row that works on a machine at the same time.
 
-A kernel gives torch as many threads as cores are free when it starts. Rows that start together would all find an idle
-machine and all take the whole of it: two rows on two cores were measured six times slower than one after the other.
+A kernel gives torch as many threads as cores are free when it starts (`models.choose_threads`). Rows that start
+together would all find an idle machine, all take the whole of it, and wait for each other at every operation.
 """
 
 from __future__ import annotations
