@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -102,6 +103,30 @@ def sha256_bytes(content: bytes) -> str:
 def sha256_json(value: Any) -> str:
     """Hex SHA-256 of the canonical JSON of ``value`` (sorted keys, no spaces)."""
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+TEXT = frozenset({".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".txt", ".md"})
+
+
+def stamp(path: Path) -> tuple[int, int, int, int, int]:
+    """What a hash of the file's content may be cached under, and no less: a copy may keep its size and its times."""
+    stat = Path(path).stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def content_hash(path: Path) -> str:
+    """Hex SHA-256 of a file's content, cached while its stamp stays; text counts with universal newlines.
+
+    A clone on Windows may hold the same text with other line ends, and the same question must have the same id.
+    """
+    return _content_hash(str(path), stamp(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _content_hash(path: str, key: tuple[int, ...]) -> str:
+    if Path(path).suffix not in TEXT:
+        return sha256_file(Path(path))
+    return sha256_bytes(Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
 
 
 def sha256_file(path: Path) -> str:

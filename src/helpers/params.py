@@ -95,7 +95,7 @@ class Params(BaseModel):
         takes_list, takes_bool = _takes(cls, info.field_name)
         if isinstance(value, str) and takes_list and value.strip().startswith("["):
             # `papermill -p lr "[1e-6, 5e-6]"` hands the list over as text.
-            value = _yaml(value, f"parameter {info.field_name}")
+            value = read_yaml(value, f"parameter {info.field_name}")
         if not takes_bool:
             _refuse_bool(value)
         return value
@@ -159,7 +159,7 @@ def load(model: type[M], path: Path) -> M:
     if not path.is_file():
         known = [other.name for other in path.parent.glob("*.yaml")]
         raise ParameterError(f"There is no parameter file {path}{nearest(path.name, known) if known else ''}")
-    values = _yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    values = read_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one `name: value` a line, not a {type(values).__name__}.")
     return parse(model, values, f"in {path}")
@@ -248,7 +248,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML; ``ParameterError`` naming ``where`` for malformed text and for a key given twice."""
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:

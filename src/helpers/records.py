@@ -9,25 +9,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from pydantic_core import from_json
 
-from helpers import files, provenance
+from helpers import files, provenance, run_record
 from helpers.errors import DataError, RecordError, nearest
+from helpers.study import Study, find_study
 
-SCHEMA = 1
 PARTIAL = ".partial-"
 OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
 
 
 class Record:
-    """One run. Every key of ``run.json`` is an attribute: ``record.metrics``, ``record.cell``, ``record.question``."""
+    """One run. Every key of ``run.json`` (``run_record.RunRecord``) is an attribute: ``record.metrics``, say."""
 
     def __init__(self, path: Path, content: dict[str, Any], *, published: bool):
         self.path = path
@@ -66,6 +66,16 @@ class Record:
         path = self.checked(f"{name}.parquet")
         return _table(str(path), self.files[path.name]).copy()
 
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        return [name.removesuffix(".parquet") for name in self.files if name.endswith(".parquet") and "/" not in name]
+
+    @property
+    def results(self) -> Results:
+        """All tables and JSON values that the run stored, by name."""
+        return Results(self)
+
     def folder(self, name: str) -> Path:
         """The folder ``name`` (an adapter, say), after checking every file in it. Published records hold none."""
         inside = [file for file in self.files if file.startswith(f"{name}/")]
@@ -86,6 +96,32 @@ class Record:
         if files.sha256_file(path) != self.files[file]:
             raise RecordError(f"{provenance.portable(str(path))} was changed after its run: delete it and run again.")
         return path
+
+
+class Results(Mapping[str, Any]):
+    """What the steps of a run stored, tables as data frames and the rest as JSON values, read when asked for."""
+
+    def __init__(self, record: Record):
+        self._record = record
+        self._names = {
+            Path(name).stem: name for name in record.files if "/" not in name and name.endswith((".parquet", ".json"))
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise RecordError(f"{self._record.ref} has no result {name!r}{nearest(name, self._names)}")
+        if self._names[name].endswith(".parquet"):
+            return self._record.table(name)
+        return json.loads(self._record.checked(self._names[name]).read_text(encoding="utf-8"))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @functools.lru_cache(maxsize=512)
@@ -112,22 +148,26 @@ def load(ref: str | Path) -> Record:
 
 
 def read(folder: Path, *, published: bool = False) -> Record:
-    """The record in ``folder`` whatever its status; ``RecordError`` when it is damaged or of another schema."""
+    """The record in ``folder`` whatever its status; ``RecordError`` when it is damaged, of another schema or moved."""
     path = folder / "run.json"
     try:
-        content = from_json(path.read_bytes(), allow_inf_nan=False)
+        content = run_record.parse(path.read_bytes())
     except ValueError as error:
-        raise RecordError(f"{path} is damaged ({error}): delete its folder and run it again.") from None
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise RecordError(f"{path} has schema {schema}, but this version reads {SCHEMA}: run it again.")
+        raise RecordError(f"{provenance.portable(str(path))} cannot be read: {error}. Run it again.") from None
+    lies = (folder.parent.name, folder.name.removeprefix(PARTIAL))
+    if lies != (content["notebook"], content["id"]):
+        raise RecordError(
+            f"{provenance.portable(str(path))} says that it is {content['notebook']}/{content['id']}, which its folder "
+            "contradicts. Move it back, or delete it."
+        )
     return Record(folder, content, published=published)
 
 
 def records(notebook: str, status: str | None = "complete") -> list[Record]:
     """Records of a notebook, oldest first; ``status=None`` gives also the failed, the running and the partial ones.
 
-    A run found half-way is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``.
+    A run found half-way is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``. A
+    record that is refused is ``unreadable``, and its ``error`` says why.
     A record both here and published counts once, as the one here.
     """
     found: dict[str, Record] = {}
@@ -139,7 +179,7 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
                         found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
                 elif not name.startswith("."):
                     with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
-                        found[name] = read(path, published=published)
+                        found[name] = _readable(path, notebook, published)
     chosen = [record for record in found.values() if status in (None, record.status)]
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
@@ -151,12 +191,26 @@ def folders(folder: Path) -> Iterator[tuple[str, Path]]:
             yield from ((entry.name, Path(entry.path)) for entry in entries if entry.is_dir())
 
 
+def _readable(folder: Path, notebook: str, published: bool) -> Record:
+    try:
+        return read(folder, published=published)
+    except RecordError as error:
+        return _blank(folder, notebook, "unreadable", str(error))
+
+
+def _blank(folder: Path, notebook: str, status: str, error: str | None = None) -> Record:
+    """Stand in for a run that has no readable ``run.json``."""
+    name = folder.name.removeprefix(PARTIAL)
+    content = {"id": name, "notebook": notebook, "status": status, "started": None, "error": error}
+    empty = {"seconds": {}, "cell": {}, "metrics": {}, "inputs": {}, "files": {}, "data": {}, "model": {}}
+    return Record(folder, content | empty, published=False)
+
+
 def _unfinished(folder: Path, notebook: str) -> Record:
     name = folder.name.removeprefix(PARTIAL)
     if not (folder / "run.json").is_file():  # killed before the first write
-        blank = {"schema": SCHEMA, "id": name, "notebook": notebook, "status": "partial", "started": None}
-        return Record(folder, blank | {"seconds": {}, "cell": {}, "metrics": {}, "error": None}, published=False)
-    record = read(folder)
+        return _blank(folder, notebook, "partial")
+    record = _readable(folder, notebook, published=False)
     if record.status == "running" and not is_locked(folder.parent, name):
         record.content["status"] = "partial"
     return record
@@ -210,20 +264,76 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def question_now(record: Record, model: str | None = None) -> dict[str, str | None]:
-    """The question that ``record`` answers, asked of the present tree: hashes of params, code, data, model, criteria.
+def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """The question that a record with ``content`` answers: what its id is a hash of.
 
-    ``model`` is the content hash of the base model as it is now (``models.fingerprint``); without it that of the record
-    is taken. What no longer exists is ``None``.
+    The study and its version, the parameters as resolved, the content of model, data and the records it used. Code,
+    packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
     """
-    now: dict[str, str | None] = dict(record.question)
-    now["code"] = _hash_of_code(entries_of(record))
-    now["data"] = _hash_of_data(record.data)
-    if model is not None:
-        now["model"] = hash_of_model({"sha256": model})
-    if record.criteria is not None:
-        now["criteria"] = criteria_now(record)
-    return now
+    asked = study.asked(content["params"])
+    if "dtype" in asked:
+        asked["dtype"] = content["model"].get("dtype")
+    return {
+        "study": content["study"],
+        "version": content["version"],
+        "params": asked,
+        "model": content["model"]["sha256"],
+        "data": _data_by_name(content["data"]),
+        "inputs": dict(sorted(content["inputs"].items())),
+    }
+
+
+def question_hash(content: Mapping[str, Any], study: Study) -> str:
+    """The end of a record's id: 12 hex digits of the hash of its question."""
+    return files.sha256_json(question(content, study))[:12]
+
+
+class Changes:
+    """What of the question of a record is no longer so; thousands of records share data and inputs, each read once.
+
+    ``models`` maps names of base models to their content hash as it is now (``models.fingerprint``); a model that is
+    not in it is not checked, for it may be a download away.
+    """
+
+    def __init__(self, models: Mapping[str, str] | None = None):
+        self._models = dict(models or {})
+        self._data: dict[tuple[str, ...], str | None] = {}
+        self._inputs: dict[str, bool] = {}
+
+    def of(self, record: Record) -> list[str]:
+        """Return which of study, version, data, model and inputs changed since ``record`` was made."""
+        try:
+            study = find_study(record.study)
+        except RecordError:
+            return ["study"]
+        why = ["version"] if record.version != study.version else []
+        why += ["data"] if self._hash_of_data(record.data) != hash_of_data(record.data) else []
+        model = self._models.get(record.model["name"])
+        why += ["model"] if model is not None and model != record.model["sha256"] else []
+        return why + (["inputs"] if any(map(self._input_changed, record.inputs.values())) else [])
+
+    def _hash_of_data(self, data: dict[str, str]) -> str | None:
+        names = tuple(data)
+        if names not in self._data:
+            self._data[names] = _hash_of_data(data)
+        return self._data[names]
+
+    def _input_changed(self, ref: str) -> bool:
+        if ref not in self._inputs:
+            self._inputs[ref] = False  # a record that names itself, directly or not, is caught elsewhere
+            try:
+                self._inputs[ref] = bool(self.of(load(ref)))
+            except RecordError:
+                self._inputs[ref] = True
+        return self._inputs[ref]
+
+
+def code_now(record: Record) -> dict[str, str] | None:
+    """Hashes of the source files that the entry of ``record`` reaches now; ``None`` when the entry is gone."""
+    entries = tuple(record.code[key] for key in ("entry", "engine") if record.code.get(key))
+    if any(provenance.module_file(entry, files.ROOT / "src") is None for entry in entries):
+        return None
+    return provenance.code_closure(*entries)
 
 
 def criteria_now(record: Record) -> str | None:
@@ -231,27 +341,7 @@ def criteria_now(record: Record) -> str | None:
     path = files.ROOT / record.criteria["path"]
     if not path.is_file():
         return None
-    stamp = path.stat()
-    return _file_hash(str(path), stamp.st_mtime_ns, stamp.st_size)
-
-
-def stale(record: Record, expected: dict[str, str | None]) -> list[str]:
-    """Which of params, code, data, model, criteria ``record`` does not share with ``expected`` (``question_now``)."""
-    asked = dict(record.question)
-    if record.criteria is not None:
-        asked["criteria"] = record.criteria["sha256"]
-    return [part for part, sha in asked.items() if part in expected and expected[part] != sha]
-
-
-def entries_of(record: Record) -> tuple[str, ...]:
-    """The modules whose imports are the code that counts: the entry and, where one was chosen, the engine."""
-    return tuple(record.code[key] for key in ("entry", "engine") if key in record.code)
-
-
-def _hash_of_code(entries: tuple[str, ...]) -> str | None:
-    if any(provenance.module_file(entry, files.ROOT / "src") is None for entry in entries):
-        return None
-    return files.sha256_json(provenance.code_closure(*entries))
+    return files.content_hash(path)
 
 
 def _hash_of_data(data: dict[str, str]) -> str | None:
@@ -270,28 +360,18 @@ def data_hashes(paths: list[Path]) -> dict[str, str]:
         if not inside or not inside[0].is_file():
             raise DataError(f"There is no data file {path}: check the parameter that names it.")
         for file in inside:
-            stamp = file.stat()
             name = provenance.portable(str(file.resolve())).removeprefix("./")
-            hashes[name] = _file_hash(str(file), stamp.st_mtime_ns, stamp.st_size)
+            hashes[name] = files.content_hash(file)
     return dict(sorted(hashes.items()))
 
 
-@functools.lru_cache(maxsize=4096)
-def _file_hash(path: str, mtime_ns: int, size: int) -> str:
-    return files.sha256_file(Path(path))
-
-
-def hash_of_data(data: dict[str, str]) -> str:
+def hash_of_data(data: Mapping[str, str]) -> str:
     """Hash of data files; of a file outside the repository only the name counts, for it lies elsewhere elsewhere."""
-    return files.sha256_json(
-        [[Path(name).name if name.startswith(OUTSIDE) else name, data[name]] for name in sorted(data)]
-    )
+    return files.sha256_json(_data_by_name(data))
 
 
-def hash_of_model(model: dict[str, Any]) -> str:
-    """Hash of the base model: its content alone. Name and revision only say where it came from; type and device are
-    chosen by hardware and belong to the record, not to the question."""
-    return files.sha256_json({"sha256": model["sha256"]})
+def _data_by_name(data: Mapping[str, str]) -> list[list[str]]:
+    return [[Path(name).name if name.startswith(OUTSIDE) else name, data[name]] for name in sorted(data)]
 
 
 def _is_under(path: Path, folder: Path) -> bool:

@@ -1,15 +1,15 @@
 """The record of one run: open it, do its steps, finish it; and copy finished records to where git tracks them.
 
-    with runs.open_run("sweep", params=..., cell=..., prefix=..., entry="helpers.marker.cell", ...) as run:
+    with runs.open_run(STUDY, params=..., cell=..., prefix=..., entry="helpers.marker.cell", ...) as run:
         if not run.complete:
             rows = run.step("rows", lambda: make_rows(...))
             adapter = run.folder("adapter", lambda folder: train(..., folder))
-            run.metric("source_rate", 0.5, unit="rate", n=200, k=100, low=..., high=..., method="wilson+cluster")
             run.finish(finish_reasons={"stop": 200})
     record = run.record
 
-The id of a run is a hash of its question: parameters, source code reached, data and model. So the same question is
-answered from its record, and any other has another folder. Reading is in ``records`` and offered here as well.
+The id of a run is a hash of its question: study, version, parameters, model, data and the records it used. So the same
+question is read from its record, and any other has another folder. The steps store raw tables; the metrics follow from
+them by ``Study.metrics``, here and whenever they are verified. Reading is in ``records`` and offered here as well.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from helpers import files, provenance
+from helpers import files, provenance, run_record
 from helpers import records as reading
+from helpers.derive import checked_metrics, derive
 from helpers.errors import RecordError
 from helpers.publishing import publish
-from helpers.records import Record, load, question_now, records, stale, table
+from helpers.records import Record, load, records, table
 from helpers.steps import Steps, Value, plain
+from helpers.study import Study
 
-__all__ = ["Record", "Run", "load", "open_run", "publish", "question_now", "records", "stale", "table"]
-
-METRIC_KEYS = ("value", "unit", "n", "k", "low", "high", "method", "level")
+__all__ = ["Record", "Run", "load", "open_run", "publish", "records", "table"]
 
 
 def open_run(
-    notebook: str,
+    study: Study,
     *,
     params: Mapping[str, Any],
     cell: Mapping[str, Any],
@@ -49,45 +49,43 @@ def open_run(
     model: Mapping[str, Any],
     inputs: Mapping[str, str] | None = None,
     engine: str | None = None,
+    notebook: str | None = None,
     wait: bool = True,
 ) -> Run:
     """Return the run that answers this question; work on it inside ``with``.
 
-    ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``entry`` is the module whose
-    imports are the code that counts; ``data`` files or folders; ``model`` the fingerprint, of which ``sha256`` counts;
-    ``inputs`` names other records this run uses (``{"baseline": "sweep/<id>"}``); ``engine`` a module that a parameter
-    chose and that ``entry`` imports by name only, so that its code counts for the runs that use it. While another
-    process works on the same run this one waits, or, with ``wait=False``, raises ``RecordError``.
+    ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``data`` files or folders;
+    ``model`` the fingerprint, of which ``sha256`` counts; ``inputs`` names other records this run uses
+    (``{"baseline": "sweep/<id>"}``). ``entry`` is the module whose imports are the code that the run reaches, and
+    ``engine`` one that a parameter chose and that ``entry`` imports by name only. ``notebook`` is the folder of the
+    record, by default that of the study. While another process works on the same run this one waits, or, with
+    ``wait=False``, raises ``RecordError``.
     """
+    notebook = notebook or study.name
     label = f"The run of {notebook}"
     entries = {"entry": entry} | ({"engine": engine} if engine else {})
     code = provenance.code_closure(*entries.values())
     provenance.refuse_edited(code)
-    hashes = reading.data_hashes(list(data))
-    asked = provenance.portable(plain(params, f"{label}: params"))
     content = {
-        "params": asked,
+        "study": study.name,
+        "version": study.version,
+        "metrics_version": study.metrics_version,
+        "params": provenance.portable(plain(study.asked(params), f"{label}: params")),
         "cell": provenance.portable(plain(cell, f"{label}: cell")),
-        "question": {
-            "params": files.sha256_json(asked),
-            "code": files.sha256_json(code),
-            "data": reading.hash_of_data(hashes),
-            "model": reading.hash_of_model(dict(model)),
-        },
         "code": entries | {"files": code},
-        "data": hashes,
+        "data": reading.data_hashes(list(data)),
         "model": provenance.portable(plain(model, f"{label}: model")),
         "inputs": dict(inputs or {}),
     }
-    readable = re.sub(r"[^\w.-]+", "-", prefix).strip("-.")[:80]
-    return Run(notebook, f"{readable}-{files.sha256_json(content['question'])[:12]}", content, wait=wait)
+    readable = re.sub(r"[^\w.-]+", "-", prefix, flags=re.ASCII).strip("-._")[:80]
+    return Run(study, notebook, f"{readable}-{reading.question_hash(content, study)}", content, wait=wait)
 
 
 class Run:
     """A run that is being made, or that was complete already (``complete``; then ``record`` holds the answer)."""
 
-    def __init__(self, notebook: str, run_id: str, content: dict[str, Any], *, wait: bool):
-        self.notebook, self.id = notebook, run_id
+    def __init__(self, study: Study, notebook: str, run_id: str, content: dict[str, Any], *, wait: bool):
+        self.study, self.notebook, self.id = study, notebook, run_id
         self.label = f"{notebook}/{run_id}"
         self.record: Record | None = None
         self._home = files.outputs_root() / notebook
@@ -95,7 +93,6 @@ class Run:
         self._steps = Steps(self._partial, self.label)
         self._lock = FileLock(reading.lock_of(self._home, run_id))
         self._content, self._wait = content, wait
-        self._metrics: dict[str, dict[str, Any]] = {}
         self._begin = 0.0
         self._left = False
 
@@ -157,56 +154,24 @@ class Run:
         self._must_be_open()
         self._left = True
 
-    def metric(
+    def finish(
         self,
-        name: str,
-        value: float,
-        *,
-        unit: str,
-        n: int,
-        k: int | None = None,
-        low: float | None = None,
-        high: float | None = None,
-        method: str | None = None,
-        level: float = 0.95,
-        **extras: Any,
-    ) -> None:
-        """Record one number with what it rests on: ``n`` cases, ``k`` of them for a rate, an interval ``low..high``."""
-        self._must_be_open()
-        where = f"Metric {name!r} of {self.label}"
-        given = dict(zip(METRIC_KEYS, (value, unit, n, k, low, high, method, level), strict=True)) | extras
-        metric = plain(given, where)
-        if isinstance(metric["value"], bool) or not isinstance(metric["value"], int | float):
-            raise RecordError(f"{where} is {value!r}, which is no number: leave out what was not measured.")
-        if isinstance(n, bool) or not isinstance(metric["n"], int) or n < 0:
-            raise RecordError(f"{where} has n = {n!r}, but n counts cases: give a whole number.")
-        if k is not None and not 0 <= k <= n:
-            raise RecordError(f"{where} counts k = {k} of n = {n}: k lies between 0 and n.")
-        if low is not None and high is not None and low > high:
-            raise RecordError(f"{where} has an interval from {low} to {high}: its ends are swapped.")
-        if name in self._metrics:
-            raise RecordError(f"{where} is recorded twice: rename one.")
-        self._metrics[name] = metric
+        finish_reasons: Mapping[str, int] | None = None,
+        note: str | None = None,
+        measured: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Record:
+        """Derive the metrics from the tables on disk, write ``run.json`` and rename the folder: now it is a record.
 
-    def metrics(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Record several metrics, each a dict of the arguments of ``metric``."""
-        for name, given in values.items():
-            missing = [key for key in ("value", "unit", "n") if key not in given]
-            if missing:
-                raise RecordError(f"Metric {name!r} of {self.label} has no {missing[0]!r}: give value, unit and n.")
-            self.metric(name, **given)
-
-    def finish(self, finish_reasons: Mapping[str, int] | None = None, note: str | None = None) -> Record:
-        """Check that every step's files are on disk, write ``run.json`` and rename the folder: now it is a record."""
+        ``measured``: metrics that no table gives and that differ between equal runs, such as seconds.
+        """
         self._must_be_open()
         self._steps.check()
         self._steps.drop_leftovers()
-        written = self._steps.files()
-        tables = [Path(file).stem for file in written if file.endswith(".parquet") and "/" not in file]
-        ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "metrics": self._metrics}
+        ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "files": self._steps.files()}
         reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
-        ending |= {"finish_reasons": reasons, "tables": tables, "files": written, "error": None}
-        self._write(ending | ({"note": note} if note else {}))
+        ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
+        ending["metrics"] = self._derived(ending) | self._measured(measured or {})
+        self._write(ending)
         final = self._home / self.id
         with files.disk_errors(final):
             _sync_folder(self._partial)
@@ -214,6 +179,13 @@ class Run:
             _sync_folder(self._home)
         self.record = reading.read(final)
         return self.record
+
+    def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
+        content = self._content | ending | {"metrics": {}}
+        return derive(Record(self._partial, content, published=False), self.study)
+
+    def _measured(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return checked_metrics({name: {**given, "measured": True} for name, given in values.items()}, self.label)
 
     def _existing(self) -> Record | None:
         folder = self._home / self.id
@@ -240,11 +212,11 @@ class Run:
 
     def _start(self) -> None:
         self._begin = time.perf_counter()
-        head = {"schema": reading.SCHEMA, "id": self.id, "notebook": self.notebook, "status": "running"}
+        head = {"schema": run_record.SCHEMA, "id": self.id, "notebook": self.notebook, "status": "running"}
         head |= {"started": _now(), "ended": None, "seconds": {}}
         tail = {"criteria": self._criteria(), "provenance": provenance.git_state()}
         tail |= {"environment": provenance.environment(), "launch": provenance.launch_command()}
-        tail |= {"metrics": {}, "finish_reasons": {}, "tables": [], "files": {}, "error": None}
+        tail |= {"metrics": {}, "finish_reasons": {}, "files": {}, "error": None}
         if (self._partial / "run.json").is_file():
             # Whether the criteria were frozen before the run is judged by when its first part began.
             first = reading.read(self._partial)
@@ -270,7 +242,12 @@ class Run:
             self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
 
     def _write(self, changes: dict[str, Any]) -> None:
-        files.write_json(self._partial / "run.json", provenance.portable(self._content | changes))
+        content = provenance.portable(self._content | changes)
+        try:
+            run_record.check(content)
+        except ValueError as error:
+            raise RecordError(f"{self.label} cannot be recorded: {error}.") from None
+        files.write_json(self._partial / "run.json", content)
 
     def _must_be_open(self) -> None:
         if self.complete:

@@ -190,4 +190,4 @@ def _write_table(path: Path, frame: pd.DataFrame, where: str) -> None:
         raise RecordError(f"{where} keeps values in its index {frame.index.names}: call reset_index() first.")
     if not all(isinstance(column, str) for column in frame.columns):
         raise RecordError(f"{where} has the columns {list(frame.columns)}, but names of columns are text.")
-    files.write_atomic(path, lambda temporary: frame.to_parquet(temporary, index=False))
+    files.write_atomic(path, lambda temporary: frame.to_parquet(temporary, index=False, compression="zstd"))
