@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers import records, run_record
-from helpers.errors import RecordError
 from helpers.records import Record
 from helpers.steps import plain
 from helpers.study import Study, find_study
-
 
 _BLANK = {"value": None, "unit": None, "n": None, "k": None, "low": None, "high": None, "method": None, "level": 0.95}
 

@@ -271,8 +271,9 @@ def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
     packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
     """
     asked = study.asked(content["params"])
-    if "dtype" in asked:
-        asked["dtype"] = content["model"].get("dtype")
+    asked.pop("device", None)
+    if "dtype" in asked and content["model"].get("dtype"):
+        asked["dtype"] = content["model"]["dtype"]
     return {
         "study": content["study"],
         "version": content["version"],

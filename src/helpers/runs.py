@@ -1,6 +1,6 @@
 """The record of one run: open it, do its steps, finish it; and copy finished records to where git tracks them.
 
-    with runs.open_run(STUDY, params=..., cell=..., prefix=..., entry="helpers.marker.cell", ...) as run:
+    with runs.open_run(STUDY, params=..., cell=..., prefix=..., data=..., model=...) as run:
         if not run.complete:
             rows = run.step("rows", lambda: make_rows(...))
             adapter = run.folder("adapter", lambda folder: train(..., folder))
@@ -44,11 +44,11 @@ def open_run(
     params: Mapping[str, Any],
     cell: Mapping[str, Any],
     prefix: str,
-    entry: str,
     data: Iterable[Path],
     model: Mapping[str, Any],
     inputs: Mapping[str, str] | None = None,
     engine: str | None = None,
+    entry: str | None = None,
     notebook: str | None = None,
     wait: bool = True,
 ) -> Run:
@@ -56,14 +56,13 @@ def open_run(
 
     ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``data`` files or folders;
     ``model`` the fingerprint, of which ``sha256`` counts; ``inputs`` names other records this run uses
-    (``{"baseline": "sweep/<id>"}``). ``entry`` is the module whose imports are the code that the run reaches, and
-    ``engine`` one that a parameter chose and that ``entry`` imports by name only. ``notebook`` is the folder of the
-    record, by default that of the study. While another process works on the same run this one waits, or, with
-    ``wait=False``, raises ``RecordError``.
+    (``{"baseline": "sweep/<id>"}``). ``engine`` is a module that a parameter chose and that the study's entry imports
+    by name only; ``entry`` replaces that of the study. ``notebook`` is the folder of the record, by default that of the
+    study. While another process works on the same run this one waits, or, with ``wait=False``, raises ``RecordError``.
     """
     notebook = notebook or study.name
     label = f"The run of {notebook}"
-    entries = {"entry": entry} | ({"engine": engine} if engine else {})
+    entries = {"entry": entry or study.entry} | ({"engine": engine} if engine else {})
     code = provenance.code_closure(*entries.values())
     provenance.refuse_edited(code)
     content = {

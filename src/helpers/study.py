@@ -1,8 +1,8 @@
 """What every study is: a name, versions, the parameters of a cell, and metrics that follow from stored tables.
 
-    STUDY = Study("sweep", version=1, metrics_version=1, params=SweepParams, metrics=metrics, replay=replay)
+    STUDY = Study("sweep", VERSION, METRICS_VERSION, metrics, entry="helpers.marker.cell", params=SweepParams)
 
-``params/<notebook>/experiment.yaml`` names the study once (``study: helpers.marker.cell:STUDY``); records name it by
+``params/<notebook>/experiment.yaml`` names the study once (``study: helpers.marker.study:STUDY``); records name it by
 ``Study.name``, so that code can move without touching a record. Records that cells share (a baseline, on-policy data)
 are studies of their own, listed in ``parts``.
 """
@@ -37,13 +37,16 @@ class Study:
     ``tables`` its results, ``inputs`` the records that it used by name. ``added`` gives each parameter that is younger
     than the first records its value that reproduces the old behaviour: at that value it is no part of the question.
     ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``tolerance`` how far metrics
-    may differ on another kind of CPU or other packages (relative). ``replay(record)`` makes the record again.
+    may differ on another kind of CPU or other packages (relative). ``entry`` is the module that makes the records: its
+    imports are the code that they reach, and ``run_cells(p, notebook=...)`` of a main study is what a notebook calls.
+    ``replay(record)`` makes the record again.
     """
 
     name: str
     version: int
     metrics_version: int
     metrics: Callable[[Mapping[str, Any], Tables, Mapping[str, Record]], Metrics]
+    entry: str
     params: type[Params] | None = None
     replay: Callable[[Record], Record] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
@@ -65,16 +68,16 @@ class Study:
 _NEVER = object()
 
 
-def load_study(notebook: str, root: Path = files.ROOT) -> Study:
+def load_study(notebook: str, root: Path | None = None) -> Study:
     """Return the study that ``params/<notebook>/experiment.yaml`` names; ``RecordError`` without one."""
-    return _load(study_place(notebook, root))
+    return _load(study_place((root or files.ROOT) / "params" / notebook))
 
 
-def study_place(notebook: str, root: Path = files.ROOT) -> str:
-    """Return ``module:NAME`` of the study of a notebook, as its ``experiment.yaml`` says."""
-    path = root / "params" / notebook / "experiment.yaml"
+def study_place(folder: Path) -> str:
+    """Return ``module:NAME`` of the study that ``experiment.yaml`` in a folder of params names."""
+    path = folder / "experiment.yaml"
     if not path.is_file():
-        raise RecordError(f"params/{notebook}/experiment.yaml is missing. Write `study: module:STUDY` in it.")
+        raise RecordError(f"params/{folder.name}/experiment.yaml is missing. Write `study: module:STUDY` in it.")
     return _place(str(path), path.stat().st_mtime_ns)
 
 
@@ -98,10 +101,11 @@ def _load(place: str) -> Study:
     return study
 
 
-def find_study(name: str, root: Path = files.ROOT) -> Study:
+def find_study(name: str, root: Path | None = None) -> Study:
     """Return the study called ``name``, a main study or a part of one; ``RecordError`` when there is none."""
     known: dict[str, Study] = {}
-    folders = sorted(path.parent.name for path in (root / "params").glob("*/experiment.yaml"))
+    params = (root or files.ROOT) / "params"
+    folders = sorted(path.parent.name for path in params.glob("*/experiment.yaml"))
     for notebook in [name, *folders] if name in folders else folders:
         known |= {study.name: study for study in load_study(notebook, root).family()}
         if name in known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +11,16 @@ from typing import Any
 from helpers import params as parameters
 from helpers import provenance
 from helpers import records as store
-from helpers.claims.claim import Claim, Strict, read_claim
+from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.facts import Fact, Facts
-from helpers.claims.marked import read_document, validate
 from helpers.claims.verdict import Verdict, judge
 from helpers.errors import ClaimError
 from helpers.files import ROOT
 from helpers.records import Record
+from helpers.study import load_study
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Case:
     """A claim, its criteria and the records of its experiment.
 
     ``expected`` are the runs of the declared grid (None: none is declared); ``stale`` maps the ids of stale records to
-    what changed: params, code, data or model. Changed criteria do not make a record stale: they cap the confidence.
+    what changed: study, version, data, model or inputs. Changed criteria do not make a record stale: they cap the
+    confidence.
     """
 
     path: Path
@@ -79,60 +79,25 @@ class Case:
         return self.facts.fact(name, **cell)
 
 
-class Experiment(Strict):
-    """``params/<notebook>/experiment.yaml``: the parameter model and the module whose imports are the code of a run."""
-
-    model: str
-    entry: str
-
-
-def experiment(notebook: str, root: Path = ROOT) -> Experiment:
-    """Read ``params/<notebook>/experiment.yaml``; ClaimError when it is not there or malformed."""
-    path = root / "params" / notebook / "experiment.yaml"
-    if not path.is_file():
-        raise ClaimError(
-            f"{provenance.portable(str(path))} is not there: write `model:` and `entry:` of {notebook} in it."
-        )
-    return validate(Experiment, read_document(path.read_text(encoding="utf-8"), path))
-
-
 def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
     """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
-    module, _, name = experiment(notebook, root).model.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ClaimError(
-            f"params/{notebook}/experiment.yaml names the model {module}:{name}, which is not there."
-        ) from error
+    model = load_study(notebook, root).params
+    if model is None:
+        raise ClaimError(f"The study of params/{notebook} has no parameters, so it can have no grid.")
     return parameters.load(model, grid).cells()
 
 
 def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
     """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
-    cells = declared_cells(notebook, grid, root)
-    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in cells)
+    study, cells = load_study(notebook, root), declared_cells(notebook, grid, root)
+    younger = frozenset(study.added)
+    return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in cells)
 
 
 def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = None) -> dict[str, list[str]]:
-    """Ids of the records whose question has changed since, with what changed: params, code, data or model.
-
-    ``models`` maps names of base models to their content hash as it is now; a model that is not in it is not checked
-    (it may be a download away).
-    """
-    found: dict[str, list[str]] = {}
-    present: dict[tuple[str | None, ...], dict[str, str | None]] = {}
-    for record in records:
-        model = (models or {}).get((record.model or {}).get("name"))
-        # Thousands of records of one experiment share code and data: what these are now is found out once.
-        kind = (*store.entries_of(record), *record.data, model)
-        if kind not in present:
-            now = store.question_now(record, model)
-            present[kind] = {part: now[part] for part in ("code", "data", *(["model"] if model else []))}
-        why = store.stale(record, present[kind])
-        if why:
-            found[record.id] = why
-    return found
+    """Ids of the records whose question has changed since, with what changed (``records.Changes``)."""
+    changes = store.Changes(models)
+    return {record.id: why for record in records if (why := changes.of(record))}
 
 
 @dataclass(frozen=True)

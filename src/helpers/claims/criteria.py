@@ -31,6 +31,7 @@ from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict, rea
 from helpers.errors import ClaimError, nearest
 from helpers.files import sha256_bytes
 from helpers.records import Record
+from helpers.study import study_place
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -44,8 +45,8 @@ OTHERWISE = "otherwise"
 class Metric(Strict):
     """What a metric means, and how it comes about when runs do not record it, or do not record it so that it pools.
 
-    ``function`` ("module:name") is called with records and ``arguments``: those of a cell, or (``over: scope``) all of
-    the question. It returns a metric, or None where the records do not give any.
+    ``function`` ("module:name", the module relative to the study's package) is called with records and ``arguments``:
+    those of a cell, or (``over: scope``) all of the question. It returns a metric, or None where the records give none.
     """
 
     note: Sentence
@@ -182,7 +183,8 @@ def _function(path: Path, name: str, metric: Metric) -> Derived:
 
     def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
         try:
-            found = getattr(importlib.import_module(module), function)
+            package = study_place(path.parent).partition(":")[0].rpartition(".")[0]
+            found = getattr(importlib.import_module(f"{package}.{module}"), function)
         except (ImportError, AttributeError) as error:
             raise ClaimError(
                 f"{path}: metric {name!r} is computed by {metric.function}, which is not there."

@@ -16,9 +16,14 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Expected:
-    """One run that a grid declares, by all its parameters."""
+    """One run that a grid declares, by all its parameters.
+
+    ``younger`` names parameters that did not exist from the first: those that are not in ``params`` stand at the value
+    that reproduces the old behaviour, and so must they in a record.
+    """
 
     params: Mapping[str, Any]
+    younger: frozenset[str] = frozenset()
 
     @functools.cached_property
     def key(self) -> Key:
@@ -31,6 +36,8 @@ class Expected:
         An arm may be recorded by its name in the cell and by what it stands for in the parameters, and a file by its
         name without the folder.
         """
+        if any(name in record.params and name not in self.params for name in self.younger):
+            return False
         return self.params == record.params or all(
             value in (record.params.get(name, _ABSENT), record.cell.get(name, _ABSENT))
             or (isinstance(value, str) and "/" in value and record.params.get(name) == value.rpartition("/")[2])

@@ -12,12 +12,12 @@ import jinja2
 import jupytext
 
 from helpers import provenance
-from helpers.claims.case import Experiment, experiment
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.log import experiments
 from helpers.claims.marked import read_document
 from helpers.errors import ClaimError, nearest
 from helpers.files import ROOT, write_text
+from helpers.study import Study, load_study
 
 TEMPLATES = Path(__file__).with_name("templates")
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
@@ -52,7 +52,7 @@ def create(slug: str, like: str = "sweep", root: Path = ROOT) -> list[Path]:
 
 def _files(slug: str, name: str, like: str, root: Path) -> dict[Path, str]:
     source, params = root / "params" / like, root / "params" / name
-    copied = experiment(like, root)
+    copied = load_study(like, root)
     _check_entry(copied, like)
     pocket = _text(source / "pocket.yaml")
     criteria = read_criteria(source / "criteria.yaml")
@@ -79,7 +79,7 @@ def _without_comment(text: str) -> str:
     return re.sub(r"\A(?:#.*\n)+", "", text)
 
 
-def _check_entry(copied: Experiment, like: str) -> None:
+def _check_entry(copied: Study, like: str) -> None:
     """The entry module must offer ``run_cells(p, notebook=...)``; found in its source, as importing it loads torch."""
     path = provenance.module_file(copied.entry, ROOT / "src")
     tree = ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
@@ -92,12 +92,12 @@ def _check_entry(copied: Experiment, like: str) -> None:
     )
 
 
-def _notebook(name: str, slug: str, like: str, copied: Experiment, parameters: dict[str, Any]) -> str:
-    module, _, model = copied.model.partition(":")
+def _notebook(name: str, slug: str, like: str, copied: Study, parameters: dict[str, Any]) -> str:
     package, _, entry = copied.entry.rpartition(".")
     return _template("notebook.py.jinja").render(
-        title=_title(slug), name=name, like=like, entry_package=package, entry_module=entry, model_module=module,
-        model=model, parameters={key: _literal(value) for key, value in parameters.items()},
+        title=_title(slug), name=name, like=like, entry_package=package, entry_module=entry,
+        model_module=copied.params.__module__, model=copied.params.__name__,
+        parameters={key: _literal(value) for key, value in parameters.items()},
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from helpers.errors import ClaimError, nearest
 from helpers.files import PARAMS, REPORTS, ROOT
 from helpers.records import Record
 
-State = Literal["complete", "missing", "failed", "partial", "running", "stale"]
+State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 
 

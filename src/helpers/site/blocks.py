@@ -133,7 +133,6 @@ def run_card(record: Record, *, is_open: bool = False) -> Block:
         _section("Parameters", run.get("params")),
         _section("Cell", run.get("cell")),
         _section("Model", run.get("model")),
-        _section("Question (hashes)", run.get("question")),
         _section("Criteria when the run started", run.get("criteria")),
         _section("Seconds", run.get("seconds")),
         _section("Finish reasons", run.get("finish_reasons")),

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from helpers import provenance
-from helpers.claims.case import declared_cells, experiment
+from helpers.claims.case import declared_cells
 from helpers.claims.declared import Expected, telling
 from helpers.claims.evidence import label
 from helpers.errors import ParameterError
 from helpers.files import ROOT
 from helpers.params import Params
+from helpers.study import load_study
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Grid:
     @functools.cached_property
     def expected(self) -> tuple[Expected, ...]:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
-        return tuple(Expected(provenance.portable(cell.cell_params())) for cell in self.cells)
+        study = load_study(self.notebook, self.root)
+        younger = frozenset(study.added)
+        return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in self.cells)
 
     def labels(self) -> list[str]:
         """What tells each cell from the others."""
@@ -74,7 +77,7 @@ def read_grid(path: Path, root: Path = ROOT) -> Grid:
     if path.resolve().parent.parent != (root / "params").resolve():
         raise ParameterError(f"{path} is no params/<notebook>/<grid>.yaml: the folder says which notebook to run.")
     cells = declared_cells(notebook, path, root)
-    return Grid(notebook, path.stem, experiment(notebook, root).entry, tuple(cells), root)
+    return Grid(notebook, path.stem, load_study(notebook, root).entry, tuple(cells), root)
 
 
 def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:

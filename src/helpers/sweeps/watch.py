@@ -9,6 +9,7 @@ from helpers import files
 from helpers import records as reading
 from helpers.claims.case import stale_records
 from helpers.claims.declared import Declared, Expected
+from helpers.errors import RecordError
 from helpers.records import Record
 
 
@@ -34,7 +35,7 @@ class Watch:
         folders = dict(reading.folders(self._home))
         finished = [name for name in folders if not name.startswith(".") and name not in self._read]
         self._read |= set(finished)
-        new = [reading.read(folders[name]) for name in finished]
+        new = [record for name in finished if (record := self._readable(folders[name]))]
         stale = stale_records(new, self._models)
         for record in new:
             if record.status == "complete" and record.id not in stale:
@@ -51,7 +52,7 @@ class Watch:
         self.half = {}
         for name, path in folders.items():
             if name.startswith(reading.PARTIAL) and (path / "run.json").is_file():
-                record = self._half(path)
+                record = self._readable(path)
                 for number in self.declared.met(record) if record else ():
                     self.half[number] = record
 
@@ -61,8 +62,8 @@ class Watch:
         return {n: (record.ended, record.error) for n, record in failed.items() if n not in self.complete}
 
     @staticmethod
-    def _half(path: Path) -> Record | None:
+    def _readable(path: Path) -> Record | None:
         try:
             return reading.read(path)
-        except FileNotFoundError:  # finished, and so renamed, between the listing and now
+        except (FileNotFoundError, RecordError):  # renamed between the listing and now, or refused: it answers no cell
             return None
