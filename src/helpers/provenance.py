@@ -96,6 +96,16 @@ def environment() -> dict[str, Any]:
     return _machine() | {"threads": torch.get_num_threads()}
 
 
+ARITHMETIC = ("torch", "transformers", "peft", "numpy", "scipy", "statsmodels", "pandas")
+
+
+@functools.cache
+def environment_of_arithmetic() -> dict[str, Any]:
+    """What sums can depend on, without loading torch: versions of the packages that compute, and the CPU's vectors."""
+    packages = {name: _version(name) for name in ARITHMETIC}
+    return {"packages": packages, "instruction_sets": instruction_sets()}
+
+
 @functools.cache
 def _machine() -> dict[str, Any]:
     return {

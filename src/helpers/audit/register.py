@@ -1,0 +1,83 @@
+"""Register what a claim will be judged by, before its runs: criteria, grid and primary question, in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import files, ledger
+from helpers.claims.claim import Claim, has_claim, read_claim
+from helpers.errors import ClaimError
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A thing that a claim is judged by, with the hash of what it says now."""
+
+    kind: ledger.Kind
+    name: str
+    sha256: str
+
+
+def of_page(path: Path, root: Path = files.ROOT) -> list[Registered]:
+    """Return what the claim of a page is judged by: its criteria file, its grid and its question."""
+    claim = read_claim(path, root)
+    things = [_file("criteria", claim.criteria, root)]
+    things += [_file("grid", claim.grid, root)] if claim.grid else []
+    return [*things, Registered("question", _name(path, root), question_hash(claim))]
+
+
+def of_pages(root: Path = files.ROOT) -> Iterator[tuple[Path, list[Registered]]]:
+    """Yield each page with a claim and what it is judged by."""
+    for path in sorted((root / "reports").glob("*.qmd")):
+        if has_claim(path):
+            yield path, of_page(path, root)
+
+
+def question_hash(claim: Claim) -> str:
+    """Hash of what a claim asks: its experiment, criteria, grid, primary question and scope; not of its prose."""
+    return files.sha256_json(
+        {
+            "experiment": claim.experiment,
+            "criteria": claim.criteria,
+            "grid": claim.grid,
+            "primary": claim.primary,
+            "scope": claim.scope,
+        }
+    )
+
+
+def register(pages: Iterable[Path], reason: str | None = None, root: Path = files.ROOT) -> list[ledger.Line]:
+    """Write a line for everything of ``pages`` that is new or has changed; return those lines.
+
+    Raises ``ClaimError`` when something changed that was registered before and there is no ``reason``.
+    """
+    standing = {kind: ledger.read().standing(kind) for kind in ("criteria", "grid", "question")}
+    events, seen = [], set()
+    for thing in [thing for page in pages for thing in of_page(page, root)]:
+        before = standing[thing.kind].get(thing.name)
+        if (thing.kind, thing.name) in seen or (before and before.sha256 == thing.sha256):
+            continue
+        seen.add((thing.kind, thing.name))
+        event = {"kind": thing.kind, "name": thing.name, "sha256": thing.sha256}
+        if before is None:
+            events.append({"event": "registered", **event})
+        elif reason:
+            events.append({"event": "amended", **event, "was": before.sha256, "reason": reason})
+        else:
+            raise ClaimError(
+                f"{thing.name} was registered on {before.at[:10]} and has changed. Say why with --reason: the page "
+                "lists it as a deviation."
+            )
+    return list(ledger.append(events).lines[-len(events) :]) if events else []
+
+
+def _file(kind: ledger.Kind, name: str, root: Path) -> Registered:
+    if not (root / name).is_file():
+        raise ClaimError(f"{name} is missing, so it cannot be registered. Check the claim block that names it.")
+    return Registered(kind, name, files.content_hash(root / name))
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.resolve().relative_to(root.resolve()).as_posix()

@@ -1,0 +1,144 @@
+"""Run the cell of a record again, from nothing, and compare what comes out.
+
+Every table is compared exactly first, whatever the machine. Only where one differs and the packages or the kind of CPU
+do as well, the metrics are compared instead: a rate within its own interval (a sampled completion may flip), anything
+else within the relative tolerance that the study states.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from helpers import records as reading
+from helpers.audit.verify import agree, same_kind
+from helpers.errors import RecordError
+from helpers.records import Record
+from helpers.study import Study, find_study
+
+Outcome = Literal["equal", "within tolerance", "different"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a record and its replay compare; ``why`` names the first difference."""
+
+    record: Record
+    outcome: Outcome
+    why: str = ""
+    seconds: float = 0.0
+
+    @property
+    def note(self) -> str:
+        """The clause of the ledger's line."""
+        if self.outcome == "equal":
+            return "equal to the last bit"
+        return f"{self.outcome}: {self.why}"
+
+
+def replay(refs: Sequence[str]) -> Iterator[Replay]:
+    """Run each record of ``refs`` again and yield how it compares, inputs that were made on the way included, each once.
+
+    All share one empty outputs folder, so that a baseline is made once. Raises ``RecordError`` for a study that cannot
+    be replayed (timings) and for a run that does not give a record.
+    """
+    originals = {ref: reading.load(ref) for ref in refs}
+    compared: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="claimbook-replay-") as folder:
+        for ref, original in originals.items():
+            study = find_study(original.study)
+            if study.replay is None:
+                raise RecordError(f"{ref} cannot be replayed: a record of {study.name} is a measurement of its moment.")
+            begin = time.perf_counter()
+            with _outputs_in(folder):
+                again = study.replay(original)
+            spent = time.perf_counter() - begin
+            for one, other in _pairs(original, again, folder):
+                if one.ref not in compared:
+                    compared.add(one.ref)
+                    yield compare(one, other, spent if one is original else 0.0)
+
+
+@contextlib.contextmanager
+def _outputs_in(folder: str) -> Iterator[None]:
+    before = os.environ.get("CLAIMBOOK_OUTPUTS")
+    os.environ["CLAIMBOOK_OUTPUTS"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("CLAIMBOOK_OUTPUTS") if before is None else os.environ.update(CLAIMBOOK_OUTPUTS=before)
+
+
+def _pairs(original: Record, again: Record, folder: str) -> Iterator[tuple[Record, Record]]:
+    """The record and its replay, and those that both used by the same name."""
+    for name, ref in original.inputs.items():
+        if name in again.inputs:
+            with _outputs_in(folder):
+                other = reading.load(again.inputs[name])
+            yield from _pairs(reading.load(ref), other, folder)
+    yield original, again
+
+
+def compare(original: Record, again: Record, seconds: float = 0.0) -> Replay:
+    """Compare a record with its replay: question, tables, then (on another kind of machine only) metrics."""
+    study = find_study(original.study)
+    if again.id != original.id:
+        return Replay(original, "different", f"the replay asks another question, {again.id}", seconds)
+    difference = _first_difference(original, again, study)
+    if difference is None:
+        return Replay(original, "equal", "", seconds)
+    if same_kind(original):
+        return Replay(original, "different", difference, seconds)
+    off = [name for name in original.metrics if not _near(original, again, name, study)]
+    if off:
+        return Replay(original, "different", f"{difference}; metrics {', '.join(sorted(off))}", seconds)
+    return Replay(original, "within tolerance", f"{difference}; other packages or another kind of CPU", seconds)
+
+
+def _first_difference(original: Record, again: Record, study: Study) -> str | None:
+    one, other = original.results, again.results
+    if set(one) != set(other):
+        return f"the tables are {sorted(other)}, not {sorted(one)}"
+    for name in sorted(one):
+        left, right, skipped = one[name], other[name], set(study.measured.get(name, ()))
+        if isinstance(left, pd.DataFrame):
+            if list(left.columns) != list(right.columns) or len(left) != len(right):
+                return f"table {name} has {len(right)} rows of {list(right.columns)}"
+            for column in [column for column in left.columns if column not in skipped]:
+                if _values(left[column]) != _values(right[column]):
+                    return f"{name}.{column}"
+        elif {k: v for k, v in left.items() if k not in skipped} != {
+            k: v for k, v in right.items() if k not in skipped
+        }:
+            return name
+    return None
+
+
+def _values(column: pd.Series) -> str:
+    """A column as text that tells any two floats apart and a missing value from both."""
+    return repr([_plain(value) for value in column.tolist()])
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _near(original: Record, again: Record, name: str, study: Study) -> bool:
+    one, other = original.metrics[name], again.metrics.get(name)
+    if one.get("measured"):
+        return True
+    if other is None:
+        return False
+    if one["k"] is not None and one["low"] is not None:
+        return one["low"] <= other["value"] <= one["high"]
+    return agree(one["value"], other["value"], 0.0) or math.isclose(
+        one["value"], other["value"], rel_tol=study.tolerance, abs_tol=study.tolerance
+    )

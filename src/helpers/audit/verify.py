@@ -1,0 +1,225 @@
+"""Check that records are what they say, cheapest check first; each finding names the record and the field.
+
+1. shape: ``run.json`` is a run record, lies where it says, and its id is the hash of its question;
+2. files: every file is the one that the run wrote, and no other lies beside it;
+3. metrics: derived again from the stored tables, they are those of the record;
+4. registration: criteria, grid and question of every claim are as registered;
+5. sources: data and model on this disk are still those of the record;
+6. ledger: its chain and its history hold, and it lists exactly the published records.
+
+Running a cell again is in ``replay``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers import files, ledger, provenance
+from helpers import records as reading
+from helpers.audit.register import of_pages
+from helpers.derive import derive
+from helpers.errors import ClaimbookError, RecordError, nearest
+from helpers.records import Record
+from helpers.study import find_study
+
+ROUNDING = 1e-9
+"""Relative difference that another CPU or other packages may make in a mean over the same stored table."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one field of a record, of the ledger or of a page."""
+
+    where: str
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.field}: {self.what}"
+
+
+def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[Finding]:
+    """Check the records ``refs`` (default: all published ones, with registrations and the ledger as a whole)."""
+    findings: list[Finding] = []
+    for folder in _folders(refs):
+        findings += verify_folder(folder)
+    if not refs:
+        findings += [*check_registrations(root), *check_ledger()]
+    return findings
+
+
+def _folders(refs: Sequence[str] | None) -> Iterator[Path]:
+    published = files.published_root()
+    if not refs:
+        for notebook, path in sorted(reading.folders(published)):
+            if not notebook.startswith("."):
+                yield from sorted(folder for name, folder in reading.folders(path) if not name.startswith("."))
+        return
+    for ref in refs:
+        here = [place / ref for place in (published, files.outputs_root()) if (place / ref / "run.json").is_file()]
+        if not here:
+            known = [record.ref for record in reading.records(ref.partition("/")[0])]
+            raise RecordError(f"There is no run record {ref}{nearest(ref, known) if known else ''}")
+        yield here[0]
+
+
+def verify_folder(folder: Path) -> list[Finding]:
+    """Check one record by itself: shape, files, metrics, sources."""
+    published = folder.resolve().is_relative_to(files.published_root().resolve())
+    try:
+        record = reading.read(folder, published=published)
+    except (RecordError, FileNotFoundError) as error:
+        return [Finding(f"{folder.parent.name}/{folder.name}", "run.json", str(error))]
+    if record.status != "complete":
+        return [Finding(record.ref, "status", f"is {record.status}, not complete. Run it again.")]
+    findings = [*_check_identity(record), *_check_files(record)]
+    if not findings:
+        findings += check_metrics(record)
+    return [*findings, *_check_sources(record)]
+
+
+def _check_identity(record: Record) -> Iterator[Finding]:
+    try:
+        study = find_study(record.study)
+    except ClaimbookError as error:
+        yield Finding(record.ref, "study", str(error))
+        return
+    expected = reading.question_hash(record.content, study)
+    if record.id.rpartition("-")[2] != expected:
+        yield Finding(
+            record.ref, "id", f"does not end in {expected}, the hash of its question. Its question was changed."
+        )
+    if record.metrics_version > study.metrics_version:
+        yield Finding(record.ref, "metrics_version", f"is {record.metrics_version}, newer than this code's.")
+    for axis, value in record.cell.items():
+        if axis in record.params and not isinstance(record.params[axis], list) and record.params[axis] != value:
+            yield Finding(
+                record.ref, f"cell.{axis}", f"is {value!r}, but the run's parameter is {record.params[axis]!r}."
+            )
+    for name, ref in record.inputs.items():
+        try:
+            reading.load(ref)
+        except RecordError as error:
+            yield Finding(record.ref, f"inputs.{name}", str(error))
+
+
+def _check_files(record: Record) -> Iterator[Finding]:
+    listed = {name: sha for name, sha in record.files.items() if not (record.published and "/" in name)}
+    for name in listed:
+        try:
+            record.checked(name)
+        except RecordError as error:
+            yield Finding(record.ref, f"files.{name}", str(error))
+    there = {path.relative_to(record.path).as_posix() for path in record.path.rglob("*") if not path.is_dir()}
+    manifests = {name for name in there if name.startswith("steps/")}
+    for name in sorted(there - set(listed) - manifests - {"run.json"}):
+        yield Finding(record.ref, f"files.{name}", "is no file of this record. Delete it.")
+
+
+def check_metrics(record: Record) -> list[Finding]:
+    """Derive the metrics of ``record`` from its tables and compare them with those that it states."""
+    study = find_study(record.study)
+    if record.metrics_version < study.metrics_version:
+        return [Finding(record.ref, "metrics_version", f"is {record.metrics_version}. Run `claimbook derive`.")]
+    try:
+        derived = derive(record, study)
+    except (ClaimbookError, KeyError, ValueError, TypeError, IndexError) as error:
+        return [Finding(record.ref, "metrics", f"cannot be derived ({type(error).__name__}: {error}).")]
+    rounding = 0.0 if same_kind(record) else ROUNDING
+    findings = []
+    for name in sorted({*derived, *record.metrics}):
+        stated, again = record.metrics.get(name), derived.get(name)
+        if again is None:
+            if not stated.get("measured"):
+                findings.append(Finding(record.ref, f"metrics.{name}", "does not follow from the tables."))
+        elif stated is None:
+            findings.append(Finding(record.ref, f"metrics.{name}", "follows from the tables and is missing."))
+        else:
+            findings += [
+                Finding(
+                    record.ref,
+                    f"metrics.{name}.{key}",
+                    f"is {stated.get(key)!r}, but the tables give {again.get(key)!r}.",
+                )
+                for key in sorted({*stated, *again})
+                if not agree(stated.get(key), again.get(key), rounding)
+            ]
+    return findings
+
+
+def same_kind(record: Record) -> bool:
+    """Whether ``record`` was made by the packages and on the kind of CPU at hand; unknown counts as another kind."""
+    made, here = record.environment, provenance.environment_of_arithmetic()
+    sets = made.get("hardware", {}).get("instruction_sets")
+    packages = {name: made.get("packages", {}).get(name) for name in here["packages"]}
+    return sets is not None and sets == here["instruction_sets"] and packages == here["packages"]
+
+
+def agree(one: Any, other: Any, tolerance: float) -> bool:
+    """Whether two JSON values are equal, numbers within a relative ``tolerance``."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(agree(a, b, tolerance) for a, b in zip(one, other, strict=True))
+    if tolerance and isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _check_sources(record: Record) -> Iterator[Finding]:
+    """What of the question lies on this disk, as it is now."""
+    for what in reading.Changes().of(record):
+        if what in ("data", "inputs", "version"):
+            yield Finding(record.ref, what, "has changed since the run. Run it again.")
+    folder = files.ROOT / Path(record.model.get("source") or ".").expanduser()
+    for name, sha in (record.model.get("files") or {}).items():
+        path = folder / name
+        if record.model.get("source") and path.is_file() and files.sha256_file(path) != sha:
+            yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")
+
+
+def check_registrations(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> list[Finding]:
+    """Check that what each claim is judged by stands in the ledger as it is now."""
+    findings = []
+    try:
+        book = ledger.read()
+    except RecordError:
+        return []  # check_ledger says so
+    wanted = None if pages is None else {page.resolve() for page in pages}
+    for page, things in of_pages(root):
+        if wanted is not None and page.resolve() not in wanted:
+            continue
+        for thing in things:
+            line = book.standing(thing.kind).get(thing.name)
+            command = f"claimbook register reports/{page.name}"
+            if line is None:
+                findings.append(Finding(thing.name, thing.kind, f"is not registered. Run `{command}`."))
+            elif line.sha256 != thing.sha256:
+                findings.append(
+                    Finding(thing.name, thing.kind, f"was changed after {line.at[:10]}. Run `{command} --reason ...`.")
+                )
+    return findings
+
+
+def check_ledger() -> list[Finding]:
+    """Check chain and history of the ledger, and that it lists exactly the published records, as they are."""
+    try:
+        book = ledger.read()
+    except RecordError as error:
+        return [Finding("ledger", "chain", str(error))]
+    past = ledger.history()
+    findings = [Finding("ledger", "history", past.finding)] if past.finding else []
+    standing, there = book.standing("record"), {f"{f.parent.name}/{f.name}": f for f in _folders(None)}
+    for ref, folder in there.items():
+        head = folder / "run.json"
+        if ref not in standing:
+            findings.append(Finding(ref, "ledger", "was never published by `claimbook publish`. Delete or publish it."))
+        elif not head.is_file() or files.sha256_file(head) != standing[ref].sha256:
+            findings.append(
+                Finding(ref, "run.json", f"was changed after {standing[ref].at[:10]}. Restore it from git.")
+            )
+    for ref in sorted(set(standing) - set(there)):
+        findings.append(Finding(ref, "ledger", "was published and is missing. Restore it, or `claimbook withdraw` it."))
+    return findings
