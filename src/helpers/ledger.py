@@ -174,6 +174,24 @@ def merge(ours: str, theirs: str) -> str:
     return joined
 
 
+def join(theirs: str | None = None) -> int:
+    """Join the ledger with the file or git revision ``theirs``, or the two sides of a conflict; return its length."""
+    where = path().parent
+    if theirs is None:
+        ours, other = (_git(where, "show", f":{stage}:./{path().name}") for stage in (2, 3))
+        if ours is None or other is None:
+            raise RecordError("The ledger is in no merge conflict. Name a file or a revision to join it with.")
+    elif Path(theirs).is_file():
+        ours, other = path().read_text(encoding="utf-8"), Path(theirs).read_text(encoding="utf-8")
+    else:
+        ours, other = path().read_text(encoding="utf-8"), _git(where, "show", f"{theirs}:./{path().name}")
+        if other is None:
+            raise RecordError(f"{theirs!r} is neither a file nor a revision that has a ledger. Check the name.")
+    text = merge(ours, other)
+    files.write_text(path(), text)
+    return len(read(text).lines)
+
+
 @dataclass(frozen=True)
 class History:
     """What git says of the ledger: ``checked`` is false where it can say nothing, ``finding`` what is wrong."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from helpers import files, provenance
+from helpers import files, ledger, provenance
 from helpers import records as reading
-from helpers.errors import RecordError
+from helpers.errors import RecordError, nearest
 from helpers.records import Record, load, records
 
 
@@ -28,7 +28,40 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
         if record.ref not in done:
             done[record.ref] = record.path if record.published else _publish_one(record)
             waiting += [load(ref) for ref in record.inputs.values()]
+    _enter(done)
     return sorted(done.values())
+
+
+def _enter(done: Mapping[str, Path]) -> None:
+    """Write a line into the ledger for each record that is new there, or new in what it says."""
+    standing = ledger.read().standing("record")
+    hashes = {ref: files.sha256_file(folder / "run.json") for ref, folder in sorted(done.items())}
+    new = {ref: sha for ref, sha in hashes.items() if ref not in standing or standing[ref].sha256 != sha}
+    if new:
+        ledger.append({"event": "published", "kind": "record", "name": ref, "sha256": sha} for ref, sha in new.items())
+
+
+def withdraw(ref: str, reason: str) -> None:
+    """Take a published record back: delete its folder and say why in the ledger.
+
+    Raises ``RecordError`` when it is not published or another published record used it.
+    """
+    folder = files.published_root() / ref
+    standing = ledger.read().standing("record")
+    if ref not in standing:
+        raise RecordError(f"There is no published record {ref}{nearest(ref, standing)}")
+    users = [record.ref for record in _published() if ref in record.inputs.values()]
+    if users:
+        raise RecordError(f"{ref} was used by {users[0]}, which is published too. Withdraw that one first.")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    line = {"event": "withdrawn", "kind": "record", "name": ref, "sha256": standing[ref].sha256, "reason": reason}
+    ledger.append([line])
+
+
+def _published() -> Iterator[Record]:
+    for notebook, _ in reading.folders(files.published_root()):
+        yield from (record for record in records(notebook) if record.published)
 
 
 def _publish_one(record: Record) -> Path:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from helpers import files, ledger
 from helpers import records as reading
 from helpers.audit.verify import agree, same_kind
 from helpers.errors import RecordError
@@ -45,7 +46,7 @@ class Replay:
 
 
 def replay(refs: Sequence[str]) -> Iterator[Replay]:
-    """Run each record of ``refs`` again and yield how it compares, inputs that were made on the way included, each once.
+    """Run each record of ``refs`` again and yield how it compares; inputs made on the way are compared too, each once.
 
     All share one empty outputs folder, so that a baseline is made once. Raises ``RecordError`` for a study that cannot
     be replayed (timings) and for a run that does not give a record.
@@ -65,6 +66,23 @@ def replay(refs: Sequence[str]) -> Iterator[Replay]:
                 if one.ref not in compared:
                     compared.add(one.ref)
                     yield compare(one, other, spent if one is original else 0.0)
+
+
+def replayable() -> list[str]:
+    """Return the published records that a study can run again; those that other records used come with these."""
+    refs = []
+    for notebook, _ in sorted(reading.folders(files.published_root())):
+        published = [record for record in reading.records(notebook) if record.published]
+        refs += [record.ref for record in published if find_study(record.study).replay is not None]
+    return refs
+
+
+def enter(result: Replay) -> None:
+    """Write a line into the ledger for the replay of a published record."""
+    if result.record.published:
+        sha = files.sha256_file(result.record.path / "run.json")
+        line = {"event": "replayed", "kind": "record", "name": result.record.ref, "sha256": sha, "note": result.note}
+        ledger.append([line])
 
 
 @contextlib.contextmanager
@@ -115,9 +133,7 @@ def _first_difference(original: Record, again: Record, study: Study) -> str | No
             for column in [column for column in left.columns if column not in skipped]:
                 if _values(left[column]) != _values(right[column]):
                     return f"{name}.{column}"
-        elif {k: v for k, v in left.items() if k not in skipped} != {
-            k: v for k, v in right.items() if k not in skipped
-        }:
+        elif any(left.get(key) != right.get(key) for key in {*left, *right} - skipped):
             return name
     return None
 
