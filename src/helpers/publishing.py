@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from helpers import files, ledger, provenance
@@ -50,18 +50,13 @@ def withdraw(ref: str, reason: str) -> None:
     standing = ledger.read().standing("record")
     if ref not in standing:
         raise RecordError(f"There is no published record {ref}{nearest(ref, standing)}")
-    users = [record.ref for record in _published() if ref in record.inputs.values()]
+    users = [record.ref for record in reading.published() if ref in record.inputs.values()]
     if users:
         raise RecordError(f"{ref} was used by {users[0]}, which is published too. Withdraw that one first.")
     if folder.is_dir():
         shutil.rmtree(folder)
     line = {"event": "withdrawn", "kind": "record", "name": ref, "sha256": standing[ref].sha256, "reason": reason}
     ledger.append([line])
-
-
-def _published() -> Iterator[Record]:
-    for notebook, _ in reading.folders(files.published_root()):
-        yield from (record for record in records(notebook) if record.published)
 
 
 def _publish_one(record: Record) -> Path:

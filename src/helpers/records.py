@@ -184,6 +184,13 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
 
+def published() -> Iterator[Record]:
+    """Yield every complete published record, by notebook and id, whatever lies in the outputs folder."""
+    for notebook, path in sorted(folders(files.published_root())):
+        found = [_readable(place, notebook, True) for name, place in sorted(folders(path)) if not name.startswith(".")]
+        yield from (record for record in found if record.status == "complete")
+
+
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """Names and paths of the folders in ``folder``, records and halves; none where it does not exist."""
     if folder.is_dir():

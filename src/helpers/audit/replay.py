@@ -70,11 +70,7 @@ def replay(refs: Sequence[str]) -> Iterator[Replay]:
 
 def replayable() -> list[str]:
     """Return the published records that a study can run again; those that other records used come with these."""
-    refs = []
-    for notebook, _ in sorted(reading.folders(files.published_root())):
-        published = [record for record in reading.records(notebook) if record.published]
-        refs += [record.ref for record in published if find_study(record.study).replay is not None]
-    return refs
+    return [record.ref for record in reading.published() if find_study(record.study).replay is not None]
 
 
 def enter(result: Replay) -> None:

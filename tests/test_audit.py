@@ -1,0 +1,322 @@
+"""Verify and replay: every kind of lie about a published record ends in a finding that names record and field."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import toy_study
+from toy_study import CoinParams, commit, project, run_cells
+
+from helpers import derive, files, ledger, provenance, publishing, records, study
+from helpers.audit.register import register
+from helpers.audit.replay import enter, replay, replayable
+from helpers.audit.verify import verify
+from helpers.errors import ClaimError, RecordError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """Everything registered, run, published and committed."""
+    root = project(tmp_path / "house", monkeypatch)
+    register([root / "reports/coins.qmd"], root=root)
+    run_cells(CoinParams(bias=[0.7, 0.9], seed=[0, 1]))
+    publishing.publish("coins")
+    commit(root)
+    return root
+
+
+def findings(root, refs=None) -> str:
+    return "\n".join(map(str, verify(refs, root)))
+
+
+def published(root, number: int = 0):
+    return sorted((root / "published/coins").iterdir())[number]
+
+
+def edit(folder, change) -> None:
+    """Change run.json with a text editor that keeps its form."""
+    content = json.loads((folder / "run.json").read_text())
+    change(content)
+    files.write_json(folder / "run.json", content)
+
+
+def mend_table(folder, change) -> None:
+    """Change a table, and make its hash in run.json agree."""
+    frame = change(pd.read_parquet(folder / "flips.parquet"))
+    frame.to_parquet(folder / "flips.parquet", index=False)
+    edit(folder, lambda c: c["files"].update({"flips.parquet": files.sha256_file(folder / "flips.parquet")}))
+
+
+def all_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(heads=True)
+
+
+def test_what_was_registered_run_and_published_has_no_findings(house):
+    assert findings(house) == ""
+    events = [(line.event, line.kind) for line in ledger.read().lines]
+    assert events == [("registered", k) for k in ("criteria", "grid", "question")] + [("published", "record")] * 6
+
+
+LIES = {
+    "a metric": (lambda c: c["metrics"]["heads_rate"].update(value=0.99, high=1.0), r"heads_rate.value: is 0.99"),
+    "k": (lambda c: c["metrics"]["heads_rate"].update(k=49), r"metrics.heads_rate.k: is 49"),
+    "n": (lambda c: c["metrics"]["heads_rate"].update(n=5000), r"metrics.heads_rate.n: is 5000"),
+    "an interval": (lambda c: c["metrics"]["heads_rate"].update(low=0.6), r"metrics.heads_rate.low"),
+    "a unit": (lambda c: c["metrics"]["gain"].update(unit="percent"), r"metrics.gain.unit"),
+    "a metric that no table gives": (
+        lambda c: c["metrics"].update(luck=dict(c["metrics"]["gain"])), r"metrics.luck: does not follow"
+    ),
+    "a metric left out": (lambda c: c["metrics"].pop("gain"), r"metrics.gain: .* is missing"),
+    "a metric called measured": (
+        lambda c: c["metrics"]["heads_rate"].update(value=0.99, high=1.0, measured=True), r"heads_rate"
+    ),
+    "a parameter": (lambda c: (c["params"].update(bias=0.5), c["cell"].update(bias=0.5)), r"id: does not end in"),
+    "the seed": (lambda c: (c["params"].update(seed=7), c["cell"].update(seed=7)), r"id: does not end in"),
+    "the seed in the cell": (lambda c: c["cell"].update(seed=7), r"cell.seed: is 7"),
+    "the model": (lambda c: c["model"].update(sha256="d" * 64), r"id: does not end in"),
+    "the data": (lambda c: c["data"].update({"data/mint.txt": "d" * 64}), r"id: does not end in"),
+    "an input": (lambda c: c["inputs"].update(base="coins_base/other"), r"inputs.base: There is no run record"),
+    "the version": (lambda c: c.update(version=2), r"id: does not end in"),
+    "the study": (lambda c: c.update(study="coin"), r"study: There is no study 'coin'"),
+    "the time": (lambda c: c.update(started="2020-01-01T00:00:00+00:00"), r"run.json: was changed after"),
+    "the seconds": (lambda c: c["seconds"].update(total=1e6), r"run.json: was changed after"),
+    "the packages": (lambda c: c["environment"]["packages"].update(torch="9.9"), r"run.json: was changed after"),
+    "the commit": (lambda c: c["provenance"].update(commit="0" * 40, dirty=False), r"run.json: was changed after"),
+    "an unknown key": (lambda c: c.update(colour="red"), r"run.json: .* colour: Extra inputs"),
+    "k above n": (lambda c: c["metrics"]["heads_rate"].update(k=51), r"counts k = 51 of n = 50"),
+    "swapped ends": (
+        lambda c: c["metrics"]["heads_rate"].update(low=0.9, high=0.1), r"interval from 0.9 to 0.1"
+    ),
+    "an end before the start": (lambda c: c.update(ended="2020-01-01T00:00:00+00:00"), r"ended before it started"),
+    "a status": (lambda c: c.update(status="running"), r"run.json: .*is running, but"),
+    "another id": (lambda c: c.update(id="b0.9-s1-0123456789ab"), r"run.json: .*its folder"),
+    "another notebook": (lambda c: c.update(notebook="coins_base"), r"run.json: .*its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_changed_field_is_found(house, lie):
+    change, message = LIES[lie]
+    folder = published(house)
+    edit(folder, change)
+    assert re.search(message, findings(house)), findings(house)
+    assert f"coins/{folder.name}" in findings(house)
+
+
+def test_json_that_says_a_thing_twice_or_is_no_number_is_unreadable_and_stops_nothing(house):
+    text = (published(house) / "run.json").read_text()
+    (published(house) / "run.json").write_text(text.replace('"seed": 0', '"seed": 0, "seed": 1', 1))
+    (published(house, 1) / "run.json").write_text(text.replace('"total"', '"total": NaN, "x"', 1))
+    (published(house, 2) / "run.json").write_text(text[:-40])
+    shown = findings(house)
+    assert "given twice" in shown and "NaN is not a JSON number" in shown
+    assert [record.status for record in records.records("coins", status=None)].count("unreadable") == 0, "here they are"
+    shutil.rmtree(house / "outputs/coins")
+    found = records.table("coins")
+    assert sorted(found.status) == ["complete", "unreadable", "unreadable", "unreadable"]
+
+
+def test_a_changed_table_is_found_with_and_without_its_hash(house):
+    all_heads(pd.read_parquet(published(house) / "flips.parquet")).to_parquet(published(house) / "flips.parquet")
+    mend_table(published(house, 1), all_heads)
+    shown = findings(house)
+    assert re.search(rf"{published(house).name}: files.flips.parquet: .*was changed", shown)
+    assert re.search(rf"{published(house, 1).name}: metrics.heads_rate.k: is \d+, but the tables give 50", shown)
+
+
+def test_a_file_beside_a_record_is_found(house):
+    (published(house) / "adapter.bin").write_bytes(b"x")
+    assert "files.adapter.bin: is no file of this record" in findings(house)
+
+
+def test_records_that_were_deleted_or_added_are_found(house):
+    gone, kept = published(house), published(house, 1)
+    shutil.rmtree(gone)
+    assert f"coins/{gone.name}: ledger: was published and is missing" in findings(house)
+    shutil.copytree(kept, kept.with_name("b0.7-s9-0123456789ab"))
+    edit(kept.with_name("b0.7-s9-0123456789ab"), lambda c: c.update(id="b0.7-s9-0123456789ab"))
+    shown = findings(house)
+    assert "b0.7-s9-0123456789ab: id: does not end in" in shown
+    assert "b0.7-s9-0123456789ab: ledger: was never published" in shown
+
+
+def test_a_record_of_another_cell_renamed_to_fit_is_found(house):
+    one, other = published(house), published(house, 3)
+    name = one.name
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    cell = {"bias": 0.7, "seed": 0}
+    edit(one, lambda c: (c.update(id=name), c["params"].update(cell), c["cell"].update(cell)))
+    shown = findings(house)
+    assert f"coins/{name}: run.json: was changed" in shown
+    assert f"coins/{name}: id: does not end in" in shown, "its inputs are those of another seed"
+
+
+def test_a_record_made_consistent_throughout_is_found_by_its_replay(house):
+    folder = published(house)
+    mend_table(folder, all_heads)
+    edit(
+        folder,
+        lambda c: c.update(
+            metrics=derive.derive(records.Record(folder, c, published=True)) | {"memory": c["metrics"]["memory"]}
+        ),
+    )
+    ref = f"coins/{folder.name}"
+    assert findings(house, [ref]) == "", "by itself it cannot be told from a true one"
+    assert f"{ref}: run.json: was changed" in findings(house)
+    sha = files.sha256_file(folder / "run.json")
+    ledger.append([{"event": "published", "kind": "record", "name": ref, "sha256": sha}])
+    assert findings(house) == "", "published again"
+    shutil.rmtree(house / "outputs")
+    [result] = [one for one in replay([ref]) if one.record.ref == ref]
+    assert (result.outcome, result.why) == ("different", "flips.heads")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("params/coins/criteria.yaml", "> 0.5", "> 0.2"),
+        ("params/coins/criteria.yaml", "verdict: REFUTED", "verdict: MIXED"),
+        ("params/coins/grid.yaml", "seed: [0, 1]", "seed: [1]"),
+        ("reports/coins.qmd", "  primary: fair", "  primary: fair\n  scope: {bias: 0.9}"),
+    ],
+)
+def test_criteria_grid_and_question_may_change_only_with_a_line_and_its_reason(house, name, old, new):
+    path = house / name
+    path.write_text(path.read_text().replace(old, new))
+    assert re.search(rf"{name}: \w+: was changed after", findings(house))
+    with pytest.raises(ClaimError, match="--reason"):
+        register([house / "reports/coins.qmd"], root=house)
+    [line] = register([house / "reports/coins.qmd"], "a slip", root=house)
+    assert (line.event, line.reason, line.name) == ("amended", "a slip", name) and line.was != line.sha256
+    assert findings(house) == ""
+    commit(house)
+    assert findings(house) == ""
+
+
+def test_prose_is_no_part_of_what_is_registered(house):
+    path = house / "reports/coins.qmd"
+    path.write_text(path.read_text().replace("Prose.", "Other prose.").replace("title: Coins", "title: Heads"))
+    assert findings(house) == ""
+
+
+def test_a_forged_ledger_line_is_found_by_the_chain_and_by_git(house):
+    path = house / "params/coins/criteria.yaml"
+    path.write_text(path.read_text().replace("> 0.5", "> 0.2"))
+    old, new = ledger.read().of("criteria", "params/coins/criteria.yaml")[0].sha256, files.content_hash(path)
+    text = ledger.path().read_text()
+    ledger.path().write_text(text.replace(old, new))
+    assert "ledger: chain: " in findings(house)
+    lines = [{k: v for k, v in json.loads(row).items() if k not in ("at", "before")} for row in text.splitlines()]
+    ledger.path().unlink()
+    ledger.append(line | ({"sha256": new} if line["sha256"] == old else {}) for line in lines)
+    assert findings(house).startswith("ledger: history: lines of the ledger were changed or removed")
+
+
+def test_data_and_code_that_changed_since(house, monkeypatch):
+    (house / "data/mint.txt").write_text("another mint\n")
+    assert "data: has changed since the run" in findings(house)
+    (house / "data/mint.txt").write_bytes(b"a mint\r\n")
+    files._content_hash.cache_clear()
+    assert findings(house) == ""
+    (house / "src/helpers/rng.py").write_text("x = 1\n")
+    assert findings(house) == "", "code is provenance: a replay says whether it matters"
+
+
+def test_a_changed_estimator_without_a_raised_version_is_found_and_a_raised_one_derives_again(house, monkeypatch):
+    def more(cell, tables, inputs):
+        found = toy_study.metrics(cell, tables, inputs)
+        return found | {"gain": found["gain"] | {"value": found["gain"]["value"] * 2 + 1}}
+
+    def become(changed):
+        monkeypatch.setattr(toy_study, "COINS", changed)
+        study._load.cache_clear()
+
+    become(replace(toy_study.COINS, metrics=more))
+    assert "metrics.gain.value" in findings(house)
+    become(replace(toy_study.COINS, metrics=more, metrics_version=2))
+    assert "Run `claimbook derive`" in findings(house)
+    assert len(derive.derive_again(r for r in records.records("coins") if not r.published)) == 4
+    shutil.rmtree(house / "outputs")
+    before = records.records("coins")[0].metric("gain")["value"]
+    assert (
+        len(derive.derive_again(records.records("coins"))) == 4 and derive.derive_again(records.records("coins")) == []
+    )
+    assert records.records("coins")[0].metric("gain")["value"] == before * 2 + 1
+    assert records.records("coins")[0].metric("memory")["value"] == 1.0, "what was measured stays"
+    assert findings(house) == ""
+    assert [line.event for line in ledger.read().lines[-4:]] == ["derived"] * 4
+    study._load.cache_clear()
+
+
+def test_a_raised_version_makes_exactly_that_study_stale(house, monkeypatch):
+    monkeypatch.setattr(toy_study, "COINS", replace(toy_study.COINS, version=2))
+    study._load.cache_clear()
+    changes = records.Changes()
+    assert {tuple(changes.of(record)) for record in records.records("coins")} == {("version",)}
+    assert {tuple(changes.of(record)) for record in records.records("coins_base")} == {()}
+    monkeypatch.undo()
+    study._load.cache_clear()
+
+
+def test_withdrawn_records_are_gone_with_a_reason(house):
+    ref, base = f"coins/{published(house).name}", records.load(f"coins/{published(house).name}").inputs["base"]
+    with pytest.raises(RecordError, match="was used by coins/"):
+        publishing.withdraw(base, "a wrong mint")
+    publishing.withdraw(ref, "a wrong mint")
+    assert findings(house) == "" and not (house / "published" / ref).exists()
+    assert ledger.read().lines[-1].reason == "a wrong mint"
+    with pytest.raises(RecordError, match="no published record"):
+        publishing.withdraw(ref, "again")
+
+
+def test_replays_are_equal_to_the_last_bit_but_for_what_was_measured(house):
+    shutil.rmtree(house / "outputs")
+    results = list(replay(replayable()))
+    assert [(one.outcome, one.why) for one in results] == [("equal", "")] * 6
+    assert len({one.record.ref for one in results}) == 6, "each input once"
+    assert not (house / "outputs").exists()
+    for one in results:
+        enter(one)
+    assert [line.note for line in ledger.read().lines[-6:]] == ["equal to the last bit"] * 6
+    assert findings(house) == ""
+
+
+def test_a_replay_that_differs_is_excused_only_on_another_machine(house, monkeypatch):
+    ref = f"coins/{published(house).name}"
+
+    def one_flip_less(bias, p):
+        frame = flip(bias, p)
+        return frame.assign(heads=[not frame["heads"][0], *frame["heads"][1:]])
+
+    flip = toy_study.flip
+    monkeypatch.setattr(toy_study, "flip", one_flip_less)
+    assert [one.outcome for one in replay([ref])] == ["different", "different"]
+    here = provenance.environment_of_arithmetic()
+    monkeypatch.setattr(provenance, "environment_of_arithmetic", lambda: here | {"instruction_sets": ["sse4_2"]})
+    outcomes = {one.record.study: one for one in replay([ref])}
+    assert outcomes["coins_base"].outcome == "within tolerance", "it states no metrics"
+    assert outcomes["coins"].outcome == "different" and "metrics gain" in outcomes["coins"].why
+    monkeypatch.setattr(toy_study, "COINS", replace(toy_study.COINS, tolerance=1.0))
+    study._load.cache_clear()
+    assert {one.outcome for one in replay([ref])} == {"within tolerance"}, "a rate may move within its own interval"
+    monkeypatch.setattr(toy_study, "flip", lambda bias, p: all_heads(flip(bias, p)))
+    assert "different" in {one.outcome for one in replay([ref])}, "but not out of it"
+    monkeypatch.undo()
+    study._load.cache_clear()
+
+
+def test_a_record_that_does_not_know_its_instruction_sets_is_of_another_kind(house):
+    from helpers.audit.verify import same_kind
+
+    record = records.records("coins")[0]
+    assert same_kind(record)
+    record.content["environment"]["hardware"].pop("instruction_sets")
+    assert not same_kind(record)
