@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.records import Record
+from helpers.run_record import SCHEMA
 from helpers.stats import wilson
 
 FIXTURES = Path(__file__).parent / "fixtures" / "claims"
@@ -29,15 +30,15 @@ def record(
     """A complete record of ``cell``; ``changes`` replaces top-level entries of its run.json."""
     name = name or "toy-" + "-".join(str(value) for value in cell.values())
     content = {
-        "schema": 1, "id": name, "notebook": "toy", "status": "complete", "started": STARTED, "ended": STARTED,
+        "schema": SCHEMA, "id": name, "notebook": "toy", "study": "toy", "version": 1, "metrics_version": 1,
+        "status": "complete", "started": STARTED, "ended": STARTED,
         "seconds": {"train": 3.0, "total": 5.0}, "params": {**(params or {}), **cell}, "cell": dict(cell),
-        "question": {"params": "p", "code": "c", "data": "d", "model": "m"},
         "code": {"entry": "helpers.rng", "files": {}}, "data": {},
         "model": {"name": "tiny", "sha256": "0" * 64, "parameters": 2_000_000_000},
         "criteria": None, "inputs": {},
         "provenance": {"commit": "abcdef0123456789", "branch": "main", "dirty": False, "diff_sha256": None},
         "environment": {"python": "3.11.2", "packages": {"torch": "2.13.0"}, "hardware": {"gpus": []}},
         "launch": "papermill toy.ipynb", "metrics": metrics or {}, "finish_reasons": {"stop": 100, "length": 0},
-        "tables": [], "files": {}, "error": None,
+        "files": {}, "error": None,
     }  # fmt: skip
     return Record(Path(name), content | changes, published=False)

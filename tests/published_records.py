@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import yaml
 from claims_records import STARTED, rate, record
 
-from helpers import files, provenance
+from helpers import files
 from helpers.files import sha256_json, write_json
 from helpers.params import Axis, Params
-from helpers.records import hash_of_data
 from helpers.stats import wilson
+from helpers.study import Study
 
 FIXTURE = Path(__file__).parent / "fixtures" / "lint"
 
@@ -36,6 +36,11 @@ class Notes(Params):
     """One record about all runs."""
 
     recipe: str
+
+
+SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.rng", params=SweepCells)
+SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.rng", params=SourceCells)
+NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.rng", params=Notes)
 
 
 def write_published() -> None:
@@ -71,9 +76,5 @@ def _largest(percent: float, n: int, groups: int) -> dict[str, Any]:
 
 def _write(notebook: str, cell: dict[str, Any], metrics: dict[str, Any]) -> None:
     name = f"{notebook}-{sha256_json(cell)[:12]}"
-    question = {
-        "params": sha256_json(cell), "code": sha256_json(provenance.code_closure("helpers.rng")),
-        "data": hash_of_data({}), "model": "m",
-    }  # fmt: skip
-    made = record(cell, metrics, name=name, notebook=notebook, question=question, started=STARTED)
+    made = record(cell, metrics, name=name, notebook=notebook, study=notebook, started=STARTED, ended=STARTED)
     write_json(files.outputs_root() / notebook / name / "run.json", made.content)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from claims_records import record
 
 from helpers.files import REPORTS, sha256_file, write_json
 
@@ -38,11 +39,7 @@ def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) ->
         }
     )
     table.to_parquet(folder / "completions.parquet")
-    record = {
-        "schema": 1, "id": run_id, "notebook": "sweep", "status": "complete", "cell": cell,
-        "started": "2025-01-01T00:00:00Z", "ended": "2025-01-01T00:01:00Z", "seconds": {"total": 60.0},
-        "params": {"marker": "[ZLT]"}, "metrics": {},
-        "tables": ["completions"], "files": {"completions.parquet": sha256_file(folder / "completions.parquet")},
-    }  # fmt: skip
-    write_json(folder / "run.json", record)
+    kept = {"completions.parquet": sha256_file(folder / "completions.parquet")}
+    made = record(dict(cell), params={"marker": "[ZLT]"}, name=run_id, notebook="sweep", study="sweep", files=kept)
+    write_json(folder / "run.json", made.content)
     return folder

@@ -17,6 +17,7 @@ from helpers import runs
 from helpers.errors import ModelError
 from helpers.files import write_json, write_text
 from helpers.params import Axis, Params
+from helpers.study import Study
 
 NOTEBOOK = "toy"
 MODEL = {"name": "toy", "sha256": "0" * 64}
@@ -44,23 +45,27 @@ def run_cells(p: ToyParams) -> list[runs.Record]:
 
 
 def _run_cell(p: ToyParams) -> runs.Record:
-    question = {"entry": "helpers.rng", "data": [], "model": MODEL}
-    with runs.open_run("toy_base", params={}, cell={}, prefix="base", **question) as run:
+    question = {"data": [], "model": MODEL}
+    with runs.open_run(BASE, params={}, cell={}, prefix="base", **question) as run:
         if not run.complete:
             run.step("base", lambda: _work("base", p.seconds))
             run.finish()
     base = run.record
     with runs.open_run(
-        NOTEBOOK, params=p.cell_params(), cell=p.cell(), prefix=f"s{p.seed}-lr{p.lr:g}", inputs={"base": base.ref},
+        TOY, params=p.cell_params(), cell=p.cell(), prefix=f"s{p.seed}-lr{p.lr:g}", inputs={"base": base.ref},
         **question,
     ) as run:  # fmt: skip
         if not run.complete:
             run.step("work", lambda: _work(f"s{p.seed}-lr{p.lr:g}", p.seconds))
             if p.lr == p.bad_lr:
                 raise ModelError(f"lr {p.lr:g} is bad: take another.")
-            run.metric("rate", 0.5, unit="rate", n=2, k=1)
             run.finish()
         return run.record
+
+
+BASE = Study("toy_base", 1, 1, lambda *_: {}, entry="helpers.rng")
+RATE = {"rate": {"value": 0.5, "unit": "rate", "n": 2, "k": 1}}
+TOY = Study(NOTEBOOK, 1, 1, lambda *_: RATE, entry="helpers.rng", params=ToyParams, parts=(BASE,))
 
 
 def _work(name: str, seconds: float) -> dict[str, str]:
@@ -81,7 +86,7 @@ def project(root: Path, **grid: object) -> Path:
     notebook.cells[0].metadata["tags"] = ["parameters"]
     notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
     write_text(root / f"notebooks/{NOTEBOOK}.ipynb", nbformat.writes(notebook))
-    write_text(root / f"params/{NOTEBOOK}/experiment.yaml", "model: sweep_toy:ToyParams\nentry: helpers.rng\n")
+    write_text(root / f"params/{NOTEBOOK}/experiment.yaml", "study: sweep_toy:TOY\n")
     write_json(root / f"params/{NOTEBOOK}/grid.yaml", grid)
     return root / f"params/{NOTEBOOK}/grid.yaml"
 

@@ -124,7 +124,7 @@ def test_a_file_elsewhere_names_no_notebook(here):
 
 def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(here):
     grid = grid_of(here, lr=[0.1, 0.2, 0.3], bad_lr=0.2)
-    watch = Watch(grid.notebook, grid.expected, {})
+    watch = Watch(grid.notebook, grid.expected, {}, grid.root)
     watch.look()
     assert watch.complete == {} and watch.failures() == {}
     sweep_toy.run_cells(grid.cells[0])
@@ -134,7 +134,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
     assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
     runs.publish("toy")
     (here / "outputs/toy").rename(here / "gone")
-    fresh = Watch(grid.notebook, grid.expected, {})
+    fresh = Watch(grid.notebook, grid.expected, {}, grid.root)
     fresh.look()
     assert fresh.complete == {}
 
@@ -142,7 +142,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
 def test_a_stale_record_does_not_answer_a_cell(here, monkeypatch):
     grid = grid_of(here, lr=[0.1])
     sweep_toy.run_cells(grid.cells[0])
-    watch = Watch(grid.notebook, grid.expected, {"toy": "another model now"})
+    watch = Watch(grid.notebook, grid.expected, {"toy": "another model now"}, grid.root)
     watch.look()
     assert watch.complete == {}
 
@@ -208,7 +208,7 @@ def job(here, **changes):
     grid = grid_of(here, lr=0.1)
     files.write_text(files.outputs_root() / ".mark", "x")
     given = {"code": task.hash_of_code(grid.entry), "mark": ".mark", "entry": grid.entry, "launch": "claimbook sweep x"}
-    given |= {"cells": tuple(one.params for one in grid.expected), "models": {}}
+    given |= {"cells": grid.expected, "models": {}}
     return task.Job("toy", "toy-grid/cell-0-1.ipynb", {"lr": 0.1}, root=str(here), **given | changes)
 
 
@@ -251,8 +251,8 @@ def test_a_grid_without_a_notebook_is_refused_before_ray_starts(here, monkeypatc
 def test_a_run_that_was_killed_before_the_sweep_is_not_shown_as_running(here):
     grid = grid_of(here, lr=[0.1, 0.2])
     for cell in grid.cells:
-        question = {"entry": "helpers.rng", "data": [], "model": sweep_toy.MODEL}
-        with runs.open_run("toy", params=cell.cell_params(), cell=cell.cell(), prefix="x", **question) as run:
+        question = {"data": [], "model": sweep_toy.MODEL}
+        with runs.open_run(sweep_toy.TOY, params=cell.cell_params(), cell=cell.cell(), prefix="x", **question) as run:
             run.leave()
     state = driver._State(grid, driver.Options(), "x")
     halves = sorted((here / "outputs/toy").glob(".partial-*/run.json"))

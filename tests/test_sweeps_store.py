@@ -190,10 +190,10 @@ def test_a_store_that_may_not_be_written_says_so(on, url, monkeypatch):
 
 def test_what_a_lost_try_of_a_row_had_copied_is_not_made_again(on, url, tmp_path):
     grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2]), tmp_path)
-    with copied(Store(url), "toy", Watch("toy", grid.expected, {}), ".sweep-1/cell-0-2", ()):
+    with copied(Store(url), "toy", Watch("toy", grid.expected, {}, grid.root), ".sweep-1/cell-0-2", ()):
         made(0.1)
     on("b")
-    watch = Watch("toy", grid.expected, {})
+    watch = Watch("toy", grid.expected, {}, grid.root)
     with copied(Store(url), "toy", watch, ".sweep-1/cell-0-2", ()):
         assert list(watch.complete) == [0]
         made(0.2)
@@ -215,7 +215,7 @@ def test_a_finished_grid_is_brought_here_without_ray(on, url, tmp_path, monkeypa
 def test_a_row_is_refused_without_its_mark_and_copies_what_it_made(on, url, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{files.ROOT / 'src'}:{Path(__file__).parent}")
     grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2], bad_lr=0.2), tmp_path)
-    cells = tuple(one.params for one in grid.expected)
+    cells = grid.expected
     values, code = rows(grid, [0, 1], 2)[0].values, task.hash_of_code(grid.entry)
     job = task.Job(
         "toy", "toy-grid/cell-0-2.ipynb", values, cells, {}, grid.entry, code, ".sweep-1", "x", str(tmp_path), url

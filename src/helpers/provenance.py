@@ -27,10 +27,10 @@ from helpers.source import imports_and_essence
 PACKAGE = "helpers"
 LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel works for
 LOADED = time.time()  # this process began to load helpers at about this time
-# They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them
-# must not make every record stale. Anything that can change a number stays out of this set.
+# They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them is
+# no change of a run's code. Anything that can change a number stays out of this set.
 BOOKKEEPING = frozenset(
-    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance", "source"}
+    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance", "source", "study"}
     | {"plots", "figures", "marks", "widgets"}
 )
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.

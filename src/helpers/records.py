@@ -303,15 +303,15 @@ class Changes:
     not in it is not checked, for it may be a download away.
     """
 
-    def __init__(self, models: Mapping[str, str] | None = None):
-        self._models = dict(models or {})
+    def __init__(self, models: Mapping[str, str] | None = None, root: Path | None = None):
+        self._models, self._root = dict(models or {}), root
         self._data: dict[tuple[str, ...], str | None] = {}
         self._inputs: dict[str, bool] = {}
 
     def of(self, record: Record) -> list[str]:
         """Return which of study, version, data, model and inputs changed since ``record`` was made."""
         try:
-            study = find_study(record.study)
+            study = find_study(record.study, self._root)
         except RecordError:
             return ["study"]
         why = ["version"] if record.version != study.version else []

@@ -94,9 +94,11 @@ def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expecte
     return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in cells)
 
 
-def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = None) -> dict[str, list[str]]:
+def stale_records(
+    records: Sequence[Record], models: Mapping[str, str] | None = None, root: Path | None = None
+) -> dict[str, list[str]]:
     """Ids of the records whose question has changed since, with what changed (``records.Changes``)."""
-    changes = store.Changes(models)
+    changes = store.Changes(models, root)
     return {record.id: why for record in records if (why := changes.of(record))}
 
 
@@ -113,10 +115,11 @@ class Found:
         return tuple(record for record in self.records if record.status == "complete")
 
 
-def find(notebook: str) -> Found:
+def find(notebook: str, root: Path = ROOT) -> Found:
     """Read every record of ``notebook``."""
     records = store.records(notebook, status=None)
-    return Found(tuple(records), stale_records([record for record in records if record.status == "complete"]))
+    complete = [record for record in records if record.status == "complete"]
+    return Found(tuple(records), stale_records(complete, root=root))
 
 
 def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Found] | None = None) -> Case:
@@ -126,7 +129,7 @@ def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Found] | 
     """
     path = root / path
     claim = read_claim(path, root)
-    found = (known or {}).get(claim.experiment) or find(claim.experiment)
+    found = (known or {}).get(claim.experiment) or find(claim.experiment, root)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
     criteria = read_criteria(root / claim.criteria)
     return Case(path, claim, criteria, found.complete, expected, found.stale, root)

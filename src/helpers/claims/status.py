@@ -83,7 +83,7 @@ def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> li
 
     A run is looked for under all its parameters: one that was never made is missing, whatever is recorded near it.
     """
-    found = found or find(notebook)
+    found = found or find(notebook, root)
     started = [record for record in found.records if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):

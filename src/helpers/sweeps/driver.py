@@ -93,7 +93,7 @@ class _State:
         self.labels = grid.labels()
         self.code = task.hash_of_code(grid.entry)
         self.models = _models(grid)
-        self.watch = Watch(grid.notebook, grid.expected, self.models)
+        self.watch = Watch(grid.notebook, grid.expected, self.models, grid.root)
         self.store = Store(options.store) if options.store else None
         self.mark = f".sweep-{secrets.token_hex(6)}"
         self.outcome = Outcome(len(grid.cells), 0)
@@ -102,7 +102,7 @@ class _State:
 
     def job(self, work: Row, at_once: int) -> task.Job:
         """The row as a task gets it, where ``at_once`` rows work on a machine at the same time."""
-        name, cells = _target(self.grid, work), tuple(self.grid.expected[number].params for number in work.cells)
+        name, cells = _target(self.grid, work), tuple(self.grid.expected[number] for number in work.cells)
         return task.Job(
             self.grid.notebook, name, work.values, cells, self.models, self.grid.entry, self.code, self.mark,
             self.launch, str(self.grid.root), self.options.store, tuple(sorted(self.watch.shared)), at_once,
@@ -157,7 +157,7 @@ class _State:
         return False
 
     def _is_ours(self, record: Record) -> bool:
-        return bool(self.watch.declared.met(record)) and not stale_records([record], self.models)
+        return bool(self.watch.declared.met(record)) and not stale_records([record], self.models, self.grid.root)
 
 
 class _Run:

@@ -26,15 +26,15 @@ class KernelLostError(Exception):
 class Job:
     """One row as a task gets it: everything by value and by relative path.
 
-    ``cells`` are all parameters of each cell, ``models`` the content hashes of base models. ``store``: the address to
-    which finished records are copied, and ``shared``: the records there that any row may use. ``at_once``: rows that
-    work on one machine at the same time.
+    ``cells`` are the runs that the grid declares, ``models`` the content hashes of base models. ``store``: the address
+    to which finished records are copied, and ``shared``: the records there that any row may use. ``at_once``: rows
+    that work on one machine at the same time.
     """
 
     notebook: str
     target: str
     values: dict[str, Any] = field(repr=False)
-    cells: tuple[Mapping[str, Any], ...] = field(repr=False)
+    cells: tuple[Expected, ...] = field(repr=False)
     models: Mapping[str, str] = field(repr=False)
     entry: str
     code: str
@@ -72,7 +72,7 @@ def run_row(job: Job) -> Report:
         refused = _refuse(job)
         if refused:
             return Report(refused=refused)
-        watch = Watch(job.notebook, [Expected(cell) for cell in job.cells], job.models)
+        watch = Watch(job.notebook, job.cells, job.models, Path(job.root))
         watch.look_at_halves()
         before = watch.failures()
         with _copied(job, watch), own_cores(job.at_once):

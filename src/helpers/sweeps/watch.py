@@ -21,13 +21,15 @@ class Watch:
     hash as it is now.
     """
 
-    def __init__(self, notebook: str, expected: Sequence[Expected], models: Mapping[str, str]) -> None:
+    def __init__(
+        self, notebook: str, expected: Sequence[Expected], models: Mapping[str, str], root: Path | None = None
+    ) -> None:
         self.complete: dict[int, str] = {}
         self.shared: set[str] = set()
         self.half: dict[int, Record] = {}
         self.declared = Declared(expected)
         self._home = files.outputs_root() / notebook
-        self._models = models
+        self._models, self._root = models, root
         self._read: set[str] = set()
 
     def look(self) -> None:
@@ -36,7 +38,7 @@ class Watch:
         finished = [name for name in folders if not name.startswith(".") and name not in self._read]
         self._read |= set(finished)
         new = [record for name in finished if (record := self._readable(folders[name]))]
-        stale = stale_records(new, self._models)
+        stale = stale_records(new, self._models, self._root)
         for record in new:
             if record.status == "complete" and record.id not in stale:
                 for number in self.declared.met(record):

@@ -106,7 +106,7 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     records = store.records(statement.experiment)
     grid = case.root / statement.grid if statement.grid else None
     expected = declared_runs(statement.experiment, grid, case.root) if grid else None
-    found = gather(records, expected, statement.pool, stale_records(records), criteria.derive)
+    found = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)
     return criteria, found.within(statement.scope)
 
 
