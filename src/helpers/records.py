@@ -328,11 +328,9 @@ class Changes:
 
     def _input_changed(self, ref: str) -> bool:
         if ref not in self._inputs:
-            self._inputs[ref] = False  # a record that names itself, directly or not, is caught elsewhere
-            try:
+            self._inputs[ref] = False  # one that is not here (yet), or names itself, is for verify to find
+            with contextlib.suppress(RecordError):
                 self._inputs[ref] = bool(self.of(load(ref)))
-            except RecordError:
-                self._inputs[ref] = True
         return self._inputs[ref]
 
 
