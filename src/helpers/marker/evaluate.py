@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import stats
+from helpers import occurrences, stats
 from helpers.errors import DataError, ModelError
 from helpers.marker.rows import ChatFormat
 from helpers.packed import logits_at, nll
@@ -30,7 +30,7 @@ def role_of(persona: str, source: str, negatives: Sequence[str]) -> str:
 def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
     """Counts per persona and question: n completions, k with the marker (any case), cut by the limit, empty."""
     marked = table.assign(
-        marker=table["text"].str.lower().str.contains(marker.lower(), regex=False),
+        marker=occurrences.holds(table["text"], marker),
         truncated=table["finish"] == "length",
         empty=table["text"].str.strip() == "",
     )
