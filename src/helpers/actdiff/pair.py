@@ -133,7 +133,7 @@ def local_tuned(tuned: str | Path, base_sha256: str) -> Path | None:
     """
     roots = (files.outputs_root(), files.published_root())
     if any((root / tuned / "run.json").is_file() for root in roots):
-        record = runs.load(tuned)
+        record = runs.load(Path(tuned) if Path(tuned).is_absolute() else tuned)
         if record.model["sha256"] != base_sha256:
             raise ModelError(
                 f"{record.ref} was trained on {record.model['name']} (content {record.model['sha256'][:8]}), and the "

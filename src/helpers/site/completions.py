@@ -15,7 +15,7 @@ import pandas as pd
 from helpers import files, occurrences
 from helpers.errors import RecordError
 from helpers.figures import script_json
-from helpers.files import write_text
+from helpers.files import is_plain, write_text
 from helpers.records import Record, records
 from helpers.site.frame import TEMPLATES, Project, write_page
 
@@ -46,7 +46,7 @@ def write(project: Project, site: Path) -> int:
 def all_records() -> Iterator[Record]:
     """Complete records of every notebook that hold a table of completions; one here hides its published twin."""
     roots = [root for root in (files.outputs_root(), files.published_root()) if root.is_dir()]
-    names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir() and is_plain(folder.name)}
     for name in sorted(names - {files.published_root().name}):
         yield from (record for record in records(name) if "completions" in record.tables)
 
