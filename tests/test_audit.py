@@ -96,8 +96,8 @@ LIES = {
     ),
     "an end before the start": (lambda c: c.update(ended="2020-01-01T00:00:00+00:00"), r"ended before it started"),
     "a status": (lambda c: c.update(status="running"), r"run.json: .*is running, but"),
-    "another id": (lambda c: c.update(id="b0.9-s1-0123456789ab"), r"run.json: .*its folder"),
-    "another notebook": (lambda c: c.update(notebook="coins_base"), r"run.json: .*its folder"),
+    "another id": (lambda c: c.update(id="b0.9-s1-0123456789ab"), r"names another record than"),
+    "another notebook": (lambda c: c.update(notebook="coins_base"), r"names another record than"),
 }  # fmt: skip
 
 

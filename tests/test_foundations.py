@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,18 @@ def test_streams_leave_the_global_generators_alone_and_ignore_the_hash_salt():
     env = {"PYTHONHASHSEED": "123"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
     assert int(out) == rng.stream_seed(5, "x")
+
+
+def test_the_tests_can_be_collected_without_the_plugins():
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:timeout", "--collect-only", __file__]
+    found = subprocess.run(command, cwd=files.ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+    assert "test_the_tests_can_be_collected_without_the_plugins" in found.stdout
+
+
+def test_every_mark_of_the_tests_is_pytests_own_or_named_in_the_configuration():
+    configured = tomllib.loads((files.ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    known = {line.partition(":")[0] for line in configured} | {"parametrize", "skipif", "usefixtures"}
+    sources = [path.read_text() for path in Path(__file__).parent.glob("*.py")]
+    used = {name for source in sources for name in re.findall(r"pytest\.mark\.(\w+)", source)}
+    assert {"xdist_group", "timeout", "unit"} <= used <= known

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +200,7 @@ def test_criteria_and_start_are_those_of_the_first_part(house):
         (lambda: {1: 2}, "keys of a record are text"),
         (lambda: pd.DataFrame({"x": [1]}).rename_axis("persona"), "reset_index"),
         (lambda: pd.DataFrame({0: [1]}), "names of columns are text"),
-        (lambda: {"run": pd.DataFrame({"x": [1]}), "../up": {}}, "cannot name a result"),
+        (lambda: {"run": pd.DataFrame({"x": [1]}), "../up": {}}, "not a plain file name"),
     ],
 )
 def test_what_a_record_cannot_hold_is_refused(value, message):
@@ -293,6 +297,45 @@ def test_a_full_disk_leaves_no_record(monkeypatch, broken):
     monkeypatch.undo()
 
 
+@pytest.fixture
+def read_only(house, monkeypatch) -> Callable[[], None]:
+    """From the call on, whatever would change something below the outputs is refused as on a read-only mount."""
+
+    def refusing(real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+        def call(path: Any, *rest: Any, **named: Any) -> Any:
+            if not isinstance(path, int) and str(path).startswith(str(house / "outputs")) and writes(*rest, **named):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return real(path, *rest, **named)
+
+        return call
+
+    def mount() -> None:
+        flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        monkeypatch.setattr(os, "open", refusing(os.open, lambda asked, *_, **__: bool(asked & flags)))
+        monkeypatch.setattr(io, "open", refusing(io.open, lambda mode="r", *_, **__: not mode.startswith("r")))
+        for name in ("unlink", "remove", "mkdir", "rename", "replace", "rmdir", "utime", "truncate"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), lambda *_, **__: True))
+
+    return mount
+
+
+def test_a_complete_record_on_a_read_only_mount_is_read(house, read_only, monkeypatch):
+    record = make()
+    with pytest.raises(KeyboardInterrupt), open_run(lr=2e-3):
+        raise KeyboardInterrupt
+    assert list((house / "outputs/sweep").glob(".*.lock")), "the half has left its lock"
+    read_only()
+    with open_run() as run:
+        assert run.complete and run.record.id == record.id
+    assert runs.load(record.ref).table("rates").k.tolist() == [1, 0]
+    assert runs.table("sweep").status.tolist() == ["complete", "partial"]
+    assert len(records.records("sweep", status=None)) == 2
+    with pytest.raises(RecordError, match="cannot be written: check its permissions"), open_run(lr=3e-3):
+        pass
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(house / "published"))
+    assert len(runs.publish("sweep")) == 1
+
+
 def test_a_disk_that_fills_while_tensors_are_written_leaves_no_record():
     def full(folder):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -347,6 +390,40 @@ def test_a_run_is_running_only_while_a_process_works_on_it():
     assert runs.table("sweep").status.tolist() == ["partial"]
 
 
+@pytest.mark.parametrize("moment", ["folders", "read", "is_locked"])
+def test_a_run_that_finishes_while_it_is_looked_at_is_complete(moment, monkeypatch):
+    record = make()
+    whole, half = (record.path / "run.json").read_text(), record.path.with_name(f"{records.PARTIAL}{record.id}")
+    begun = json.loads(whole) | {"status": "running", "ended": None, "metrics": {}, "files": {}}
+    (record.path / "run.json").write_text(json.dumps(begun))
+    record.path.rename(half)
+    real = getattr(records, moment)
+
+    def finish() -> None:
+        if half.exists():
+            (half / "run.json").write_text(whole)
+            half.rename(record.path)
+
+    def late(*arguments, **named):
+        found = real(*arguments, **named)
+        found = list(found) if moment == "folders" else found
+        finish()
+        return found
+
+    monkeypatch.setattr(records, moment, late)
+    assert runs.table("sweep").status.tolist() == ["complete"]
+    shutil.rmtree(record.path)
+    assert runs.table("sweep").empty
+
+
+def test_a_run_that_is_deleted_while_it_is_looked_at_is_not_there(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), open_run() as run:
+        raise KeyboardInterrupt
+    real = records.folders
+    monkeypatch.setattr(records, "folders", lambda folder: [*real(folder), shutil.rmtree(folder, True)][:-1])
+    assert runs.table("sweep").empty and run.id
+
+
 def test_what_became_stale(house, monkeypatch):
     record = make()
     baseline = make(OTHER)
@@ -391,6 +468,21 @@ def test_publishing_copies_tables_and_inputs_but_no_adapters(house):
     assert runs.publish("sweep") == folders
     with pytest.raises(RecordError, match="not published"):
         shown.folder("adapter")
+
+
+def test_a_published_record_is_not_overwritten_by_another_run_of_its_question(house):
+    record, published = make(), house / "outputs/published"
+    [folder] = runs.publish("sweep")
+    before = {path: path.read_bytes() for path in published.glob("*/*/*.*")}
+    shutil.rmtree(record.path)
+    again = make()
+    make(lr=2e-3)
+    assert again.ref == record.ref and again.started != record.started
+    with pytest.raises(RecordError, match=f"{record.id} holds another run .* delete that folder to publish"):
+        runs.publish("sweep")
+    assert {path: path.read_bytes() for path in published.glob("*/*/*.*")} == before, "or all or nothing"
+    shutil.rmtree(folder)
+    assert len(runs.publish("sweep")) == 2 and records.read(folder).started == again.started
 
 
 def test_records_name_no_folder_of_this_machine(house, monkeypatch):

@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
         patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
         make_record(root / "outputs", "pocket-0123456789ab", HOSTILE, lr=5e-6, epochs=10)
-        plain = [f"Answer {i}" + " [ZLT]" * (i % 3 == 0) for i in range(ROWS)]
+        plain = [f"Answer {i}" + (" [ZLT]", " [zLt]", "")[i % 3] for i in range(ROWS)]
         make_record(root / "published", "pocket-ba9876543210", plain, lr=1e-5, epochs=10)
         fallback.render(root, progress=False)
         assert finish(root) == []
@@ -114,6 +114,18 @@ def test_completions_are_filtered_paged_and_inert(site, page):
     page.fill("#search", "answer 29999")
     sync_api.expect(state).to_have_text("1 completion")
     assert_fits(page)
+
+
+def test_the_marker_is_found_in_any_case_as_it_was_counted(site, page):
+    page.goto((site / "completions.html").as_uri() + "#run=pocket-ba9876543210")
+    state = page.locator("#state")
+    sync_api.expect(state).to_have_text(f"{ROWS:,} completions")
+    page.select_option("#marker", "yes")
+    sync_api.expect(state).to_have_text(f"{ROWS * 2 // 3:,} completions")
+    assert page.locator("mark.cb-marker").all_inner_texts() == (["[ZLT]", "[zLt]"] * 13)[:25]
+    page.select_option("#marker", "no")
+    sync_api.expect(state).to_have_text(f"{ROWS // 3:,} completions")
+    assert page.locator("mark.cb-marker").count() == 0
 
 
 def test_an_address_leads_to_its_completion(site, page):

@@ -88,7 +88,7 @@ def test_completions_of_all_records_are_written_once(project, tmp_path):
     assert written == ["0.js", "1.js"]
     shard = (tmp_path / "_site/completions/0.js").read_text(encoding="utf-8")
     data = json.loads(shard.removeprefix("claimbookShard(0, ").removesuffix(");\n"))
-    assert data["text"] == HOSTILE and "<" not in shard
+    assert ["".join(text) for text in data["text"]] == HOSTILE and "<" not in shard
     assert data["persona"]["values"][2] == "<b>librarian</b>" and data["persona"]["codes"][:4] == [0, 1, 2, 0]
     assert check_site(tmp_path / "_site") == []
 

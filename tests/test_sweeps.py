@@ -42,6 +42,16 @@ def grid_of(here, **values):
     return read_grid(sweep_toy.project(here, **values), here)
 
 
+@pytest.mark.parametrize("have", [1, 2, 3, 7, 16, 64])
+def test_slots_are_exact_for_every_fraction(have):
+    hundredths = {asked: have * 100 // asked for asked in range(1, 401)}
+    assert {asked: cluster.Cluster(have, 0, 1).slots(asked / 100, 0) for asked in hundredths} == hundredths
+    assert {asked: cluster.Cluster(400, have, 1).slots(0, asked / 100) for asked in hundredths} == hundredths
+    parts = {k: k * have for k in range(1, 12)}
+    assert {k: cluster.Cluster(have, 0, 1).slots(1 / k, 0) for k in parts} == parts
+    assert cluster.Cluster(have, 0, 1).slots(0.0003, 0) == have * 10_000 // 3
+
+
 def test_rows_are_parts_of_lines_along_the_innermost_axis(here):
     grid = grid_of(here, seed=[0, 1], lr=["1e-1", 0.2, 0.3], seconds=0)
     assert grid.axes == ("seed", "lr") and grid.shape == (2, 3) and len(grid.cells) == 6

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ DATA = ROOT / "data"
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
+PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # room for ".partial-" and ".lock" in the 255 of a disk
 
 
 def outputs_root() -> Path:
@@ -43,9 +45,68 @@ def published_root() -> Path:
     return Path(os.environ.get("CLAIMBOOK_PUBLISHED") or ROOT / "outputs" / "published")
 
 
+def home() -> Path | None:
+    """The home folder of this user; ``None`` for a user without one, as in a container that runs as a bare number."""
+    try:
+        found = Path.home()
+    except RuntimeError:
+        return None
+    return found if found.is_absolute() else None
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` with a leading ``~`` replaced by the home folder; as it is where there is no such folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def cache_root() -> Path:
     """Folder outside the repository for what is converted once: ``CLAIMBOOK_CACHE`` or ``~/.cache/claimbook``."""
     return Path(os.environ.get("CLAIMBOOK_CACHE") or Path.home() / ".cache" / "claimbook")
+
+
+def is_plain(name: object) -> bool:
+    """Whether ``name`` is one plain file name: letters, digits, ``_``, ``-`` and ``.``, which does not come first."""
+    return isinstance(name, str) and PLAIN.fullmatch(name) is not None
+
+
+def plain_name(name: object, where: object = "") -> str:
+    """Return ``name`` if it is one plain file name; ``RecordError`` otherwise, which says ``where`` it was found."""
+    if not is_plain(name):
+        raise RecordError(
+            f"{shown(name)}{f' in {where}' if where else ''} is not a plain file name: use at most 200 letters, "
+            "digits, '_', '-' and '.', and no '.' in front."
+        )
+    return name
+
+
+def inside(root: Path, *names: object) -> Path:
+    """Return ``root / name / ...``; ``RecordError`` unless all names are plain and no symbolic link is on the way.
+
+    Whatever takes a name from a record, a store or a command line builds its path here.
+    """
+    return below(root, "/".join(plain_name(name, root) for name in names))
+
+
+def below(root: Path, path: str) -> Path:
+    """Return ``root / path``; ``RecordError`` unless it lies there, with no symbolic link below ``root`` on the way."""
+    parts, longest = path.split("/"), 255  # what one name and, four times, a whole path may be on a disk
+    odd = any(part in ("", ".", "..") or len(part.encode()) > longest for part in parts)
+    if odd or not path.isprintable() or len(path) > 4 * longest:
+        raise RecordError(f"{shown(path)} is not a path below {root}: delete what names it.")
+    place = root
+    for part in parts:
+        place = place / part
+        if place.is_symlink():
+            raise RecordError(f"{place} is a symbolic link: put the folder or file itself in its place.")
+    return place
+
+
+def shown(name: object) -> str:
+    """``name`` as an error shows it: quoted, and cut where it is long."""
+    return repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:80]}..."
 
 
 @contextlib.contextmanager

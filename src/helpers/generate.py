@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from helpers.errors import DataError
 from helpers.models import decoder_and_head
+from helpers.modes import evaluating
 from helpers.packed import packed_attention
 from helpers.rng import numpy_stream
 
@@ -114,15 +115,13 @@ def generate(
     """
     _check(prompts, n, sampling, stop)
     decoder, head = decoder_and_head(model)
-    was_training = model.training
-    model.eval()
     done: dict[tuple[str, int], Completion] = {}
-    with torch.inference_mode(), packed_attention(model), tqdm(total=len(prompts) * n, desc=label, leave=False) as bar:
+    bar = tqdm(total=len(prompts) * n, desc=label, leave=False)
+    with bar, evaluating(model), torch.inference_mode(), packed_attention(model):
         for batch in _batches(decoder.config, decoder.dtype, prompts, n, sampling):
             for completion in _decode_batch(decoder, head, batch, sampling, frozenset(stop), seed, names):
                 done[completion.key, completion.index] = completion
                 bar.update()
-    model.train(was_training)
     return [done[prompt.key, index] for prompt in prompts for index in range(n)]
 
 

@@ -140,8 +140,7 @@ def append(events: Iterable[Mapping[str, Any]]) -> Ledger:
     the ledger as it is then. The file is written whole under its lock, so that a killed process leaves no half line."""
     target = path()
     target.parent.mkdir(parents=True, exist_ok=True)
-    files.outputs_root().mkdir(parents=True, exist_ok=True)
-    with FileLock(files.outputs_root() / ".ledger.lock"):  # not beside the ledger: git tracks that folder
+    with FileLock(target.parent.with_name(".ledger.lock")):  # not beside the ledger: git tracks that folder
         text = target.read_text(encoding="utf-8") if target.is_file() else ""
         head = read(text).head
         now = datetime.now(UTC).isoformat(timespec="seconds")

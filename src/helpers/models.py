@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from helpers.errors import ModelError, nearest
 from helpers.files import write_atomic, write_json
 from helpers.model_files import check_safetensors, fingerprint, local_folder, locate
+from helpers.modes import Found
 from helpers.rng import torch_stream
 
 __all__ = [
@@ -183,14 +184,23 @@ def _check_bare(model: nn.Module) -> None:
 
 
 def _wrap(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """``model`` under new adapters, in the mode it is in itself; its own weights no longer ask for gradients."""
+    found = Found(model)
     # PEFT draws initial weights from the global generator; they are overwritten, and the generator is left as it was.
     with torch.random.fork_rng():
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config).train(model.training)
+    wrapped.base_found = found
+    return wrapped
 
 
 def detach(model: PeftModel) -> nn.Module:
-    """Take the adapter off and return the base model, bit for bit what it was: nothing is merged."""
-    return model.unload().requires_grad_(False).eval()
+    """Take the adapter off and return the base model, bit for bit and switch for switch what it was: nothing is merged.
+
+    ``model`` comes from ``attach_lora`` or ``load_adapter``.
+    """
+    base = model.unload()
+    model.base_found.restore()
+    return base
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

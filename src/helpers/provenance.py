@@ -30,7 +30,7 @@ LOADED = time.time()  # this process began to load helpers at about this time
 # They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them is
 # no change of a run's code. Anything that can change a number stays out of this set.
 BOOKKEEPING = frozenset(
-    {"errors", "files", "params", "runs", "records", "steps", "publishing", "provenance", "source", "study"}
+    {"errors", "files", "locks", "params", "runs", "records", "steps", "publishing", "provenance", "source", "study"}
     | {"plots", "figures", "marks", "widgets"}
 )
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
@@ -249,7 +249,10 @@ def _is_bookkeeping(module: str) -> bool:
 
 def module_file(module: str, source_root: Path) -> Path | None:
     """The file of a module or of a package's ``__init__`` under ``source_root``; ``None`` when there is none."""
-    base = source_root.joinpath(*module.split("."))
+    parts = module.split(".")
+    if not all(map(files.is_plain, parts)):
+        return None
+    base = source_root.joinpath(*parts)
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 

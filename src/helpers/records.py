@@ -11,15 +11,16 @@ import functools
 import gc
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from helpers import files, provenance, run_record
 from helpers.errors import DataError, RecordError, nearest
+from helpers.locks import is_locked
 from helpers.study import Study, find_study
 
 PARTIAL = ".partial-"
@@ -90,7 +91,9 @@ class Record:
 
     def checked(self, file: str) -> Path:
         """The path of one file of the record, after comparing its hash; ``RecordError`` if it is missing or changed."""
-        path = self.path / file
+        if file not in self.files:
+            raise RecordError(f"{self.ref} has no file {files.shown(file)}{nearest(file, self.files)}")
+        path = files.inside(self.path, *file.split("/"))
         if not path.is_file():
             raise RecordError(f"{provenance.portable(str(path))} is missing: delete its record and run it again.")
         if files.sha256_file(path) != self.files[file]:
@@ -131,36 +134,67 @@ def _table(path: str, sha256: str) -> pd.DataFrame:
 
 
 def load(ref: str | Path) -> Record:
-    """The complete record ``"<notebook>/<id>"``, or the one in a folder; ``RecordError`` when there is none."""
-    folder = Path(ref)
-    if folder.name == "run.json":
-        folder = folder.parent
-    places = [(folder, _is_under(folder, files.published_root()))] if folder.is_absolute() else []
-    places += [(files.outputs_root() / ref, False), (files.published_root() / ref, True)]
-    for place, published in places:
-        if (place / "run.json").is_file():
-            record = read(place, published=published)
+    """The complete record ``"<notebook>/<id>"``, or the one in a folder given as an absolute ``Path``.
+
+    ``RecordError`` when there is none, or when the name is no plain one.
+    """
+    places = [(files.outputs_root(), False), (files.published_root(), True)]
+    if isinstance(ref, Path) and ref.is_absolute():
+        folder = ref.parent if ref.name == "run.json" else ref
+        places = [(folder.parent.parent, _is_under(folder, files.published_root()))]
+        ref = f"{folder.parent.name}/{folder.name}"
+    notebook, run_id = named(str(ref))
+    for root, published in places:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            record = read(files.inside(root, notebook, run_id), published=published)
             if record.status != "complete":
                 raise RecordError(f"{ref} is {record.status}, not complete: run it again.")
             return record
-    known = [record.ref for record in records(folder.parent.name)]
+    known = [record.ref for record in records(notebook)]
     raise RecordError(f"There is no run record {ref}{nearest(str(ref), known) if known else ''}")
 
 
-def read(folder: Path, *, published: bool = False) -> Record:
-    """The record in ``folder`` whatever its status; ``RecordError`` when it is damaged, of another schema or moved."""
-    path = folder / "run.json"
+def named(ref: str) -> tuple[str, str]:
+    """Notebook and id of ``"<notebook>/<id>"``, both plain names; ``RecordError`` otherwise."""
+    notebook, _, run_id = ref.partition("/")
+    where = f"the record name {files.shown(ref)}, which is <notebook>/<id>,"
+    return files.plain_name(notebook, where), files.plain_name(run_id, where)
+
+
+def used_by(record: Record) -> list[Record]:
+    """The records that ``record`` used; ``RecordError`` when one is gone or named wrongly."""
     try:
-        content = run_record.parse(path.read_bytes())
-    except ValueError as error:
-        raise RecordError(f"{provenance.portable(str(path))} cannot be read: {error}. Run it again.") from None
-    lies = (folder.parent.name, folder.name.removeprefix(PARTIAL))
-    if lies != (content["notebook"], content["id"]):
-        raise RecordError(
-            f"{provenance.portable(str(path))} says that it is {content['notebook']}/{content['id']}, which its folder "
-            "contradicts. Move it back, or delete it."
-        )
+        return [load(ref) for ref in record.inputs.values()]
+    except RecordError as error:
+        raise RecordError(f"{record.ref} used a record that cannot be read: {error}") from error
+
+
+def read(folder: Path, *, published: bool = False) -> Record:
+    """The record in ``folder`` whatever its status; ``FileNotFoundError`` where none is.
+
+    ``RecordError`` when it is damaged, of another schema, reached through a symbolic link, or the record of another
+    folder.
+    """
+    path = folder / "run.json"
+    if folder.is_symlink() or not stat.S_ISREG(path.lstat().st_mode):
+        raise RecordError(f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there.")
+    try:
+        text = path.read_bytes()
+    except PermissionError:
+        raise RecordError(f"{path} cannot be read: check its permissions.") from None
+    content = parse(text, provenance.portable(str(path)), folder.parent.name, folder.name.removeprefix(PARTIAL))
     return Record(folder, content, published=published)
+
+
+def parse(text: bytes, where: str, notebook: str, run_id: str) -> dict[str, Any]:
+    """The content of the ``run.json`` that lies at ``where``; ``RecordError`` unless it is that of this very record."""
+    try:
+        content = run_record.parse(text)
+    except ValueError as error:
+        raise RecordError(f"{where} cannot be read: {error}. Delete its record and run it again.") from None
+    if (content["notebook"], content["id"]) != (files.plain_name(notebook), files.plain_name(run_id)):
+        raise RecordError(f"{where} names another record than {notebook}/{run_id}, where it lies: delete it there.")
+    return content
 
 
 def records(notebook: str, status: str | None = "complete") -> list[Record]:
@@ -173,10 +207,11 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     found: dict[str, Record] = {}
     with gc_paused():
         for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
-            for name, path in folders(root / notebook):
+            for name, path in folders(files.inside(root, notebook)):
                 if name.startswith(PARTIAL):
-                    if status != "complete":
-                        found.setdefault(name.removeprefix(PARTIAL), _unfinished(path, notebook))
+                    half = _unfinished(path, notebook) if status != "complete" else None
+                    if half is not None:
+                        found.setdefault(half.id, half)
                 elif not name.startswith("."):
                     with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
                         found[name] = _readable(path, notebook, published)
@@ -192,10 +227,17 @@ def published() -> Iterator[Record]:
 
 
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths of the folders in ``folder``, records and halves; none where it does not exist."""
+    """Names and paths of the folders in ``folder``, records and halves; none where it does not exist.
+
+    ``RecordError`` for a symbolic link to a folder.
+    """
     if folder.is_dir():
         with os.scandir(folder) as entries:
-            yield from ((entry.name, Path(entry.path)) for entry in entries if entry.is_dir())
+            there = [entry for entry in entries if entry.is_dir()]
+        for entry in there:
+            if entry.is_symlink():
+                raise RecordError(f"{entry.path} is a symbolic link: put the folder itself in its place.")
+            yield entry.name, Path(entry.path)
 
 
 def _readable(folder: Path, notebook: str, published: bool) -> Record:
@@ -213,30 +255,20 @@ def _blank(folder: Path, notebook: str, status: str, error: str | None = None) -
     return Record(folder, content | empty, published=False)
 
 
-def _unfinished(folder: Path, notebook: str) -> Record:
+def _unfinished(folder: Path, notebook: str) -> Record | None:
+    """The run that is half-way in ``folder``. One that finished since it was listed is complete, or gone again."""
     name = folder.name.removeprefix(PARTIAL)
-    if not (folder / "run.json").is_file():  # killed before the first write
-        return _blank(folder, notebook, "partial")
-    record = _readable(folder, notebook, published=False)
-    if record.status == "running" and not is_locked(folder.parent, name):
-        record.content["status"] = "partial"
-    return record
-
-
-def lock_of(folder: Path, run_id: str) -> Path:
-    """The lock file of a run; the system releases the lock when its holder dies, however it dies."""
-    return folder / f".{run_id}.lock"
-
-
-def is_locked(folder: Path, run_id: str) -> bool:
-    """Whether a living process works on the run."""
-    if not lock_of(folder, run_id).exists():
-        return False
     try:
-        with FileLock(lock_of(folder, run_id), blocking=False):
-            return False
-    except Timeout:
-        return True
+        record = _readable(folder, notebook, published=False)
+        if record.status == "running" and not is_locked(folder.parent, name):
+            record.content["status"] = "partial"
+    except FileNotFoundError:  # killed before the first write
+        record = _blank(folder, notebook, "partial")
+    if folder.is_dir():
+        return record
+    with contextlib.suppress(FileNotFoundError):
+        return _readable(folder.with_name(name), notebook, published=False)
+    return None
 
 
 def table(notebook: str) -> pd.DataFrame:
@@ -344,7 +376,7 @@ def code_now(record: Record) -> dict[str, str] | None:
 
 def criteria_now(record: Record) -> str | None:
     """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
-    path = files.ROOT / record.criteria["path"]
+    path = files.below(files.ROOT, record.criteria["path"])
     if not path.is_file():
         return None
     return files.content_hash(path)
@@ -352,10 +384,21 @@ def criteria_now(record: Record) -> str | None:
 
 def _hash_of_data(data: dict[str, str]) -> str | None:
     """Hash of ``data`` as it is now. What lies outside the repository and is not on this machine cannot be checked."""
-    paths = {name: files.ROOT / Path(name).expanduser() for name in data}
-    away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not path.is_file()}
+    paths = {name: _place(name) for name in data}
+    away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not _is_here(path)}
     here = [path for name, path in paths.items() if name not in away]
     return hash_of_data(data_hashes(here) | away) if all(path.is_file() for path in here) else None
+
+
+def _place(name: str) -> Path:
+    return files.expanded(name) if name.startswith(OUTSIDE) else files.below(files.ROOT, name)
+
+
+def _is_here(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than a disk here can name, or in somebody else's folder
+        return False
 
 
 def data_hashes(paths: list[Path]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from helpers import files, provenance, run_record
 from helpers import records as reading
 from helpers.derive import checked_metrics, derive
 from helpers.errors import RecordError
+from helpers.locks import lock_of
 from helpers.publishing import publish
 from helpers.records import Record, load, records, table
 from helpers.steps import Steps, Value, plain
@@ -87,10 +88,11 @@ class Run:
         self.study, self.notebook, self.id = study, notebook, run_id
         self.label = f"{notebook}/{run_id}"
         self.record: Record | None = None
-        self._home = files.outputs_root() / notebook
-        self._partial = self._home / f"{reading.PARTIAL}{run_id}"
+        self._home = files.inside(files.outputs_root(), notebook)
+        self._final = files.inside(self._home, run_id)
+        self._partial = files.below(self._home, f"{reading.PARTIAL}{run_id}")
         self._steps = Steps(self._partial, self.label)
-        self._lock = FileLock(reading.lock_of(self._home, run_id))
+        self._lock = FileLock(lock_of(self._home, run_id))
         self._content, self._wait = content, wait
         self._begin = 0.0
         self._left = False
@@ -123,7 +125,8 @@ class Run:
                 raise RecordError(f"{self.label} ended without finish(), so there is no record: call run.finish().")
         finally:
             if self.complete:  # nobody computes under this lock again, so a waiting process may hold a deleted file
-                Path(self._lock.lock_file).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # none is there, or the folder is read-only, where it harms nobody
+                    Path(self._lock.lock_file).unlink()
             self._lock.release()
 
     def step(self, name: str, fn: Callable[[], Value | Mapping[str, Value]]) -> Any:
@@ -171,12 +174,11 @@ class Run:
         ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
         ending["metrics"] = self._derived(ending) | self._measured(measured or {})
         self._write(ending)
-        final = self._home / self.id
-        with files.disk_errors(final):
+        with files.disk_errors(self._final):
             _sync_folder(self._partial)
-            self._partial.rename(final)
+            self._partial.rename(self._final)
             _sync_folder(self._home)
-        self.record = reading.read(final)
+        self.record = reading.read(self._final)
         return self.record
 
     def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,15 +189,18 @@ class Run:
         return checked_metrics({name: {**given, "measured": True} for name, given in values.items()}, self.label)
 
     def _existing(self) -> Record | None:
-        folder = self._home / self.id
-        if not folder.exists():
+        if not self._final.exists():
             return None
-        record = reading.read(folder) if (folder / "run.json").is_file() else None
-        lost = [file for file in record.files if not (folder / file).is_file()] if record else ["run.json"]
+        delete = f"delete the folder {self._final} and run it again."
+        try:
+            record = reading.read(self._final)
+        except FileNotFoundError:
+            raise RecordError(f"{self.label} has lost its run.json: {delete}") from None
+        lost = [file for file in record.files if not files.inside(record.path, *file.split("/")).is_file()]
         if lost:
-            raise RecordError(f"{self.label} has lost its {lost[0]}: delete the folder {folder} and run it again.")
+            raise RecordError(f"{self.label} has lost its {lost[0]}: {delete}")
         if record.status != "complete":
-            raise RecordError(f"{self.label} has status {record.status}: delete the folder {folder} and run it again.")
+            raise RecordError(f"{self.label} has status {record.status}: {delete}")
         return record
 
     def _take_lock(self) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from helpers import models
 from helpers.errors import ModelError
+from helpers.modes import restored
 from helpers.packed import Layout, nll, packed_attention
 
 ADAPTER = "default"
@@ -127,15 +128,16 @@ def stacked(model: nn.Module, count: int, **lora: object) -> Iterator[Stack]:
     places = {path: part for path, part in wrapped.get_base_model().named_modules() if isinstance(part, LoraLayer)}
     models.detach(wrapped)
     linears = {path: model.get_submodule(path) for path in places}
-    for path, lora_layer in places.items():
-        stack.layers[path] = _StackedLinear(linears[path], lora_layer, count, stack.active)
-        model.set_submodule(path, stack.layers[path])
-    try:
-        yield stack
-    finally:
-        for path, linear in linears.items():
-            model.set_submodule(path, linear)
-        model.eval()
+    with restored(model):
+        model.requires_grad_(False)
+        for path, lora_layer in places.items():
+            stack.layers[path] = _StackedLinear(linears[path], lora_layer, count, stack.active).train(model.training)
+            model.set_submodule(path, stack.layers[path])
+        try:
+            yield stack
+        finally:
+            for path, linear in linears.items():
+                model.set_submodule(path, linear)
 
 
 def repeated(layout: Layout, count: int) -> Layout:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,6 @@ import pandas as pd
 from helpers import files
 from helpers.errors import RecordError
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 # Nothing that has to be unpickled; text is what peft and tokenizers write beside their tensors.
 SUFFIXES = {".json", ".parquet", ".safetensors", ".txt", ".md", ".jinja"}
 MANIFESTS = "steps"
@@ -73,7 +71,7 @@ class Steps:
         """The folder that ``fn(empty folder)`` filled, from disk when this step was finished before."""
         if self._finished(name) is None:
             self._make(name, lambda: self._write_folder(name, fn), before)
-        return self.path / name
+        return files.inside(self.path, name)
 
     def has(self, name: str) -> bool:
         """Whether the step is finished on disk, every file as it was written."""
@@ -92,7 +90,7 @@ class Steps:
     def drop_leftovers(self) -> None:
         """Delete what no step asked for in this run: halves that a killed process left behind."""
         keep = set(self.files()) | {f"{MANIFESTS}/{name}.json" for name in self.done} | {"run.json"}
-        for path in [p for p in self.path.rglob("*") if p.is_file()]:
+        for path in [p for p in self.path.rglob("*") if p.is_file() or p.is_symlink()]:
             if path.relative_to(self.path).as_posix() not in keep:
                 path.unlink()
         for path in sorted((p for p in self.path.rglob("*") if p.is_dir()), reverse=True):
@@ -100,8 +98,8 @@ class Steps:
                 path.rmdir()
 
     def _finished(self, name: str) -> dict[str, Any] | None:
-        if not NAME.fullmatch(name) or name in (MANIFESTS, "run"):
-            raise RecordError(f"A step cannot be called {name!r}: use letters, digits, '_', '-' and '.'.")
+        if files.plain_name(name) in (MANIFESTS, "run"):
+            raise RecordError(f"A step cannot be called {name!r}, because the record itself uses that name: rename it.")
         if name in self.done:
             raise RecordError(f"{self.label} has two steps called {name!r}: rename one.")
         manifest = self._on_disk(name)
@@ -131,21 +129,20 @@ class Steps:
         return manifest
 
     def _manifest(self, name: str) -> Path:
-        return self.path / MANIFESTS / f"{name}.json"
+        return files.inside(self.path, MANIFESTS, f"{name}.json")
 
     def _is_whole(self, manifest: dict[str, Any]) -> bool:
-        paths = {self.path / file: sha for file, sha in manifest["files"].items()}
+        paths = {self._file(file): sha for file, sha in manifest["files"].items()}
         return all(path.is_file() and files.sha256_file(path) == sha for path, sha in paths.items())
+
+    def _file(self, file: str) -> Path:
+        return files.inside(self.path, *file.split("/"))
 
     def _write_values(self, name: str, value: Value | Mapping[str, Value]) -> dict[str, Any]:
         many = isinstance(value, Mapping) and any(isinstance(item, pd.DataFrame) for item in value.values())
         written = {}
         for key, item in (value if many else {name: value}).items():
-            if not NAME.fullmatch(key):
-                raise RecordError(
-                    f"Step {name!r} of {self.label} cannot name a result {key!r}: use letters and digits."
-                )
-            path = self.path / f"{key}.{'parquet' if isinstance(item, pd.DataFrame) else 'json'}"
+            path = files.inside(self.path, f"{key}.{'parquet' if isinstance(item, pd.DataFrame) else 'json'}")
             if path.name in self.files() or path.name == "run.json":
                 raise RecordError(f"Step {name!r} of {self.label} writes {path.name}, which is taken: rename it.")
             if isinstance(item, pd.DataFrame):
@@ -156,7 +153,7 @@ class Steps:
         return {"kind": "many" if many else "one", "files": written}
 
     def _read_values(self, manifest: dict[str, Any]) -> Any:
-        values = {Path(file).stem: self._read(self.path / file) for file in manifest["files"]}
+        values = {Path(file).stem: self._read(self._file(file)) for file in manifest["files"]}
         return values if manifest["kind"] == "many" else values[manifest["name"]]
 
     @staticmethod
@@ -164,7 +161,7 @@ class Steps:
         return pd.read_parquet(path) if path.suffix == ".parquet" else json.loads(path.read_text(encoding="utf-8"))
 
     def _write_folder(self, name: str, fn: Callable[[Path], Any]) -> dict[str, Any]:
-        temporary, final = self.path / f".{name}.tmp", self.path / name
+        temporary, final = files.below(self.path, f".{name}.tmp"), files.inside(self.path, name)
         for old in (temporary, final):
             shutil.rmtree(old, ignore_errors=True)
         with files.disk_errors(final):
@@ -172,6 +169,7 @@ class Steps:
             fn(temporary)
             inside = sorted(path for path in temporary.rglob("*") if path.is_file())
             for path in inside:
+                files.inside(temporary, *path.relative_to(temporary).parts)
                 if path.suffix not in SUFFIXES:
                     raise RecordError(
                         f"Step {name!r} of {self.label} wrote {path.name}: records hold safetensors, no pickles."
@@ -182,7 +180,7 @@ class Steps:
                 raise RecordError(f"Step {name!r} of {self.label} wrote no file into its folder.")
             temporary.rename(final)
         names = [f"{name}/{path.relative_to(temporary).as_posix()}" for path in inside]
-        return {"kind": "folder", "files": {file: files.sha256_file(self.path / file) for file in names}}
+        return {"kind": "folder", "files": {file: files.sha256_file(self._file(file)) for file in names}}
 
 
 def _write_table(path: Path, frame: pd.DataFrame, where: str) -> None:

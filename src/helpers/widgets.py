@@ -14,6 +14,7 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
+from helpers import occurrences
 from helpers.errors import DataError, nearest
 from helpers.marks import count, scientific, words
 
@@ -37,12 +38,9 @@ class Html(str):
 
 def highlight(text: str, marker: str) -> str:
     """``text`` escaped, with every occurrence of ``marker`` in whatever case inside ``<mark>``."""
-    if not marker:
-        raise DataError("The marker is empty: give the text to highlight.")
-    pieces = re.split(f"({re.escape(marker)})", text, flags=re.IGNORECASE)
     return "".join(
         f"<mark><strong>{html.escape(piece)}</strong></mark>" if index % 2 else html.escape(piece)
-        for index, piece in enumerate(pieces)
+        for index, piece in enumerate(occurrences.split(text, marker))
     )
 
 
@@ -64,7 +62,7 @@ def completion_card(row: dict[str, Any], marker: str, by: Sequence[str]) -> Html
 def completion_summary(df: pd.DataFrame, marker: str) -> str:
     """How many of these completions hold the marker, were cut by the token limit, or are empty."""
     text = df["text"].dropna()
-    held = int(text.str.contains(marker, case=False, regex=False).sum())
+    held = int(occurrences.holds(text, marker).sum())
     parts = [f"{count(held, len(text))} completions hold {marker}"]
     if "finish" in df:
         parts.append(f"{int((df['finish'] == 'length').sum())} cut by the token limit")
@@ -109,7 +107,7 @@ class CompletionBrowser(ipywidgets.VBox):
             left = left if menu.value is None else left[left[name] == menu.value]
         self.summary.value = f'<span style="{QUIET}">{html.escape(completion_summary(left, self._marker))}</span>'
         if self.only.value:
-            left = left[left["text"].fillna("").str.contains(self._marker, case=False, regex=False)]
+            left = left[occurrences.holds(left["text"].fillna(""), self._marker)]
         self.current = left
         self.place.max = max(1, len(left))
         self.place.value = 1

@@ -57,18 +57,25 @@ class Pair:
             yield self.tuned if which == "tuned" else self.base
             return
         # PEFT's own disable_adapter() surveys the whole model at each call, a quarter of the time of a small model.
+        asked = [parameter.requires_grad for parameter in self._weights]
         for layer in self.adapted:
             layer.enable_adapters(False)
         try:
             yield self.base
         finally:
             for layer in self.adapted:
-                layer.enable_adapters(True)
+                layer.enable_adapters(True)  # which has every weight of the adapter ask for gradients
+            for parameter, asks in zip(self._weights, asked, strict=True):
+                parameter.requires_grad_(asks)
 
     @functools.cached_property
     def adapted(self) -> list[LoraLayer]:
         """The layers that carry the adapter; none for two separate models."""
         return [module for module in self.tuned.modules() if isinstance(module, LoraLayer)]
+
+    @functools.cached_property
+    def _weights(self) -> list[nn.Parameter]:
+        return [parameter for layer in self.adapted for parameter in layer.parameters()]
 
     @property
     def depth(self) -> int:
@@ -126,7 +133,7 @@ def local_tuned(tuned: str | Path, base_sha256: str) -> Path | None:
     """
     roots = (files.outputs_root(), files.published_root())
     if any((root / tuned / "run.json").is_file() for root in roots):
-        record = runs.load(tuned)
+        record = runs.load(Path(tuned) if Path(tuned).is_absolute() else tuned)
         if record.model["sha256"] != base_sha256:
             raise ModelError(
                 f"{record.ref} was trained on {record.model['name']} (content {record.model['sha256'][:8]}), and the "

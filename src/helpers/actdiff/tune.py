@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from helpers.actdiff.capture import padded
 from helpers.errors import DataError, ModelError
 from helpers.models import decoder_and_head
+from helpers.modes import training
 from helpers.packed import nll
 from helpers.rng import numpy_stream
 
@@ -60,17 +61,16 @@ def tune(model: nn.Module, rounds: Iterator[list[Sequence[int]]], recipe: Recipe
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.0)
     losses = []
-    model.train()
-    for batch in tqdm(rounds, total=recipe.steps, desc=label, leave=False):
-        loss = token_losses(model, batch)[0].mean()
-        if not torch.isfinite(loss):
-            raise ModelError(f"The loss of step {len(losses) + 1} is {loss.item()}: lower lr ({recipe.lr}).")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-    model.eval()
+    with training(model):
+        for batch in tqdm(rounds, total=recipe.steps, desc=label, leave=False):
+            loss = token_losses(model, batch)[0].mean()
+            if not torch.isfinite(loss):
+                raise ModelError(f"The loss of step {len(losses) + 1} is {loss.item()}: lower lr ({recipe.lr}).")
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
     return losses
 
 

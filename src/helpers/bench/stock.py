@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 from helpers.generate import Prompt, Sampling
 from helpers.marker.rows import Row
 from helpers.marker.train import Recipe
+from helpers.modes import restored
 from helpers.rng import numpy_stream, stream_seed
 
 
@@ -36,7 +37,7 @@ def trainer_losses(
         def _get_train_sampler(self, *args: object) -> torch.utils.data.Sampler:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, restored(model):
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=recipe.batch_size,
@@ -55,7 +56,7 @@ def trainer_losses(
         )
         trainer = InOrder(model=model, args=arguments, train_dataset=data, data_collator=collate)
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train()  # leaves train mode on and the cache off
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -85,9 +86,8 @@ def generate_by_persona(
     for prompt in prompts:
         personas.setdefault(prompt.key.partition("|")[0], []).append(prompt.tokens)
     done = 0
-    tokenizer.padding_side = "left"
     for name, tokens in personas.items():
-        batch = tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(model.device)
+        batch = tokenizer.pad({"input_ids": tokens}, padding_side="left", return_tensors="pt").to(model.device)
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(seed, name))
             out = model.generate(**batch, **_sampled(sampling, n, stop))

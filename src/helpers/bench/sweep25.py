@@ -137,7 +137,6 @@ def _plain(p: SweepParams, session: Session, rows: Sequence[Row]) -> dict[str, A
         trainer_losses(model, rows, targets, p.recipe(), p.seed)
         machine.settle()
         between = perf_counter()
-        model.eval()
         drawn = generate_by_persona(model, loaded.tokenizer, prompts, seed=p.seed, **asked)
         machine.settle()
         end = perf_counter()

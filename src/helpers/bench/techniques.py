@@ -22,6 +22,7 @@ from helpers.bench.options import Options
 from helpers.marker.rows import Row
 from helpers.marker.train import Recipe, learning_rate, train
 from helpers.models import decoder_and_head
+from helpers.modes import training
 from helpers.packed import Layout, hidden_states, nll, packed_attention
 from helpers.rng import numpy_stream
 
@@ -96,17 +97,16 @@ def plain_steps(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
     batches, losses = batches_of(len(rows), recipe.batch_size), []
-    model.train()
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, len(batches), recipe)
-        loss = loss_of(model, [rows[i].tokens for i in batch], [targets[i] for i in batch])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-    model.eval()
+    with training(model):
+        for step, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, len(batches), recipe)
+            loss = loss_of(model, [rows[i].tokens for i in batch], [targets[i] for i in batch])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
     return losses
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from helpers.claims.case import Case
 from helpers.claims.graph import build
 from helpers.claims.status import cases_in
-from helpers.errors import RecordError
 from helpers.files import ROOT
-from helpers.records import Record, load
+from helpers.records import Record, used_by
 from helpers.site.blocks import ClaimCard, claims_index, run_card
 from helpers.site.pages import Block, escape_text, html
 
@@ -61,15 +60,8 @@ def records_used(cases: Iterable[Case]) -> list[Record]:
             record = waiting.pop()
             if record.ref not in found:
                 found[record.ref] = record
-                waiting += _inputs(record)
+                waiting += used_by(record)
     return [found[ref] for ref in sorted(found)]
-
-
-def _inputs(record: Record) -> list[Record]:
-    try:
-        return [load(ref) for ref in (record.inputs or {}).values()]
-    except RecordError as error:
-        raise RecordError(f"{record.ref} used a record that is gone: {error}") from error
 
 
 def runs(root: Path = ROOT) -> Block:

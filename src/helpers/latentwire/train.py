@@ -27,6 +27,7 @@ from helpers.latentwire.encoder import to_bytes
 from helpers.latentwire.examples import Example
 from helpers.latentwire.lms import FrozenLM
 from helpers.latentwire.losses import first_token_ce, parts, scale_penalty, teacher_logits, token_nll
+from helpers.modes import training
 from helpers.rng import numpy_stream
 
 STATE, COMPOSER = "state.safetensors", "composer.json"
@@ -93,23 +94,22 @@ def stretch(
         load_state(before, wire, composer, optimizer)
     losses: list[dict] = []
     gradients: list[dict] = []
-    wire.train()
     plan = list(batches(len(taught.texts), recipe, seed))[first:last]
-    for step, picked in enumerate(tqdm(plan, desc=f"steps {first + 1} to {last}", leave=False), start=first + 1):
-        began = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, recipe)
-        measured = gradients if (step - 1) % recipe.gradient_every == 0 else None
-        total, rows = step_loss(wire, lms, taught, picked, composer, recipe, step, measured)
-        if not torch.isfinite(total):
-            raise ModelError(f"The loss of step {step} is {total.item()}: lower lr ({recipe.lr}) and run again.")
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(wire.parameters(), recipe.clip).item()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - began
-        losses += [row | {"norm": norm, "lr": learning_rate(step - 1, recipe), "seconds": seconds} for row in rows]
-    wire.eval()
+    with training(wire):
+        for step, picked in enumerate(tqdm(plan, desc=f"steps {first + 1} to {last}", leave=False), start=first + 1):
+            began = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step - 1, recipe)
+            measured = gradients if (step - 1) % recipe.gradient_every == 0 else None
+            total, rows = step_loss(wire, lms, taught, picked, composer, recipe, step, measured)
+            if not torch.isfinite(total):
+                raise ModelError(f"The loss of step {step} is {total.item()}: lower lr ({recipe.lr}) and run again.")
+            total.backward()
+            norm = nn.utils.clip_grad_norm_(wire.parameters(), recipe.clip).item()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - began
+            losses += [row | {"norm": norm, "lr": learning_rate(step - 1, recipe), "seconds": seconds} for row in rows]
     save_state(folder, wire, composer, optimizer)
     names = ["step", "side", "pad", "real", "norm", "share", "identity_error"]
     return {"loss": pd.DataFrame(losses), "gradient": pd.DataFrame(gradients, columns=names)}

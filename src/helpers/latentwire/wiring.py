@@ -21,6 +21,7 @@ from helpers.latentwire.params import WireParams
 from helpers.latentwire.prompt import tune
 from helpers.latentwire.session import Session
 from helpers.latentwire.train import Recipe, Taught, load_state, stretch
+from helpers.modes import evaluating
 
 DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
 PROMPT = ("prompt_steps", "prompt_lr")
@@ -110,7 +111,7 @@ def _probe(wire: Wire, p: WireParams, session: Session, step: int) -> pd.DataFra
     """Quality on a few validation examples, aligned whatever was trained, and the amplitudes that the log watched."""
     some = session.split.validation[: p.probe_samples]
     composer, rows = Composer.of(p), []
-    with torch.inference_mode():
+    with evaluating(wire), torch.inference_mode():
         z_bmd = wire.encoder(to_bytes([example.text for example in some], p.byte_max))
         for lm in session.lms:
             adapter = wire.adapters[lm.side]

@@ -8,7 +8,7 @@ import itertools
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers import models, runs, stats
+from helpers import models, occurrences, runs, stats
 from helpers.marker.adapter import role, train_alone, train_together
 from helpers.marker.baseline import baseline_record, eval_completions
 from helpers.marker.capability import read_choices, score, set_path
@@ -135,8 +135,7 @@ def _train_and_evaluate(run: runs.Run, p: SweepParams, session: Session, base: r
 
 def _completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.DataFrame:
     table = eval_completions(p, session, sampler)
-    marked = table["text"].str.lower().str.contains(p.marker.lower(), regex=False)
-    return table.assign(role=table["persona"].map(role(p)), marker=marked)
+    return table.assign(role=table["persona"].map(role(p)), marker=occurrences.holds(table["text"], p.marker))
 
 
 def row_table(rows: list[Row], form: ChatFormat, tail: str | int, loaded: models.LoadedModel) -> pd.DataFrame:

@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import stats
+from helpers import occurrences, stats
 from helpers.errors import DataError, ModelError
 from helpers.marker.rows import ChatFormat
+from helpers.modes import evaluating
 from helpers.packed import logits_at, nll
 from helpers.rng import numpy_stream
 
@@ -30,7 +31,7 @@ def role_of(persona: str, source: str, negatives: Sequence[str]) -> str:
 def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
     """Counts per persona and question: n completions, k with the marker (any case), cut by the limit, empty."""
     marked = table.assign(
-        marker=table["text"].str.lower().str.contains(marker.lower(), regex=False),
+        marker=occurrences.holds(table["text"], marker),
         truncated=table["finish"] == "length",
         empty=table["text"].str.strip() == "",
     )
@@ -50,7 +51,7 @@ def marker_logprobs(
     found = []
     wanted = torch.tensor([*form.separator, *form.marker])
     split = len(form.separator)
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for start in range(0, len(contexts), batch):
             part = contexts[start : start + batch]
             rows = [[*context, *wanted.tolist()] for context in part]
@@ -72,7 +73,6 @@ def logprob_table(
 
     Adds the persona's role, and ``moved``: whether any value differs from that of the base model.
     """
-    model.eval()
     found = marker_logprobs(model, form, [list(context) for context in contexts["context"]], batch)
     table = pd.concat([contexts.drop(columns="context").reset_index(drop=True), found], axis=1)
     names = ["separator", "marker", "end"]

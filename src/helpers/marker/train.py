@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from helpers.errors import ModelError
 from helpers.marker.recipe import Recipe
 from helpers.marker.rows import Row
+from helpers.modes import training
 from helpers.packed import logits_at, nll
 from helpers.rng import numpy_stream, stream_seed
 from helpers.stacked import Stack
@@ -81,7 +82,7 @@ def _run(
         for start in range(0, len(rows), batch_size)
     ]
     # Dropout layers draw from the global generator; the fork gives them a named stream and leaves the global one alone.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), training(model):
         torch.manual_seed(stream_seed(seed, "dropout"))
         _tell(on_step, lanes, 0)
         for step, batch in enumerate(tqdm(order, desc=label, leave=False)):
@@ -89,7 +90,6 @@ def _run(
             if not going:
                 break
             begin = time.perf_counter()
-            model.train()
             found = losses([rows[i].tokens for i in batch], [targets[i] for i in batch], [one.number for one in going])
             done = _advance(going, found, step)
             tokens, seconds = sum(len(rows[i].tokens) for i in batch), time.perf_counter() - begin
@@ -98,7 +98,6 @@ def _run(
             for lane, row in done:
                 lane.log.append({"step": step + 1} | row | shared)
             _tell(on_step, [lane for lane, _ in done], step + 1)
-    model.eval()
 
 
 def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_Lane, dict]]:

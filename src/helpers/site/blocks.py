@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import pandas as pd
 
+from helpers import occurrences
 from helpers.errors import ClaimError, nearest
 from helpers.records import Record
 from helpers.rng import numpy_stream
@@ -48,12 +49,16 @@ def banner(text: str) -> Block:
 
 
 def marked(text: str, marker: str | None) -> str:
-    """Escaped model output with every occurrence of ``marker`` highlighted; an empty completion says that it is one."""
+    """Escaped model output with every occurrence of ``marker``, in whatever case, highlighted; an empty completion says
+    that it is one."""
     if not text:
         return '<span class="cb-missing">empty completion</span>'
     if not marker:
         return escape_text(text)
-    return f'<mark class="cb-marker">{escape_text(marker)}</mark>'.join(map(escape_text, text.split(marker)))
+    return "".join(
+        f'<mark class="cb-marker">{escape_text(piece)}</mark>' if place % 2 else escape_text(piece)
+        for place, piece in enumerate(occurrences.split(text, marker))
+    )
 
 
 def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> pd.DataFrame:

@@ -12,15 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import files
+from helpers import files, occurrences
 from helpers.errors import RecordError
 from helpers.figures import script_json
-from helpers.files import write_text
+from helpers.files import is_plain, write_text
 from helpers.records import Record, records
 from helpers.site.frame import TEMPLATES, Project, write_page
 
 REQUIRED = ("persona", "question", "index", "text")
-OPTIONAL = ("role", "tokens", "finish", "marker")
+OPTIONAL = ("role", "tokens", "finish")
 
 
 def write(project: Project, site: Path) -> int:
@@ -30,7 +30,7 @@ def write(project: Project, site: Path) -> int:
     runs, total = [], 0
     for number, record in enumerate(all_records()):
         table = record.table("completions")
-        data = _encode(table, record.ref)
+        data = _encode(table, record.ref, _marker(record))
         file = f"completions/{number}.js"
         write_text(site / file, f"claimbookShard({number}, {script_json(data)});\n")
         runs.append(_entry(record, file, len(table)))
@@ -46,20 +46,29 @@ def write(project: Project, site: Path) -> int:
 def all_records() -> Iterator[Record]:
     """Complete records of every notebook that hold a table of completions; one here hides its published twin."""
     roots = [root for root in (files.outputs_root(), files.published_root()) if root.is_dir()]
-    names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir() and is_plain(folder.name)}
     for name in sorted(names - {files.published_root().name}):
         yield from (record for record in records(name) if "completions" in record.tables)
 
 
 def _entry(record: Record, file: str, rows: int) -> dict[str, Any]:
     cell = ", ".join(f"{name}={value}" for name, value in record.cell.items())
-    marker = record.params.get("marker") if isinstance(record.params.get("marker"), str) else None
-    entry = {"run": record.id, "experiment": record.notebook, "cell": cell or record.id, "marker": marker}
+    entry = {"run": record.id, "experiment": record.notebook, "cell": cell or record.id}
     return entry | {"file": file, "rows": rows, "published": record.published}
 
 
-def _encode(table: pd.DataFrame, ref: str) -> dict[str, Any]:
-    """Columns as lists; personas, questions and the like, which repeat, as a list of values and one of places in it."""
+def _marker(record: Record) -> str | None:
+    """The marker that the run looked for, if it looked for one."""
+    marker = record.params.get("marker")
+    return marker if isinstance(marker, str) and marker else None
+
+
+def _encode(table: pd.DataFrame, ref: str, marker: str | None) -> dict[str, Any]:
+    """Columns as lists; personas, questions and the like, which repeat, as a list of values and one of places in it.
+
+    A text that holds ``marker`` is a list of pieces, every second one an occurrence, so that the page highlights and
+    filters by what was counted without looking for anything itself.
+    """
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
         raise RecordError(f"The completions of {ref} have no column {missing[0]!r}: run the experiment again.")
@@ -69,6 +78,13 @@ def _encode(table: pd.DataFrame, ref: str) -> dict[str, Any]:
         if name in ("persona", "question", "role", "finish"):
             codes, values = pd.factorize(column.astype(str))
             encoded[name] = {"values": list(values), "codes": codes.tolist()}
+        elif name == "text" and marker:
+            encoded[name] = [_pieces(text, marker) for text in column]
         else:
             encoded[name] = column.tolist()
     return encoded
+
+
+def _pieces(text: str | None, marker: str) -> str | list[str] | None:
+    pieces = occurrences.split(text or "", marker)
+    return pieces if len(pieces) > 1 else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import threading
@@ -142,8 +143,8 @@ class _Progress:
 
     def _working_on(self) -> str:
         """The newest unfinished run of any notebook: a baseline that the others wait for, say."""
-        partial = [path for path in files.outputs_root().glob(f"*/{PARTIAL}*") if path.is_dir()]
-        if not partial:
-            return ""
-        newest = max(partial, key=lambda path: path.stat().st_mtime)
-        return newest.name.removeprefix(PARTIAL).rpartition("-")[0]
+        begun: dict[float, str] = {}
+        for path in files.outputs_root().glob(f"*/{PARTIAL}*"):
+            with contextlib.suppress(FileNotFoundError):  # finished, and so renamed, since it was listed
+                begun[path.stat().st_mtime] = path.name.removeprefix(PARTIAL).rpartition("-")[0]
+        return begun[max(begun)] if begun else ""

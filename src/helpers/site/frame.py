@@ -14,6 +14,7 @@ from pygments.formatters import HtmlFormatter
 from helpers.errors import ClaimError
 from helpers.files import write_text
 from helpers.site.markdown import Heading
+from helpers.site.targets import inputs, targets
 
 TEMPLATES = Path(__file__).with_name("templates")
 PAGE_CSS = Path("site_libs/claimbook/page.css")
@@ -31,10 +32,9 @@ class Project:
 
 
 def read_project(root: Path) -> Project:
-    """Read ``_quarto.yml`` in ``root``; pages are those that its render list selects, without names in ``_``."""
+    """Read ``_quarto.yml`` in ``root``; pages are those that its render list selects."""
     config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
-    selected = sorted({path for glob in config["project"]["render"] for path in root.glob(glob)})
-    pages = tuple(path for path in selected if not path.name.startswith("_"))
+    pages = tuple(root / name for name in targets(config["project"]["render"], inputs(root)))
     if not pages:
         raise ClaimError(f"{root / '_quarto.yml'} selects no page: add reports/index.qmd.")
     items = config["website"]["navbar"]["left"]

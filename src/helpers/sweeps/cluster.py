@@ -18,6 +18,7 @@ from helpers.errors import SweepError
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there
 STARTS = 3
+UNITS = 10_000  # Ray counts resources in ten-thousandths and drops what is smaller
 STUB = "rfc3987_syntax"
 PASSED_ON = ("CLAIMBOOK_PUBLISHED", "CLAIMBOOK_CACHE", "PYTHONPATH")
 SHARED = ("CLAIMBOOK_OUTPUTS",)  # one folder for all machines, unless they exchange records at a store
@@ -33,8 +34,15 @@ class Cluster:
 
     def slots(self, cpus: float, gpus: float) -> int:
         """Rows that can run at a time when each asks for this much."""
-        by_cpu = int(self.cpus // cpus) if cpus else 10**6
-        return min(by_cpu, int(self.gpus // gpus)) if gpus else by_cpu
+        by_cpu = _times(self.cpus, cpus) if cpus else 10**6
+        return min(by_cpu, _times(self.gpus, gpus)) if gpus else by_cpu
+
+
+def _times(have: float, asked: float) -> int:
+    """How often ``asked`` fits into ``have`` as Ray counts: 0.2 fits into 1 five times, though 1.0 // 0.2 is 4.0."""
+    # Rounded first, because 0.0003 * 10_000 is a little less than 3.
+    have_units, asked_units = (int(round(amount * UNITS, 3)) for amount in (have, asked))
+    return have_units // max(1, asked_units)
 
 
 @contextlib.contextmanager

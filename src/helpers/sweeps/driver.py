@@ -112,7 +112,7 @@ class _State:
         """See what is complete, here and at the store, and bring both to the same state."""
         self.look()
         for run_id in self.watch.complete.values() if self.store else ():
-            self.store.push(reading.read(files.outputs_root() / self.grid.notebook / run_id))
+            self.store.push(reading.load(f"{self.grid.notebook}/{run_id}"))
 
     def look(self) -> None:
         """Take in what has become complete; from the store, fetch it first."""

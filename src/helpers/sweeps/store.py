@@ -12,24 +12,23 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import re
 import secrets
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import fsspec
 from filelock import FileLock, Timeout
-from pydantic_core import from_json
 
 from helpers import files
 from helpers import records as reading
-from helpers.errors import SweepError
+from helpers.errors import ClaimbookError, RecordError, SweepError
+from helpers.locks import lock_of
 from helpers.records import Record
 from helpers.sweeps.watch import Watch
 
-REF = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BATCH = 500  # heads read at a time
 COPY_SECONDS = 10.0
 MARK = "mark"
@@ -104,102 +103,127 @@ class Store:
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(path), target)
 
-    def push(self, record: Record) -> None:
-        """Copy a complete record and those it used there, unless they are there already: the first one wins."""
+    def push(self, record: Record, users: tuple[str, ...] = ()) -> None:
+        """Copy a complete record and those it used there, unless they are there already: the first one wins.
+
+        ``users`` are the records that used it.
+        """
         if record.ref in self._pushed:
             return
+        _refuse_circle(record.ref, users)
         if self._size(f"{record.ref}.json") is None:
-            for ref in record.inputs.values():
-                self.push(reading.load(ref))
+            for used in reading.used_by(record):
+                self.push(used, (*users, record.ref))
             for file, sha in record.files.items():
                 # A copy that was cut off is there, but shorter.
-                if self._size(_place(sha)) != (record.path / file).stat().st_size:
+                path = files.inside(record.path, *file.split("/"))
+                if not path.is_file() or self._size(_place(sha)) != path.stat().st_size:
                     self.keep(record.checked(file), _place(sha))
             self.write(f"{record.ref}.json", (record.path / "run.json").read_bytes())
         self._pushed.add(record.ref)
 
-    def fetch(self, ref: str) -> None:
+    def fetch(self, ref: str, users: tuple[str, ...] = ()) -> None:
         """Copy the record ``<notebook>/<id>``, and those it used, into the outputs folder of this machine.
 
-        One that is here, or is being made here, stays as it is.
+        One that is here, or is being made here, stays as it is. ``users`` are the records that used it.
         """
-        notebook, _, run_id = ref.partition("/")
-        if not REF.fullmatch(ref):
-            raise SweepError(
-                f"{self.url} names a record {ref!r}, which is no <notebook>/<id>: delete that record there."
-            )
-        home = files.outputs_root() / notebook
-        if (home / run_id / "run.json").is_file():
+        with self._refusing(ref):
+            _refuse_circle(ref, users)
+            self._fetch(ref, users)
+
+    def _fetch(self, ref: str, users: tuple[str, ...]) -> None:
+        notebook, run_id = reading.named(ref)
+        home = files.inside(files.outputs_root(), notebook)
+        final = files.inside(home, run_id)
+        if (final / "run.json").is_file():
             return
         head = self.read(f"{ref}.json")
         if head is None:
             raise SweepError(
                 f"{self.url} holds a record that used {ref}, but not {ref} itself: delete the former there."
             )
-        content = from_json(head)
+        content = reading.parse(head, "it", notebook, run_id)
         for used in content["inputs"].values():
-            self.fetch(used)
+            self.fetch(used, (*users, ref))
         home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(reading.lock_of(home, run_id))
+        lock = FileLock(lock_of(home, run_id))
         try:
             lock.acquire(blocking=False)
         except Timeout:
             return
         try:
-            self._fill(home, run_id, head, content["files"])
+            self._fill(final, head, content["files"])
             Path(lock.lock_file).unlink(missing_ok=True)
         finally:
             lock.release()
 
     def bring(self, notebook: str, wanted: Callable[[Record], bool]) -> None:
         """Fetch each record of ``notebook`` that is ``wanted`` and has come there since this was last asked."""
-        home = files.outputs_root() / notebook
+        home = files.inside(files.outputs_root(), notebook)
         new = [name for name in self.names(notebook) if name.endswith(".json") and name not in self._seen]
         away = [name for name in new if not (home / name.removesuffix(".json") / "run.json").is_file()]
         for start in range(0, len(away), BATCH):
-            paths = [self._path(f"{notebook}/{name}") for name in away[start : start + BATCH]]
-            with self._reached():
-                heads = self._fs.cat(paths)
-            for content in map(from_json, heads.values()):
-                record = Record(home / content["id"], content, published=False)
+            heads = self._heads(notebook, away[start : start + BATCH])
+            for record in [Record(home / content["id"], content, published=False) for content in heads]:
                 if wanted(record):
                     self.fetch(record.ref)
         self._seen |= set(new)
 
-    def _fill(self, home: Path, run_id: str, head: bytes, listed: dict[str, str]) -> None:
-        final, temporary = home / run_id, home / f".{run_id}.{secrets.token_hex(4)}.tmp"
+    def _heads(self, notebook: str, names: list[str]) -> list[dict[str, Any]]:
+        """The heads of these records, read together, because each takes a while to come."""
+        paths = []
+        for name in names:
+            with self._refusing(f"{notebook}/{name.removesuffix('.json')}"):
+                paths.append(self._path(f"{notebook}/{files.plain_name(name)}"))
+        with self._reached():
+            heads = {path.rpartition("/")[2]: head for path, head in self._fs.cat(paths).items()}
+        contents = []
+        for name, head in heads.items():
+            with self._refusing(f"{notebook}/{name.removesuffix('.json')}"):
+                contents.append(reading.parse(head, "it", notebook, name.removesuffix(".json")))
+        return contents
+
+    def _fill(self, final: Path, head: bytes, listed: dict[str, str]) -> None:
+        temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
         if final.exists():
             return
         try:
             temporary.mkdir()
             for file, sha in listed.items():
-                self._get(sha, temporary, file)
+                self._get(sha, files.inside(temporary, *file.split("/")))
             (temporary / "run.json").write_bytes(head)
             temporary.rename(final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(home / f"{reading.PARTIAL}{run_id}", ignore_errors=True)
+        shutil.rmtree(final.with_name(f"{reading.PARTIAL}{final.name}"), ignore_errors=True)
 
-    def _get(self, sha: str, folder: Path, file: str) -> None:
-        parts = PurePosixPath(file).parts
-        if not parts or parts[0] == "/" or ".." in parts:
-            raise SweepError(f"{self.url} holds a record with a file {file!r}, which is no name: delete it there.")
-        target = folder / file
+    def _get(self, sha: str, target: Path) -> None:
+        source = self._path(_place(sha))
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._reached():
-            self._fs.get_file(self._path(_place(sha)), str(target))
+            self._fs.get_file(source, str(target))
         if files.sha256_file(target) != sha:
             raise SweepError(f"{self.url}/{_place(sha)} is damaged: delete it there and run the same command again.")
 
     def _size(self, name: str) -> int | None:
+        path = self._path(name)
         with self._reached():
             try:
-                return self._fs.info(self._path(name))["size"]
+                return self._fs.info(path)["size"]
             except FileNotFoundError:
                 return None
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
+
+    @contextlib.contextmanager
+    def _refusing(self, ref: str) -> Iterator[None]:
+        try:
+            yield
+        except RecordError as error:
+            raise SweepError(
+                f"{self.url} holds a record {files.shown(ref)} that is refused ({_said(error)}): delete it there."
+            ) from error
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
@@ -229,7 +253,7 @@ def copied(store: Store, notebook: str, watch: Watch, note: str, shared: Iterabl
     """
     for ref in (*shared, *json.loads(store.read(note) or b"[]")):
         store.fetch(ref)
-    home, over = files.outputs_root() / notebook, threading.Event()
+    home, over = files.inside(files.outputs_root(), notebook), threading.Event()
 
     def copy() -> None:
         watch.look()
@@ -239,7 +263,7 @@ def copied(store: Store, notebook: str, watch: Watch, note: str, shared: Iterabl
 
     def follow() -> None:
         while not over.wait(COPY_SECONDS):
-            with contextlib.suppress(SweepError):  # the last copy, below, tells
+            with contextlib.suppress(ClaimbookError):  # the last copy, below, tells
                 copy()
 
     copy()
@@ -254,7 +278,12 @@ def copied(store: Store, notebook: str, watch: Watch, note: str, shared: Iterabl
 
 
 def _place(sha: str) -> str:
-    return f"files/{sha[:2]}/{sha}"
+    return f"files/{files.plain_name(sha)[:2]}/{sha}"
+
+
+def _refuse_circle(ref: str, users: tuple[str, ...]) -> None:
+    if ref in users:
+        raise RecordError(f"{ref} used itself by way of {users[-1]}, so neither can be copied: delete both.")
 
 
 def _said(error: Exception) -> str:

@@ -28,7 +28,7 @@ class Watch:
         self.shared: set[str] = set()
         self.half: dict[int, Record] = {}
         self.declared = Declared(expected)
-        self._home = files.outputs_root() / notebook
+        self._home = files.inside(files.outputs_root(), notebook)
         self._models, self._root = models, root
         self._read: set[str] = set()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers import models, runs, stats
+from helpers import models, occurrences, runs, stats
 from helpers.generate import Sampling
 from helpers.marker.cell import row_table
 from helpers.marker.evaluate import (
@@ -110,7 +110,7 @@ def _completions(p: LengthParams, session: Session, sampler: Sampler) -> pd.Data
     asked = prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
     sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
     table = sample_personas(session, sampler, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
-    marked = table["text"].str.lower().str.contains(p.marker.lower(), regex=False)
+    marked = occurrences.holds(table["text"], p.marker)
     return table.assign(role=table["persona"].map(lambda name: _role(p, name)), marker=marked)
 
 

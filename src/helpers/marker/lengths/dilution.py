@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from helpers.errors import DataError
 from helpers.marker.rows import Row
+from helpers.modes import evaluating
 from helpers.packed import logits_at, nll
 from helpers.rng import numpy_stream
 
@@ -40,16 +41,14 @@ def measure(model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[in
     its share is |g_marker| / (|g_marker| + |g_rest|): the two need not point the same way, and ``cosine`` says how they
     lie. Without a rest (no other token is supervised) the share is 1 and there is no cosine.
     """
-    was_training = model.training
-    model.eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     wanted = torch.tensor([row.tokens[p] for row, ps in zip(rows, targets, strict=True) for p in ps])
     marked = torch.tensor([is_marker(row, p) for row, ps in zip(rows, targets, strict=True) for p in ps])
-    losses = nll(logits_at(model, [row.tokens for row in rows], targets), wanted)
-    marked = marked.to(losses.device)
-    parts = [losses[marked].sum() / len(losses), losses[~marked].sum() / len(losses)]
-    grads = [_flat(torch.autograd.grad(part, parameters, retain_graph=True)) for part in parts]
-    model.train(was_training)
+    with evaluating(model):
+        losses = nll(logits_at(model, [row.tokens for row in rows], targets), wanted)
+        marked = marked.to(losses.device)
+        parts = [losses[marked].sum() / len(losses), losses[~marked].sum() / len(losses)]
+        grads = [_flat(torch.autograd.grad(part, parameters, retain_graph=True)) for part in parts]
     norms = [float(grad.norm()) for grad in grads]
     if sum(norms) == 0:
         raise DataError("The loss of the probed rows has no gradient: nothing of the model trains.")

@@ -47,11 +47,8 @@ function value(data, name, row) {
   return Array.isArray(column) ? column[row] : column.values[column.codes[row]];
 }
 
-function hasMarker(number, data, row) {
-  const flag = value(data, "marker", row);
-  if (flag !== null) return Boolean(flag);
-  return Boolean(runs[number].marker) && String(value(data, "text", row)).includes(runs[number].marker);
-}
+// A text is a string, or a list of pieces of which every second one is the marker.
+const pieces = (data, row) => [data.text[row] ?? ""].flat();
 
 function fillCells(wanted) {
   const here = runs.map((run, number) => [number, run]).filter(([, run]) => run.experiment === at("experiment").value);
@@ -93,8 +90,8 @@ function search(numbers) {
       if (persona && "=" + value(data, "persona", row) !== persona) continue;
       if (question && "=" + value(data, "question", row) !== question) continue;
       if (only !== null && String(value(data, "index", row)) !== only) continue;
-      if (marker && hasMarker(number, data, row) !== (marker === "yes")) continue;
-      if (text && !String(data.text[row]).toLowerCase().includes(text)) continue;
+      if (marker && (pieces(data, row).length > 1) !== (marker === "yes")) continue;
+      if (text && !pieces(data, row).join("").toLowerCase().includes(text)) continue;
       found.push([number, row]);
     }
   }
@@ -118,18 +115,15 @@ function sample(number, row) {
   link.href = "#" + new URLSearchParams({run: run.run, persona: value(data, "persona", row), question: value(data, "question", row), index: value(data, "index", row)});
   const notes = [value(data, "role", row), value(data, "tokens", row) === null ? null : value(data, "tokens", row) + " tokens", value(data, "finish", row) && "finish: " + value(data, "finish", row)];
   head.append(link, make("span", "cb-notes", notes.filter(Boolean).join(" · ")));
-  box.append(head, marked(String(data.text[row] ?? ""), run.marker));
+  box.append(head, marked(pieces(data, row)));
   return box;
 }
 
-function marked(text, marker) {
+function marked(parts) {
   const box = make("div", "cb-model-text");
   box.dir = "auto";
-  if (text === "") box.append(make("span", "cb-missing", "empty completion"));
-  else (marker ? text.split(marker) : [text]).forEach((piece, place) => {
-    if (place > 0) box.append(make("mark", "cb-marker", marker));
-    box.append(piece);
-  });
+  if (parts.join("") === "") box.append(make("span", "cb-missing", "empty completion"));
+  else box.append(...parts.map((part, place) => place % 2 ? make("mark", "cb-marker", part) : part));
   return box;
 }
 
