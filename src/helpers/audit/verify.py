@@ -13,7 +13,7 @@ Running a cell again is in ``replay``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from helpers.audit.register import of_pages
 from helpers.derive import derive
 from helpers.errors import ClaimbookError, RecordError, nearest
 from helpers.records import Record
-from helpers.study import find_study
+from helpers.study import Study, find_study
 
+Derive = Callable[[Record, Study], dict[str, Any]]
 ROUNDING = 1e-9
 """Relative difference that another CPU or other packages may make in a mean over the same stored table."""
 
@@ -67,8 +68,8 @@ def _folders(refs: Sequence[str] | None) -> Iterator[Path]:
         yield here[0]
 
 
-def verify_folder(folder: Path) -> list[Finding]:
-    """Check one record by itself: shape, files, metrics, sources."""
+def verify_folder(folder: Path, derive: Derive = derive) -> list[Finding]:
+    """Check one record by itself: shape, files, metrics (as ``derive`` gives them), sources."""
     published = folder.resolve().is_relative_to(files.published_root().resolve())
     try:
         record = reading.read(folder, published=published)
@@ -78,7 +79,7 @@ def verify_folder(folder: Path) -> list[Finding]:
         return [Finding(record.ref, "status", f"is {record.status}, not complete. Run it again.")]
     findings = [*_check_identity(record), *_check_files(record)]
     if not findings:
-        findings += check_metrics(record)
+        findings += check_metrics(record, derive)
     return [*findings, *_check_sources(record)]
 
 
@@ -120,7 +121,7 @@ def _check_files(record: Record) -> Iterator[Finding]:
         yield Finding(record.ref, f"files.{name}", "is no file of this record. Delete it.")
 
 
-def check_metrics(record: Record) -> list[Finding]:
+def check_metrics(record: Record, derive: Derive = derive) -> list[Finding]:
     """Derive the metrics of ``record`` from its tables and compare them with those that it states."""
     study = find_study(record.study)
     if record.metrics_version < study.metrics_version:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.audit.kept import derive_or_recall
+from helpers.audit.verify import check_ledger, check_registrations, verify_folder
 from helpers.claims import log
 from helpers.claims.case import Case, open_case
 from helpers.claims.claim import front_matter, has_claim
@@ -23,8 +25,10 @@ from helpers.claims.status import page_status
 from helpers.errors import ClaimbookError
 from helpers.files import ROOT
 from helpers.provenance import portable
+from helpers.records import load
 
 Fault = tuple[int, str, str]
+LEDGER = "outputs/published/ledger.jsonl"
 PLACED = re.compile(r"^(?P<path>[^:\n]*?)(?::|, line )(?P<line>\d+): (?P<what>.*)$", re.DOTALL)
 TITLES = (("title",), ("subtitle",), ("description",), ("claim", "statement"))
 
@@ -53,6 +57,8 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     found = [finding for path in paths for finding in _page(path, root, site)]
     cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
     found += [finding for case in cases for finding in _claim(case, cases)]
+    found += [finding for case in cases for finding in _proof(case)]
+    found += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger()]
     if (root / log.PROSE).is_file():
         found += _log(root / log.PROSE, root, site)
     if execute:
@@ -125,6 +131,18 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
         _related(page, front, case, cases),
     ):
         yield from _findings(case.path, case.root, rule)
+
+
+def _proof(case: Case) -> Iterator[Finding]:
+    """What is wrong with the records that a page rests on, and with what it is judged by."""
+    name = case.path.relative_to(case.root).as_posix()
+    for one in check_registrations(case.root, [case.path]):
+        yield Finding(name, 1, "registration", f"{one.where} {one.what}")
+    cited = {record.ref: record for record in case.evidence().records}
+    cited |= {ref: load(ref) for record in list(cited.values()) for ref in record.inputs.values()}
+    for record in cited.values():
+        for one in verify_folder(record.path, derive_or_recall):
+            yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 
 def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
