@@ -9,11 +9,15 @@ import yaml
 from claims_records import STARTED, rate, record
 
 from helpers import files
-from helpers.files import sha256_json, write_json
+from helpers.audit.register import register
+from helpers.files import write_json
 from helpers.params import Axis, Params
+from helpers.publishing import publish
+from helpers.records import question_hash
 from helpers.stats import wilson
 from helpers.study import Study
 
+BLANK = dict.fromkeys(("k", "low", "high", "method")) | {"level": 0.95}
 FIXTURE = Path(__file__).parent / "fixtures" / "lint"
 
 
@@ -44,7 +48,7 @@ NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.rng", param
 
 
 def write_published() -> None:
-    """Write all records of the tables below ``outputs_root()``."""
+    """Publish all records of the tables, and register the page about them."""
     tables = yaml.safe_load((FIXTURE / "published.yaml").read_text(encoding="utf-8"))
     for cell, metrics in [*_sweep(tables["sweep"])]:
         _write("published_sweep", cell, metrics)
@@ -53,6 +57,10 @@ def write_published() -> None:
         _write("published_sources", {"source": source}, metrics)
     notes = {name: {"value": value, "unit": "", "n": 1} for name, value in tables["notes"].items()}
     _write("published_notes", {"recipe": "paper"}, notes)
+    root = FIXTURE / "published"
+    register([root / "reports/published-sweep.qmd"], root=root)
+    for notebook in ("published_sweep", "published_sources", "published_notes"):
+        publish(notebook)
 
 
 def _sweep(table: dict[str, Any]) -> Any:
@@ -75,6 +83,8 @@ def _largest(percent: float, n: int, groups: int) -> dict[str, Any]:
 
 
 def _write(notebook: str, cell: dict[str, Any], metrics: dict[str, Any]) -> None:
-    name = f"{notebook}-{sha256_json(cell)[:12]}"
-    made = record(cell, metrics, name=name, notebook=notebook, study=notebook, started=STARTED, ended=STARTED)
-    write_json(files.outputs_root() / notebook / name / "run.json", made.content)
+    measured = {name: BLANK | metric | {"measured": True} for name, metric in metrics.items()}
+    made = record(cell, measured, notebook=notebook, study=notebook, started=STARTED, ended=STARTED)
+    study = {study.name: study for study in (SWEEP, SOURCES, NOTES)}[notebook]
+    made.content["id"] = f"{notebook}-{question_hash(made.content, study)}"
+    write_json(files.published_root() / made.ref / "run.json", made.content)

@@ -29,9 +29,9 @@ def of_page(path: Path, root: Path = files.ROOT) -> list[Registered]:
 
 
 def of_pages(root: Path = files.ROOT) -> Iterator[tuple[Path, list[Registered]]]:
-    """Yield each page with a claim and what it is judged by."""
+    """Yield each page whose claim is past being proposed, and what it is judged by."""
     for path in sorted((root / "reports").glob("*.qmd")):
-        if has_claim(path):
+        if has_claim(path) and read_claim(path, root).status != "proposed":
             yield path, of_page(path, root)
 
 
