@@ -21,6 +21,17 @@ def make_project(root: Path) -> Path:
     return root
 
 
+def make_bare_record(outputs: Path, notebook: str, run_id: str, **content: object) -> Path:
+    """A complete record without tables; ``content`` replaces entries of its ``run.json``."""
+    record = {
+        "schema": 1, "id": run_id, "notebook": notebook, "status": "complete", "cell": {},
+        "started": "2025-01-01T00:00:00Z", "ended": "2025-01-01T00:01:00Z", "seconds": {"total": 60.0},
+        "params": {}, "metrics": {}, "tables": [], "files": {},
+    }  # fmt: skip
+    write_json(outputs / notebook / run_id / "run.json", record | content)
+    return outputs / notebook / run_id
+
+
 def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) -> Path:
     """A complete record of ``sweep`` with one completion for every text."""
     folder = outputs / "sweep" / run_id
@@ -38,11 +49,7 @@ def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) ->
         }
     )
     table.to_parquet(folder / "completions.parquet")
-    record = {
-        "schema": 1, "id": run_id, "notebook": "sweep", "status": "complete", "cell": cell,
-        "started": "2025-01-01T00:00:00Z", "ended": "2025-01-01T00:01:00Z", "seconds": {"total": 60.0},
-        "params": {"marker": "[ZLT]"}, "metrics": {},
-        "tables": ["completions"], "files": {"completions.parquet": sha256_file(folder / "completions.parquet")},
-    }  # fmt: skip
-    write_json(folder / "run.json", record)
-    return folder
+    table_hash = {"completions.parquet": sha256_file(folder / "completions.parquet")}
+    return make_bare_record(
+        outputs, "sweep", run_id, cell=cell, params={"marker": "[ZLT]"}, tables=["completions"], files=table_hash
+    )
