@@ -3,7 +3,7 @@ PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
 .PHONY: help setup report site test test-ray test-vllm lab pocket organisms notebooks bench clean

@@ -27,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAIMBOOK_OUTPUTS", str(folder / "outputs"))
-        fallback.render(ROOT, folder / "site", progress=False)
+        fallback.render(ROOT, folder / "site")
         findings = finish(ROOT, folder / "site")
     assert findings == [], "\n".join(map(str, findings))
     return folder / "site"

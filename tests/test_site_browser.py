@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             make_bare_record(
                 root / "outputs", "study", f"pocket-{number:012x}", cell={"lr": number, "text": HOSTILE[0]}
             )
-        fallback.render(root, progress=False)
+        fallback.render(root)
         assert finish(root) == []
     return root / "_site"
 
