@@ -148,7 +148,7 @@ def test_a_failing_quarto_is_an_error(project, tmp_path, monkeypatch):
 
 
 def test_without_quarto_the_fallback_says_how_to_get_it(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(render.shutil, "which", lambda name: None)
+    monkeypatch.setattr(render.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(render.fallback, "render", lambda root, site: None)
     with pytest.raises(ClaimError, match=r"The site has faults:\nindex\.html:3: .*'gone\.html' leads nowhere"):
         (tmp_path / "_site/reports/index.html").write_text('<html>\n<body>\n<a href="../gone.html">x</a>')
