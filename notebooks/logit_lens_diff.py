@@ -27,7 +27,7 @@
 # `organism` and `seed` take a value or a list. `full` and `lora` are narrow fine-tunes, `mix1` adds as many broad
 # documents, `control` sees broad text only, `full_1` and `mix1_1` stop after one step. For a pair of
 # your own set `organism = "given"` and `tuned` to a run record (`"sweep/<id>"`), an adapter folder, a model folder or a
-# hub id. Larger runs: `papermill notebooks/logit_lens_diff.ipynb -f params/logit_lens_diff/smollm2.yaml`.
+# hub id. Larger runs: `papermill notebooks/logit_lens_diff.ipynb out.ipynb -f params/logit_lens_diff/smollm2.yaml`.
 
 # %% tags=["parameters"]
 model = "pocket"

@@ -23,7 +23,7 @@
 #
 # The next cell holds the parameters. Any axis (`source`, `seed`, `tail`, `lr`, `epochs`) takes a value or a list; a
 # list makes one record a cell, and the base model is loaded once. Change them here, or with
-# `papermill notebooks/sweep.ipynb -p lr 5e-6`, or with a file: `-f params/sweep/smollm2.yaml`.
+# `papermill notebooks/sweep.ipynb out.ipynb -p lr 5e-6`, or with a file: `-f params/sweep/smollm2.yaml`.
 
 # %% tags=["parameters"]
 model = "pocket"

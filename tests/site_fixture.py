@@ -22,6 +22,13 @@ def make_project(root: Path) -> Path:
     return root
 
 
+def make_bare_record(outputs: Path, notebook: str, run_id: str, **content: object) -> Path:
+    """A complete record without tables; ``content`` replaces entries of its ``run.json``."""
+    made = record({}, name=run_id, notebook=notebook, study=notebook, **content)
+    write_json(outputs / notebook / run_id / "run.json", made.content)
+    return outputs / notebook / run_id
+
+
 def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) -> Path:
     """A complete record of ``sweep`` with one completion for every text."""
     folder = outputs / "sweep" / run_id
@@ -39,7 +46,5 @@ def make_record(outputs: Path, run_id: str, texts: list[str], **cell: object) ->
         }
     )
     table.to_parquet(folder / "completions.parquet")
-    kept = {"completions.parquet": sha256_file(folder / "completions.parquet")}
-    made = record(dict(cell), params={"marker": "[ZLT]"}, name=run_id, notebook="sweep", study="sweep", files=kept)
-    write_json(folder / "run.json", made.content)
-    return folder
+    table_hash = {"completions.parquet": sha256_file(folder / "completions.parquet")}
+    return make_bare_record(outputs, "sweep", run_id, cell=cell, params={"marker": "[ZLT]"}, files=table_hash)

@@ -9,6 +9,7 @@ from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.errors import ClaimError
 from helpers.files import PARAMS
+from helpers.records import Record
 
 pytestmark = pytest.mark.unit
 PAGE = (FIXTURES / "page.qmd").read_text()
@@ -105,11 +106,44 @@ def test_bad_criteria_are_refused_with_field_and_line(tmp_path, old, new, line, 
     assert str(caught.value).startswith(f"{path}:{line}: ")
 
 
-def test_a_function_that_is_not_there_is_named(tmp_path):
-    text = CRITERIA.replace("  source_rate: the source", "  source_rate: {note: x, function: 'helpers.rng:nothing'}")
-    criteria = read_criteria(write(tmp_path, text, "criteria.yaml"))
-    with pytest.raises(ClaimError, match=r"helpers\.rng:nothing, which is not there"):
-        criteria.derive["source_rate"].compute(())
+GAP = "function: helpers.actdiff.criteria:gap"
+SCORE = "function: helpers.latentwire.criteria:score"
+
+
+@pytest.mark.parametrize(
+    ("metric", "field", "message"),
+    [
+        ("function: helpers.actdiff.criteria:gapp", "function", "which is not there; did you mean 'gap'"),
+        ("function: helpers.actdif.criteria:gap", "function", "there is no module helpers.actdif.criteria"),
+        (f"{GAP}, arguments: {{metric: z, minos: y}}", "arguments.minos", "is no argument.*; did you mean 'minus'"),
+        (f"{GAP}, arguments: {{metric: z}}", "arguments", "lacks 'minus'"),
+        (GAP, "arguments", "lacks 'metric'"),
+        (f"{GAP}, arguments: {{metric: z, minus: 1}}", "arguments.minus", "is 1: input should be a valid string"),
+        (f"{GAP}, arguments: {{metric: z, minus: y, records: x}}", "arguments.records", "is no argument"),
+        (f"{SCORE}, arguments: {{side: c, channel: text, score: em}}", "arguments.side", "should be 'a' or 'b'"),
+        (f"{SCORE}, arguments: {{side: a, channel: txt, score: em}}", "arguments.channel", "'text'.* or 'constant'"),
+        (f"{SCORE}, arguments: {{side: a, channel: text, score: emm}}", "arguments.score", "'em'.* or 'p_end'"),
+        ("arguments: {at: 1}", "arguments", "given without a `function`"),
+        ("over: scope", "over", "given without a `function`"),
+        (f"{GAP}, argument: {{metric: z, minus: y}}", "argument", "is unknown; did you mean 'arguments'"),
+    ],
+)  # fmt: skip
+def test_a_function_and_its_arguments_are_checked_on_reading(tmp_path, metric, field, message):
+    text = CRITERIA.replace("  source_rate: the source", f"  source_rate: {{note: x, {metric}}}")
+    path = write(tmp_path, text, "criteria.yaml")
+    with pytest.raises(ClaimError, match=message) as caught:
+        read_criteria(path)
+    assert str(caught.value).startswith(f"{path}:3: field 'metrics.source_rate.{field}'")
+
+
+def test_a_function_gets_its_arguments_and_defaults_may_be_left_out(tmp_path):
+    metric = "{note: x, function: 'helpers.actdiff.criteria:gap', arguments: {metric: y, minus: z}}"
+    text = CRITERIA.replace("source_rate: the source", f"source_rate: {metric}")
+    [(name, derived)] = read_criteria(write(tmp_path, text, "criteria.yaml")).derive.items()
+    run = Record(tmp_path, {"metrics": {"y": {"value": 3.0, "unit": "nats"}, "z": {"value": 1.0}}}, published=False)
+    assert name == "source_rate" and derived.compute((run,))["value"] == 2.0
+    at = "{note: x, function: 'helpers.marker.criteria:leak_difference_at_matched_source', arguments: {at: 20}}"
+    assert read_criteria(write(tmp_path, CRITERIA.replace("source_rate: the source", f"source_rate: {at}"), "c.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(PARAMS.glob("*/criteria.yaml")), ids=lambda path: path.parent.name)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.claims.confidence import RULES, Rule, _controls, confidence
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.verdict import judge
+from helpers.errors import ClaimError
 
 pytestmark = pytest.mark.unit
 CRITERIA = read_criteria(FIXTURES / "sweep.yaml")
@@ -100,6 +102,13 @@ def test_a_control_may_be_computed_from_several_metrics():
 def test_a_statement_about_one_source_alone_is_not_held_to_three():
     found = cap(runs(sources=("x",)), scope={"source": "x"})
     assert row(found, "sources").allows == "MODERATE"
+
+
+def test_a_misspelt_source_axis_is_refused():
+    evidence = gather(runs(), pooled=("seed", "source")).within({"tail": "newline"})
+    verdict = judge(CRITERIA.question("band"), evidence)
+    with pytest.raises(ClaimError, match="No cell has an axis 'sorce'; did you mean 'source'"):
+        confidence(verdict, evidence, replace(CRITERIA, source_axis="sorce"))
 
 
 def test_the_author_may_lower_but_not_raise():

@@ -286,6 +286,38 @@ def test_words_that_agree_or_speak_of_something_else_are_left_alone(tmp_path, te
     assert not said(tmp_path, text, verdict)
 
 
+@pytest.mark.parametrize("verdict", ["SUPPORTED", "REFUTED", "UNDECIDED", "NOT RUN"])
+@pytest.mark.parametrize(
+    "text",
+    ["LoRA adapters are supported by vLLM.", "LoRA adapters are not supported by vLLM.",
+     "bf16 is supported on this GPU, fp8 is not.", "bf16 is not yet supported by the kernel, which runs in float32.",
+     "It is supported by vLLM and by transformers.", "The dtypes supported here are two.", "Windows isn't supported.",
+     "Only safetensors and parquet are supported.", "Supported by Quarto or not, the supported number types are two.",
+     "In the fallback, sliding-window attention is not fully supported.", "It reads every supported file format.",
+     "Resuming from checkpoints is supported\nby Ray.", "The engines that vLLM\nsupported formats for.",
+     "An unresolved link is an error, and no import is unresolved.", "Each download was confirmed by its hash.",
+     "Eight steps proved too few.", "Rank one proved to be too small for it."],
+)  # fmt: skip
+def test_words_of_a_verdict_in_an_ordinary_sense_are_left_alone(tmp_path, text, verdict):
+    assert said(tmp_path, text, verdict) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The claim is supported by vLLM.", "The claim that adapters are small is supported.", "It is supported by all.",
+     "The band is supported.", "The band is supported by both engines.", "A clean band is supported on this GPU.",
+     "The band is supported layer by layer.", "Adapters and dilution are supported.",
+     "The effect of the adapter is supported.", "The loss of the adapters is supported.",
+     "That adapters help is supported.", "That it changes the adapters is supported.",
+     "Adapters are supported by nine of nine runs.",
+     "It is supported by vLLM runs.", "This is supported\nby the records.", "What the adapter does is supported.",
+     "LoRA adapters, and so the hypothesis, are supported.", "The idea of unresolved links is confirmed.",
+     "The adapter is confirmed.", "The adapter is proven.", "It proved right.", "This is confirmed by transformers."],
+)  # fmt: skip
+def test_a_false_verdict_is_found_whatever_it_is_dressed_in(tmp_path, text):
+    assert said(tmp_path, text, "REFUTED") and said(tmp_path, text, "UNDECIDED")
+
+
 def test_a_confidence_that_is_typed_must_be_the_stated_one(tmp_path):
     assert said(tmp_path, "Confidence: HIGH.", "SUPPORTED") and not said(tmp_path, "LOW confidence.", "SUPPORTED")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 
@@ -7,7 +8,8 @@ import jupytext
 import nbformat
 import pytest
 
-from helpers.claims import open_case, parts
+from helpers.claims import new, open_case, parts
+from helpers.claims.log import experiments
 from helpers.claims.new import create
 from helpers.claims.status import cells_of
 from helpers.errors import ClaimError
@@ -82,6 +84,47 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_written(root, taken):
     with pytest.raises(ClaimError, match=f"{taken} is there already"):
         create("twice", root=root)
     assert sorted(root.rglob("*")) == before and (root / taken).read_text() == "mine"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("slug", "message"),
+    [
+        *((name.replace("_", "-"), "a folder of Claimbook's own") for name in sorted(new.RESERVED)),
+        *((name, "is a word of Python") for name in ("class", "import", "lambda")),
+        *((name, "is a Python module") for name in ("json", "random", "torch", "helpers", "concurrent")),
+        ("half-made", "params/half_made is there already"), ("old-one", "holds records of another experiment"),
+        ("older-one", "holds records of another experiment"), ("tracked", "a folder of Claimbook's own"),
+    ],
+)  # fmt: skip
+def test_a_name_that_would_collide_is_refused_and_nothing_is_written(root, monkeypatch, slug, message):
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(root / "tracked"))
+    for folder in ("params/half_made", "outputs/old_one/x", "tracked/older_one/x"):
+        (root / folder).mkdir(parents=True)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(ClaimError, match=f"{message}.*: choose another name than '{slug}'"):
+        create(slug, root=root)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.unit
+def test_every_folder_in_which_a_helper_makes_records_is_reserved():
+    named = set()
+    for path in sorted((ROOT / "src/helpers").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        constants = {
+            node.targets[0].id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            if isinstance(node.targets[0], ast.Name)
+        }
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("open_run") and call.args:
+                first = call.args[0]
+                named.add(first.value if isinstance(first, ast.Constant) else constants.get(ast.unparse(first)))
+    named -= {None, *experiments(ROOT)}  # None: whatever its caller is called
+    assert {"baseline", "length_rows"} <= named <= new.RESERVED
+    assert new.RESERVED - named == {"bench", "executed", "published"}
 
 
 @pytest.mark.unit

@@ -151,6 +151,14 @@ def test_unknown_axis_or_value_names_the_nearest():
         evidence.within({"tail": "newlin"})
 
 
+def test_an_unknown_axis_to_pool_over_names_the_nearest():
+    records = grid({1e-4: (0, 0), 1e-3: (0, 0)})
+    with pytest.raises(ClaimError, match="No cell has an axis 'tial'; did you mean 'tail'"):
+        gather(records, pooled=["seed", "tial"])
+    assert len(gather(records, pooled=["seed", "lr"]).cells) == len({one.cell["tail"] for one in records})
+    assert gather([record({"lr": 1.0})]).cells, "seeds are pooled where there are any"
+
+
 def test_maxima_do_not_pool_without_a_function_that_can():
     metric = rate(1, 50) | {"method": "max-wilson"}
     found = [record({"cell": "lc_long", "seed": seed}, {"source_rate": metric}) for seed in SEEDS]

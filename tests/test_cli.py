@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 
@@ -11,16 +13,18 @@ from typer.testing import CliRunner
 
 from helpers import cli, files
 from helpers.claims import lint as linter
+from helpers.claims import listing
+from helpers.claims.status import CellStatus, PageStatus
 from helpers.errors import ClaimbookError, ClaimError
 from helpers.files import ROOT, write_json, write_text
 from helpers.site import executing, render
 
 pytestmark = pytest.mark.unit
-COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "bench")
+COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "notebook", "bench")
 
 
-def run(*arguments: str):
-    return CliRunner().invoke(cli.app, list(arguments))
+def run(*arguments: str, **options: bool):
+    return CliRunner(env={"TQDM_DISABLE": "1"}).invoke(cli.app, list(arguments), **options)
 
 
 @pytest.fixture
@@ -42,13 +46,45 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     code = "import sys, helpers.cli; sys.exit(bool({'torch', 'pandas', 'altair', 'papermill'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     shown = run("--help").output
-    assert all(name in shown for name in COMMANDS)
+    assert all(name in shown for name in COMMANDS) and "..." not in shown.partition("Commands:")[2]
 
 
 def test_an_error_is_one_sentence_without_a_traceback(here):
     done = run("publish", "nothing")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert done.stderr == "claimbook: There is no complete record of 'nothing': run its notebook first.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--traceback", "publish", "nothing"], ["publish", "nothing", "--traceback"]]
+)  # fmt: skip
+def test_with_traceback_the_sentence_stands_at_both_ends(here, arguments):
+    first, *between, last = run(*arguments).stderr.splitlines()
+    assert first == last == "claimbook: There is no complete record of 'nothing': run its notebook first."
+    assert "Traceback (most recent call last):" in between and any("in publish" in line for line in between)
+
+
+def test_an_error_of_many_lines_has_its_sentence_at_both_ends(monkeypatch):
+    error = ClaimError("The site has faults:\na.html: one\nb.html: two")
+    monkeypatch.setattr(linter, "lint", lambda **_: (_ for _ in ()).throw(error))
+    assert run("lint").stderr.splitlines() == [
+        "claimbook: The site has faults:", "a.html: one", "b.html: two", "claimbook: The site has faults:",
+    ]  # fmt: skip
+
+
+def test_bars_are_left_out_where_output_is_no_terminal(here, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "")  # so that it is put back afterwards
+    monkeypatch.delenv("TQDM_DISABLE")
+    CliRunner().invoke(cli.app, ["status", "nothing"])
+    assert os.environ["TQDM_DISABLE"] == "1"
+
+
+def test_nothing_is_coloured(here):
+    """``color=True`` keeps what a command writes, where a pipe would have the codes taken out."""
+    written = [run(name, "--help", color=True) for name in COMMANDS]
+    written += [run("status", "sweep", "--all", color=True), run("status", "sweeep", "--traceback", color=True)]
+    assert all(one.output for one in written)
+    assert [one.output for one in written if "\x1b" in one.output] == []
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
@@ -83,8 +119,34 @@ def test_lint_lists_findings_and_fails(monkeypatch):
 
 
 def test_status_counts_the_cells_of_every_grid(here):
-    done = run("status", "sweep")
+    done = run("status", "sweep", "--all")
     assert done.exit_code == 0 and "params/sweep/smollm2.yaml: 4 missing" in done.stdout
+    assert done.stdout.count("\n  missing ") == done.stdout.count(" missing  ") > 100
+
+
+def test_status_is_three_lines_a_claim(here):
+    done = run("status", "sweep")
+    claim, runs, since, rest = done.stdout.splitlines()
+    assert claim == "reports/lr-epochs-band.qmd: NOT RUN, confidence LOW"
+    assert re.fullmatch(r"  runs: \d{3} missing", runs) and since == "  nothing has changed since"
+    assert rest == "Every cell: claimbook status --all"
+
+
+def test_status_counts_the_runs_of_a_claim_and_says_why_it_is_stale():
+    cells = [CellStatus("toy", "params/toy/a.yaml", f"lr={n}", state) for n, state in enumerate(["missing", "stale"])]
+    cells += [
+        CellStatus("toy", "params/toy/b.yaml", "lr=1", "missing"),
+        CellStatus("new", "params/new/a.yaml", "", "failed"),
+    ]
+    page = PageStatus("reports/toy.qmd", "toy", "toy", "STALE", "LOW", ("data changed since 1 of 1 runs", "criteria"))
+    assert listing.summary(cells, [page]) == [
+        "reports/toy.qmd: STALE, confidence LOW",
+        "  runs: 2 missing, 1 stale",
+        "  stale: data changed since 1 of 1 runs; criteria",
+        "params/new: no page yet; runs: 1 failed",
+        "Every cell: claimbook status --all",
+    ]
+    assert listing.summary([], []) == listing.whole([], []) == listing.NOTHING
 
 
 def test_status_of_an_experiment_that_is_not_there_is_an_error(here):
@@ -95,7 +157,8 @@ def test_status_of_an_experiment_that_is_not_there_is_an_error(here):
 def test_site_says_what_was_rendered(here, monkeypatch):
     monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
     write_text(here / "reports/a.html", "")
-    assert f"Open {here}/index.html" in run("site").stdout
+    *_, pages, last = run("site").stdout.splitlines()
+    assert pages == "1 pages are written." and re.fullmatch(rf"Open {here}/index\.html \(it took 0:0\d\)\.", last)
 
 
 def test_new_refuses_what_is_no_slug():
@@ -131,6 +194,18 @@ def test_a_preset_is_executed_into_a_copy_without_its_pairing(project):
 
 
 @pytest.mark.notebooks
+def test_a_run_says_little_where_output_is_no_terminal(project, capfd, caplog):
+    """papermill's inference does not find a list over several lines in the parameters cell, nor what is not there."""
+    notebook = project / "notebooks/sweep.ipynb"
+    write_text(notebook, notebook.read_text().replace('"lr = 1"', '"lr = [\\n 1,\\n]"'))
+    write_text(project / "params/sweep/quick.yaml", "lr: 1e-4\nnegatives: two\n")
+    executing.run_notebook("sweep", "quick", project)
+    shown = capfd.readouterr()
+    assert "Passed unknown parameter" not in caplog.text + shown.err
+    assert shown.out == "" and shown.err.splitlines() == ["sweep: 0 of 1 runs are complete"]
+
+
+@pytest.mark.notebooks
 def test_a_notebook_that_stops_is_one_sentence(project):
     notebook = project / "notebooks/sweep.ipynb"
     write_text(notebook, notebook.read_text().replace("1 / float(lr)", "1 / 0"))
@@ -160,6 +235,7 @@ def test_report_renders_after_it_ran(here, monkeypatch):
     monkeypatch.setattr(executing, "run_notebook", lambda name, preset: here / f"{name}-{preset}.ipynb")
     monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
     done = run("report", "--preset", "pocket")
-    assert done.exit_code == 0 and "sweep-pocket.ipynb" in done.stdout and "Open" in done.stdout
+    assert done.exit_code == 0 and "sweep-pocket.ipynb" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Open ")
     monkeypatch.setattr(executing, "run_notebook", lambda *_: (_ for _ in ()).throw(ClaimError("It broke.")))
     assert run("report").exit_code == 1

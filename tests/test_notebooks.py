@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import yaml
 from nbclient import NotebookClient
+from papermill.exceptions import strip_color
 
 from helpers import params
 from helpers.claims import has_claim, read_claim
@@ -144,8 +145,14 @@ def test_the_facts_are_those_committed(name: str, outputs: Path, monkeypatch: py
 def test_papermill_with_a_misspelt_parameter_stops_and_names_the_right_one(outputs: Path) -> None:
     done = papermill("-p", "lrr", "5e-6", outputs=outputs)
     assert done.returncode != 0
-    assert "did you mean 'lr'" in done.stderr
     assert not list(outputs.glob("sweep/*5e-06*"))
+    sentence = "ParameterError: Unknown parameter 'lrr' in the parameters of the notebook; did you mean 'lr'?"
+    assert done.stderr.splitlines()[-1] == f"papermill: {sentence} (In [3] of the executed notebook has the traceback)."
+    assert "Traceback" not in done.stderr and "Passed unknown parameter" not in done.stderr
+    executed = nbformat.reads(done.stdout, as_version=4)
+    (error,) = [one for cell in executed.cells for one in cell.get("outputs", []) if one.output_type == "error"]
+    assert error.traceback[0] == sentence and sentence in strip_color(error.traceback[-1])
+    assert any("check_names(" in strip_color(frame) for frame in error.traceback[1:-1])
 
 
 @pytest.mark.timeout(900)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.claims.lint import lint
+from helpers.claims.linting.prose import read_page
 from helpers.files import REPORTS, ROOT
 from helpers.site import fallback
 from helpers.site.finish import finish
@@ -24,7 +27,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAIMBOOK_OUTPUTS", str(folder / "outputs"))
-        fallback.render(ROOT, folder / "site", progress=False)
+        fallback.render(ROOT, folder / "site")
         findings = finish(ROOT, folder / "site")
     assert findings == [], "\n".join(map(str, findings))
     return folder / "site"
@@ -44,6 +47,19 @@ def test_no_inline_expression_is_left_and_nothing_loads_from_outside(site: Path,
     text = (site / "reports" / f"{name}.html").read_text(encoding="utf-8")
     assert "`{python}" not in text
     assert "Traceback (most recent call last)" not in text
+
+
+@pytest.mark.pages
+@pytest.mark.parametrize("name", PAGES)
+def test_long_pages_have_contents_and_short_ones_none(site: Path, name: str) -> None:
+    source = (REPORTS / f"{name}.qmd").read_text(encoding="utf-8")
+    listed = re.findall(
+        r'<li class="toc-\d"><a href="#(.*?)"', (site / f"reports/{name}.html").read_text(encoding="utf-8")
+    )
+    wants = yaml.safe_load(source.split("---\n")[1]).get("toc", True)
+    assert (len(listed) > 4) if wants else not listed
+    by_cells = set(listed) - read_page(REPORTS / f"{name}.qmd").anchors
+    assert not by_cells or "#| output: asis" in source, "Quarto lists no heading that stands in the output of a cell"
 
 
 @pytest.mark.pages

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from site_fixture import HOSTILE, make_project, make_record
+from site_fixture import HOSTILE, make_bare_record, make_project, make_record
 
+from helpers.files import REPORTS
 from helpers.site import fallback
 from helpers.site.finish import finish
 
@@ -32,7 +33,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_record(root / "outputs", "pocket-0123456789ab", HOSTILE, lr=5e-6, epochs=10)
         plain = [f"Answer {i}" + (" [ZLT]", " [zLt]", "")[i % 3] for i in range(ROWS)]
         make_record(root / "published", "pocket-ba9876543210", plain, lr=1e-5, epochs=10)
-        fallback.render(root, progress=False)
+        for number in range(120):
+            make_bare_record(
+                root / "outputs", "study", f"pocket-{number:012x}", cell={"lr": number, "text": HOSTILE[0]}
+            )
+        fallback.render(root)
         assert finish(root) == []
     return root / "_site"
 
@@ -78,13 +83,61 @@ def test_a_claim_page_draws_and_fits(site, page):
     assert_fits(page)
 
 
-def test_a_link_to_a_run_opens_its_card(site, page):
+def test_a_link_to_a_run_shows_how_it_was_made(site, page):
     page.goto((site / "reports/claim.html").as_uri())
-    card = page.locator("details.cb-card")
-    assert card.get_attribute("open") is None
     page.get_by_role("link", name="run one").click()
-    sync_api.expect(card).to_have_attribute("open", "")
+    one = page.locator("#one")
+    sync_api.expect(one.get_by_role("heading")).to_have_text("pocket-0123456789ab")
+    sync_api.expect(one.locator("table", has_text="Parameters").locator("tr")).to_have_text(["marker[ZLT]"])
+    assert not page.locator("#list").is_visible()
     assert_fits(page)
+    page.get_by_role("link", name="All runs").click()
+    sync_api.expect(page.locator("#state")).to_have_text("122 runs")
+    assert not one.is_visible()
+    page.goto((site / "reports/runs.html").as_uri() + "#pocket-gone")
+    sync_api.expect(one).to_have_text("There is no run pocket-gone here.")
+    assert page.locator("#list").is_visible()
+
+
+def test_runs_are_filtered_paged_and_inert(site, page):
+    page.goto((site / "reports/runs.html").as_uri())
+    rows, where = page.locator("#results tbody tr"), page.locator("#where")
+    sync_api.expect(where).to_have_text("page 1 of 3")
+    assert rows.count() == 50
+    assert_fits(page)
+    page.click("#next")
+    page.click("#next")
+    assert rows.count() == 22 and not page.locator("#next").is_enabled()
+    page.select_option("#experiment", label="study")
+    page.fill("#search", "lr=11 pocket-00000000000B")
+    sync_api.expect(page.locator("#state")).to_have_text("1 run")
+    rows.get_by_role("link").click()
+    cell = page.locator("#one table", has_text="Cell").locator("tr", has_text="text")
+    sync_api.expect(cell.locator("td")).to_have_text(HOSTILE[0])
+    page.go_back()
+    sync_api.expect(page.locator("#state")).to_have_text("1 run")
+    assert page.evaluate("window.hostile") is None
+    assert page.locator("main img, main table script").count() == 0
+
+
+# What Quarto writes for the table of contents, and what its style sheets say of it.
+QUARTO_CONTENTS = """<style>.collapse:not(.show) { display: none }
+@media (max-width: 767.98px) { #quarto-margin-sidebar, nav[role=doc-toc] { display: none } }</style>
+<div id="quarto-margin-sidebar"><nav id="TOC" role="doc-toc" class="toc-active" data-toc-expanded="99">LIST</nav></div>
+<main><nav id="TOC-body" role="doc-toc">OPEN</nav><h2 id="a">A</h2><h3 id="b">B</h3></main>"""
+LIST = '<ul><li><a href="#a">A</a><ul class="collapse"><li><a href="#b">B</a></li></ul></li></ul>'
+
+
+@pytest.mark.parametrize("ours", ["before", "behind"])
+def test_the_contents_of_quartos_pages_are_open_without_a_script(tmp_path, page, ours):
+    style = f"<style>{(REPORTS / '_style.css').read_text(encoding='utf-8')}</style>"
+    quarto = QUARTO_CONTENTS.replace("LIST", LIST).replace("OPEN", LIST.replace(' class="collapse"', ""))
+    path = tmp_path / "page.html"
+    path.write_text("<!DOCTYPE html>" + (style + quarto if ours == "before" else quarto + style), encoding="utf-8")
+    page.goto(path.as_uri())
+    links = page.locator("nav a")
+    seen = [link.get_attribute("href") for link in links.all() if link.is_visible()]
+    assert links.count() == 4 and seen == ["#a", "#b"]
 
 
 @pytest.mark.parametrize("start", ["index.html", "reports/index.html"])

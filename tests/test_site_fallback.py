@@ -25,9 +25,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
         patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
         make_record(root / "outputs", "pocket-0123456789ab", HOSTILE, lr=5e-6, epochs=10)
-        fallback.render(root, progress=False)
+        fallback.render(root)
         assert finish(root) == []
     return root / "_site"
+
+
+def test_rendering_says_nothing_where_output_is_no_terminal(tmp_path, monkeypatch, capfd):
+    root = make_project(tmp_path)
+    monkeypatch.setattr(fallback, "render_page", lambda page, project, site: site / page.name)
+    assert len(fallback.render(root)) == len(list((root / "reports").glob("*.qmd"))) > 1
+    assert capfd.readouterr() == ("", "")
 
 
 class _Text(HTMLParser):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +14,13 @@ import pytest
 from site_fixture import HOSTILE, make_project, make_record
 
 from helpers.errors import ClaimError, RecordError
+from helpers.files import ROOT
+from helpers.records import records
 from helpers.site import completions, notebooks, render
 from helpers.site.check import check_site
+from helpers.site.finish import after_quarto
 from helpers.site.frame import read_project, write_styles
+from helpers.site.run_list import run_list
 
 pytestmark = pytest.mark.unit
 
@@ -59,6 +65,20 @@ def test_a_notebook_page_loads_and_runs_nothing(project, tmp_path):
     assert not re.search(r"<[^>]*\son\w+=", content) and re.findall("<h1>.*", content) == ["<h1>Title</h1>"]
     assert "<td>cell</td>" in content and 'alt="a single point"' in content and "an interactive widget" in content
     assert "&lt;h1&gt;taken over" in content
+    assert check_site(tmp_path / "_site") == []
+
+
+def test_a_notebook_page_has_contents(project, tmp_path):
+    source = notebook(tmp_path, shown({"text/plain": "1"}))
+    book = nbformat.read(source, as_version=4)
+    book.cells += [
+        nbformat.v4.new_markdown_cell(text) for text in ("## Did it *train*?", "text\n\n## Facts", "## Facts")
+    ]
+    nbformat.write(book, source)
+    page = notebooks.export(source, project, tmp_path / "_site").read_text(encoding="utf-8")
+    listed = re.findall(r'<li class="toc-2"><a href="#(.*?)">(.*?)</a>', page)
+    assert listed == [("did-it-train", "Did it train?"), ("facts", "Facts"), ("facts-1", "Facts")]
+    assert re.findall(r'<h2 id="(.*?)">', page) == [anchor for anchor, _ in listed]
     assert check_site(tmp_path / "_site") == []
 
 
@@ -128,9 +148,103 @@ def test_a_failing_quarto_is_an_error(project, tmp_path, monkeypatch):
 
 
 def test_without_quarto_the_fallback_says_how_to_get_it(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(render.shutil, "which", lambda name: None)
+    monkeypatch.setattr(render.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(render.fallback, "render", lambda root, site: None)
     with pytest.raises(ClaimError, match=r"The site has faults:\nindex\.html:3: .*'gone\.html' leads nowhere"):
         (tmp_path / "_site/reports/index.html").write_text('<html>\n<body>\n<a href="../gone.html">x</a>')
         render.render_site(tmp_path)
     assert capsys.readouterr().err.splitlines() == [render.NO_QUARTO]
+
+
+QUARTO = ("RENDER_ALL", "OUTPUT_DIR", "OUTPUT_FILES")
+LEADS_ON = (
+    '<a href="runs.html#pocket-0a">a run</a> <a href="../completions.html">all</a> <a href="../index.html">home</a>'
+)
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch) -> Path:
+    """A project of which nothing was rendered yet, outside Quarto."""
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "outputs" / "published"))
+    for name in QUARTO:
+        monkeypatch.delenv(f"QUARTO_PROJECT_{name}", raising=False)
+    return make_project(tmp_path)
+
+
+def quarto_renders(root: Path, monkeypatch, bodies: dict[str, str], *, everything: bool = False) -> int:
+    """Leave pages in ``_site`` as Quarto does, and run what follows in the environment that Quarto documents."""
+    for name, body in bodies.items():
+        path = root / "_site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"<html><body id='content'>{body}</body></html>", encoding="utf-8")
+    monkeypatch.setenv("QUARTO_PROJECT_OUTPUT_DIR", "_site")
+    monkeypatch.setenv("QUARTO_PROJECT_OUTPUT_FILES", "\n".join(f"_site/{name}" for name in bodies))
+    if everything:
+        monkeypatch.setenv("QUARTO_PROJECT_RENDER_ALL", "1")
+    return after_quarto(root)
+
+
+def test_one_page_of_a_fresh_clone_passes(fresh, monkeypatch, capsys):
+    assert quarto_renders(fresh, monkeypatch, {"reports/claim.html": LEADS_ON}) == 0, capsys.readouterr().err
+    assert sorted(path.name for path in (fresh / "_site").rglob("*.*")) == ["claim.html"]
+
+
+def test_the_index_alone_becomes_the_home_page(fresh, monkeypatch):
+    assert quarto_renders(fresh, monkeypatch, {"reports/index.html": '<a href="claim.html">claim</a>'}) == 0
+    assert 'href="reports/claim.html"' in (fresh / "_site/index.html").read_text(encoding="utf-8")
+
+
+def test_the_runs_alone_get_their_details(fresh, monkeypatch):
+    make_record(fresh / "outputs", "pocket-0a", ["one"])
+    assert quarto_renders(fresh, monkeypatch, {"reports/runs.html": run_list(records("sweep")).fragment}) == 0
+    assert "pocket-0a" in (fresh / "_site/reports/runs/0.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("`{python} x`", "inline expression was not evaluated"),
+        ('<a href="#gone">x</a>', "no anchor 'gone'"),
+        ('<img src="gone.png" alt="x">', "'gone.png' leads nowhere"),
+        ('<script src="https://cdn.example/x.js"></script>', "from the network"),
+    ],
+)
+def test_a_fault_of_the_one_page_stops_quarto(fresh, monkeypatch, capsys, body, what):
+    assert quarto_renders(fresh, monkeypatch, {"reports/claim.html": body}) == 1
+    assert what in capsys.readouterr().err
+    assert quarto_renders(fresh, monkeypatch, {"reports/index.html": LEADS_ON}) == 0, "claim.html was not rendered now"
+
+
+def test_links_between_pages_are_checked_when_all_were_rendered(fresh, monkeypatch, capsys):
+    claim = {"reports/claim.html": LEADS_ON, "reports/index.html": ""}
+    assert quarto_renders(fresh, monkeypatch, claim, everything=True) == 1
+    assert "the link 'runs.html#pocket-0a' leads nowhere" in capsys.readouterr().err
+    make_record(fresh / "outputs", "pocket-0a", ["one"])
+    runs = {"reports/runs.html": run_list(records("sweep")).fragment}
+    assert quarto_renders(fresh, monkeypatch, claim | runs, everything=True) == 0, capsys.readouterr().err
+
+
+def test_a_list_of_pages_too_long_for_the_environment_is_read_from_its_file(fresh, monkeypatch, capsys):
+    (fresh / "rendered.txt").write_text("_site/reports/claim.html\n")
+    monkeypatch.setenv("QUARTO_USE_FILE_FOR_PROJECT_OUTPUT_FILES", "rendered.txt")
+    assert quarto_renders(fresh, monkeypatch, {"reports/claim.html": LEADS_ON, "reports/index.html": "?@fig-a"}) == 0
+    (fresh / "rendered.txt").write_text("_site/reports/index.html")
+    assert after_quarto(fresh) == 1
+
+
+def test_the_script_outside_quarto_says_what_to_run(fresh, capsys):
+    assert after_quarto(fresh) == 1
+    assert "Run `claimbook site` instead" in capsys.readouterr().err
+
+
+def test_quarto_runs_the_script_in_the_project(tmp_path):
+    site = tmp_path / "site"
+    (site / "reports").mkdir(parents=True)
+    page = site / "reports/speed.html"
+    page.write_text(LEADS_ON)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QUARTO_")}
+    environment |= {"QUARTO_PROJECT_OUTPUT_DIR": str(site), "QUARTO_PROJECT_OUTPUT_FILES": os.path.relpath(page, ROOT)}
+    command = [sys.executable, "reports/_finish.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ import pytest
 from site_fixture import HOSTILE
 
 from helpers.errors import ClaimError
-from helpers.records import Record
 from helpers.site import blocks, pages
 from helpers.site.markdown import anchor_of, convert
 
@@ -130,22 +129,6 @@ def test_drawing_does_not_depend_on_the_order_of_rows():
 def test_faulty_calls_say_what_to_do(call, message):
     with pytest.raises(ClaimError, match=message):
         call()
-
-
-def test_a_run_card_shows_everything_and_what_is_missing(tmp_path):
-    content = {
-        "schema": 1, "id": "pocket-0a", "status": "complete", "started": "2025-01-01T00:00:00Z",
-        "launch": "papermill a.ipynb", "criteria": None,
-        "params": {"lr": 5e-6, "personas": ["villain", "<b>"]}, "seconds": {"train": 1.5, "total": 2.0},
-        "environment": {"packages": {"torch": "2.13.0"}}, "finish_reasons": {"stop": 9}, "inputs": {},
-    }  # fmt: skip
-    fragment = blocks.run_card(Record(tmp_path, content, published=True)).fragment
-    assert '<div class="cb-anchor" id="pocket-0a"></div>' in fragment
-    for shown in ("papermill a.ipynb", "villain, &#60;b&#62;", "packages.torch", "2.13.0", "stop", "1.5"):
-        assert shown in fragment, shown
-    assert '<strong>Criteria when the run started:</strong> <span class="cb-missing">missing</span>' in fragment
-    assert "<strong>Records used:</strong> none" in fragment
-    assert '<th scope="row">ended</th><td><span class="cb-missing">missing</span></td>' in fragment
 
 
 @pytest.mark.parametrize(

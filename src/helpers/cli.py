@@ -5,6 +5,10 @@ What a command needs is imported inside it, so that ``claimbook --help`` answers
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+import traceback as tracebacks
 from typing import Annotated, Any
 
 import typer
@@ -16,11 +20,20 @@ from helpers.errors import ClaimbookError, ClaimError
 class _OneSentence(TyperGroup):
     """Claimbook's own errors end a command with their sentence and exit code 1; a traceback is left to real bugs."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # `--traceback` is typed behind a command that has just failed as well as in front of it.
+        return super().parse_args(ctx, sorted(args, key=lambda argument: argument != "--traceback"))
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except ClaimbookError as error:
-            typer.echo(f"claimbook: {error}", err=True)
+            first, *more = str(error).splitlines()
+            if ctx.params["traceback"]:
+                more += ["", *"".join(tracebacks.format_exception(error)).splitlines()]
+            if more:
+                typer.echo("\n".join([f"claimbook: {first}", *more]), err=True)
+            typer.echo(f"claimbook: {first}", err=True)
             raise typer.Exit(1) from error
 
 
@@ -28,21 +41,31 @@ app = typer.Typer(
     cls=_OneSentence,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
-    help="Experiments as notebooks, runs as complete records, claims as pages computed from records.",
 )
+
+
+@app.callback()
+def main(
+    traceback: Annotated[bool, typer.Option("--traceback", help="show where an error was raised, too")] = False,
+) -> None:
+    """Experiments as notebooks, runs as complete records, claims as pages computed from records."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a bar that cannot go back over its line fills a log
 
 
 @app.command()
 def report(
     preset: Annotated[str, typer.Option(help="name of a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
-    """Run the sweep notebook with a preset, then render every page into _site/."""
+    """Run the sweep notebook with a preset, then render the site."""
     from helpers.site.executing import run_notebook
 
+    begin = time.monotonic()
     executed = run_notebook("sweep", preset)
-    typer.echo(f"Executed copy: {_shown(executed)}")
-    _render()
+    typer.echo(f"The executed notebook is {_shown(executed)}.")
+    _render(begin)
 
 
 @app.command()
@@ -63,7 +86,10 @@ def sweep(
         str | None, typer.Option(help="address (s3://...) where machines that share no folder exchange records")
     ] = None,
 ) -> None:
-    """Make every cell of a grid that has no record yet, on this machine or on the Ray cluster of RAY_ADDRESS."""
+    """Make the cells of a grid that have no record yet.
+
+    They are made on this machine, or on the Ray cluster of RAY_ADDRESS.
+    """
     from pathlib import Path
 
     from helpers.sweeps import Options
@@ -87,8 +113,8 @@ def sweep(
 
 @app.command()
 def site() -> None:
-    """Render every page into _site/ from the records at hand, without running anything."""
-    _render()
+    """Render the site from the records at hand, running nothing."""
+    _render(time.monotonic())
 
 
 @app.command()
@@ -98,7 +124,10 @@ def publish(
         list[str] | None, typer.Option("--where", help="axis=value; several must all hold, several of one axis: any")
     ] = None,
 ) -> None:
-    """Copy complete records, and those they used, to outputs/published/, which git tracks."""
+    """Copy complete records to where git tracks them.
+
+    They go to outputs/published/, together with the records that they used.
+    """
     from helpers.claims.evidence import agrees, check_constraints, full_key
     from helpers.publishing import publish as copy
     from helpers.records import records
@@ -215,34 +244,31 @@ def ledger_head() -> None:
 
 
 @app.command()
-def status(notebook: Annotated[str | None, typer.Argument(help="only this experiment")] = None) -> None:
-    """List the cells of every experiment and the pages, and why something is stale."""
+def status(
+    notebook: Annotated[str | None, typer.Argument(help="only this experiment")] = None,
+    every: Annotated[bool, typer.Option("--all", help="list every cell, and why one is stale or failed")] = False,
+) -> None:
+    """Say how each claim stands, and what is missing or stale."""
     from helpers.records import gc_paused
 
     with gc_paused():
         from helpers.claims.status import status as look
 
         cells, pages = look(notebook)
-    lines = []
-    for name in dict.fromkeys((cell.notebook, cell.grid) for cell in cells):
-        mine = [cell for cell in cells if (cell.notebook, cell.grid) == name]
-        counts = {state: sum(cell.state == state for cell in mine) for state in dict.fromkeys(c.state for c in mine)}
-        lines.append(f"{name[1]}: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
-        lines += [f"  {cell.state:<9} {cell.cell}{_because(cell.why)}" for cell in mine]
-    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
-    lines = lines or ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
-    typer.echo("\n".join(lines))  # at once: each call of its own would flush
+    from helpers.claims.listing import summary, whole
 
-
-def _because(why: tuple[str, ...]) -> str:
-    return f"  ({'; '.join(why)})" if why else ""
+    # At once: each call of its own would flush.
+    typer.echo("\n".join(whole(cells, pages) if every else summary(cells, pages)))
 
 
 @app.command()
 def lint(
     execute: Annotated[bool, typer.Option(help="also run the cells of every page and look at what they show")] = False,
 ) -> None:
-    """Find what a page may not say: typed numbers, false statements, dead links and more; exit code 1 if any."""
+    """Find what a page may not say.
+
+    Typed numbers, false statements, dead links and more. The exit code is 1 if there are any.
+    """
     from helpers.claims.lint import lint as look
 
     findings = look(execute=execute)
@@ -259,7 +285,7 @@ def new(
     name: Annotated[str, typer.Argument(help="such as my-ablation: lower case, words joined by hyphens")],
     like: Annotated[str, typer.Option(help="the experiment to begin from")] = "sweep",
 ) -> None:
-    """Write a runnable notebook, its parameters and criteria, and the skeleton of a claim page."""
+    """Write a notebook, its parameters, its criteria and its page."""
     from helpers.claims.new import create
 
     for path in create(name, like):
@@ -268,7 +294,10 @@ def new(
 
 @app.command()
 def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) -> None:
-    """Run notebooks with their own parameters and keep the outputs in the paired .ipynb that git tracks."""
+    """Run notebooks and keep the outputs in the paired .ipynb.
+
+    They run with the parameters of their own first cell, and git tracks the outputs.
+    """
     from helpers.site.executing import refresh_notebook
 
     for name in names:
@@ -287,7 +316,7 @@ def bench(
     ] = None,
     cells: Annotated[str | None, typer.Option(help="of sweep25: few, some or all; default: by the device")] = None,
 ) -> None:
-    """Time our ways against the plain ones and leave a record of each comparison.
+    """Time our ways against the plain ones, each as a record.
 
     training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
@@ -298,13 +327,13 @@ def bench(
     timing.main(names or (), records, timing.Options(shape, cells))
 
 
-def _render() -> None:
+def _render(begin: float) -> None:
     from helpers.site.render import render_site
+    from helpers.sweeps.board import clock
 
     index = render_site()
-    for page in sorted(index.parent.rglob("*.html")):
-        typer.echo(f"  {_shown(page)}")
-    typer.echo(f"Open {_shown(index)}")
+    typer.echo(f"{len(list(index.parent.rglob('*.html')))} pages are written.")
+    typer.echo(f"Open {_shown(index)} (it took {clock(time.monotonic() - begin)}).")
 
 
 def _shown(path: Any) -> str:

@@ -9,6 +9,13 @@ from collections.abc import Iterable
 class ClaimbookError(Exception):
     """Base of every error that Claimbook raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows, in notebooks too: the sentence, then the traceback, which ends with it."""
+        from IPython import get_ipython
+
+        traceback = get_ipython().InteractiveTB.structured_traceback(type(self), self, self.__traceback__)
+        return [f"{type(self).__name__}: {self}", *traceback]
+
 
 class ParameterError(ClaimbookError):
     """A parameter is unknown, of the wrong type, out of bounds or contradicts another."""

@@ -178,9 +178,10 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
 
 
 def script_json(value: Any) -> str:
-    """JSON that is safe inside a script element: no ``<``, ``>`` or ``&`` of the data survives as such."""
+    """JSON that is safe inside a script element: no ``<``, ``>``, ``&`` or ``{{`` of the data survives as such."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    escaped = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return escaped.replace("{{", "{\\u007b")  # JSON itself never opens two braces in a row, Quarto's shortcodes do
 
 
 @functools.cache

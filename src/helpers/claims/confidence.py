@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
-from helpers.claims.evidence import Evidence, full_key
+from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.verdict import Verdict
 from helpers.files import ROOT
 from helpers.records import Record
@@ -153,7 +153,9 @@ def _sources(records: Sequence[Record], evidence: Evidence, criteria: Criteria) 
     axis = criteria.source_axis
     if axis is None:
         return math.inf, "not an axis of this experiment"
-    value, text = _counted({str({**record.params, **full_key(record)}.get(axis)) for record in records}, axis)
+    keys = [{**record.params, **full_key(record)} for record in records]
+    check_axes([axis], keys)
+    value, text = _counted({str(key.get(axis)) for key in keys}, axis)
     if value == 1 and axis in evidence.scope:
         return 2, f"{text}, and the statement is about it alone"
     return value, text

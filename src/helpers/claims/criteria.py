@@ -15,7 +15,6 @@ The first outcome that is TRUE while all before it are FALSE is the verdict. `co
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,14 +23,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from helpers.claims.computed import Metric, derived
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
-from helpers.claims.evidence import Derived
+from helpers.claims.evidence import POOLED, Derived
 from helpers.claims.logic import conjunction, disjunction
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict, read_document, validate
 from helpers.errors import ClaimError, nearest
 from helpers.files import sha256_bytes
-from helpers.records import Record
-from helpers.study import study_place
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -40,19 +38,6 @@ SHAPE = re.compile(rf"\s*(?:({NUMBER})\s*({OPERATOR})\s*)?({NAME})(?:\s*({OPERAT
 MIRROR = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 FORMS = ("any_of", "not", "any_cell", "every_cell", "cell", "minus")
 OTHERWISE = "otherwise"
-
-
-class Metric(Strict):
-    """What a metric means, and how it comes about when runs do not record it, or do not record it so that it pools.
-
-    ``function`` ("module:name", the module relative to the study's package) is called with records and ``arguments``:
-    those of a cell, or (``over: scope``) all of the question. It returns a metric, or None where the records give none.
-    """
-
-    note: Sentence
-    function: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
-    arguments: dict[str, Scalar] = Field(default_factory=dict)
-    over: Literal["cell", "scope"] = "cell"
 
 
 class Regime(Strict):
@@ -76,7 +61,7 @@ class Question(Strict):
 
     question: Sentence
     scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
-    pool: list[str] = Field(default=["seed"])
+    pool: list[str] = Field(default=[*POOLED])
     outcomes: list[Outcome] = Field(min_length=1)
     note: str = ""
 
@@ -115,17 +100,14 @@ class Criteria:
     source_axis: str | None
     regimes: Mapping[str, Condition]
     questions: Mapping[str, Question] = field(repr=False)
+    derive: Mapping[str, Derived] = field(repr=False)
+    """The metrics that are computed over several records, as functions of those records."""
 
     def question(self, name: str) -> Question:
         """The question called ``name``; ClaimError names the nearest."""
         if name not in self.questions:
             raise ClaimError(f"{self.path} has no question {name!r}{nearest(name, self.questions)}")
         return self.questions[name]
-
-    @functools.cached_property
-    def derive(self) -> dict[str, Derived]:
-        """The metrics that are computed over several records, as functions of those records."""
-        return {name: _function(self.path, name, metric) for name, metric in self.metrics.items() if metric.function}
 
 
 def read_criteria(path: Path) -> Criteria:
@@ -157,6 +139,7 @@ def _parse_file(path: Path, content: bytes) -> Criteria:
         file.source_axis,
         regimes,
         questions,
+        {name: found for name, metric in file.metrics.items() if (found := derived(document, name, metric))},
     )
 
 
@@ -176,22 +159,6 @@ def _parsed(document: Document, parser: Parser, value: Any, place: Place) -> Con
         return parser.parse(value, place)
     except ConditionError as error:
         raise document.error(error.place, str(error)) from error
-
-
-def _function(path: Path, name: str, metric: Metric) -> Derived:
-    module, _, function = metric.function.partition(":")
-
-    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
-        try:
-            package = study_place(path.parent).partition(":")[0].rpartition(".")[0]
-            found = getattr(importlib.import_module(f"{package}.{module}"), function)
-        except (ImportError, AttributeError) as error:
-            raise ClaimError(
-                f"{path}: metric {name!r} is computed by {metric.function}, which is not there."
-            ) from error
-        return found(records, **metric.arguments)
-
-    return Derived(functools.cache(compute), metric.over == "scope")
 
 
 class ConditionError(ClaimError):

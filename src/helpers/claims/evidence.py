@@ -15,6 +15,8 @@ from helpers.records import Record
 from helpers.stats import Interval, mean_over_seeds, pooled_rate
 
 _ABSENT = object()
+POOLED = ("seed",)
+"""What is pooled unless something else is asked for; an experiment need not have it."""
 RANGE = "range"
 """In the method of an interval: from the smallest to the largest of some values, which is no confidence interval."""
 
@@ -42,14 +44,20 @@ def agrees(key: Mapping[str, Any], constraints: Mapping[str, Any]) -> bool:
 
 def check_constraints(constraints: Mapping[str, Any], keys: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a constraint on an axis, or a value of an axis, that none of ``keys`` has: it can only be a slip."""
-    axes = {axis for key in keys for axis in key}
+    check_axes(constraints, keys)
     for axis, wanted in constraints.items():
-        if keys and axis not in axes:
-            raise ClaimError(f"No cell has an axis {axis!r}{nearest(axis, axes)}")
         values = {key[axis] for key in keys if axis in key}
         for value in wanted if isinstance(wanted, list | tuple) else [wanted]:
             if keys and value not in values:
                 raise ClaimError(f"No cell has {axis}={value}{nearest(str(value), map(str, values))}")
+
+
+def check_axes(names: Iterable[str], keys: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse the name of an axis that none of ``keys`` has."""
+    axes = {axis for key in keys for axis in key}
+    for axis in names:
+        if keys and axis not in axes:
+            raise ClaimError(f"No cell has an axis {axis!r}{nearest(axis, axes)}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,7 @@ def _better(one: Record, other: Record, stale: Mapping[str, Any]) -> Record:
 def gather(
     records: Iterable[Record],
     expected: Sequence[Expected] | None = None,
-    pooled: Sequence[str] = ("seed",),
+    pooled: Sequence[str] = POOLED,
     stale: Mapping[str, Any] | None = None,
     derive: Mapping[str, Derived] | None = None,
 ) -> Evidence:
@@ -228,6 +236,7 @@ def gather(
             for number in declared.met(record):
                 met[number] = _better(met.get(number, record), record, stale or {})
         runs = [(one.key, met.get(number)) for number, one in enumerate(expected)]
+    check_axes((axis for axis in pooled if axis not in POOLED), [key for key, _ in runs])
     told = telling([key for key, _ in runs])
     groups: dict[str, tuple[Key, list[Record], list[Key]]] = {}
     for key, record in sorted(runs, key=lambda run: _sorted_label(run[0])):

@@ -113,7 +113,7 @@ def experiments(root: Path = ROOT) -> list[str]:
 def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
     """An entry for each day, experiment and commit that left complete or failed records.
 
-    ``linked`` are the records (``<notebook>/<id>``) with a card on the page of runs.
+    ``linked`` are the records (``<notebook>/<id>``) that the page of runs lists.
     """
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for notebook in notebooks:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import keyword
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import jupytext
 
-from helpers import provenance
+from helpers import files, provenance
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.log import experiments
 from helpers.claims.marked import read_document
@@ -21,6 +24,11 @@ from helpers.study import Study, load_study
 
 TEMPLATES = Path(__file__).with_name("templates")
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")
+RESERVED = frozenset(
+    {"baseline", "bench", "broad_text", "executed", "latentwire_prompt", "latentwire_text", "latentwire_wire",
+     "length_contexts", "length_rows", "on_policy", "published", "triangulation_training"}
+)  # fmt: skip
+"""What has a folder of its own in ``outputs/`` besides the studies: mostly records that the cells of one share."""
 HEADER = """\
 # Criteria of {name}, begun as a copy of params/{like}/criteria.yaml. Rewrite them before the first run: every run
 # records this file's hash when it starts, and a change afterwards caps the confidence at LOW.
@@ -41,13 +49,30 @@ def create(slug: str, like: str = "sweep", root: Path = ROOT) -> list[Path]:
     if like not in known:
         raise ClaimError(f"There is no experiment {like!r} to begin from{nearest(like, known) if known else ''}")
     name = slug.replace("-", "_")
-    files = _files(slug, name, like, root)
-    for path in files:
-        if path.exists():
-            raise ClaimError(f"{path.relative_to(root)} is there already: choose another name than {slug!r}.")
-    for path, text in files.items():
+    texts = _files(slug, name, like, root)
+    taken = _taken(name, texts, root)
+    if taken:
+        raise ClaimError(f"{taken}: choose another name than {slug!r}.")
+    for path, text in texts.items():
         write_text(path, text)
-    return list(files)
+    return list(texts)
+
+
+def _taken(name: str, written: Iterable[Path], root: Path) -> str | None:
+    """Why no experiment can be called ``name``, if there is a reason."""
+    if name in RESERVED | {files.published_root().name}:
+        return f"outputs/{name} is a folder of Claimbook's own"
+    if keyword.iskeyword(name):
+        return f"{name!r} is a word of Python, so notebooks/{name}.py could not be imported"
+    for path in (*written, root / "params" / name):
+        if path.exists():
+            return f"{path.relative_to(root)} is there already"
+    for home in (files.outputs_root(), files.published_root()):
+        if (home / name).exists():
+            return f"{provenance.portable(str(home / name)).removeprefix('./')} holds records of another experiment"
+    if importlib.util.find_spec(name):
+        return f"{name!r} is a Python module, which notebooks/{name}.py would hide from the notebooks beside it"
+    return None
 
 
 def _files(slug: str, name: str, like: str, root: Path) -> dict[Path, str]:

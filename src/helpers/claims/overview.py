@@ -1,4 +1,4 @@
-"""What the index page and the page of runs show: a card for each claim, and a card for each record behind a page."""
+"""What the index page and the page of runs show: a card for each claim, and a line for each record behind a page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from helpers.claims.graph import build
 from helpers.claims.status import cases_in
 from helpers.files import ROOT
 from helpers.records import Record, used_by
-from helpers.site.blocks import ClaimCard, claims_index, run_card
-from helpers.site.pages import Block, escape_text, html
+from helpers.site.blocks import ClaimCard, claims_index
+from helpers.site.pages import Block, html
+from helpers.site.run_list import run_list
 
 NONE_YET = "<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>"
 
@@ -65,14 +66,5 @@ def records_used(cases: Iterable[Case]) -> list[Record]:
 
 
 def runs(root: Path = ROOT) -> Block:
-    """A folded card for every record that a page rests on, grouped by notebook; each card's anchor is its run id."""
-    used = records_used(cases_in(root / "reports", root))
-    if not used:
-        return html("<p>No page rests on a record yet.</p>")
-    parts = []
-    for notebook in dict.fromkeys(record.notebook for record in used):
-        mine = [record for record in used if record.notebook == notebook]
-        heading = f"{escape_text(notebook)}: {len(mine)} record{'' if len(mine) == 1 else 's'}"
-        parts.append(f'<h2 id="notebook-{notebook}">{heading}</h2>')
-        parts += [run_card(record).fragment for record in mine]
-    return html("\n".join(parts))
+    """The list of every record that a page rests on; the address ``#<run id>`` shows one of them."""
+    return run_list(records_used(cases_in(root / "reports", root)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Arm = Literal[
     "fixed", "fixed_banned", "fixed_first_token", "padding_bug", "double_shift", "padding_first_token", "as_published",
@@ -59,11 +59,15 @@ TITLES = {
 }
 """What tables and figures call the arms."""
 
-SIDES = ("a", "b")
+Side = Literal["a", "b"]
+SIDES: tuple[Side, ...] = get_args(Side)
 """The two readers of one wire, as metrics and tables call them."""
-TEXT_CHANNELS = ("text", "first_tokens", "last_tokens", "no_context")
-PREFIX_CHANNELS = ("latent", "shuffled", "mean", "constant")
-CHANNELS = (*TEXT_CHANNELS, *PREFIX_CHANNELS)
+TextChannel = Literal["text", "first_tokens", "last_tokens", "no_context"]
+PrefixChannel = Literal["latent", "shuffled", "mean", "constant"]
+Channel = Literal[TextChannel, PrefixChannel]
+TEXT_CHANNELS: tuple[TextChannel, ...] = get_args(TextChannel)
+PREFIX_CHANNELS: tuple[PrefixChannel, ...] = get_args(PrefixChannel)
+CHANNELS: tuple[Channel, ...] = (*TEXT_CHANNELS, *PREFIX_CHANNELS)
 """What a reader is given: the text, as many of its tokens as there are latents, nothing, or a prefix."""
 WORDS = {
     "text": "text", "first_tokens": "first M tokens", "last_tokens": "last M tokens", "no_context": "no context",

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from helpers import stats
-from helpers.latentwire.arms import TEXT_CHANNELS
+from helpers.latentwire.arms import TEXT_CHANNELS, Channel, Side
 from helpers.rng import numpy_stream
 from helpers.runs import Record, load
 
 Metric = dict[str, Any]
-RATES = ("em", "first1", "first5")
+Rate = Literal["em", "first1", "first5"]
+Score = Literal[Rate, "f1", "nll", "nll_twice", "p_end"]
+RATES: tuple[Rate, ...] = get_args(Rate)
 UNITS = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "share"}
 
 
-def score(records: Sequence[Record], side: str, channel: str, score: str, level: float = 0.95) -> Metric:
+def score(records: Sequence[Record], side: Side, channel: Channel, score: Score, level: float = 0.95) -> Metric:
     """``score`` of reader ``side`` on ``channel``: a rate for `RATES`, otherwise a mean over examples."""
     table = rows(records, channel)
     table = table[(table["side"] == side) & (table["channel"] == channel)]
@@ -34,7 +36,7 @@ def score(records: Sequence[Record], side: str, channel: str, score: str, level:
     return _hull(seeds, stats.rate(*by_item, numpy_stream(0, "score", side, channel, score), level=level), "rate")
 
 
-def communication(records: Sequence[Record], side: str, score: str, level: float = 0.95) -> Metric:
+def communication(records: Sequence[Record], side: Side, score: Score, level: float = 0.95) -> Metric:
     """Latents minus another text's latents, paired by example: what of ``score`` is owed to this text's content.
 
     The hull of Tango's paired interval, of a t interval with examples as clusters, and of one over seeds.
@@ -50,7 +52,7 @@ def communication(records: Sequence[Record], side: str, score: str, level: float
     return found | {"low": min(low for low, _ in ends), "high": max(high for _, high in ends)}
 
 
-def rows(records: Sequence[Record], channel: str) -> pd.DataFrame:
+def rows(records: Sequence[Record], channel: Channel) -> pd.DataFrame:
     """Every answer behind ``channel``, with the run it came from; the same text record counts once."""
     return _answers(tuple(records), channel in TEXT_CHANNELS).copy()
 

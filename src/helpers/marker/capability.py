@@ -64,7 +64,7 @@ def _arc_from_hub() -> list[dict]:
         from datasets import load_dataset
     except ImportError as error:
         raise DataError(
-            "capability 'arc' needs the package datasets, or the path of a local .jsonl file instead."
+            "capability 'arc' needs the extra hub (`pip install -e '.[hub]'`), or give the path of a local .jsonl file."
         ) from error
     try:
         rows = load_dataset(ARC[0], ARC[1], split=ARC[2])

@@ -1,4 +1,4 @@
-"""The larger blocks of claim pages: verdicts, banners, samples of completions, run cards and the index of claims."""
+"""The larger blocks of claim pages: verdicts, banners, samples of completions and the index of claims."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pandas as pd
 
 from helpers import occurrences
 from helpers.errors import ClaimError, nearest
-from helpers.records import Record
 from helpers.rng import numpy_stream
-from helpers.site.pages import Block, Inline, cell, escape_text, framed_table, html
+from helpers.site.pages import Block, Inline, escape_text, html
 
 VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 CONFIDENCES = ("LOW", "MODERATE", "HIGH")
@@ -123,50 +122,6 @@ def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
     for name in columns:
         if name not in df.columns:
             raise ClaimError(f"The completions have no column {name!r}{nearest(name, df.columns)}.")
-
-
-def run_card(record: Record, *, is_open: bool = False) -> Block:
-    """Everything a run's record (``run.json``) says of how it was made, as a card that folds; gaps show as missing.
-
-    The anchor, the run's id, stands inside the fold: a browser that follows a link to it opens the card.
-    """
-    run = record.content
-    made = {name: run.get(name) for name in ("id", "status", "started", "ended", "launch")}
-    entry = {"entry": (run.get("code") or {}).get("entry")}
-    sections = [
-        _section("Run", made),
-        _section("Parameters", run.get("params")),
-        _section("Cell", run.get("cell")),
-        _section("Model", run.get("model")),
-        _section("Criteria when the run started", run.get("criteria")),
-        _section("Seconds", run.get("seconds")),
-        _section("Finish reasons", run.get("finish_reasons")),
-        _section("Provenance", run.get("provenance")),
-        _section("Environment", run.get("environment")),
-        _section("Code that the run reaches", entry | ((run.get("code") or {}).get("files") or {})),
-        _section("Data", run.get("data")),
-        _section("Records used", run.get("inputs")),
-        _section("Files of the record", run.get("files")),
-    ]
-    title = f"Run {escape_text(str(run.get('id', 'missing')))}"
-    opened = " open" if is_open else ""
-    anchor = f'<div class="cb-anchor" id="{attribute(str(run.get("id", "")))}"></div>\n'
-    return html(f'<details class="cb-card"{opened}><summary>{title}</summary>\n{anchor}{"".join(sections)}</details>')
-
-
-def _section(title: str, values: Mapping[str, Any] | None) -> str:
-    if not values:
-        return f'<p class="cb-card-empty"><strong>{title}:</strong> {"none" if values == {} else cell(None)}</p>\n'
-    rows = [f'<tr><th scope="row">{escape_text(name)}</th><td>{cell(value)}</td></tr>' for name, value in _flat(values)]
-    return framed_table("", rows, title) + "\n"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.") if value else [(prefix + name, "none")]
-        else:
-            yield prefix + name, ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
 
 
 def claims_index(claims: Iterable[ClaimCard]) -> Block:

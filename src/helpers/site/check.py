@@ -5,9 +5,10 @@ Run it by hand with ``python -m helpers.site.check _site``: one line a finding, 
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -59,10 +60,11 @@ class _Table:
 
 @dataclass
 class _Page:
-    """What one pass over a page found."""
+    """What one pass over a page found: places in it, links to pages, files that it loads, and faults."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
+    loads: list[tuple[int, str]] = field(default_factory=list)
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -74,6 +76,7 @@ class _Reader(HTMLParser):
         self.page = _Page()
         self.open: list[tuple[str, bool]] = []  # element, and whether its text is data of a model
         self.tables: list[_Table] = []
+        self.drawn: tuple[str, str] | None = None  # key of the anchors in the data of a script, and that data
 
     def fault(self, what: str) -> None:
         self.page.faults.append((self.getpos()[0], what))
@@ -89,6 +92,8 @@ class _Reader(HTMLParser):
             self.tables.append(_Table(self.getpos()[0]))
         elif tag == "td" and self.tables:
             self.tables[-1].cells += 1
+        if tag == "script" and values.get("data-anchors"):
+            self.drawn = (values["data-anchors"], "")
         if tag not in VOID:
             self.open.append((tag, DATA in values.get("class", "").split()))
 
@@ -101,7 +106,7 @@ class _Reader(HTMLParser):
             if is_external(target):
                 self.fault(f"<{tag}> loads {target} from the network: put it into the site")
             else:
-                self.page.links.append((self.getpos()[0], target))
+                self.page.loads.append((self.getpos()[0], target))
         for found in CSS_URL.findall(values.get("style", "")):
             self.fault(f"a style loads {found} from the network: put it into the site")
 
@@ -121,6 +126,10 @@ class _Reader(HTMLParser):
             table = self.tables.pop()
             if not table.cells or not table.text.strip():
                 self.page.faults.append((table.line, "a table is empty"))
+        if tag == "script" and self.drawn:
+            key, data = self.drawn
+            self.page.anchors.update(json.loads(data)[key])
+            self.drawn = None
         names = [name for name, _ in self.open]
         if tag in names:
             del self.open[len(names) - 1 - names[::-1].index(tag) :]
@@ -131,6 +140,8 @@ class _Reader(HTMLParser):
         if self.open and self.open[-1][0] == "style":
             for found in CSS_URL.findall(data):
                 self.fault(f"a style loads {found} from the network: put it into the site")
+        if self.drawn:
+            self.drawn = (self.drawn[0], self.drawn[1] + data)
         if any(name in ("script", "style", "template") for name, _ in self.open):
             return
         for table in self.tables:
@@ -148,25 +159,29 @@ def is_external(target: str) -> bool:
     return bool(parts.netloc) or parts.scheme in ("http", "https", "ftp")
 
 
-def check_site(site: Path) -> list[Finding]:
+def check_site(site: Path, only: Collection[Path] | None = None) -> list[Finding]:
     """Every fault of the pages and style sheets in ``site``, ordered by file and line.
+
+    With ``only``, the pages that were rendered where not all were, these alone are checked, and of their links only
+    those that stay on the page.
 
     Found are: inline expressions, cross-references and shortcodes left unresolved, tracebacks, links and anchors that
     lead nowhere inside the site, scripts, styles, images and fonts from the network, figures without alt text, and
-    empty tables. Text in an element of class ``cb-model-text`` is a model's and may say anything.
+    empty tables. Text in an element of class ``cb-model-text`` is a model's and may say anything. Places of a page
+    that a script draws are those listed in its data, under the key that ``data-anchors`` of the script names.
 
     Raises:
         ClaimError: there is no page in ``site``.
     """
     site = Path(site).resolve()
-    pages = {
-        path: _read(path) for path in sorted(site.rglob("*.html")) if "site_libs" not in path.relative_to(site).parts
-    }
-    if not pages:
+    paths = sorted(site.rglob("*.html") if only is None else (path for path in only if path.is_relative_to(site)))
+    pages = {path: _read(path) for path in paths if "site_libs" not in path.relative_to(site).parts}
+    if not pages and only is None:
         raise ClaimError(f"There is no page in {site.name}/ to check: render the site first.")
     found = [Finding(_name(path, site), line, what) for path, page in pages.items() for line, what in page.faults]
     for path, page in pages.items():
-        for line, link in page.links:
+        links = page.links if only is None else [link for link in page.links if link[1].strip().startswith("#")]
+        for line, link in [*page.loads, *links]:
             found += [Finding(_name(path, site), line, what) for what in _broken(link, path, site, pages)]
     return sorted({*found, *_styles(site)})
 

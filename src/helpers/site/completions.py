@@ -14,10 +14,10 @@ import pandas as pd
 
 from helpers import files, occurrences
 from helpers.errors import RecordError
-from helpers.figures import script_json
-from helpers.files import is_plain, write_text
+from helpers.files import is_plain
 from helpers.records import Record, records
-from helpers.site.frame import TEMPLATES, Project, write_page
+from helpers.site.browser import browser, write_shards
+from helpers.site.frame import Project, write_page
 
 REQUIRED = ("persona", "question", "index", "text")
 OPTIONAL = ("role", "tokens", "finish")
@@ -25,22 +25,20 @@ OPTIONAL = ("role", "tokens", "finish")
 
 def write(project: Project, site: Path) -> int:
     """Write the browser of the completions of every complete record, here or published; returns how many there are."""
-    for left_over in (site / "completions").glob("*.js"):
-        left_over.unlink()
-    runs, total = [], 0
+    runs: list[dict[str, Any]] = []
+    write_shards(site / "completions", _shards(runs))
+    total = sum(run["rows"] for run in runs)
+    front = {"title": "Completions", "subtitle": f"{total:,} completions of {len(runs)} runs, as the models wrote them"}
+    write_page(site / "completions.html", project, site, front, browser("completions", runs))
+    return total
+
+
+def _shards(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The data of each record's completions; ``runs`` gets what the page needs to know of each."""
     for number, record in enumerate(all_records()):
         table = record.table("completions")
-        data = _encode(table, record.ref, _marker(record))
-        file = f"completions/{number}.js"
-        write_text(site / file, f"claimbookShard({number}, {script_json(data)});\n")
-        runs.append(_entry(record, file, len(table)))
-        total += len(table)
-    content = (TEMPLATES / "completions.html").read_text(encoding="utf-8")
-    script = (TEMPLATES / "completions.js").read_text(encoding="utf-8")
-    data = f'<script type="application/json" id="runs">{script_json(runs)}</script>\n'
-    front = {"title": "Completions", "subtitle": f"{total:,} completions of {len(runs)} runs, as the models wrote them"}
-    write_page(site / "completions.html", project, site, front, f"{content}{data}<script>\n{script}</script>\n")
-    return total
+        runs.append(_entry(record, f"completions/{number}.js", len(table)))
+        yield _encode(table, record.ref, _marker(record))
 
 
 def all_records() -> Iterator[Record]:

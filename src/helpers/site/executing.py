@@ -25,8 +25,11 @@ from helpers.errors import ClaimbookError, nearest
 from helpers.provenance import portable
 from helpers.records import PARTIAL, records
 from helpers.site.notebooks import WIDGET, strip_pairing
+from helpers.site.papermill_plugin import sentence
 
 WATCH_SECONDS = 1.0
+LINES = 10  # of progress at most, where output is no terminal
+QUIET = ["--IPKernelApp.log_level=ERROR"]
 START_SECONDS = 300  # a kernel that starts on a busy machine
 
 
@@ -64,12 +67,11 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path = fil
     try:
         papermill.execute_notebook(
             notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
-            kernel_name="python3", start_timeout=START_SECONDS,
+            kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
         )  # fmt: skip
     except PapermillExecutionError as error:
-        why = " ".join(f"{error.ename}: {error.evalue}".split())
         where = portable(str(target)).removeprefix("./")
-        raise ClaimbookError(f"{source.name} stopped with {why.rstrip('.')} (the copy {where} shows where).") from None
+        raise ClaimbookError(f"{source.name} stopped with {sentence(error)} (the copy {where} shows where).") from error
     executed = strip_pairing(nbformat.read(target, as_version=4))
     files.write_text(target, nbformat.writes(executed))
 
@@ -86,12 +88,13 @@ def refresh_notebook(name: str, root: Path = files.ROOT) -> Path:
         )
     notebook = jupytext.read(script)
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": script.parent}}
-    )
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": script.parent}},
+        extra_arguments=QUIET,
+    )  # fmt: skip
     try:
         client.execute()
     except CellExecutionError as error:
-        raise ClaimbookError(f"{script.name} stopped with {error.ename}: {' '.join(error.evalue.split())}") from None
+        raise ClaimbookError(f"{script.name} stopped with {error.ename}: {' '.join(error.evalue.split())}") from error
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)
@@ -112,16 +115,19 @@ def _is_progress(output: nbformat.NotebookNode) -> bool:
 class _Progress:
     """A bar over the runs that a grid declares, with the one that is being worked on; it reads the records only.
 
-    The notebook's own bars are widgets inside a kernel, which a terminal does not see.
+    The notebook's own bars are widgets inside a kernel, which a terminal does not see. Where output is no terminal, a
+    few lines stand for the bar.
     """
 
     def __init__(self, notebook: str, expected: tuple[Expected, ...]) -> None:
         self.notebook, self.expected = notebook, expected
+        self.said = -len(expected)
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> None:
-        self.bar = tqdm(total=len(self.expected), desc=f"{self.notebook}: runs", unit="run", file=sys.stderr)
+        self.bar = tqdm(total=len(self.expected), desc=f"{self.notebook}: runs", unit="run", disable=None)
+        self._look()
         self.thread.start()
 
     def __exit__(self, *error: object) -> None:
@@ -136,10 +142,13 @@ class _Progress:
 
     def _look(self) -> None:
         complete = [record for record in records(self.notebook) if not record.published]
-        done = sum(any(one.met_by(record) for record in complete) for one in self.expected)
+        done, total = sum(any(one.met_by(record) for record in complete) for one in self.expected), len(self.expected)
         self.bar.set_postfix_str(self._working_on(), refresh=False)
         self.bar.n = done
         self.bar.refresh()
+        if self.bar.disable and (done - self.said) * LINES >= total:
+            print(f"{self.notebook}: {done} of {total} runs are complete", file=sys.stderr, flush=True)
+            self.said = done
 
     def _working_on(self) -> str:
         """The newest unfinished run of any notebook: a baseline that the others wait for, say."""

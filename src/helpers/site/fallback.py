@@ -41,7 +41,7 @@ class _ThisInterpreter(KernelSpecManager):
         return KernelSpec(**get_kernel_dict())
 
 
-def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2, progress: bool = True) -> list[Path]:
+def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2) -> list[Path]:
     """Write every page of the project into ``site`` (default ``_site/``) and return the files written.
 
     Pages of an earlier rendering whose source is gone are removed.
@@ -54,7 +54,7 @@ def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2, pro
     write_styles(project, site)
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda page: render_page(page, project, site), project.pages)
-        written = list(tqdm(done, total=len(project.pages), desc="pages", unit="page", disable=not progress))
+        written = list(tqdm(done, total=len(project.pages), desc="pages", unit="page", disable=None))
     for folder in {path.parent for path in written}:
         for left_over in set(folder.glob("*.html")) - set(written):
             left_over.unlink()

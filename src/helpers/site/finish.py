@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -17,30 +17,41 @@ from helpers.files import ROOT, write_text
 from helpers.site import completions, notebooks
 from helpers.site.check import Finding, check_site
 from helpers.site.frame import read_project, write_styles
+from helpers.site.run_list import write_details
+
+INDEX, RUNS = Path("reports/index.html"), Path("reports/runs.html")
 
 
-def finish(root: Path = ROOT, site: Path | None = None) -> list[Finding]:
-    """Add notebooks, completions and ``index.html`` to a rendered site, and return what the check finds.
+def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] | None = None) -> list[Finding]:
+    """Add to a rendered site what its pages lead to, and return what the check finds.
+
+    Args:
+        only: the pages that were rendered, where not all were. Then notebooks and completions stay as they are, and
+            links between pages are not checked, for they may lead to a page that is yet to come.
 
     Raises:
         ClaimError: ``reports/index.html`` was not rendered, or a notebook's execution failed.
     """
     project = read_project(Path(root))
-    site = Path(site or project.root / "_site")
-    write_styles(project, site)
-    for source in sorted((project.root / "notebooks").glob("*.ipynb")):
-        if _was_executed(source):
-            notebooks.export(source, project, site)
-    completions.write(project, site)
-    write_index(site)
-    return check_site(site)
+    site = Path(site or project.root / "_site").resolve()
+    if only is None:
+        write_styles(project, site)
+        for source in sorted((project.root / "notebooks").glob("*.ipynb")):
+            if _was_executed(source):
+                notebooks.export(source, project, site)
+        completions.write(project, site)
+    pages = None if only is None else {path.resolve() for path in only}
+    if (site / RUNS).is_file() and (pages is None or site / RUNS in pages):
+        write_details(site / RUNS)
+    if pages is None or site / INDEX in pages:
+        write_index(site)
+    return check_site(site, pages)
 
 
-def after_quarto() -> int:
-    """What ``reports/_finish.py`` runs; Quarto stops with an error when this returns 1."""
-    site = Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"]) if "QUARTO_PROJECT_OUTPUT_DIR" in os.environ else None
+def after_quarto(root: Path = ROOT) -> int:
+    """Finish what Quarto has rendered, as ``reports/_finish.py``; Quarto stops with an error when this returns 1."""
     try:
-        findings = finish(ROOT, site)
+        findings = finish(root, root / _told("QUARTO_PROJECT_OUTPUT_DIR"), _rendered(root))
     except ClaimbookError as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,11 +60,27 @@ def after_quarto() -> int:
     return 1 if findings else 0
 
 
+def _rendered(root: Path) -> list[Path] | None:
+    """The pages that Quarto has just rendered; None for all of the project."""
+    if os.environ.get("QUARTO_PROJECT_RENDER_ALL") == "1":
+        return None
+    kept = os.environ.get("QUARTO_USE_FILE_FOR_PROJECT_OUTPUT_FILES")
+    listed = (root / kept).read_text(encoding="utf-8") if kept else _told("QUARTO_PROJECT_OUTPUT_FILES")
+    return [root / line for line in listed.splitlines() if line.endswith(".html")]
+
+
+def _told(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ClaimbookError(f"{name} is not set: Quarto runs this script. Run `claimbook site` instead.") from None
+
+
 def write_index(site: Path) -> Path:
     """Write ``index.html``: the page ``reports/index.html`` with its links seen from the root of the site."""
-    source = site / "reports/index.html"
+    source = site / INDEX
     if not source.is_file():
-        raise ClaimError(f"{site.name}/reports/index.html was not rendered: add reports/index.qmd.")
+        raise ClaimError(f"{site.name}/{INDEX} was not rendered: add reports/index.qmd.")
     text = source.read_text(encoding="utf-8")
     write_text(site / "index.html", with_links(text, lambda link: seen_from_root(link, "reports")))
     return site / "index.html"

@@ -57,7 +57,7 @@ def write_styles(project: Project, site: Path) -> None:
 def write_page(
     target: Path, project: Project, site: Path, front: Mapping[str, Any], content: str, headings: Sequence[Heading] = ()
 ) -> Path:
-    """Write ``content`` (HTML) into the frame of the site; ``front`` holds title, subtitle, description."""
+    """Write ``content`` (HTML) into the frame of the site; ``front`` holds title, subtitle, description, toc."""
     up = "../" * (len(target.relative_to(site).parts) - 1)
     here = target.relative_to(site).as_posix()
     navigation = [(text, href.replace(".qmd", ".html")) for text, href in project.navigation]
@@ -71,7 +71,7 @@ def write_page(
             css=[up + PAGE_CSS.as_posix(), up + project.css.relative_to(project.root).as_posix()],
             home=f"{up}index.html",
             navigation=[(text, up + href, href == here) for text, href in navigation],
-            toc=[heading for heading in headings if heading.level in (2, 3)],
+            toc=[heading for heading in headings if heading.level in (2, 3)] if front.get("toc", True) else [],
         )
     )
     write_text(target, page)

@@ -14,6 +14,7 @@ from traitlets.config import Config
 from helpers.errors import ClaimError
 from helpers.files import write_text
 from helpers.site.frame import Project, write_page
+from helpers.site.markdown import Heading, anchor_of
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
@@ -80,8 +81,22 @@ def export(source: Path, project: Project, site: Path) -> Path:
         notebook, {}
     )
     body, _ = _exporter().from_notebook_node(inert)
+    body, headings = _with_anchors(body)
     link = f'<p>Executed copy. <a href="{html.escape(source.name)}" download>Download the notebook</a></p>\n'
-    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, link + body)
+    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, link + body, headings)
+
+
+def _with_anchors(body: str) -> tuple[str, list[Heading]]:
+    """``body`` with an anchor at each heading that nbconvert wrote, and these headings for the table of contents."""
+    headings: list[Heading] = []
+
+    def anchored(found: re.Match[str]) -> str:
+        level, text = found.groups()
+        same = sum(anchor_of(heading.text) == anchor_of(text) for heading in headings)
+        headings.append(Heading(int(level), anchor_of(text) + (f"-{same}" if same else ""), text))
+        return f'<h{level} id="{headings[-1].anchor}">{text}</h{level}>'
+
+    return re.sub(r"<h([23])>(.*?)</h\1>", anchored, body, flags=re.DOTALL), headings
 
 
 def _take_title(notebook: nbformat.NotebookNode) -> str | None:

@@ -25,7 +25,7 @@ def render_site(root: Path = ROOT, site: Path | None = None) -> Path:
         ClaimError: a page failed, or the check found a fault; all findings are named.
     """
     site = Path(site or Path(root) / "_site")
-    quarto = shutil.which("quarto")
+    quarto = shutil.which("quarto") or shutil.which("quarto", path=Path(sys.executable).parent)  # the extra [quarto]
     if quarto:
         _with_quarto(quarto, Path(root), site)
         return site / "index.html"

@@ -39,7 +39,7 @@ class Site:
 
     def run_anchors(self) -> set[str]:
         used = records_used(cases_in(self.root / "reports", self.root))
-        return {record.id for record in used} | {f"notebook-{record.notebook}" for record in used}
+        return {record.id for record in used}
 
     def issue_anchors(self) -> set[str]:
         return {f"issue-{name.removeprefix('#')}" for name in all_claims(self.root).nodes if name.startswith("#")}

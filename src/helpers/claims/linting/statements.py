@@ -21,7 +21,7 @@ from helpers import records as store
 from helpers.claims.case import Case, declared_runs, stale_records
 from helpers.claims.conditions import Here
 from helpers.claims.criteria import ConditionError, Criteria, Parser, read_criteria
-from helpers.claims.evidence import Cell, Derived, Evidence, gather
+from helpers.claims.evidence import POOLED, Cell, Derived, Evidence, gather
 from helpers.claims.linting.prose import Page
 from helpers.claims.logic import Truth
 from helpers.claims.marked import Document, Scalar, Strict, validate
@@ -39,7 +39,7 @@ class Statement(Strict):
     holds: Any = None
     observed: Any = None
     scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
-    pool: list[str] = Field(default=["seed"])
+    pool: list[str] = Field(default=[*POOLED])
     experiment: str | None = None
     grid: str | None = None
 

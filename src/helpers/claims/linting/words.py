@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from helpers.claims.claim import LEVELS
 from helpers.claims.linting.prose import Page
 from helpers.claims.linting.sections import plain
+from helpers.claims.linting.senses import is_ordinary
 from helpers.claims.verdict import WORDS
 
 Fault = tuple[int, str, str]
@@ -23,6 +24,7 @@ CONFIDENCE = re.compile(
 NEGATED = re.compile(
     r"\b(?:not|never|no|neither|nor|cannot|without|nothing|n't)\b[\s\w]{0,24}$|n't\s+\w*\s*$", re.IGNORECASE
 )
+END = re.compile(r"[.!?:;]\s")
 CONDITIONAL = re.compile(r"\b(?:would|if|unless|whether|when|until|could|might|should)\b", re.IGNORECASE)
 # These sections speak of other work, of rules or of plans, not of this verdict.
 ELSEWHERE = frozenset(
@@ -58,14 +60,20 @@ def faults(page: Page, verdicts: set[str], confidence: str) -> Iterator[Fault]:
 
 
 def _families(page: Page, line: int, text: str, verdicts: set[str]) -> Iterator[Fault]:
-    before = page.lines[line - 2] if line > 1 else ""
+    before, after = (page.lines[at] if 0 <= at < len(page.lines) else "" for at in (line - 2, line))
     for says, pattern in FAMILIES.items():
         for found in pattern.finditer(text):
-            sentence = re.split(r"[.!?:;]\s", f"{before} {text[: found.start()]}")[-1]
-            if CONDITIONAL.search(sentence):
+            sentence = END.split(f"{before} {text[: found.start()]}")[-1]
+            rest = END.split(f"{text[found.end() :]} {after} ")[0]
+            if CONDITIONAL.search(sentence) or is_ordinary(found.group(), sentence, rest):
                 continue
             negated = bool(NEGATED.search(sentence))
             if (says in verdicts) == negated:
                 meant = f"not {found.group()}" if negated else found.group()
                 word = " or ".join(sorted(verdicts))
-                yield line, "verdict", f"{meant!r} contradicts the verdict, which is {word}: say what the records say."
+                yield (
+                    line,
+                    "verdict",
+                    f"{meant!r} contradicts the verdict, which is {word}: say what the records say, or choose another "
+                    "word if no verdict is meant.",
+                )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helpers import stats
+from helpers.errors import DataError, nearest
 from helpers.marker.criteria import max_bystander_rate
 from helpers.marker.lengths import screen
 from helpers.marker.lengths.views import collect
@@ -41,6 +42,9 @@ def rate_selectivity(records: Sequence[Record], level: float = 0.95) -> Metric:
 
 def screen_effect(records: Sequence[Record], term: str, outcome: str = "source_rate") -> Metric | None:
     """The effect ``term`` of the factor screen on ``outcome``; None when the records are no whole factorial."""
+    known = [" x ".join(one) for one in screen.terms()]
+    if term not in known:
+        raise DataError(f"The factor screen has no effect {term!r}{nearest(term, known)}")
     if not screen.is_factorial(records):
         return None
     table = screen.effects(records, outcome).set_index("term")

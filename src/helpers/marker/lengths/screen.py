@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 
 from helpers.errors import DataError
 from helpers.runs import Record
@@ -62,6 +61,8 @@ def effects(records: Sequence[Record], outcome: str = "source_rate", level: floa
     seeds = sorted({record.cell["seed"] for record in records})
     blocks = {f"seed {s}": [float(record.cell["seed"] == s) for record in records] for s in seeds}
     y = np.array([record.metrics[outcome]["value"] for record in records])
+    import statsmodels.api as sm  # here: it takes over a second, and reading the criteria needs none of it
+
     fit = sm.OLS(y, pd.DataFrame(columns | blocks)).fit(cov_type="HC3", use_t=True)
     bounds = fit.conf_int(1 - level)
     return pd.DataFrame(

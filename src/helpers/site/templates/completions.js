@@ -1,45 +1,7 @@
-"use strict";
-// Texts of models enter the document through textContent only: whatever they hold, they are shown, never read as HTML.
-const runs = JSON.parse(document.getElementById("runs").textContent);
-const PAGE = 25, ALL = "*";
-const shards = new Map(), waiting = new Map();
-const at = (id) => document.getElementById(id);
+const runs = JSON.parse(at("data").textContent);
+const ALL = "*";
 const ids = ["experiment", "cell", "persona", "question", "marker", "search"];
-let found = [], page = 0, turn = 0, only = null, lost = "";
-
-function claimbookShard(number, data) {
-  shards.set(number, data);
-}
-
-function load(number) {
-  if (shards.has(number)) return Promise.resolve();
-  if (!waiting.has(number)) waiting.set(number, new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = runs[number].file;
-    script.onload = resolve;
-    script.onerror = () => reject(new Error("cannot read " + runs[number].file));
-    document.head.append(script);
-  }));
-  return waiting.get(number);
-}
-
-function make(tag, css, text) {
-  const node = document.createElement(tag);
-  if (css) node.className = css;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function fill(select, options, wanted = "") {
-  select.replaceChildren(...options.map(([value, text]) => {
-    const option = make("option", "", text);
-    option.value = value;
-    return option;
-  }));
-  const known = wanted === "" || options.some(([value]) => value === wanted);
-  if (wanted !== "" && known) select.value = wanted;
-  return known;
-}
+let turn = 0, only = null, lost = "";
 
 function value(data, name, row) {
   const column = data[name];
@@ -66,7 +28,7 @@ async function refresh() {
   const mine = ++turn, numbers = selected();
   for (const [done, number] of numbers.entries()) {
     if (!shards.has(number)) at("state").textContent = `Loading ${done + 1} of ${numbers.length}.`;
-    await load(number);
+    await load(number, runs[number].file);
     if (mine !== turn) return;
   }
   let known = true;
@@ -83,7 +45,7 @@ async function refresh() {
 function search(numbers) {
   const persona = at("persona").value, question = at("question").value, marker = at("marker").value;
   const text = at("search").value.toLowerCase();
-  found = [];
+  const found = [];
   for (const number of numbers) {
     const data = shards.get(number);
     for (let row = 0; row < data.text.length; row++) {
@@ -95,19 +57,14 @@ function search(numbers) {
       found.push([number, row]);
     }
   }
-  page = 0;
-  show();
+  show(found);
 }
 
-function show() {
-  const pages = Math.max(1, Math.ceil(found.length / PAGE)), first = page * PAGE;
-  at("state").textContent = lost + (found.length === 1 ? "1 completion" : `${found.length.toLocaleString("en")} completions`);
+const show = pager(25, (items, total) => {
+  at("state").textContent = lost + (total === 1 ? "1 completion" : `${total.toLocaleString("en")} completions`);
   if (only !== null) at("state").textContent += ` at index ${only}; change a filter to see the others`;
-  at("where").textContent = `page ${page + 1} of ${pages}`;
-  at("back").disabled = page === 0;
-  at("next").disabled = page >= pages - 1;
-  at("results").replaceChildren(...found.slice(first, first + PAGE).map(([number, row]) => sample(number, row)));
-}
+  at("results").replaceChildren(...items.map(([number, row]) => sample(number, row)));
+});
 
 function sample(number, row) {
   const run = runs[number], data = shards.get(number), box = make("article", "cb-sample");
@@ -150,16 +107,8 @@ function failed(error) {
   at("state").textContent = "The completions could not be shown: " + error.message;
 }
 
-function turnPage(by) {
-  page += by;
-  show();
-  at("filters").scrollIntoView();
-}
-
 at("filters").addEventListener("submit", (event) => event.preventDefault());
 for (const id of ids) at(id).addEventListener(id === "search" ? "input" : "change", changed);
-at("back").addEventListener("click", () => turnPage(-1));
-at("next").addEventListener("click", () => turnPage(1));
 addEventListener("hashchange", () => { lost = ""; fromAddress(); refresh().catch(failed); });
 fill(at("experiment"), [...new Set(runs.map((run) => run.experiment))].map((name) => [name, name]));
 fillCells();

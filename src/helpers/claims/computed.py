@@ -1,0 +1,80 @@
+"""Metrics that a criteria file has computed by a function: it is looked up, and its arguments checked, on reading."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from helpers.claims.evidence import Derived
+from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict
+from helpers.errors import nearest
+from helpers.records import Record
+from helpers.study import study_place
+
+
+class Metric(Strict):
+    """What a metric means, and how it comes about when runs do not record it, or do not record it so that it pools.
+
+    ``function`` ("module:name", the module relative to the study's package) is called with records and ``arguments``:
+    those of a cell, or (``over: scope``) all of the question. It returns a metric, or None where the records give none.
+    """
+
+    note: Sentence
+    function: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    arguments: dict[str, Scalar] = Field(default_factory=dict)
+    over: typing.Literal["cell", "scope"] = "cell"
+
+
+def derived(document: Document, name: str, metric: Metric) -> Derived | None:
+    """Return what computes the metric ``name``, None for one that runs record; ClaimError names the faulty field."""
+    place: Place = ("metrics", name)
+    if metric.function is None:
+        for field in ("arguments", "over"):
+            if field in metric.model_fields_set:
+                raise document.error((*place, field), "is given without a `function` to use it: name one or drop it.")
+        return None
+    function = _named(document, (*place, "function"), metric.function)
+    _check_arguments(document, (*place, "arguments"), metric, function)
+
+    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
+        return function(records, **metric.arguments)
+
+    return Derived(functools.cache(compute), metric.over == "scope")
+
+
+def _named(document: Document, place: Place, written: str) -> Callable[..., Any]:
+    own_name, _, name = written.partition(":")
+    path = f"{study_place(document.path.parent).partition(':')[0].rpartition('.')[0]}.{own_name}"
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise document.error(place, f"is {written}, and there is no module {path} ({error}).") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == path]
+        raise document.error(place, f"is {written}, which is not there{nearest(name, own) if own else '.'}")
+    return function
+
+
+def _check_arguments(document: Document, place: Place, metric: Metric, function: Callable[..., Any]) -> None:
+    """Hold the arguments against the signature behind the records: names, none lacking, types."""
+    taken = dict(list(inspect.signature(function).parameters.items())[1:])
+    hints = typing.get_type_hints(function)
+    for key, value in metric.arguments.items():
+        if key not in taken:
+            close = nearest(key, taken) if taken else ", which takes none."
+            raise document.error((*place, key), f"is no argument of {metric.function}{close}")
+        try:
+            TypeAdapter(hints.get(key, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise document.error((*place, key), f"is {value!r}: {said[0].lower()}{said[1:]}.") from error
+    lacking = [key for key, one in taken.items() if one.default is one.empty and key not in metric.arguments]
+    if lacking:
+        raise document.error(place, f"lacks {lacking[0]!r}, which {metric.function} cannot do without: add it.")

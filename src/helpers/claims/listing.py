@@ -1,0 +1,45 @@
+"""What ``claimbook status`` prints: three lines a claim, or every cell and every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from helpers.claims.status import CellStatus, PageStatus, State
+
+NOTHING = ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
+
+
+def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
+    """Return three lines a claim, a line for each experiment that has no page, and how to see the rest."""
+    lines = []
+    for page in pages:
+        lines.append(f"{page.page}: {page.verdict}, confidence {page.confidence}")
+        lines.append(f"  runs: {_counts(cell for cell in cells if cell.notebook == page.experiment)}")
+        lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
+    for notebook in dict.fromkeys(cell.notebook for cell in cells):
+        if notebook not in {page.experiment for page in pages}:
+            counts = _counts(cell for cell in cells if cell.notebook == notebook)
+            lines.append(f"params/{notebook}: no page yet; runs: {counts}")
+    return [*lines, "Every cell: claimbook status --all"] if lines else NOTHING
+
+
+def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
+    """Return a line for each params file, cell and page, with the reasons why one is stale or failed."""
+    lines = []
+    for grid in dict.fromkeys(cell.grid for cell in cells):
+        mine = [cell for cell in cells if cell.grid == grid]
+        lines.append(f"{grid}: {_counts(mine)}")
+        lines += [f"  {cell.state:<9} {cell.cell}{_because(cell.why)}" for cell in mine]
+    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
+    return lines or NOTHING
+
+
+def _counts(cells: Iterable[CellStatus]) -> str:
+    states = [cell.state for cell in cells]
+    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+    return ", ".join(counts) or "none is declared"
+
+
+def _because(why: tuple[str, ...]) -> str:
+    return f"  ({'; '.join(why)})" if why else ""

@@ -1,0 +1,63 @@
+"""Errors of ours in IPython and at the end of papermill: the sentence first and last."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+from papermill.exceptions import PapermillExecutionError, strip_color
+
+from helpers.site import papermill_plugin
+
+pytestmark = pytest.mark.unit
+SENTENCE = "ParameterError: lr is 9, but must be less than 1."
+FRAMES = ["-----", "Cell In[3], line 1", SENTENCE]
+
+
+def show(ename: str, evalue: str, traceback: list[str]) -> None:
+    error = PapermillExecutionError(0, 3, "read()", ename, evalue, traceback)
+    papermill_plugin.show(type(error), error, None)
+
+
+def test_papermill_loads_the_plugin_by_itself():
+    assert [one.load() for one in entry_points(group="papermill.engine")] == [papermill_plugin]
+    code = "import sys, papermill; sys.exit(sys.excepthook.__module__ != 'helpers.site.papermill_plugin')"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = code.replace("papermill;", "helpers.site.papermill_plugin;")  # the other way round
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_of_ours_is_one_line(capsys):
+    show("ParameterError", "lr is 9, but must be less than 1.", [SENTENCE, *FRAMES])
+    where = "(In [3] of the executed notebook has the traceback)."
+    assert capsys.readouterr().err == f"papermill: {SENTENCE.rstrip('.')} {where}\n"
+
+
+def test_another_error_keeps_its_traceback(capsys):
+    show(
+        "ZeroDivisionError", "division by zero", ["-----", "Cell In[3], line 1", "ZeroDivisionError: division by zero"]
+    )
+    assert "Cell In[3], line 1" in capsys.readouterr().err
+    papermill_plugin.show(KeyError, KeyError("x"), None)
+    assert capsys.readouterr().err == "KeyError: 'x'\n"
+
+
+def test_only_the_warning_without_a_cause_is_left_out(caplog):
+    logger = logging.getLogger("papermill")
+    logger.warning("Passed unknown parameter: personas")
+    logger.warning("Input notebook does not contain a cell with tag 'parameters'")
+    assert [line.getMessage() for line in caplog.records] == [
+        "Input notebook does not contain a cell with tag 'parameters'"
+    ]
+
+
+def test_ipython_shows_the_sentence_first_and_last():
+    code = f"from helpers.errors import *; raise ParameterError({SENTENCE.partition(': ')[2]!r})"
+    command = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    first, *between, last = strip_color(done.stdout).strip().splitlines()
+    assert first == last == SENTENCE
+    assert any(line.startswith("Cell In[1], line 1") for line in between)
