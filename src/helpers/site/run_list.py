@@ -22,7 +22,7 @@ RUNS_A_FILE = 25
 COLUMNS = ("run", "experiment", "cell", "started", "took")
 DATA = re.compile(r'<script type="application/json" id="data" data-anchors="run">(.*?)</script>', re.DOTALL)
 SECTIONS = {
-    "params": "Parameters", "cell": "Cell", "model": "Model", "question": "Question (hashes)",
+    "params": "Parameters", "cell": "Cell", "model": "Model",
     "criteria": "Criteria when the run started", "seconds": "Seconds", "finish_reasons": "Finish reasons",
     "provenance": "Provenance", "environment": "Environment", "code": "Code that the run reaches", "data": "Data",
     "inputs": "Records used", "files": "Files of the record",
