@@ -159,7 +159,7 @@ if "exp3" in ran:
 
 # %%
 if "exp4" in ran:
-    gate = views.collect(records, "exp4", "gate")
+    gate = views.gate(records)
     assert (gate["skips"] <= gate["steps"]).all()
     display(gate)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import jupytext
 import pandas as pd
@@ -12,14 +15,18 @@ import torch
 import yaml
 
 from helpers import files, runs
+from helpers.audit import replay
 from helpers.claims.criteria import read_criteria
-from helpers.eqprop import costs, experiment, findings, probes, setup, studies, training, views
+from helpers.derive import derive
+from helpers.eqprop import costs, experiment, experiments, findings, probes, setup, study, training, views
+from helpers.eqprop.arms import BASIC, LEVERS, MATCHED, WARM_UP
 from helpers.eqprop.gradients import Gradient, estimate
 from helpers.eqprop.model import BackpropTransformer, EquilibriumTransformer, group_vectors
 from helpers.eqprop.params import EXPERIMENTS, TriangulationParams
 from helpers.eqprop.train import Trainer
 from helpers.errors import DataError, ParameterError, RecordError
 from helpers.params import load, parse
+from helpers.study import load_study
 
 pytestmark = pytest.mark.unit
 
@@ -122,7 +129,7 @@ def test_a_text_that_is_not_there_is_refused():
 
 def test_arms_differ_in_what_they_say_they_do():
     p = tiny()
-    arms = {name: setup.arm(p, name) for name in setup.MATCHED + setup.WARM_UP}
+    arms = {name: setup.arm(p, name) for name in MATCHED + WARM_UP}
     base = dataclasses.replace(arms["ep"].recipe, gradient=arms["bptt"].recipe.gradient)
     assert base == arms["bptt"].recipe, "matched arms differ in the gradient alone"
     assert arms["bptt, free"].recipe.controller.ceiling == 0 and arms["bptt, free"].recipe.gate == 0
@@ -144,6 +151,74 @@ def test_every_metric_of_the_criteria_is_recorded(everything):
         assert own and all(asked.metrics - conditional <= set(record.metrics) for record in own)
 
 
+STORED = {
+    "exp1": {"triangulation", "coherence", "condition", "horizon", "sequences", "levers"},
+    "exp2": {"descent"}, "exp3": {"final", "costs"}, "exp4": {"final"}, "exp5": {"grid"}, "exp6": {"branches"},
+    "exp7": {"influence", "positions"},
+}  # fmt: skip
+
+
+def test_a_record_holds_what_follows_from_no_other_table(everything):
+    assert {record.cell["experiment"]: set(record.results) for record in everything} == STORED
+    arms = {ref for record in everything for ref in record.inputs.values()}
+    assert len(arms) == len(MATCHED + WARM_UP)
+    assert {frozenset(runs.load(ref).results) for ref in arms} == {frozenset({"log", "validation"})}
+
+
+def test_metrics_follow_from_the_tables_and_the_logs_of_the_arms(everything):
+    for record in everything:
+        assert derive(record) == record.metrics
+        assert {name for name, metric in record.metrics.items() if metric.get("measured")} == {
+            name for name in record.metrics if name.startswith("cost_")
+        }
+    (warm_up,) = views.of(everything, "exp4")
+    log = pd.DataFrame({"step": [1, 2], "skipped": [True, False]})
+    arms = {arm: SimpleNamespace(table=lambda name: log) for arm in WARM_UP}
+    found = findings.metrics(warm_up.params, warm_up.results, arms)
+    assert (found["gate_skips_warm_up_a"]["value"], found["gate_skips_warm_up_a"]["n"]) == (1, 2)
+    assert found["first_valid_warm_up_b"]["value"] == 2 and found["skips_a_minus_b"]["value"] == 0
+    assert found["loss_warm_up_a"] == {key: warm_up.metric("loss_warm_up_a")[key] for key in found["loss_warm_up_a"]}
+
+
+def test_an_arm_that_the_gate_never_lets_through_has_no_first_valid_step():
+    log = pd.DataFrame({"arm": ["A", "A", "B"], "step": [1, 2, 1], "skipped": [True, True, False]})
+    told = findings.gate(log).set_index("arm")
+    assert told["steps"].tolist() == [2, 1] and told["skips"].tolist() == [2, 0]
+    assert pd.isna(told.loc["A", "first_valid"]) and told.loc["B", "first_valid"] == 1
+
+
+def test_an_influence_that_overflows_leaves_its_metric_out(everything):
+    (mixed,) = views.of(everything, "exp7")
+    tables = dict(mixed.results)
+    tables["influence"].loc[tables["influence"]["arm"] == "bptt", "influence"] = float("nan")
+    assert set(mixed.metrics) - set(findings.metrics(mixed.params, tables, {})) == {"reach_bptt"}
+
+
+def test_experiments_and_their_arms_are_made_again_to_the_last_bit(everything):
+    """exp1 has the most tables, exp3 the most arms and the only columns that are timed, which never repeat."""
+    compared = list(replay.replay([views.of(everything, name)[0].ref for name in ("exp1", "exp3")]))
+    assert {one.record.ref: one.why for one in compared if one.outcome != "equal"} == {}
+    assert sorted(one.record.study for one in compared) == ["triangulation"] * 2 + ["triangulation_training"] * 6
+
+
+def test_a_replay_takes_the_threads_that_the_record_had_and_gives_them_back(everything, monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment, "run_cell", lambda p, notebook: asked.append((torch.get_num_threads(), p.seed)))
+    (record,) = views.of(everything, "exp6")
+    assert record.environment["threads"] == 1
+    torch.set_num_threads(2)
+    study.replay(record)
+    assert asked == [(1, 0)] and torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_the_notebook_names_its_study_which_pages_read_without_torch():
+    light = "import sys, helpers.eqprop.study, helpers.eqprop.views; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", light], check=False).returncode == 0
+    assert load_study("triangulation") is study.STUDY
+    assert [one.name for one in study.STUDY.family()] == ["triangulation", "triangulation_training"]
+
+
 def test_metrics_carry_intervals_over_batches(everything):
     metric = views.of(everything, "exp1")[0].metric("lever_tracking_long_nudge_free")
     assert metric["n"] == 3 and metric["low"] < metric["value"] < metric["high"]
@@ -156,24 +231,25 @@ def test_figures_come_from_the_records(everything):
     single = views.lost_by_growth(everything)
     assert single["n"].sum() == 3 * 3 * 3, "three sequences of three batches at three checkpoints"
     assert ((single["lost_low"] <= single["lost"]) & (single["growth_low"] <= single["growth_high"])).all()
-    assert list(views.levers(everything)["label"]) == list(setup.LEVERS)
+    assert list(views.levers(everything)["label"]) == list(LEVERS)
     drawn = views.descent(everything)
-    assert set(drawn["gradient"]) == {"exact", "penalised", *setup.BASIC} and set(drawn["scale"]) == {
-        *views.SCALES.values()
-    }
+    assert set(drawn["gradient"]) == {"exact", "penalised", *BASIC} and set(drawn["scale"]) == {*views.SCALES.values()}
     assert drawn[["value", "low", "high"]].abs().max(axis=None) <= views.SHOWN_RISE
     assert views.grid(everything)["metric"].nunique() == 2
     assert views.span(pd.DataFrame({"value": [1.0, 1.02]})) == pytest.approx((0.96, 1.06))
     assert views.span(pd.DataFrame({"value": [1.0, 2.0]})) == (1.0, 2.0)
+    gate = views.gate(everything)
+    assert list(gate["arm"]) == list(WARM_UP) and (gate["steps"] == 4).all() and (gate["seed"] == 0).all()
+    assert set(views.trained(everything, "exp3", "log")["arm"]) == set(MATCHED)
     batches = views.lever_batches(everything)
-    assert list(batches["gradient"]) == list(setup.LEVERS) and len(batches.columns) == 1 + 2 * 3
+    assert list(batches["gradient"]) == list(LEVERS) and len(batches.columns) == 1 + 2 * 3
     reach = views.influence(everything)
     assert (reach[reach["distance"] == 1]["value"] == 1).all()
     assert len(views.positions(everything)) == 3 * 8 and len(views.costs(everything)) == 10, (
         "8 gradients and 2 horizons"
     )
     assert set(views.facts(everything)["metric"]) <= set(views.FACT_TOLERANCES)
-    assert set(views.validation(everything)["arm"]) == set(setup.MATCHED)
+    assert set(views.validation(everything)["arm"]) == set(MATCHED)
     with pytest.raises(DataError, match="No record of exp9"):
         views.collect(everything, "exp9", "log")
 
@@ -188,9 +264,9 @@ def test_seeds_are_what_is_independent():
 
 def test_a_record_answers_the_same_question(outputs, monkeypatch):
     first = experiment.run_cell(tiny(experiment="exp6"))
-    monkeypatch.setitem(studies.STUDIES, "exp6", lambda bench: pytest.fail("computed twice"))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "exp6", lambda bench: pytest.fail("computed twice"))
     assert experiment.run_cell(tiny(experiment="exp6")).id == first.id
-    assert {runs.load(ref).notebook for ref in first.inputs.values()} == {training.NOTEBOOK}
+    assert {runs.load(ref).notebook for ref in first.inputs.values()} == {study.TRAINING.name}
 
 
 def test_any_text_file_serves_and_is_part_of_the_question(outputs, tmp_path):
@@ -229,8 +305,8 @@ def test_killed_training_continues_to_the_same_weights(outputs, monkeypatch):
 
 def test_published_records_hold_no_checkpoints(outputs):
     training.trained(tiny(), "bptt")
-    runs.publish(training.NOTEBOOK)
-    (record,) = runs.records(training.NOTEBOOK)
+    runs.publish(study.TRAINING.name)
+    (record,) = runs.records(study.TRAINING.name)
     record.published = True
     with pytest.raises(RecordError, match="published without its checkpoints"):
         training.checkpoint(record, 6)
@@ -262,11 +338,11 @@ def test_a_sequence_is_lost_by_its_own_adjoint_and_overflow_counts_as_lost():
 
 def test_only_sequences_with_an_equilibrium_are_compared(everything):
     p = everything[0]
-    bench = studies.Bench(tiny(settled=1e-30), {})
+    bench = experiments.Bench(tiny(settled=1e-30), {})
     model = EquilibriumTransformer(setup.size(tiny()), seed=0, dtype=torch.float64)
     with pytest.raises(DataError, match="No sequence of batch probe settles to 1e-30"):
         bench.settled(model, 2, "probe")
-    batches, (settled, drawn) = studies.Bench(tiny(settled=1.0), {}).settled(model, 2, "probe")
+    batches, (settled, drawn) = experiments.Bench(tiny(settled=1.0), {}).settled(model, 2, "probe")
     assert settled == drawn == 9 and all(tokens.shape == (2, 8) for tokens, _ in batches)
     assert p.metric("settled_share_free")["n"] == 3 * 4, "four sequences are drawn for three that are used"
 

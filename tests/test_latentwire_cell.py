@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from latentwire_fixture import TINY, params, readers, wire
 
-from helpers import models, runs
+from helpers import files, models, runs
+from helpers.audit import replay
+from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.latentwire import cell, criteria, lms, train, views, wiring
+from helpers.latentwire import cell, criteria, lms, study, train, views, wiring
 from helpers.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
 from helpers.latentwire.compose import Composer
 from helpers.latentwire.evaluate import partners
+from helpers.study import load_study
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +57,66 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
     rest = (1 - loss["p_pad"]) * loss["nll_real"] + loss["p_pad"] * loss["nll_pad"].fillna(0) - loss["loss"]
     assert rest.abs().max() < 1e-4
     assert wired.table("gradient")["identity_error"].max() < 1e-4
+
+
+def test_a_record_holds_what_follows_from_no_other_table() -> None:
+    (record,) = cell.run_cells(params(steps=2))
+    held = {name: set(runs.load(ref).results) for name, ref in record.inputs.items()}
+    assert held == {"wire": {"loss", "gradient", "curve", "examples"}, "prompt": {"loss"}, "text": {"completions"}}
+    assert set(record.results) == {"completions", "bytes"} and set(record.results["bytes"]) == {"latent"}
+    sent = record.table("completions").drop_duplicates("id")["question"]
+    assert record.metric("bytes_text")["value"] == sum(len(text) for text in sent) / 8 and len(sent) == 8
+
+
+def test_metrics_follow_from_the_stored_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (record,) = cell.run_cells(params(arm="as_published"))
+    monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("a model was loaded"))
+    four = {one.name: one for one in study.STUDY.family()}
+    for one in (record, *map(runs.load, record.inputs.values())):
+        assert one.metrics and derive(one, four.pop(one.study)) == one.metrics
+    assert not four
+    tables = dict(record.results)
+    tables["completions"]["em"] = True
+    inputs = {name: runs.load(ref) for name, ref in record.inputs.items()}
+    other = study.STUDY.metrics(record.params, tables, inputs)
+    assert other["em_latent_a"]["k"] == 8 and other["em_text_a"]["k"] == record.metric("em_text_a")["k"]
+
+
+def test_a_cell_and_all_that_it_uses_are_made_again_to_the_last_bit() -> None:
+    (record,) = cell.run_cells(params(arm="as_published", bos_after_anchor=False, seed=1))
+    compared = list(replay.replay([record.ref]))
+    assert {one.record.ref: one.why for one in compared if one.outcome != "equal"} == {}
+    assert {one.record.study for one in compared} == {one.name for one in study.STUDY.family()}
+
+
+def test_a_replay_finds_folders_and_files_where_they_lie_on_this_machine() -> None:
+    kept = params(arm="fixed").cell_params() | {
+        "data": "squad", "squad_train": "train.json", "squad_validation": "dev.json",
+        "model_a": "./data/latentwire/char", "model_b": "~/models/b",
+    }  # fmt: skip
+    record = SimpleNamespace(params=kept, data={"data/squad/train.json": "", "~/dev.json": ""}, ref="latentwire/x")
+    p = study.params_of(record)
+    assert Path(p.squad_train) == files.ROOT / "data/squad/train.json"
+    assert Path(p.squad_validation) == Path.home() / "dev.json"
+    assert Path(p.model_a) == files.ROOT / "data/latentwire/char" and p.model_b == "~/models/b"
+    assert p.switches == ARMS["fixed"]
+    assert cell.slug(p) == cell.slug(p.model_copy(update={"model_a": "./data/latentwire/char"}))
+
+
+def test_the_notebook_names_its_study_which_pages_read_without_torch() -> None:
+    light = "import sys, helpers.latentwire.study, helpers.latentwire.views; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", light], check=False).returncode == 0
+    assert load_study("latentwire") is study.STUDY
+
+
+def test_the_criteria_name_functions_beside_the_study() -> None:
+    criteria_file = yaml.safe_load((files.PARAMS / "latentwire/criteria.yaml").read_text(encoding="utf-8"))
+    named = [one for one in criteria_file["metrics"].values() if isinstance(one, dict) and "function" in one]
+    assert len(named) > 30
+    for one in named:
+        module, _, name = one["function"].partition(":")
+        function = getattr(importlib.import_module(f"{cell.__name__.rpartition('.')[0]}.{module}"), name)
+        inspect.signature(function).bind([], **one["arguments"])
 
 
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +226,12 @@ def test_any_model_folder_can_be_a_reader(tmp_path: Path) -> None:
     assert record.model["readers"]["b"]["sha256"] != record.model["readers"]["a"]["sha256"]
 
 
+def test_the_number_types_of_both_readers_count() -> None:
+    one = {"name": "a", "sha256": "", "parameters": 1, "dtype": "float32", "device": "cpu"}
+    assert lms.pair_facts([one, one])["dtype"] == "float32"
+    assert lms.pair_facts([one, one | {"dtype": "bfloat16"}])["dtype"] == "float32+bfloat16"
+
+
 def test_a_chat_anchor_on_readers_without_a_template_is_an_error_and_no_record() -> None:
     with pytest.raises(ModelError, match="no chat template"):
         cell.run_cells(params(arm="stage_a_chat"))
@@ -174,6 +249,7 @@ def test_a_chat_anchor_on_readers_without_a_template_is_an_error_and_no_record()
         ({"latents": 0}, "latents"),
         ({"d_z": 12, "encoder_heads": 5}, "encoder_heads do not divide"),
         ({"squad_train": "train.json"}, "for data squad"),
+        ({"data": "squad", "squad_train": "a/x.json", "squad_validation": "b/x.json"}, "two files called x.json"),
         ({"latent": 3}, "latents"),
         ({"eval_samples": 1}, "eval_samples"),
     ],

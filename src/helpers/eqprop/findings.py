@@ -1,4 +1,4 @@
-"""The metrics of a run: from the tables of an experiment to numbers with intervals over its batches."""
+"""The metrics of a run: from the tables of an experiment, and the logs of its arms, to numbers with intervals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from helpers import stats
-from helpers.eqprop.setup import BASIC
-from helpers.eqprop.studies import SETTLED, UNSETTLED, Tables
+from helpers.eqprop.arms import BASIC, SETTLED, UNSETTLED, Arms, curves
+from helpers.study import Metrics, Tables
 
-Metrics = dict[str, dict[str, Any]]
 STATES = {"controlled": SETTLED, "free": UNSETTLED}
 LOST, OVERFLOWED = 0.9, -1.0
 """A sequence whose adjoint has a lower cosine to the exact one is lost; one that overflowed is as lost as can be."""
@@ -34,15 +33,12 @@ def slug(name: str) -> str:
     return name.replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
 
 
-def _triangulation(tables: Tables) -> Metrics:
+def _triangulation(tables: Tables, arms: Arms) -> Metrics:
     found: Metrics = {}
-    last = tables["triangulation"]["step"].max()
+    traced = {name: tables[name] for name in ("triangulation", "coherence", "condition", "horizon", "sequences")}
+    last = traced["triangulation"]["step"].max()
     for state, arm in STATES.items():
-        at_end = {
-            name: table[(table["arm"] == arm) & (table["step"] == last)]
-            for name, table in tables.items()
-            if name != "levers"
-        }
+        at_end = {name: table[(table["arm"] == arm) & (table["step"] == last)] for name, table in traced.items()}
         seen = at_end["triangulation"].query("group == 'all'")
         for name in ("frozen", "tracking", "bptt"):
             own = seen[(seen["gradient"] == name) & (seen["batch"] >= 0)]
@@ -104,10 +100,11 @@ def _levers(table: pd.DataFrame) -> Metrics:
     return found
 
 
-def _one_step(tables: Tables) -> Metrics:
+def _one_step(tables: Tables, arms: Arms) -> Metrics:
     found: Metrics = {}
+    descent = tables["descent"]
     for state, arm in STATES.items():
-        rows = tables["descent"][tables["descent"]["arm"] == arm]
+        rows = descent[descent["arm"] == arm]
         found |= _best_steps(rows, state)
         for name in (*BASIC, "penalised"):
             cells = rows[rows["gradient"] == name].drop_duplicates("batch")
@@ -132,8 +129,8 @@ def _best_steps(rows: pd.DataFrame, state: str) -> Metrics:
     return found
 
 
-def _matched(tables: Tables) -> Metrics:
-    final, log = tables["final"], tables["log"]
+def _matched(tables: Tables, arms: Arms) -> Metrics:
+    final, log = tables["final"], curves(arms, "log")
     found: Metrics = {}
     for arm, rows in final.groupby("arm", sort=False):
         steps = log[log["arm"] == arm]
@@ -142,11 +139,6 @@ def _matched(tables: Tables) -> Metrics:
         found[f"gate_skips_{slug(arm)}"] = {"value": int(steps["skipped"].sum()), "unit": "steps", "n": len(steps)}
         if arm != "backprop":
             found[f"end_residual_{slug(arm)}"] = mean(steps["residual"].tail(10), "ratio")
-    costs = tables["costs"]
-    for row in costs.itertuples():
-        name = slug(row.gradient.replace("+", "_").replace(",", ""))
-        bounds = {"low": row.ratio_low, "high": row.ratio_high, "method": "range of paired runs"}
-        found[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
     for name, (a, b) in {
         "ep_minus_bptt": ("ep", "bptt"),
         "ep_minus_backprop": ("ep", "backprop"),
@@ -156,25 +148,48 @@ def _matched(tables: Tables) -> Metrics:
         "tracking_free_minus_bptt_free": ("tracking, free", "bptt, free"),
     }.items():
         found[name] = paired(final, "arm", a, b, "loss", "nats")
+    return found | _costs(tables["costs"])
+
+
+def _costs(table: pd.DataFrame) -> Metrics:
+    found: Metrics = {}
+    for row in table.itertuples():
+        name = slug(row.gradient.replace("+", "_").replace(",", ""))
+        bounds = {"low": row.ratio_low, "high": row.ratio_high, "method": "range of paired runs", "measured": True}
+        found[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
     return found
 
 
-def _warm_up(tables: Tables) -> Metrics:
+def gate(log: pd.DataFrame) -> pd.DataFrame:
+    """Return arm, steps, skips and first_valid of the log of several arms.
+
+    ``skips`` counts the steps whose task gradient the gate dropped, ``first_valid`` is the first one that it let
+    through, missing where there was none.
+    """
+    rows = [
+        {"arm": arm, "steps": len(own), "skips": int(own["skipped"].sum())}
+        | {"first_valid": own.loc[~own["skipped"], "step"].min()}
+        for arm, own in log.groupby("arm", sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _warm_up(tables: Tables, arms: Arms) -> Metrics:
     found: Metrics = {}
-    gate = tables["gate"].set_index("arm")
-    for arm, row in gate.iterrows():
+    final, skipping = tables["final"], gate(curves(arms, "log")).set_index("arm")
+    for arm, row in skipping.iterrows():
         found[f"gate_skips_{slug(arm)}"] = {"value": int(row["skips"]), "unit": "steps", "n": int(row["steps"])}
         if pd.notna(row["first_valid"]):
             found[f"first_valid_{slug(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
-        found[f"loss_{slug(arm)}"] = mean(tables["final"].loc[tables["final"]["arm"] == arm, "loss"], "nats")
+        found[f"loss_{slug(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
     for a, b in (("A", "B"), ("B", "C")):
-        gap = int(gate.loc[f"warm-up {a}", "skips"] - gate.loc[f"warm-up {b}", "skips"])
-        found[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(gate["steps"].max())}
-    found["loss_a_minus_c"] = paired(tables["final"], "arm", "warm-up A", "warm-up C", "loss", "nats")
+        gap = int(skipping.loc[f"warm-up {a}", "skips"] - skipping.loc[f"warm-up {b}", "skips"])
+        found[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(skipping["steps"].max())}
+    found["loss_a_minus_c"] = paired(final, "arm", "warm-up A", "warm-up C", "loss", "nats")
     return found
 
 
-def _grid(tables: Tables) -> Metrics:
+def _grid(tables: Tables, arms: Arms) -> Metrics:
     grid = tables["grid"]
     found: Metrics = {}
     for axis in ("floor", "target", "maximum"):
@@ -186,8 +201,9 @@ def _grid(tables: Tables) -> Metrics:
     return found
 
 
-def _branches(tables: Tables) -> Metrics:
-    rows = tables["branches"][tables["branches"]["arm"] == SETTLED]
+def _branches(tables: Tables, arms: Arms) -> Metrics:
+    rows = tables["branches"]
+    rows = rows[rows["arm"] == SETTLED]
     start, end = (rows[rows["step"] == pick(rows["step"])] for pick in (min, max))
     names = {
         "attention / input": "attention_ratio", "MLP / input": "mlp_ratio", "attention entropy": "attention_entropy",
@@ -202,13 +218,14 @@ def _branches(tables: Tables) -> Metrics:
     return found
 
 
-def _mixing(tables: Tables) -> Metrics:
+def _mixing(tables: Tables, arms: Arms) -> Metrics:
     reach, found = tables["influence"], {}
     near, far = reach["distance"].min(), reach["distance"].max()
     by_sequence = reach.groupby(["arm", "sequence", "distance"])["influence"].mean().unstack("distance")
     share = (by_sequence[far] / by_sequence[near]).rename("share").reset_index()
     for arm, rows in share.groupby("arm", sort=False):
-        found[f"reach_{slug(arm)}"] = mean(rows["share"], "ratio") | {"far": int(far), "near": int(near)}
+        reach_of_arm = mean(rows["share"], "ratio")
+        found[f"reach_{slug(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
     found["reach_ep_minus_backprop"] = paired(share, "arm", SETTLED, "backprop", "share", "ratio", on="sequence")
     losses = tables["positions"]
     half = losses["position"].max() // 2
@@ -220,7 +237,7 @@ def _mixing(tables: Tables) -> Metrics:
     return found
 
 
-FINDINGS: Mapping[str, Callable[[Tables], Mapping[str, dict | None]]] = {
+FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
     "exp1": _triangulation,
     "exp2": _one_step,
     "exp3": _matched,
@@ -231,6 +248,13 @@ FINDINGS: Mapping[str, Callable[[Tables], Mapping[str, dict | None]]] = {
 }
 
 
-def metrics(experiment: str, tables: Tables) -> Metrics:
-    """All metrics of an experiment; one that could not be measured is left out, because missing is no number."""
-    return {name: value for name, value in FINDINGS[experiment](tables).items() if value is not None}
+def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:
+    """Return all metrics of an experiment; one that could not be measured is left out, for missing is no number."""
+    found = FINDINGS[cell["experiment"]](tables, inputs)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def training_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:
+    """Return how many steps of a training arm the gate skipped."""
+    skipped = tables["log"]["skipped"]
+    return {"gate_skips": {"value": int(skipped.sum()), "unit": "steps", "n": len(skipped), "k": int(skipped.sum())}}

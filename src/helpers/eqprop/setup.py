@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from helpers import files
+from helpers.eqprop.arms import MATCHED, WARM_UP
 from helpers.eqprop.control import Controller
 from helpers.eqprop.gradients import Gradient
 from helpers.eqprop.model import MODELS, Block, ModelConfig
@@ -97,15 +98,6 @@ def gradients(p: TriangulationParams) -> dict[str, Gradient]:
         "frozen, long free phase": replace(long, steps=p.t1_long),
         "tracking, long free phase": replace(long.with_nudge(variant="tracking"), steps=p.t1_long),
     }
-
-
-BASIC = ("frozen, long nudge", "tracking, long nudge")
-LEVERS = (
-    "frozen, long nudge", "frozen, selected step", "frozen, averaged", "frozen, N = 4", "vector field, long nudge",
-    "tracking, long nudge", "frozen, equal steps", "frozen, long free phase", "tracking, long free phase",
-)  # fmt: skip
-MATCHED = ("ep", "bptt", "backprop", "ep, free", "tracking, free", "bptt, free")
-WARM_UP = ("warm-up A", "warm-up B", "warm-up C")
 
 
 def arm(p: TriangulationParams, name: str) -> Arm:

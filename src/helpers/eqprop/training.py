@@ -11,10 +11,9 @@ from helpers import runs
 from helpers.eqprop import setup
 from helpers.eqprop.model import Block, load_model, save_model
 from helpers.eqprop.params import TriangulationParams
+from helpers.eqprop.study import TRAINING
 from helpers.eqprop.train import Trainer
 from helpers.errors import RecordError
-
-NOTEBOOK = "triangulation_training"
 
 
 def trained(p: TriangulationParams, name: str) -> runs.Record:
@@ -26,18 +25,13 @@ def trained(p: TriangulationParams, name: str) -> runs.Record:
         "stories": p.stories, "snapshots": list(arm.snapshots), "device": p.device,
     }  # fmt: skip
     with runs.open_run(
-        NOTEBOOK, params=params, cell={"arm": name, "seed": p.seed}, prefix=f"{name}-s{p.seed}", entry=__name__,
+        TRAINING, params=params, cell={"arm": name, "seed": p.seed}, prefix=f"{name}-s{p.seed}",
         data=setup.data_files(p), model=arm.facts(),
     ) as run:  # fmt: skip
         if not run.complete:
             trainer = Trainer(arm.model().to(p.device), setup.corpus(p), arm.recipe)
             _train_in_segments(run, trainer, stops(arm, p.segment))
-            ending = {key: getattr(trainer, key) for key in ("skipped", "first_valid", "fused_at")}
-            tables = {"log": trainer.table(), "validation": trainer.validation_table()}
-            run.step("result", lambda: tables)
-            run.step("ending", lambda: ending)
-            steps = trainer.step
-            run.metric("gate_skips", trainer.skipped, unit="steps", n=steps, k=trainer.skipped)
+            run.step("result", lambda: {"log": trainer.table(), "validation": trainer.validation_table()})
             run.finish(finish_reasons={"fuse" if trainer.fused_at else "all steps": 1})
         return run.record
 

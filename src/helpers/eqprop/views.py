@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from helpers import stats
+from helpers.eqprop import findings
+from helpers.eqprop.arms import LEVERS, SETTLED, UNSETTLED, curves
 from helpers.eqprop.findings import STATES, is_lost
-from helpers.eqprop.setup import LEVERS
-from helpers.eqprop.studies import SETTLED, UNSETTLED
 from helpers.errors import DataError
-from helpers.runs import Record
+from helpers.records import Record, load
 
 SHOWN_RISE = 0.2
 GROWTH_CLASSES = (0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, np.inf)
@@ -32,10 +32,21 @@ def of(records: Iterable[Record], experiment: str) -> list[Record]:
 
 def collect(records: Sequence[Record], experiment: str, name: str) -> pd.DataFrame:
     """Table ``name`` of every record of ``experiment``, with its seed. ``DataError`` when it was not run."""
-    found = of(records, experiment)
-    if not found:
+    return _by_seed(records, experiment, lambda record: record.table(name))
+
+
+def trained(records: Sequence[Record], experiment: str, name: str) -> pd.DataFrame:
+    """Table ``name`` (``log`` or ``validation``) of every arm behind every record of ``experiment``, arm and seed."""
+    return _by_seed(
+        records, experiment, lambda record: curves({arm: load(ref) for arm, ref in record.inputs.items()}, name)
+    )
+
+
+def _by_seed(records: Sequence[Record], experiment: str, read: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    chosen = of(records, experiment)
+    if not chosen:
         raise DataError(f"No record of {experiment} is there: run it with experiment={experiment}.")
-    return pd.concat([r.table(name).assign(seed=r.cell["seed"]) for r in found], ignore_index=True)
+    return pd.concat([read(record).assign(seed=record.cell["seed"]) for record in chosen], ignore_index=True)
 
 
 def means(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -148,12 +159,18 @@ def validation(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFr
 
     All losses of the first validation stay, for after a few steps every model guesses.
     """
-    found = means(collect(records, experiment, "validation"), ["arm", "step"], "loss")
+    found = means(trained(records, experiment, "validation"), ["arm", "step"], "loss")
     guessing = float(np.log(of(records, experiment)[0].params["vocab"]))
     limit = max(guessing, found.loc[found["step"] == found["step"].min(), "value"].max())
     found = found[found["value"] <= limit].copy()
     found["high"] = found["high"].clip(upper=limit)
     return found.assign(low=found["low"].clip(lower=0))
+
+
+def gate(records: Sequence[Record]) -> pd.DataFrame:
+    """Steps, gate skips and first valid step of each warm-up arm, by arm and seed."""
+    logs = trained(records, "exp4", "log")
+    return pd.concat([findings.gate(log).assign(seed=seed) for seed, log in logs.groupby("seed")], ignore_index=True)
 
 
 def grid(records: Sequence[Record]) -> pd.DataFrame:

@@ -9,42 +9,45 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers import runs
+from helpers import provenance, runs
 from helpers.latentwire import data, wire, wiring
 from helpers.latentwire.adapter import Wire
 from helpers.latentwire.arms import TEXT_CHANNELS
 from helpers.latentwire.compose import Composer
 from helpers.latentwire.decode import Decoding
 from helpers.latentwire.encoder import to_bytes
-from helpers.latentwire.evaluate import communication, evaluate, metrics, partners, text_middles
+from helpers.latentwire.evaluate import evaluate, partners, text_middles
 from helpers.latentwire.examples import Example
 from helpers.latentwire.params import WireParams
 from helpers.latentwire.session import Session
+from helpers.latentwire.study import STUDY, TEXT
 
 __all__ = ["Session", "run_cell", "run_cells"]
 
-TEXT = ("model_a", "model_b", "revision_a", "revision_b", "data", "squad_train", "squad_validation", "train_samples",
-        "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
-        "dtype", "device", *wiring.DECODING)  # fmt: skip
+READ_BY_TEXT = (
+    "model_a", "model_b", "revision_a", "revision_b", "data", "squad_train", "squad_validation", "train_samples",
+    "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
+    "dtype", "device", *wiring.DECODING,
+)  # fmt: skip
 """What the text channels depend on; the switches of decoding among them, for these are the same in every channel."""
 
 
-def run_cells(p: WireParams, *, notebook: str = "latentwire", session: Session | None = None) -> list[runs.Record]:
+def run_cells(p: WireParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
     """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
     session = session or Session(p)
     return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
 
 
-def run_cell(p: WireParams, session: Session, notebook: str = "latentwire") -> runs.Record:
+def run_cell(p: WireParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
     """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
     inputs = {
         "wire": wiring.wire_record(p, session), "prompt": wiring.prompt_record(p, session),
         "text": text_record(p, session),
     }  # fmt: skip
     with runs.open_run(
-        notebook, params=p.cell_params(), cell=p.cell() | {"model": slug(p)}, entry=__name__, data=data.files(p),
+        STUDY, params=p.cell_params(), cell=p.cell() | {"model": slug(p)}, data=data.files(p),
         model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
-        prefix=f"{slug(p)}-{p.arm}-s{p.seed}",
+        prefix=f"{slug(p)}-{p.arm}-s{p.seed}", notebook=notebook,
     ) as run:  # fmt: skip
         if not run.complete:
             _evaluate(run, p, session, inputs)
@@ -52,20 +55,20 @@ def run_cell(p: WireParams, session: Session, notebook: str = "latentwire") -> r
 
 
 def slug(p: WireParams) -> str:
-    """The two readers in one word, such as ``pocket-char+pocket-syllable``."""
-    return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in (p.model_a, p.model_b))
+    """The two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
+    names = provenance.portable([p.model_a, p.model_b])
+    return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
 
 
 def text_record(p: WireParams, session: Session) -> runs.Record:
     """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
-    params = {name: value for name, value in p.cell_params().items() if name in TEXT}
+    params = {name: value for name, value in p.cell_params().items() if name in READ_BY_TEXT}
     with runs.open_run(
-        "latentwire_text", params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
-        prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", entry=__name__, data=data.files(p), model=session.facts,
+        TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
+        prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _text_channels(p, session))
-            run.metrics(metrics(table))
             run.finish(finish_reasons=table["finish"].value_counts().to_dict())
         return run.record
 
@@ -83,17 +86,9 @@ def _evaluate(run: runs.Run, p: WireParams, session: Session, inputs: dict[str, 
     made = wiring.trained(inputs["wire"], p, session)
     constant = wiring.prompts(inputs["prompt"])
     table = run.step("completions", lambda: _prefix_channels(p, session, made, constant))
-    sent = run.step("bytes", lambda: message_bytes(p, session.split.validation, made))
-    run.metrics(metrics(table) | communication(table))
-    for name in ("latent", "text"):
-        run.metric(f"bytes_{name}", sent[f"{name}_mean"], unit="bytes", n=len(session.split.validation))
-    run.metrics({name: metric for name, metric in inputs["text"].metrics.items() if name.startswith(_TEXT_SCORES)})
-    run.metrics({name: metric for name, metric in inputs["wire"].metrics.items() if name != "steps"})
+    run.step("bytes", lambda: {"latent": message_bytes(p, session.split.validation, made)})
     latent = table[table["channel"] == "latent"]
     run.finish(finish_reasons=latent["finish"].value_counts().to_dict())
-
-
-_TEXT_SCORES = ("em_", "f1_", "first1_", "nll_text", "nll_twice_text", "p_end_text")
 
 
 def _prefix_channels(p: WireParams, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
@@ -127,11 +122,10 @@ def encoded(made: Wire, examples: list[Example], p: WireParams) -> Tensor:
         )
 
 
-def message_bytes(p: WireParams, examples: list[Example], made: Wire) -> dict[str, float]:
-    """Mean bytes a message: latents in fp16, and the UTF-8 text that they stand for."""
-    _, latent = wire.send(encoded(made, examples[:1], p))
-    texts = [len(one.text.encode()) for one in examples]
-    return {"latent_mean": float(latent), "text_mean": sum(texts) / len(texts)}
+def message_bytes(p: WireParams, examples: list[Example], made: Wire) -> float:
+    """Bytes of a message, which are the same for all of them: latents in fp16."""
+    _, sent = wire.send(encoded(made, examples[:1], p))
+    return float(sent)
 
 
 def decoding(p: WireParams) -> Decoding:

@@ -17,24 +17,22 @@ from helpers.rng import numpy_stream
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation examples, and how many of those drawn were over a limit and dropped."""
+    """Training and validation examples, without those that were over a limit and dropped."""
 
     train: list[Example]
     validation: list[Example]
-    dropped: int
 
 
 def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
-    """The examples of ``p``; those over a limit are dropped and counted, or refused by whoever meets them."""
+    """The examples of ``p``; those over a limit are dropped, or refused by whoever meets them."""
     composer = Composer.of(p)
-    found, dropped = {}, 0
+    found = {}
     for split, n in (("train", p.train_samples), ("validation", p.eval_samples)):
         drawn = _drawn(p, split, n)
         found[split] = [one for one in drawn if p.long_texts == "refuse" or _fits(one, p, composer, lms)]
-        dropped += len(drawn) - len(found[split])
         if not found[split]:
             raise DataError(f"Every example of {split} is over byte_max or answer_limit: raise them.")
-    return Split(found["train"], found["validation"], dropped)
+    return Split(found["train"], found["validation"])
 
 
 def files(p: WireParams) -> list[Path]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers import stats
 from helpers.latentwire.arms import PREFIX_CHANNELS, WORDS
 from helpers.latentwire.compose import Composer
 from helpers.latentwire.decode import Decoding, answer_text, decode
@@ -86,34 +85,3 @@ def _nll(
     logits = teacher_logits(lm, context, lengths, labels)
     nll_bs = torch.where(labels.counted, token_nll(logits, labels.targets), 0.0)
     return (nll_bs.sum(1) / labels.counted.sum(1)).tolist(), logits[:, 0]
-
-
-def metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Metrics of every reader and channel in ``table``, named ``<score>_<channel>_<side>``."""
-    found = {}
-    for (side, channel), part in table.groupby(["side", "channel"], sort=False):
-        for name, metric in _scores(part).items():
-            found[f"{name}_{channel}_{side}"] = metric
-    return found
-
-
-def _scores(part: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    rates = {name: stats.wilson(int(part[name].sum()), len(part)).metric() for name in ("em", "first1", "first5")}
-    means = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "share"}
-    distinct = {"value": part["text"].nunique() / len(part), "unit": "share", "n": len(part)}
-    return (
-        rates
-        | {n: stats.mean_interval(part[n].to_numpy()).metric(u) for n, u in means.items()}
-        | {"distinct": distinct}
-    )
-
-
-def communication(table: pd.DataFrame) -> Mapping[str, dict[str, Any]]:
-    """Latent minus shuffled, paired by example, for exact match and for the first token: ``talk_<score>_<side>``."""
-    found = {}
-    for side, part in table.groupby("side", sort=False):
-        wide = {channel: rows.sort_values("index") for channel, rows in part.groupby("channel")}
-        for score in ("em", "first1"):
-            gap = stats.paired_rate_difference(wide["latent"][score], wide["shuffled"][score])
-            found[f"talk_{score}_{side}"] = gap.metric("points")
-    return found

@@ -72,7 +72,7 @@ def pair_facts(both: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "name": " + ".join(one["name"] for one in both),
         "sha256": sha256_json([one["sha256"] for one in both]),
         "parameters": max(one["parameters"] for one in both),
-        "dtype": both[0]["dtype"],
+        "dtype": "+".join(dict.fromkeys(one["dtype"] for one in both)),
         "device": both[0]["device"],
         "readers": dict(zip(SIDES, both, strict=True)),
     }

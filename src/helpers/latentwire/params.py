@@ -103,4 +103,8 @@ class WireParams(Params):
             raise ParameterError(f"d_z is {self.d_z}, but sinusoidal positions need an even width: add one.")
         if self.data != "squad" and (self.squad_train or self.squad_validation):
             raise ParameterError(f"squad_train and squad_validation are for data squad, but data is {self.data!r}.")
+        # A record keeps these files by name, so two of one name could not be told apart.
+        train, validation = Path(self.squad_train), Path(self.squad_validation)
+        if train != validation and train.name == validation.name:
+            raise ParameterError(f"squad_train and squad_validation are two files called {train.name}: rename one.")
         return self

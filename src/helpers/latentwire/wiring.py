@@ -20,22 +20,23 @@ from helpers.latentwire.losses import teacher_logits, token_nll
 from helpers.latentwire.params import WireParams
 from helpers.latentwire.prompt import tune
 from helpers.latentwire.session import Session
+from helpers.latentwire.study import PROMPT, WIRE
 from helpers.latentwire.train import Recipe, Taught, load_state, stretch
 from helpers.modes import evaluating
 
 DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
-PROMPT = ("prompt_steps", "prompt_lr")
+TUNING = ("prompt_steps", "prompt_lr")
 CURVE = ("step", "side", "first1", "nll", "scale", "prefix_rms", "embedding_rms", "z_std")
 
 
 def wire_record(p: WireParams, session: Session) -> runs.Record:
     """The record of the trained wire of ``p``, shared by all cells that differ in evaluation only."""
-    params = _without(p, ("arm", "prefix_gain", *DECODING, *PROMPT))
+    params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING))
     s = p.switches
     label = f"{s['padding']}-{s['label_shift']}-ce{s['first_token_ce']:g}"
     with runs.open_run(
-        "latentwire_wire", params=params, cell={"seed": p.seed} | {name: params[name] for name in _TRAINED},
-        prefix=f"{label}-s{p.seed}", entry=__name__, data=data.files(p), model=session.facts,
+        WIRE, params=params, cell={"seed": p.seed} | {name: params[name] for name in _TRAINED},
+        prefix=f"{label}-s{p.seed}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
             _train(run, p, session)
@@ -49,13 +50,12 @@ def prompt_record(p: WireParams, session: Session) -> runs.Record:
     """The record of the constant prefixes of both readers: no switch of padding or labels has a part in them."""
     params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING))
     with runs.open_run(
-        "latentwire_prompt", params=params, cell={"seed": p.seed, "bos_after_anchor": params["bos_after_anchor"]},
-        prefix=f"bos{params['bos_after_anchor']}-s{p.seed}", entry=__name__, data=data.files(p), model=session.facts,
+        PROMPT, params=params, cell={"seed": p.seed, "bos_after_anchor": params["bos_after_anchor"]},
+        prefix=f"bos{params['bos_after_anchor']}-s{p.seed}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
             folder = run.folder("prompt", lambda folder: _tune(p, session, folder))
-            log = run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet"))
-            run.metric("steps", int(log["step"].max()), unit="steps", n=1)
+            run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet"))
             run.finish()
         return run.record
 
@@ -101,9 +101,8 @@ def _train(run: runs.Run, p: WireParams, session: Session) -> None:
         before = run.folder(_checkpoint(last), work)
         for name, found in tables.items():
             found.append(pd.read_parquet(before / f"{name}.parquet"))
-    whole = run.step("tables", lambda: {name: pd.concat(found, ignore_index=True) for name, found in tables.items()})
-    run.metrics(_training_metrics(whole["loss"], whole["gradient"]))
-    run.metric("examples_left_out", session.split.dropped, unit="examples", n=p.train_samples + p.eval_samples)
+    run.step("tables", lambda: {name: pd.concat(found, ignore_index=True) for name, found in tables.items()})
+    run.step("examples", lambda: {name: len(getattr(session.split, name)) for name in ("train", "validation")})
     run.finish()
 
 
@@ -124,18 +123,6 @@ def _probe(wire: Wire, p: WireParams, session: Session, step: int) -> pd.DataFra
             amplitudes = (adapter.scale.item(), prefix.square().mean().sqrt().item(), session.rms[lm.side])
             rows.append(dict(zip(CURVE, (step, lm.side, right, nll, *amplitudes, z_bmd.std().item()), strict=True)))
     return pd.DataFrame(rows)
-
-
-def _training_metrics(loss: pd.DataFrame, gradient: pd.DataFrame) -> dict[str, dict]:
-    found = {"steps": {"value": int(loss["step"].max()), "unit": "steps", "n": 1}}
-    for side, part in loss.groupby("side"):
-        end, shares = part[part["step"] > 0.9 * part["step"].max()], gradient[gradient["side"] == side]["share"]
-        for name in ("loss", "nll_real", "p_pad"):
-            unit = "share" if name == "p_pad" else "nats"
-            found[f"train_{name}_{side}"] = {"value": float(end[name].mean()), "unit": unit, "n": len(end)}
-        for name, value in (("first", shares.iloc[0]), ("last", shares.iloc[-1])):
-            found[f"pad_gradient_{name}_{side}"] = {"value": float(value), "unit": "share", "n": 1}
-    return found
 
 
 def _tune(p: WireParams, session: Session, folder: Path) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from helpers import runs
 from helpers.eqprop import probes, setup
+from helpers.eqprop.arms import BASIC, LEVERS, SETTLED, UNSETTLED, Arms
 from helpers.eqprop.costs import cost_table
 from helpers.eqprop.model import Block, EquilibriumTransformer
 from helpers.eqprop.params import TriangulationParams
@@ -21,16 +21,6 @@ from helpers.eqprop.training import checkpoint
 from helpers.errors import DataError
 
 SPARE = 1.25  # sequences drawn for each one that is used, because some may not settle
-SETTLED, UNSETTLED = "ep", "bptt, free"
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "exp1": (SETTLED, UNSETTLED),
-    "exp2": (SETTLED, UNSETTLED),
-    "exp3": setup.MATCHED,
-    "exp4": setup.WARM_UP,
-    "exp5": (SETTLED,),
-    "exp6": (SETTLED, "backprop"),
-    "exp7": (SETTLED, "bptt", "backprop"),
-}
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class Bench:
     """What an experiment works on: the training records by arm, and how to get at checkpoints and batches."""
 
     p: TriangulationParams
-    records: Mapping[str, runs.Record]
+    records: Arms
 
     def model(self, arm: str, step: int | None = None, dtype: torch.dtype = torch.float32) -> Block:
         """The checkpoint of ``arm`` after ``step`` steps (by default its last)."""
@@ -102,7 +92,7 @@ def triangulation(bench: Bench) -> Tables:
 def levers(bench: Bench) -> Tables:
     """Every candidate lever against the exact gradient at the last checkpoints, in float64 so that none overflows."""
     p, ways, parts = bench.p, setup.gradients(bench.p), []
-    for arm, names in tqdm({SETTLED: setup.BASIC, UNSETTLED: setup.LEVERS}.items(), desc="exp1: levers", leave=False):
+    for arm, names in tqdm({SETTLED: BASIC, UNSETTLED: LEVERS}.items(), desc="exp1: levers", leave=False):
         model = bench.model(arm, dtype=torch.float64)
         batches, _ = bench.settled(model, p.lever_batch, "lever")
         compared, *_ = probes.compare(model, batches, ways["ift"], {name: ways[name] for name in names})
@@ -113,7 +103,7 @@ def levers(bench: Bench) -> Tables:
 def one_step(bench: Bench) -> Tables:
     """Experiment 2: how much one step lowers the loss, over learning rates, with each gradient."""
     p, ways = bench.p, setup.gradients(bench.p)
-    chosen, parts = {name: ways[name] for name in setup.BASIC}, []
+    chosen, parts = {name: ways[name] for name in BASIC}, []
     for arm in (SETTLED, UNSETTLED):
         model = bench.model(arm, dtype=torch.float64)
         batches, _ = bench.settled(model, p.lever_batch, "lever")
@@ -124,17 +114,12 @@ def one_step(bench: Bench) -> Tables:
 
 def matched_training(bench: Bench) -> Tables:
     """Experiment 3: the same trainer, seed, batches and controller under different gradients, and what each costs."""
-    return _curves(bench) | {"final": _final_losses(bench), "costs": cost_table(bench.p)}
+    return {"final": _final_losses(bench), "costs": cost_table(bench.p)}
 
 
 def warm_up(bench: Bench) -> Tables:
-    """Experiment 4: gate skips, first valid step and validation loss of the arms A, B and C."""
-    endings = [
-        {"arm": arm, "steps": len(record.table("log")), "skips": int(record.table("log")["skipped"].sum())}
-        | {"first_valid": _first_valid(record.table("log"))}
-        for arm, record in bench.records.items()
-    ]
-    return _curves(bench) | {"final": _final_losses(bench), "gate": pd.DataFrame(endings)}
+    """Experiment 4: held-out loss of the arms A, B and C, beside what their logs say of the gate."""
+    return {"final": _final_losses(bench)}
 
 
 def controller_grid(bench: Bench) -> Tables:
@@ -177,7 +162,7 @@ def mixing(bench: Bench) -> Tables:
     return {"influence": pd.concat(reach, ignore_index=True), "positions": pd.concat(losses, ignore_index=True)}
 
 
-STUDIES: Mapping[str, Callable[[Bench], Tables]] = {
+EXPERIMENTS: Mapping[str, Callable[[Bench], Tables]] = {
     "exp1": triangulation,
     "exp2": one_step,
     "exp3": matched_training,
@@ -186,16 +171,6 @@ STUDIES: Mapping[str, Callable[[Bench], Tables]] = {
     "exp6": branch_growth,
     "exp7": mixing,
 }
-
-
-def _curves(bench: Bench) -> Tables:
-    """Training logs and validation curves of all arms."""
-    return {
-        name: pd.concat(
-            [record.table(name).assign(arm=arm) for arm, record in bench.records.items()], ignore_index=True
-        )
-        for name in ("log", "validation")
-    }
 
 
 def _final_losses(bench: Bench) -> pd.DataFrame:
@@ -207,8 +182,3 @@ def _final_losses(bench: Bench) -> pd.DataFrame:
             losses = [probes.mean_loss(model, batch, steps, p.eps) for steps in (how.steps, 4 * how.steps)]
             rows.append({"arm": arm, "batch": at, "loss": losses[0], "loss_relaxed": losses[1]})
     return pd.DataFrame(rows)
-
-
-def _first_valid(log: pd.DataFrame) -> int | None:
-    valid = log.loc[~log["skipped"], "step"]
-    return int(valid.iloc[0]) if len(valid) else None
