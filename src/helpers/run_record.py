@@ -53,8 +53,14 @@ def _reference(ref: str) -> str:
 
 
 def _inside(path: str) -> str:
-    if path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
+    if path.startswith("/"):
         raise ValueError("must be a path relative to the repository or to '~'")
+    return _straight(path)
+
+
+def _straight(path: str) -> str:
+    if ".." in path.split("/") or "\\" in path or "\0" in path:
+        raise ValueError("must be a path without '..' and without '\\'")
     return path
 
 
@@ -79,6 +85,7 @@ Name = Annotated[str, AfterValidator(_plain)]
 File = Annotated[str, AfterValidator(_plain_parts)]
 Ref = Annotated[str, AfterValidator(_reference)]
 Place = Annotated[str, AfterValidator(_inside)]
+Source = Annotated[str, AfterValidator(_straight)]  # data may lie anywhere: it is only ever read
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Json = Annotated[Any, BeforeValidator(_finite)]
 Number = Annotated[float, Field(allow_inf_nan=False)] | Annotated[int, Field(gt=-LARGEST, lt=LARGEST)]
@@ -191,7 +198,7 @@ class RunRecord(_Part):
     seconds: dict[Name, Seconds]
     params: dict[str, Json]
     cell: dict[str, Json]
-    data: dict[Place, Sha]
+    data: dict[Source, Sha]
     model: Model
     inputs: dict[str, Ref]
     criteria: Criteria | None
