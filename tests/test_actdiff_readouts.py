@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from test_actdiff_capture import documents, lora, nudged, tiny
@@ -9,17 +10,18 @@ from test_actdiff_capture import documents, lora, nudged, tiny
 from helpers.actdiff import readouts
 from helpers.actdiff.capture import capture
 from helpers.actdiff.components import spectrum, whitened
-from helpers.actdiff.lens import auc, directions, open_lens, overlap, same_head, scores, token_table
+from helpers.actdiff.lens import directions, open_lens, overlap, same_head, scores, token_table
 from helpers.actdiff.live import edited, single_token_difference
+from helpers.actdiff.measures import auc, domain_rate, frequencies, jackknife, similarity, swap_effects
 from helpers.actdiff.pair import Pair
 from helpers.actdiff.patchscope import patchscope
 from helpers.actdiff.statistics import Stats
-from helpers.actdiff.steer import domain_rate, largest_strength, perplexity_by_strength, similarity
+from helpers.actdiff.steer import largest_strength, perplexity_by_strength
 from helpers.actdiff.stored import Stored, stats_of
-from helpers.actdiff.swap import activation_differences, random_directions, swap_effects, swap_losses
+from helpers.actdiff.swap import activation_differences, random_directions, swap_losses
 from helpers.actdiff.tune import document_losses
 from helpers.errors import DataError
-from helpers.rng import torch_stream
+from helpers.rng import numpy_stream, torch_stream
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)
@@ -56,9 +58,32 @@ def test_the_three_cosines_answer_three_questions():
     assert means > 0.99  # the means agree although half of the energy is scatter
     assert within == pytest.approx(0.5, abs=0.03)
     assert across == pytest.approx(0.5, abs=0.03)
-    assert readouts.context_independence(made(0.0, 1.0), 5, later) == pytest.approx(0, abs=5e-3)
+    scatter = readouts.cosines(made(0.0, 1.0), 5, "across documents")
+    assert readouts.mean_cosine(scatter[later, later]) == pytest.approx(0, abs=5e-3)
     with pytest.raises(DataError, match="There is no cosine"):
         readouts.cosines(stats, 5, "of medians")
+
+
+def test_the_offset_of_position_0_and_of_later_positions_is_that_of_their_matrices():
+    stats = made(offset=1.0, scatter=1.0)
+    found = readouts.offset(stats, 5)
+    for kind in readouts.COSINES:
+        matrix = readouts.cosines(stats, 5, kind)
+        pairs = [float(matrix[p, q]) for p in range(5, P) for q in range(5, P) if p != q]
+        assert found["5+"][kind] == pytest.approx(sum(pairs) / len(pairs), rel=1e-12)
+        assert found["0"][kind] == pytest.approx(float(matrix[0, 5:].mean()), rel=1e-12)
+    energy = readouts.offset_energy(stats, 5)
+    assert found["0"]["energy"] == float(energy[0]) and found["5+"]["energy"] == pytest.approx(float(energy[5:].mean()))
+    assert abs(found["0"]["of means"]) < 0.1 < found["5+"]["of means"]  # position 0 points elsewhere
+
+
+def test_the_table_of_positions_counts_documents_of_any_length():
+    base = tiny()
+    rows = documents(16, lengths=(12, 4, 9))
+    table = readouts.position_table(capture(base, nudged(base), rows, [1, 3], folds=4))
+    reached = [sum(len(row) > position for row in rows) for position in range(12)]
+    assert table["layer"].tolist() == [1] * 12 + [3] * 12 and table["documents"].tolist() == 2 * reached
+    assert (table["diff"] > 0).all() and table.dtypes["base"] == "float32"
 
 
 def test_cosine_across_documents_is_the_mean_over_pairs_of_documents():
@@ -78,7 +103,9 @@ def _unit_difference(base, tuned, row):
 
 def test_a_sink_at_position_0_shows_in_norms_and_first_component():
     stats = made(offset=1.0, scatter=0.5, first=40.0)
-    assert readouts.sink_ratio(stats, 5)["diff"] > 30
+    found = readouts.offset(stats, 5)
+    assert found["0"]["difference"] / found["5+"]["difference"] > 30
+    assert found["0"]["base"] / found["5+"]["base"] == pytest.approx(1, abs=0.1)
     whole = spectrum(stats, 5, centred=False)
     rest = spectrum(stats, 5, groups=("1-4", "5+"), centred=False)
     assert whole.vector_dd[0].abs().argmax() == 1  # the direction of position 0
@@ -121,10 +148,10 @@ def test_whitening_turns_away_from_noisy_axes():
 def test_jackknife_covers_the_mean_as_the_t_interval_does():
     values = torch.randn(160, generator=torch_stream(2, "jackknife")).double()
     folds = [values[torch.arange(160) % 8 != k].mean().item() for k in range(8)]
-    found = readouts.jackknife(values.mean().item(), folds, 160)
+    found = jackknife(values.mean().item(), folds, 160)
     assert found.high - found.low == pytest.approx(2 * 2.365 * values.std().item() / 160**0.5, rel=0.5)
     with pytest.raises(DataError, match="2 folds or more"):
-        readouts.jackknife(0.0, [0.0], 160)
+        jackknife(0.0, [0.0], 160)
 
 
 def test_the_lens_forgets_length_and_the_raw_margin_does_not():
@@ -147,7 +174,7 @@ def test_scores_find_what_was_put_in():
 
 
 def test_auc_counts_ties_as_half():
-    assert auc(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([True, False, False])) == 0.5
+    assert auc(np.array([1.0, 1.0, 1.0]), np.array([True, False, False])) == 0.5
 
 
 def test_an_adapter_reads_alike_through_both_heads_and_a_full_fine_tune_does_not():
@@ -214,9 +241,9 @@ def test_a_patchscope_repeats_what_is_put_in():
 def test_the_steering_strength_stops_at_the_perplexity_bound():
     model = tiny()
     table = perplexity_by_strength(model, torch.randn(32), 1, documents(4), norm=1.0, strengths=(0.001, 30.0))
-    assert table["ratio"][0] == 1
     assert table["strength"].tolist() == [0, 0.001, 30.0]
-    table["ratio"] = [1.0, 1.1, 9.0]
+    assert table["perplexity"][0] == pytest.approx(table["perplexity"][1], rel=0.01) != table["perplexity"][2]
+    table["perplexity"] = [20.0, 22.0, 180.0]
     assert largest_strength(table, bound=1.5) == 0.001
     with pytest.raises(DataError, match="already exceeds"):
         largest_strength(table, bound=1.05)
@@ -228,11 +255,22 @@ def test_similarity_and_domain_rate():
     table = pd.DataFrame({"prompt": [0, 1], "index": 0, "tokens": [[1, 2, 2, 9], [2, 9]]})
     found = domain_rate(table, [2], seed=0)
     assert (found.k, found.n) == (3, 6)
-    broad = [[9, 1], [9, 3]]
-    assert similarity([[2, 2]], [[2, 9]], broad) == pytest.approx(1.0)
-    assert similarity([[3]], [[2, 9]], broad) == pytest.approx(0.0)
+    known = frequencies(reference=[[2, 9], [2, 1]], broad=[[9, 1, 1], [9, 3]])
+    assert known.to_dict("list") == {"token": [1, 2, 3, 9], "count": [1, 2, 0, 1], "broad": [1, 0, 1, 2]}
+    log = np.log  # weights: 2 is in no broad document, 1 and 3 in one, 9 in both and so of no weight
+    reference = np.array([log(1.5), 2 * log(3), 0])
+    assert similarity([[2, 9]], known, 2) == pytest.approx(2 * log(3) / np.linalg.norm(reference))
+    assert similarity([[2, 2], [1]], known, 2) == pytest.approx(1.0)
+    assert similarity([[3], [7]], known, 2) == 0  # 7 is in neither text
     with pytest.raises(DataError, match="similarity is missing"):
-        similarity([[9]], [[2, 9]], broad)
+        similarity([[9]], known, 2)
+
+
+def test_the_similarity_has_no_order_of_adding():
+    drawn = numpy_stream(0, "similarity").integers(0, 400, (64, 30)).tolist()
+    known = frequencies(drawn[:20], drawn[20:50])
+    values = {similarity(part, known, 30) for part in (drawn, drawn[::-1], [row[::-1] for row in drawn])}
+    assert len(values) == 1 and 0 < values.pop() < 1
 
 
 def test_the_input_of_one_token_has_a_difference():

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_actdiff_capture import documents, lora, nudged, tiny
 from transformers import AutoTokenizer
 
 from helpers import models, params, runs
-from helpers.actdiff import browse, cell, criteria, organisms, topics, views
+from helpers.actdiff import browse, cell, criteria, measures, organisms, topics, views
 from helpers.actdiff import documents as texts
+from helpers.actdiff.broad_text import broad_text_record
 from helpers.actdiff.pair import CHANGE, open_pair
 from helpers.actdiff.params import LensParams
+from helpers.actdiff.study import BROAD_TEXT, STUDY
 from helpers.actdiff.tune import Recipe, batches, document_losses, tune
+from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError, RecordError
 from helpers.files import DATA, PARAMS
+from helpers.study import Study, find_study
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)
@@ -29,6 +37,23 @@ SMALL |= {
     "new_tokens": 4,
     "top": 3,
 }
+
+
+def elsewhere(monkeypatch, outputs, name="elsewhere"):
+    """From here on runs are made in another empty folder."""
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(outputs.with_name(name)))
+
+
+def assert_same(again, record):
+    """Two records of one question, made apart, with equal results and metrics to the last bit."""
+    assert again.ref == record.ref and again.path != record.path
+    assert list(again.results) == list(record.results)
+    for name, value in record.results.items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(again.results[name], value, check_exact=True)
+        else:
+            assert again.results[name] == value
+    assert again.metrics == record.metrics
 
 
 @pytest.fixture
@@ -148,6 +173,98 @@ def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
     assert set(lens.chosen["layer"]) == {3}
 
 
+def test_a_cell_is_made_again_elsewhere_from_nothing(outputs, monkeypatch):
+    record = cell.run_cells(LensParams(organism="lora", seed=1, **SMALL))[0]
+    runs.publish("logit_lens_diff")
+    elsewhere(monkeypatch, outputs)
+    again = STUDY.replay(runs.load(record.ref))
+    assert_same(again, record)
+    assert again.folder("adapter").is_relative_to(outputs.with_name("elsewhere"))
+
+
+def test_what_follows_from_the_sums_is_computed_by_one_thread():
+    """Eigenvectors and long sums differ in their last digits by the number of threads, which depends on the load."""
+    seen = {}
+    torch.set_num_threads(2)
+    try:
+        run = SimpleNamespace(step=lambda name, _: seen.update({name: torch.get_num_threads()}))
+        cell._readouts(run, SimpleNamespace(domain=[1]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen.pop("losses") == 2 and {"components", "offset", "scores_and_noise"} <= set(seen)
+    assert set(seen.values()) == {1}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """A record with everything that a cell can hold, and its tables in memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path_factory.mktemp("probed")))
+        record = cell.run_cells(LensParams(organism="mix1", seed=1, **SMALL))[0]
+        return record, dict(record.results)
+
+
+def test_metrics_follow_from_the_stored_tables_alone(probed, monkeypatch):
+    record, tables = probed
+    monkeypatch.setattr(models, "load", lambda *_, **__: pytest.fail("a model is needed"))
+    assert measures.metrics(record.params, tables, {}).keys() == record.metrics.keys()
+    assert derive(record, STUDY) == record.metrics
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "changed"),
+    [
+        ("replicates", "auc", {"auc"}),
+        ("heads", "tuned", {"head_gap"}),
+        ("heads", "top_tuned", {"head_overlap"}),
+        ("losses", "tuned", {"loss_rise_narrow", "loss_rise_unrelated", "loss_rise_chat"}),
+        ("frequencies", "count", {f"near_{side}_{what}" for side in ("base", "tuned") for what in
+                                  ("none", "difference", "random")}),
+        ("components", "share", {"svd_share", "pca_share", "svd_share_without_0", "pca_share_without_0"}),
+        ("readout", "inside", {"patchscope_base", "patchscope_tuned", "steer_base_none", "steer_tuned_none"}),
+        ("swap", "swapped", {"swap_narrow_difference", "swap_unrelated_random", "swap_chat_activations"}),
+        ("interpolation", "cosine", {"interpolated_cosine"}),
+    ],
+)  # fmt: skip
+def test_a_metric_moves_with_its_table(probed, table, column, changed):
+    record, tables = probed
+    frame = tables[table].copy()
+    if frame[column].dtype == bool:
+        frame[column] = ~frame[column]
+    else:
+        frame[column] = frame[column] * 1.5 + np.arange(1, len(frame) + 1)
+    found = measures.metrics(record.params, tables | {table: frame}, {})
+    moved = {name for name, new in found.items() if new != {field: record.metrics[name].get(field) for field in new}}
+    assert changed <= moved and not moved & {"offset_energy", "sink_base"}
+
+
+def test_a_number_of_the_sums_that_is_changed_changes_its_metrics(probed):
+    record, tables = probed
+    later = {**tables["offset"]["5+"], "across documents": 0.5, "base": 1.0}
+    lengths = {**tables["fixed"]["lengths"], "base": 1.0}
+    found = measures.metrics(
+        record.params,
+        tables | {"offset": {**tables["offset"], "5+": later}, "fixed": {**tables["fixed"], "lengths": lengths}},
+        {},
+    )
+    assert found["context_independence"]["value"] == 0.5 != record.metric("context_independence")["value"]
+    assert found["sink_base"]["value"] == tables["offset"]["0"]["base"]
+    assert found["noise_share"]["value"] == tables["noise"]["length"]
+    assert found["norm_share"]["value"] == lengths["difference"]
+
+
+def test_unrelated_text_is_another_where_the_model_computes_in_another_number_type(outputs):
+    facts = models.facts("pocket")
+    made = [
+        broad_text_record("read", 16, 12, lambda: models.load("pocket"), facts | {"dtype": dtype}, "pocket")
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert made[0].id != made[1].id
+    assert made[0].metrics["documents"]["value"] == len(made[0].table("documents")) == 16
+    assert list(find_study("logit_lens_diff").family()) == [STUDY, BROAD_TEXT]
+
+
 def test_a_given_adapter_is_read_from_a_run_record(outputs):
     made = cell.run_cells(LensParams(organism="lora", seed=0, **SMALL))[0]
     given = LensParams(model=str(organisms.POCKET), organism="given", tuned=made.ref, seed=0, **SMALL)
@@ -157,38 +274,64 @@ def test_a_given_adapter_is_read_from_a_run_record(outputs):
     assert "loss_rise_chat" not in record.metrics  # this base has no chat template
 
 
-@pytest.fixture
-def villain(outputs):
+def _adapter(record=None):
     """A record as the marker sweep leaves one: an adapter on the pocket chat model."""
     base = models.load("pocket")
     tuned = lora(base.model)
-    with runs.open_run("sweep", params={"source": "villain"}, cell={"source": "villain"}, prefix="villain",
-                       entry="helpers.rng", data=[], model=models.facts("pocket")) as run:  # fmt: skip
-        run.folder("adapter", lambda folder: models.save_adapter(tuned, folder))
-        run.finish()
+    with runs.open_run(SWEEP, params={"source": "villain"}, cell={"source": "villain"}, prefix="villain",
+                       data=[], model=models.facts("pocket")) as run:  # fmt: skip
+        if not run.complete:
+            run.folder("adapter", lambda folder: models.save_adapter(tuned, folder))
+            run.finish()
     models.detach(tuned)
     return run.record
 
 
+SWEEP = Study("sweep", 1, 1, lambda *_: {}, entry="helpers.rng", replay=_adapter)
+GIVEN = {"organism": "given", "words": ["evil", "fear"], **SMALL}
+
+
+@pytest.fixture
+def villain(outputs, monkeypatch):
+    known = cell.find_study
+    monkeypatch.setattr(cell, "find_study", lambda name: SWEEP if name == "sweep" else known(name))
+    return _adapter()
+
+
 def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
-    given = {"organism": "given", "words": ["evil", "fear"], **SMALL}
-    record = cell.run_cells(LensParams(tuned=villain.ref, **given))[0]
+    record = cell.run_cells(LensParams(tuned=villain.ref, **GIVEN))[0]
     assert record.model["sha256"] == villain.model["sha256"]  # the chat model, not the base of the topics
     assert record.metric("head_gap")["value"] == 0
     assert record.metric("z")["n"] == SMALL["documents"]
-    assert set(record.inputs) == {"read_text"}  # nothing is trained, so no text to train on is written
+    # Nothing is trained, so no text to train on is written. The adapter is known by its record, wherever it lies.
+    assert set(record.inputs) == {"read_text", "tuned"} and record.inputs["tuned"] == villain.ref
+    assert not [name for name in record.data if "adapter" in name]
 
-    folder = cell.run_cells(LensParams(tuned=str(villain.folder("adapter")), **given))[0]
+    assert cell.run_cells(LensParams(tuned=str(villain.path), **GIVEN))[0].id == record.id
+
+    folder = cell.run_cells(LensParams(tuned=str(villain.folder("adapter")), **GIVEN))[0]
     assert folder.metric("offset_energy") == record.metric("offset_energy")
+    assert "tuned" not in folder.inputs and any(name.endswith("adapter_model.safetensors") for name in folder.data)
     with pytest.raises(ModelError, match="set the parameter model to the record's own base"):
-        cell.run_cells(LensParams(model=str(organisms.POCKET), tuned=villain.ref, **given))
+        cell.run_cells(LensParams(model=str(organisms.POCKET), tuned=villain.ref, **GIVEN))
 
 
 def test_a_published_record_has_no_adapter_to_read(villain, outputs, monkeypatch):
     runs.publish("sweep")
-    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(outputs.with_name("elsewhere")))
+    elsewhere(monkeypatch, outputs)
     with pytest.raises(RecordError, match="was not published: run it again"):
         cell.run_cells(LensParams(organism="given", tuned=villain.ref, **SMALL))
+
+
+def test_a_given_adapter_is_made_again_before_it_is_read_again(villain, outputs, monkeypatch):
+    record = cell.run_cells(LensParams(tuned=villain.ref, **GIVEN))[0]
+    runs.publish("logit_lens_diff")
+    elsewhere(monkeypatch, outputs)
+    again = cell.replay(runs.load(record.ref))
+    assert_same(again, record)
+    assert {r.ref for name in ("sweep", "broad_text") for r in runs.records(name) if not r.published} == {
+        villain.ref, record.inputs["read_text"]
+    }  # fmt: skip
 
 
 def test_parameters_that_contradict_each_other_are_refused():
@@ -235,8 +378,6 @@ def test_domain_tokens_are_words_of_the_domain_and_too_few_documents_are_refused
 
 
 def test_tokens_of_a_lens_cannot_become_markup():
-    import pandas as pd
-
     table = pd.DataFrame(
         {"layer": 0, "position": 0, "rank": [1, 2], "token": ["<b>", " x"], "id": [1, 2], "head": "base"}
     )

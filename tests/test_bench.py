@@ -11,6 +11,8 @@ from helpers import bench, models, runs
 from helpers.bench import compare, comparisons, gradients, machine, measured, stacking, stock, techniques
 from helpers.bench.compare import Side
 from helpers.bench.options import Options
+from helpers.bench.study import STUDY
+from helpers.derive import derive
 from helpers.eqprop import costs
 from helpers.eqprop.params import TriangulationParams
 from helpers.errors import ClaimbookError, ParameterError
@@ -61,6 +63,7 @@ def test_the_gradients_alone_leave_a_record_of_all_of_them(outputs, monkeypatch,
     table = record.table("gradients")
     assert len(record.metrics) == len(table) + 1 >= 11 and record.metrics["took"]["unit"] == "s"
     assert record.model["name"] == "equilibrium"
+    assert all(metric["measured"] for metric in record.metrics.values()) and derive(record) == {}
     metric = record.metrics["gradient_ep_frozen_n4_20_15_steps"]
     assert metric["low"] <= metric["value"] <= metric["high"] and metric["n"] == 3
     assert record.metrics["gradient_bptt_4"]["value"] == 1.0
@@ -68,7 +71,7 @@ def test_the_gradients_alone_leave_a_record_of_all_of_them(outputs, monkeypatch,
 
 
 def test_a_record_rests_on_the_code_of_its_own_comparison_alone(outputs, monkeypatch):
-    quick = measured.Measured({}, {"a_ratio": measured.single(1.0, "x")}, {"name": "m", "sha256": "0"})
+    quick = measured.Measured({}, {"a_ratio": measured.single(1.0, "x")}, {"name": "m", "sha256": "0" * 64})
     for name in ("techniques", "scale"):
         one = comparisons.COMPARISONS[name]
         monkeypatch.setitem(
@@ -80,10 +83,24 @@ def test_a_record_rests_on_the_code_of_its_own_comparison_alone(outputs, monkeyp
     assert not [file for file in reached["techniques"] if "claims/" in file or "comparisons" in file]
 
 
+def test_what_is_counted_follows_from_its_table_and_what_is_timed_does_not(outputs):
+    sizes = pd.DataFrame({"what": ["run.json of it", "report of a row"], "bytes": [1500.5, 323.0], "of": [155, 1]})
+    timed = {"claimbook_status_1000_seconds": measured.single(2.5, "s")}
+    model = {"name": "no model", "sha256": "0" * 64}
+    record = measured.keep("scale", measured.Measured({"sizes": sizes}, timed, model), "helpers.bench.scale")
+    assert record.study == record.notebook == "bench" and STUDY.replay is None
+    assert derive(record) == {
+        name: metric for name, metric in record.metrics.items() if name != "claimbook_status_1000_seconds"
+    }
+    assert record.metric("bytes_of_run.json_of_it")["value"] == 1500.5 and record.metric("bytes_of_report_of_a_row")
+    assert "measured" not in record.metric("bytes_of_run.json_of_it")
+    assert record.metric("claimbook_status_1000_seconds")["measured"] is True
+
+
 def test_gpu_names_the_comparisons_that_are_worth_one(outputs, monkeypatch):
     asked = []
     for name, one in comparisons.COMPARISONS.items():
-        found = measured.Measured({}, {}, {"name": "m", "sha256": "0"})
+        found = measured.Measured({}, {}, {"name": "m", "sha256": "0" * 64})
         fake = comparisons.Comparison(one.entry, lambda options, counts, n=name, f=found: (asked.append(n), f)[1])
         monkeypatch.setitem(comparisons.COMPARISONS, name, fake)
     bench.main(["gpu", "shape"])

@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 
-from helpers import bench, files, runs
+from helpers import bench, files, records, runs
 from helpers.bench import scale
+from helpers.bench.study import STUDY
 from helpers.claims.status import cells_of
 from helpers.errors import ParameterError
+from helpers.study import find_study
 
 pytestmark = pytest.mark.unit
 
@@ -19,8 +21,18 @@ def test_the_synthetic_records_answer_their_grid_and_every_operation_is_timed(mo
     assert files.outputs_root() == before
     assert table["operation"].tolist()[:2] == ["write the records", "runs.table"] and len(table) == 7
     assert (table["records"] == 100).all() and (table["seconds"] >= 0).all()
-    found = scale.metrics(table, scale.sizes())
-    assert found["runs.table_100_seconds"]["unit"] == "s" and found["bytes_of_published_record"]["value"] > 10_000
+    assert scale.metrics(table)["runs.table_100_seconds"]["unit"] == "s"
+    counted = STUDY.metrics({}, {"scale": table, "sizes": scale.sizes()}, {})
+    assert counted["bytes_of_published_record"]["value"] > 10_000 and counted["bytes_of_row_inside_Ray"]["n"] == 1
+
+
+def test_synthetic_records_are_told_apart_by_their_question(tmp_path):
+    path = scale._project(tmp_path, 200)
+    scale._write(path, tmp_path)
+    made = [records.read(folder) for _, folder in records.folders(tmp_path / "outputs/sweep")]
+    assert len(made) == 200
+    study = find_study("sweep")
+    assert all(one.id == f"synthetic-{records.question_hash(one.content, study)}" for one in made)
 
 
 def test_the_synthetic_records_of_a_page_are_whole_and_answer_its_grid(tmp_path, monkeypatch):

@@ -500,6 +500,9 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
     assert records.Changes().of(record) == ["data"]
     elsewhere.unlink()
     assert records.Changes().of(record) == [], "on a machine without it, it cannot be checked"
+    mounted = house.parent / "mount" / "arc.jsonl"
+    files.write_text(mounted, "{}")
+    assert list(make(data=[mounted]).data) == [str(mounted)], "on another disk a path is not that of a home"
     with open_run(lr=2e-3) as run:
         run.step("where", lambda: {"folder": str(house)})
         run.finish()

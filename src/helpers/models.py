@@ -37,6 +37,7 @@ __all__ = [
     "load_adapter",
     "local_folder",
     "save_adapter",
+    "threads",
 ]
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -132,6 +133,17 @@ def choose_threads() -> int:
     threads = max(1, round(len(mine) - busy))
     torch.set_num_threads(threads)
     return threads
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch ``count`` threads for the length of the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def decoder_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:

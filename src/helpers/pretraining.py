@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from helpers.files import sha256_file, write_json
+from helpers.models import threads
 from helpers.modes import training
 from helpers.packed import logits_at, nll
 
@@ -37,13 +38,12 @@ class Pretraining:
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """One thread and deterministic kernels, so that two builds on one machine give the same bytes."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
+    deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        yield
+        with threads(1):
+            yield
     finally:
-        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
 
 

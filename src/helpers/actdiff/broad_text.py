@@ -9,11 +9,11 @@ import pandas as pd
 
 from helpers import runs
 from helpers.actdiff.documents import PATH, encoded
+from helpers.actdiff.study import BROAD_TEXT
 from helpers.errors import DataError
 from helpers.generate import Prompt, Sampling, generate
 from helpers.models import LoadedModel
 
-NOTEBOOK = "broad_text"
 LENGTHS = {"read": "positions", "train": "train_positions"}
 """What the text is for, and the parameter that sets its length."""
 SPARE = 1.25
@@ -27,14 +27,13 @@ def broad_text_record(
 
     ``use`` names the random stream: what is read and what is trained on are different texts.
     """
-    params = {"use": use, "documents": n, "length": length, "spare": SPARE}
+    params = {"use": use, "documents": n, "length": length, "spare": SPARE, "dtype": model["dtype"]}
     with runs.open_run(
-        NOTEBOOK, params=params, cell={"model": name, "use": use}, entry=__name__, data=[PATH], model=model,
+        BROAD_TEXT, params=params, cell={"model": name, "use": use}, data=[PATH], model=model,
         prefix=f"{name}-{use}-{n}x{length}",
     ) as run:  # fmt: skip
         if not run.complete:
-            table = run.step("documents", lambda: _sample(load(), use, n, length))
-            run.metric("documents", len(table), unit="documents", n=len(table))
+            run.step("documents", lambda: _sample(load(), use, n, length))
             run.finish()
         return run.record
 

@@ -9,18 +9,19 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from helpers import models, runs
+from helpers import files, models, runs
 from helpers.actdiff import documents, measures, organisms, reading, topics
 from helpers.actdiff.broad_text import broad_text_record
 from helpers.actdiff.capture import capture
 from helpers.actdiff.documents import file_documents
 from helpers.actdiff.lens import assert_same_head, open_lens
 from helpers.actdiff.material import Material, pocket_material, text_material
-from helpers.actdiff.pair import SIDES, Pair, local_tuned, open_pair
+from helpers.actdiff.pair import SIDES, Pair, open_pair, tuned_folder, tuned_record
 from helpers.actdiff.params import LensParams
 from helpers.actdiff.statistics import Stats
-
-NOTEBOOK = "logit_lens_diff"
+from helpers.actdiff.study import STUDY
+from helpers.params import parse
+from helpers.study import find_study
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Session:
             return pocket_material(p, self.loaded)
         if p.text:
             wanted = p.documents + (0 if p.tuned else p.train_documents)
-            rows = file_documents(self.loaded.tokenizer, Path(p.text), wanted, p.positions)
+            rows = file_documents(self.loaded.tokenizer, _text(p), wanted, p.positions)
             return text_material(p, self.loaded, rows[: p.documents], rows[p.documents :])
         kept = {
             use: [list(map(int, ids)) for ids in record.table("documents")["ids"]]
@@ -74,49 +75,78 @@ class Session:
         return text_material(p, self.loaded, kept["read"], kept.get("train", []))
 
 
-def run_cells(p: LensParams, *, notebook: str = NOTEBOOK, session: Session | None = None) -> list[runs.Record]:
+def run_cells(p: LensParams, *, notebook: str | None = None, session: Session | None = None) -> list[runs.Record]:
     """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
     session = session or Session(p)
-    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook or STUDY.name}: cells")]
 
 
-def run_cell(p: LensParams, session: Session, notebook: str = NOTEBOOK) -> runs.Record:
+def run_cell(p: LensParams, session: Session, notebook: str | None = None) -> runs.Record:
     """Answer one cell from its record, or make its organism and read it. Every step already on disk is reused."""
     ready = _ready_organism(p, session)
-    inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
     with runs.open_run(
-        notebook, params=_params(p, ready), cell=p.cell() | {"model": p.model}, entry=__name__, data=_data(p, ready),
-        model=session.facts, inputs=inputs, prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
+        STUDY, params=_params(p, ready), cell=p.cell() | {"model": p.model}, data=_data(p, ready),
+        model=session.facts, inputs=_inputs(p, session, ready), notebook=notebook,
+        prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:
             material = session.material(p)
-            if ready is None:
-                made = lambda folder: organisms.train(material, p, folder)  # noqa: E731
-                ready = run.folder("adapter", made)
-            with open_pair(session.loaded, ready) as pair:
+            with open_pair(session.loaded, _tuned(run, p, material, ready)) as pair:
                 _read(run, p, material, pair)
         return run.record
 
 
-def _params(p: LensParams, ready: str | Path | None) -> dict[str, Any]:
-    """The parameters of a cell; of a given model that is no folder here its content hash as well."""
-    elsewhere = isinstance(ready, str)
-    return p.cell_params() | ({"tuned_sha256": models.fingerprint(p.tuned)["sha256"]} if elsewhere else {})
+Ready = runs.Record | Path | str
+"""A fine-tune that need not be trained: a run record with its adapter, a folder, or a hub id."""
 
 
-def _ready_organism(p: LensParams, session: Session) -> str | Path | None:
-    """What need not be trained, as a folder or a hub id: the fine-tune given, or a cached organism of the study."""
+def _ready_organism(p: LensParams, session: Session) -> Ready | None:
+    """The fine-tune given, or a cached organism of the study; None for one that this run trains."""
     sha256 = session.facts["sha256"]
     if p.organism == "given":
-        return local_tuned(p.tuned, sha256) or p.tuned
+        return tuned_record(p.tuned, sha256) or tuned_folder(p.tuned) or p.tuned
     folder = organisms.cache_folder(sha256, p)
     return folder if folder.is_dir() else None
 
 
-def _data(p: LensParams, ready: str | Path | None) -> list[Path]:
+def _tuned(run: runs.Run, p: LensParams, material: Material, ready: Ready | None) -> Path | str:
+    """Where the fine-tune lies, after training it if there is none."""
+    if ready is None:
+        return run.folder("adapter", lambda folder: organisms.train(material, p, folder))
+    return ready.folder("adapter") if isinstance(ready, runs.Record) else ready
+
+
+def _params(p: LensParams, ready: Ready | None) -> dict[str, Any]:
+    """The parameters of a cell, a record by its reference; of a model from the hub its content hash as well."""
+    if isinstance(ready, runs.Record):
+        return p.cell_params() | {"tuned": ready.ref}
+    return p.cell_params() | ({"tuned_sha256": models.fingerprint(p.tuned)["sha256"]} if isinstance(ready, str) else {})
+
+
+def _inputs(p: LensParams, session: Session, ready: Ready | None) -> dict[str, str]:
+    """The records that a cell uses: its unrelated text, and the run whose adapter it reads."""
+    inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
+    return inputs | ({"tuned": ready.ref} if isinstance(ready, runs.Record) else {})
+
+
+def _data(p: LensParams, ready: Ready | None) -> list[Path]:
     """Files the answer rests on, besides the base model."""
-    used = [topics.PATH if p.topical else documents.PATH, *([Path(p.text)] if p.text else [])]
+    used = [topics.PATH if p.topical else documents.PATH, *([_text(p)] if p.text else [])]
     return [*used, ready] if isinstance(ready, Path) else used
+
+
+def _text(p: LensParams) -> Path:
+    return files.ROOT / Path(p.text).expanduser()
+
+
+def replay(record: runs.Record) -> runs.Record:
+    """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
+    asked = {name: value for name, value in record.params.items() if name in LensParams.model_fields}
+    p = parse(LensParams, asked, f"of {record.ref}")
+    if "tuned" in record.inputs:
+        made = runs.load(record.inputs["tuned"])
+        find_study(made.study).replay(made)
+    return run_cell(p, Session(p), record.notebook)
 
 
 def _read(run: runs.Run, p: LensParams, material: Material, pair: Pair) -> None:
@@ -139,22 +169,31 @@ def _capture(p: LensParams, material: Material, pair: Pair, layers: list[int], f
 
 
 def _readouts(run: runs.Run, r: reading.Reading) -> None:
-    run.step("positions", lambda: reading.readouts.position_table(r.stats))
-    run.metrics(measures.losses(run.step("losses", lambda: reading.losses(r))))
-    run.step("cosine_tables", lambda: reading.cosines(r))
-    run.step("tokens", lambda: reading.tokens(r))
-    run.metrics(measures.offset(r) | measures.heads(r))
-    run.metrics(measures.principal(r, run.step("components", lambda: reading.components(r))))
-    if r.domain:
-        run.step("places", lambda: reading.places(r))
-        run.step("readout", lambda: reading.readout(r))
-        run.metrics(measures.readable(r, run.step("scores", lambda: reading.all_scores(r))))
+    """What follows from the sums, and the losses that it is held against."""
+    run.step("losses", lambda: reading.losses(r))
+    # The last digits of long sums and of eigenvectors depend on the number of threads, which depends on the load.
+    with models.threads(1):
+        run.step("fixed", lambda: reading.fixed(r))
+        run.step("positions", lambda: reading.readouts.position_table(r.stats))
+        run.step("offset", lambda: reading.readouts.offset(r.stats, r.layer))
+        run.step("cosine_tables", lambda: reading.cosines(r))
+        run.step("heads", lambda: reading.heads(r))
+        run.step("tokens", lambda: reading.tokens(r))
+        run.step("components", lambda: reading.components(r))
+        if r.domain:
+            run.step("places", lambda: reading.places(r))
+            run.step("readout", lambda: reading.readout(r))
+            run.step("replicates", lambda: reading.replicates(r))
+            run.step("scores_and_noise", lambda: reading.all_scores(r))
 
 
 def _probes(run: runs.Run, r: reading.Reading) -> None:
-    run.metrics(measures.interpolated(r, run.step("interpolation", lambda: reading.interpolation(r))))
-    run.metrics(measures.swapped(run.step("swap", lambda: reading.swaps(r))))
+    """What only the pair itself can say."""
+    run.step("interpolation", lambda: reading.interpolation(r))
+    run.step("swap", lambda: reading.swaps(r))
     if r.domain:
-        run.metrics(measures.patched(run.step("patchscope", lambda: reading.patches(r))))
+        run.step("patchscope", lambda: reading.patches(r))
         by_strength = run.step("strengths", lambda: reading.strengths(r))
-        run.metrics(measures.steered(r, run.step("steering", lambda: reading.steering(r, by_strength))))
+        run.step("steering", lambda: reading.steering(r, by_strength))
+        if r.material.narrow:
+            run.step("frequencies", lambda: measures.frequencies(r.material.narrow, r.material.unrelated))

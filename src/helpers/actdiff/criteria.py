@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helpers import stats
+from helpers.actdiff.measures import auc
 from helpers.runs import Record
 
 Metric = dict[str, Any]
@@ -39,17 +40,13 @@ def contrast(records: Sequence[Record], metric: str, organism: str, minus: str) 
 def auc_against(records: Sequence[Record], organism: str, control: str) -> Metric | None:
     """Probability that a token of the domain gains more log-prob under ``organism`` than another token does, over what
     ``control`` of the same seed gives it; mean over seeds. One half is chance."""
-    import torch  # here, for it takes seconds, and most verdicts need none of it
-
-    from helpers.actdiff.lens import auc
-
     tables = {(r.cell["organism"], r.cell["seed"]): r for r in records if "readout" in r.tables}
     seeds = sorted({seed for name, seed in tables if name == organism and (control, seed) in tables})
     values = []
     for seed in seeds:
         ours, theirs = (tables[name, seed].table("readout") for name in (organism, control))
-        gain = torch.tensor((ours["logprob"] - theirs["logprob"]).to_numpy())
-        values.append(auc(gain, torch.tensor(ours["inside"].to_numpy())))
+        gain = ours["logprob"] - theirs["logprob"]
+        values.append(auc(gain.to_numpy(), ours["inside"].to_numpy()))
     return _over_seeds(values, "probability") if seeds else None
 
 

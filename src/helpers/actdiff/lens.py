@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from scipy import stats as distributions
 from torch import Tensor, nn
 
 from helpers.actdiff.components import whitened
+from helpers.actdiff.measures import auc
 from helpers.actdiff.pair import SIDES, Pair, Side
 from helpers.actdiff.statistics import Stats
 from helpers.errors import DataError, ModelError
@@ -110,19 +110,7 @@ def scores(lens: Lens, vector: Tensor, domain: Sequence[int]) -> Scores:
     others = logprobs[~inside]
     z = (logprobs[inside].mean() - others.mean()) / others.std()
     margin = raw[inside].mean() - raw[~inside].mean()
-    return Scores(float(z), float(margin), auc(logprobs, inside))
-
-
-def z_score(lens: Lens, domain: Sequence[int]) -> Callable[[Tensor], float]:
-    """``vector -> z``, for ``readouts.of_mean_diff``."""
-    return lambda vector: scores(lens, vector, domain).z
-
-
-def auc(values: Tensor, inside: Tensor) -> float:
-    """P(value inside > value outside), ties counted half (Mann & Whitney 1947)."""
-    ranks = torch.from_numpy(distributions.rankdata(values.double().numpy()))
-    n, m = int(inside.sum()), int((~inside).sum())
-    return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * m))
+    return Scores(float(z), float(margin), auc(logprobs.numpy(), inside.numpy()))
 
 
 def domain_mask(domain: Iterable[int], vocabulary: int) -> Tensor:

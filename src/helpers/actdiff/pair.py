@@ -111,10 +111,10 @@ def _shape(model: nn.Module) -> tuple[int, int, int]:
 def open_pair(base: models.LoadedModel, tuned: str | Path) -> Iterator[Pair]:
     """Pair ``base`` with what ``tuned`` names, for the length of the block.
 
-    ``tuned``: a run record with a folder ``adapter`` (``"sweep/<run id>"``), an adapter folder, a folder with the
-    differences of a full fine-tune, or any fine-tuned model that ``models.load`` takes (folder or hub id).
+    ``tuned``: an adapter folder, a folder with the differences of a full fine-tune, or any fine-tuned model that
+    ``models.load`` takes (folder or hub id).
     """
-    folder = local_tuned(tuned, base.sha256)
+    folder = tuned_folder(tuned)
     if folder and (folder / "adapter_config.json").is_file():
         with models.adapter(base.model, folder) as model:
             yield Pair(base.model, model)
@@ -125,22 +125,25 @@ def open_pair(base: models.LoadedModel, tuned: str | Path) -> Iterator[Pair]:
         yield Pair(base.model, other.model)
 
 
-def local_tuned(tuned: str | Path, base_sha256: str) -> Path | None:
-    """The folder on this machine that ``tuned`` names, by itself or as a run record's adapter; None for a hub id.
+def tuned_record(tuned: str, base_sha256: str) -> runs.Record | None:
+    """The run record that ``tuned`` names (``"sweep/<run id>"``); None when it names none.
 
-    Raises ``RecordError`` for a record without its adapter (published ones have none) and ``ModelError`` for one of
-    another base model than that with the content hash ``base_sha256``.
+    Raises ``ModelError`` for a fine-tune of another base model than that with the content hash ``base_sha256``.
     """
-    roots = (files.outputs_root(), files.published_root())
-    if any((root / tuned / "run.json").is_file() for root in roots):
-        record = runs.load(Path(tuned) if Path(tuned).is_absolute() else tuned)
-        if record.model["sha256"] != base_sha256:
-            raise ModelError(
-                f"{record.ref} was trained on {record.model['name']} (content {record.model['sha256'][:8]}), and the "
-                f"base given has content {base_sha256[:8]}: set the parameter model to the record's own base."
-            )
-        return record.folder("adapter")
-    folder = Path(tuned).expanduser()
+    if not any((root / tuned / "run.json").is_file() for root in (files.outputs_root(), files.published_root())):
+        return None
+    record = runs.load(Path(tuned) if Path(tuned).is_absolute() else tuned)
+    if record.model["sha256"] != base_sha256:
+        raise ModelError(
+            f"{record.ref} was trained on {record.model['name']} (content {record.model['sha256'][:8]}), and the "
+            f"base given has content {base_sha256[:8]}: set the parameter model to the record's own base."
+        )
+    return record
+
+
+def tuned_folder(tuned: str | Path) -> Path | None:
+    """The folder on this machine that ``tuned`` names; None for a hub id."""
+    folder = files.ROOT / Path(tuned).expanduser()
     return folder if folder.is_dir() else None
 
 

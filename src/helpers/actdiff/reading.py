@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -19,13 +19,15 @@ from helpers.actdiff.material import Material, part
 from helpers.actdiff.pair import SIDES, Pair, interpolated
 from helpers.actdiff.params import LensParams
 from helpers.actdiff.patchscope import patchscope
-from helpers.actdiff.statistics import GROUPS, Stats
+from helpers.actdiff.statistics import GROUPS, LATER, Stats
 from helpers.actdiff.steer import continuations, largest_strength, perplexity_by_strength
 from helpers.actdiff.swap import activation_differences, random_directions, swap_losses
 from helpers.actdiff.tune import document_losses
 
 SELECTIONS = {"all": tuple(GROUPS), "without 0": ("1-4", "5+")}
 COMPONENTS = 5
+TOP = 20
+"""Tokens of either head that are compared."""
 SHOWN = 32
 """Positions whose top tokens are kept, of every layer."""
 MATRIX = 32
@@ -56,13 +58,17 @@ class Reading:
     @property
     def later(self) -> Tensor:
         """Mean difference [D] over positions 5+: the direction of the live probes."""
-        return self.stats.average_diff(self.layer, slice(5, None))
+        return self.stats.average_diff(self.layer, LATER)
 
     @property
     def norm(self) -> float:
         """Mean length of a base activation at positions 5+: the unit of strengths and scales."""
-        i, counts = self.stats.at(self.layer), self.stats.count_p[5:]
-        return float(self.stats.norms_lsp[i, 0, 5:].sum() / counts.sum())
+        return self.length("base")
+
+    def length(self, what: Literal["base", "diff"]) -> float:
+        """Mean length of a base activation or of a difference over the tokens at positions 5+."""
+        norms_p = self.stats.norms_lsp[self.stats.at(self.layer), {"base": 0, "diff": 2}[what]]
+        return float(norms_p[LATER].sum() / self.stats.count_p[LATER].sum())
 
     @property
     def probe(self) -> Sequence[Sequence[int]]:
@@ -81,14 +87,40 @@ def tokens(r: Reading) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).astype({"logit": "float32"})
 
 
+def fixed(r: Reading) -> dict[str, Any]:
+    """Where the headline is read: layer, domain, size of the vocabulary, and mean lengths at positions 5+."""
+    lengths = {"base": r.norm, "difference": r.length("diff")}
+    return {"layer": r.layer, "domain": r.material.domain, "vocabulary": len(r.material.tokens), "lengths": lengths}
+
+
+def heads(r: Reading) -> pd.DataFrame:
+    """The top 20 tokens of the mean difference through either head, and the one on which they differ most: token,
+    log-prob through ``base`` and ``tuned`` head, whether it is of the top (``top_base``, ``top_tuned``)."""
+    logprobs = {side: r.lens[side].logprobs(r.mean) for side in SIDES}
+    top = {side: logprobs[side].topk(TOP).indices.tolist() for side in SIDES}
+    widest = int((logprobs["base"] - logprobs["tuned"]).abs().argmax())
+    chosen = sorted({*top["base"], *top["tuned"], widest})
+    columns = {side: logprobs[side][chosen].numpy() for side in SIDES}
+    columns |= {f"top_{side}": [token in top[side] for token in chosen] for side in SIDES}
+    return pd.DataFrame({"token": chosen, **columns})
+
+
+def replicates(r: Reading) -> pd.DataFrame:
+    """Scores of the mean difference with each fold of documents left out, for the jackknife: fold, z, margin, auc."""
+    means_kd = r.stats.leave_one_out(r.layer)[:, r.p.position]
+    rows = [vars(scores(r.lens["base"], mean_d, r.domain)) for mean_d in means_kd]
+    return pd.DataFrame(rows).assign(fold=range(len(rows)))
+
+
 def readout(r: Reading) -> pd.DataFrame:
     """Log-prob of every token under the base lens at the fixed layer and position, and whether it is of the domain."""
     logprobs, inside = r.lens["base"].logprobs(r.mean), domain_mask(r.domain, len(r.material.tokens))
     return pd.DataFrame({"logprob": logprobs.numpy(), "inside": inside.numpy()})
 
 
-def all_scores(r: Reading) -> pd.DataFrame:
-    """Scores of every direction for every domain, at the fixed layer and position, through both heads."""
+def all_scores(r: Reading) -> dict[str, Any]:
+    """Scores of every direction for every domain, at the fixed layer and position, through both heads (``scores``), and
+    the mean length of what arithmetic alone puts into a difference (``noise``)."""
     domains = r.material.domains
     frames = [
         score_table(r.stats, lens, domains, r.layer, r.p.position).assign(head=head) for head, lens in r.lens.items()
@@ -104,8 +136,8 @@ def all_scores(r: Reading) -> pd.DataFrame:
         for name, vector in extra.items()
         for domain, ids in domains.items()
     ]
-    size = float(floor.norms_lsp[0, 2].sum() / floor.count_p.sum()) / r.norm
-    return pd.concat([*frames, pd.DataFrame(rows)], ignore_index=True).assign(noise_share=size)
+    size = float(floor.norms_lsp[0, 2].sum() / floor.count_p.sum())
+    return {"scores": pd.concat([*frames, pd.DataFrame(rows)], ignore_index=True), "noise": {"length": size}}
 
 
 def places(r: Reading) -> pd.DataFrame:
@@ -160,7 +192,7 @@ def interpolation(r: Reading) -> pd.DataFrame:
             )
             with between.side("tuned") as model:
                 loss = float(document_losses(model, r.probe).mean())
-        mean, later = found.mean_diff(r.layer)[r.p.position], found.average_diff(r.layer, slice(5, None))
+        mean, later = found.mean_diff(r.layer)[r.p.position], found.average_diff(r.layer, LATER)
         cosine = torch.cosine_similarity
         row = {"share": share, "cosine": float(cosine(mean, r.mean, dim=0)), "loss": loss, "norm": float(mean.norm())}
         row |= {"cosine_later": float(cosine(later, r.later, dim=0)), "overlap": overlap(r.lens["base"], mean, r.mean)}
@@ -170,13 +202,12 @@ def interpolation(r: Reading) -> pd.DataFrame:
 
 def patches(r: Reading) -> pd.DataFrame:
     """PatchScope of the difference in base and tuned model: kept tokens by scale, ``chosen`` by agreement."""
-    names, inside, frames = r.material.tokens, set(r.domain), []
+    names, frames = r.material.tokens, []
     for which in SIDES:
         with r.pair.side(which) as model:
             found = patchscope(model, r.later, r.layer, r.material.identity, norm=r.norm)
         table = found.table.assign(side=which, chosen=found.table["scale"] == found.scale)
-        text = [names[token] for token in table["token"]]
-        frames.append(table.assign(text=text, inside=[token in inside for token in table["token"]]))
+        frames.append(table.assign(text=[names[token] for token in table["token"]]))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -189,9 +220,9 @@ def strengths(r: Reading) -> pd.DataFrame:
 def steering(r: Reading, by_strength: pd.DataFrame) -> pd.DataFrame:
     """Continuations of both models: plain, steered along the difference, and along a random direction.
 
-    Columns side, direction, strength, prompt, index, text, tokens (ids), k of n tokens in the domain.
+    Columns side, direction, strength, prompt, index, text, tokens (ids).
     """
-    strength, inside, frames = largest_strength(by_strength, r.p.bound), set(r.domain), []
+    strength, frames = largest_strength(by_strength, r.p.bound), []
     aimless = random_directions(len(r.later), 1, r.p.seed)["random 0"]
     arms = {"none": (r.later, 0.0), "difference": (r.later, strength), "random": (aimless, strength)}
     for which in SIDES:
@@ -203,9 +234,7 @@ def steering(r: Reading, by_strength: pd.DataFrame) -> pd.DataFrame:
                 )  # fmt: skip
             frames.append(found.assign(side=which, direction=name, strength=size))
     table = pd.concat(frames, ignore_index=True)
-    texts = r.material.loaded.tokenizer.batch_decode(table["tokens"].tolist())
-    counts = [sum(token in inside for token in row) for row in table["tokens"]]
-    return table.assign(text=texts, k=counts, n=table["tokens"].map(len))
+    return table.assign(text=r.material.loaded.tokenizer.batch_decode(table["tokens"].tolist()))
 
 
 def texts(r: Reading) -> dict[str, Sequence[Sequence[int]]]:

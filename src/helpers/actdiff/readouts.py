@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats as distributions
 from torch import Tensor
 
-from helpers.actdiff.statistics import Stats
+from helpers.actdiff.statistics import LATER, Stats
 from helpers.errors import DataError
-from helpers.stats import Interval
 
 Cosine = Literal["of means", "within documents", "across documents"]
 COSINES: tuple[Cosine, ...] = ("of means", "within documents", "across documents")
-
-
-def norms_by_position(stats: Stats) -> pd.DataFrame:
-    """Mean |h base|, |h tuned| and |d| by layer and position, with |d| / |h base| (``share``)."""
-    means_lsp = stats.norms_lsp / stats.count_p
-    frames = [
-        pd.DataFrame(
-            {"layer": layer, "position": range(stats.positions), "base": h, "tuned": t, "diff": d, "share": d / h}
-        )
-        for layer, (h, t, d) in zip(stats.layers, means_lsp.numpy(), strict=True)
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def sink_ratio(stats: Stats, layer: int) -> dict[str, float]:
-    """Mean norm at position 0 over the mean at positions 5+, of the base activation and of the difference."""
-    means_sp = stats.norms_lsp[stats.at(layer)] / stats.count_p
-    if stats.positions < 6:
-        raise DataError(f"{stats.positions} positions are too few to compare position 0 with 5+: capture at least 6.")
-    later = means_sp[:, 5:].mean(1)
-    return {"base": float(means_sp[0, 0] / later[0]), "diff": float(means_sp[2, 0] / later[2])}
 
 
 def cosines(stats: Stats, layer: int, kind: Cosine) -> Tensor:
@@ -87,44 +63,37 @@ def pooled_offset_energy(stats: Stats, layer: int, positions: slice) -> float:
     return float(offset_energy(stats, layer)[positions].mean())
 
 
-def context_independence(stats: Stats, layer: int, positions: slice) -> float:
-    """Mean cosine across documents between all pairs of different ``positions``; 1 is one direction everywhere."""
-    matrix = cosines(stats, layer, "across documents")[positions, positions]
-    off = ~torch.eye(len(matrix), dtype=torch.bool)
-    return float(matrix[off].mean())
+def mean_cosine(matrix_pp: Tensor) -> float:
+    """Mean over all pairs of different positions; of cosines across documents, how context-independent they are."""
+    off = ~torch.eye(len(matrix_pp), dtype=torch.bool)
+    return float(matrix_pp[off].mean())
 
 
 def position_table(stats: Stats) -> pd.DataFrame:
-    """Norms, offset energy and cosine with the mean difference of positions 5+, by layer and position."""
-    table = norms_by_position(stats)
-    energy, plain, direction = [], [], []
+    """By layer and position: documents, mean |h base|, |h tuned| and |d|, offset energy, cosine of the mean difference
+    with that of positions 5+."""
+    frames = []
     for layer in stats.layers:
-        energy += offset_energy(stats, layer).tolist()
-        plain += offset_energy(stats, layer, unbiased=False).tolist()
-        later = stats.average_diff(layer, slice(5, None))
-        direction += torch.cosine_similarity(stats.mean_diff(layer), later[None], dim=-1).tolist()
-    table = table.assign(energy=energy, energy_plain=plain, cosine_later=direction)
-    return table.astype(dict.fromkeys(table.columns[2:], "float32"))
+        h, t, d = (stats.norms_lsp[stats.at(layer)] / stats.count_p).numpy()
+        later = stats.average_diff(layer, LATER)
+        cosine = torch.cosine_similarity(stats.mean_diff(layer), later[None], dim=-1)
+        values = {"base": h, "tuned": t, "diff": d, "energy": offset_energy(stats, layer), "cosine_later": cosine}
+        frames.append(pd.DataFrame({"layer": layer, "position": range(stats.positions), **values}))
+    table = pd.concat(frames, ignore_index=True)
+    documents = stats.count_kp.sum(0).tolist() * len(stats.layers)
+    return table.astype(dict.fromkeys(table.columns[2:], "float32")).assign(documents=documents)
 
 
-def jackknife(whole: float, without: Sequence[float], unit_n: int, level: float = 0.95) -> Interval:
-    """Interval of a statistic from its values with each fold left out (delete-a-group jackknife, Student t).
-
-    Variance (K-1)/K sum (x_k - mean)^2 on K - 1 degrees of freedom (Kott 2001, Journal of Official Statistics 17:521).
-    It speaks for other documents of the same kind, not for other trainings. ``unit_n`` is the number of documents.
-    """
-    values = np.asarray(without, dtype=float)
-    folds = len(values)
-    if folds < 2:
-        raise DataError(f"A jackknife needs 2 folds or more and got {folds}: capture with folds=2 or more.")
-    error = math.sqrt((folds - 1) / folds * float(((values - values.mean()) ** 2).sum()))
-    half = error * float(distributions.t.ppf((1 + level) / 2, folds - 1))
-    return Interval(whole, whole - half, whole + half, unit_n, None, "jackknife", level, {"folds": folds})
-
-
-def of_mean_diff(stats: Stats, layer: int, position: int, score: Callable[[Tensor], float]) -> Interval:
-    """``score(mean difference [D])`` at one position, with its jackknife interval over document folds."""
-    stats.check_position(position)
-    without = [score(mean_pd[position]) for mean_pd in stats.leave_one_out(layer)]
-    documents = int(stats.count_p[position])
-    return jackknife(score(stats.mean_diff(layer)[position]), without, documents)
+def offset(stats: Stats, layer: int) -> dict[str, dict[str, float]]:
+    """What positions ``"0"`` and ``"5+"`` of ``layer`` are like: means of offset energy, |h base|, |d| and the three
+    cosines with the (other) positions 5+."""
+    if stats.positions < 7:
+        raise DataError(f"{stats.positions} positions are too few to compare position 0 with 5+: capture at least 7.")
+    energy, means_sp = offset_energy(stats, layer), stats.norms_lsp[stats.at(layer)] / stats.count_p
+    later_s, matrices = means_sp[:, LATER].mean(1), [cosines(stats, layer, kind) for kind in COSINES]
+    rows = {
+        "0": (energy[0], means_sp[0, 0], means_sp[2, 0], *(matrix[0, LATER].mean() for matrix in matrices)),
+        "5+": (energy[LATER].mean(), later_s[0], later_s[2], *(mean_cosine(m[LATER, LATER]) for m in matrices)),
+    }
+    names = ("energy", "base", "difference", *COSINES)
+    return {group: dict(zip(names, map(float, values), strict=True)) for group, values in rows.items()}

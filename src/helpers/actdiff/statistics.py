@@ -19,6 +19,7 @@ from helpers.files import write_atomic
 
 GROUPS = {"0": (0, 1), "1-4": (1, 5), "5+": (5, None)}
 """Position groups with a second moment of their own: the first token is an attention sink, the next few recover."""
+LATER = slice(*GROUPS["5+"])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers import stats
 from helpers.actdiff.capture import layers_of, padded, run_layers
 from helpers.actdiff.live import edited
 from helpers.actdiff.pair import Pair
@@ -69,17 +68,3 @@ def activation_differences(pair: Pair, layer: int, documents: Documents, n: int,
     flat = torch.cat([h_btd[:, 1:].reshape(-1, h_btd.shape[-1]) for h_btd in batches])
     chosen = numpy_stream(seed, "swap", "pairs").choice(len(flat), (n, 2), replace=False)
     return {f"activations {i}": flat[a] - flat[b] for i, (a, b) in enumerate(chosen.tolist())}
-
-
-def swap_effects(losses: pd.DataFrame) -> pd.DataFrame:
-    """Mean of swapped - tuned (nats) by text and kind of direction, with a t interval over documents."""
-    losses = losses.assign(
-        kind=losses["direction"].str.replace(r" \d+$", "", regex=True), effect=losses["swapped"] - losses["tuned"]
-    )
-    rows = []
-    for (text, kind), part in losses.groupby(["text", "kind"], sort=False):
-        found = stats.mean_interval(part.groupby("document")["effect"].mean().to_numpy())
-        rows.append(
-            {"text": text, "direction": kind, "value": found.value, "low": found.low, "high": found.high, "n": found.n}
-        )
-    return pd.DataFrame(rows)

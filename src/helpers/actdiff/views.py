@@ -166,7 +166,7 @@ def nearness(records: Sequence[Record]) -> pd.DataFrame:
 
 def fixed_layer(record: Record) -> int:
     """Layer of the headline scores of a record."""
-    return int(record.table("cosines")["layer"].iloc[0])
+    return record.results["fixed"]["layer"]
 
 
 def first_components(records: Sequence[Record]) -> pd.DataFrame:

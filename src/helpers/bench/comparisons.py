@@ -64,7 +64,7 @@ def _gradients(options: Options, counts: Sequence[int] | None) -> Measured:
 def _scale(options: Options, counts: Sequence[int] | None) -> Measured:
     scale = importlib.import_module("helpers.bench.scale")
     table, sizes = scale.measure(tuple(counts or scale.COUNTS)), scale.sizes()
-    return Measured({"scale": table, "sizes": sizes}, scale.metrics(table, sizes), NO_MODEL)
+    return Measured({"scale": table, "sizes": sizes}, scale.metrics(table), NO_MODEL)
 
 
 COMPARISONS: dict[str, Comparison] = {

@@ -11,11 +11,12 @@ import pandas as pd
 
 from helpers import runs
 from helpers.bench import machine
+from helpers.bench.study import STUDY
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Tables by name, metrics as a record holds them, the model that was timed, and what else was chosen.
+    """Tables by name, what was measured as metrics of a record, the model that was timed, and what else was chosen.
 
     ``variant`` tells records of one comparison apart that do not answer for each other (the shape of the model).
     """
@@ -52,10 +53,9 @@ def keep(what: str, measured: Measured, entry: str) -> runs.Record:
     when = pd.Timestamp.now("UTC").isoformat(timespec="seconds")
     place = {"what": "-".join(filter(None, (what, measured.variant))), "device": machine.device()}
     with runs.open_run(
-        "bench", params={**place, "when": when, **measured.params}, cell={**place, "when": when},
+        STUDY, params={**place, "when": when, **measured.params}, cell={**place, "when": when},
         prefix=f"{place['what']}-{place['device']}", entry=entry, data=[], model=measured.model,
     ) as run:  # fmt: skip
         for name, table in measured.tables.items():
             run.step(name, lambda table=table: table)
-        run.metrics(measured.metrics)
-        return run.finish()
+        return run.finish(measured=measured.metrics)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -19,15 +19,16 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from helpers import files, provenance, records, runs
+from helpers import files, records, runs
 from helpers.claims import case
 from helpers.claims.case import declared_runs
-from helpers.claims.declared import Declared, Expected
+from helpers.claims.declared import Declared
 from helpers.claims.evidence import gather
 from helpers.claims.status import cells_of
 from helpers.errors import RecordError
 from helpers.marker.params import SweepParams
 from helpers.params import load
+from helpers.study import find_study
 from helpers.sweeps import grid, task
 from helpers.sweeps.watch import Watch
 
@@ -92,16 +93,10 @@ def _write_with_tables(root: Path, seeds: int) -> None:
         shutil.copytree(files.ROOT / "outputs/published" / notebook, root / "outputs/published" / notebook)
     declared = Declared(declared_runs("sweep", files.PARAMS / "sweep" / grid.name))
     real = {_place(record): record for record in _published() if declared.met(record)}
-    now = records.question_now(next(iter(real.values())))
-    for number, cell in enumerate(load(SweepParams, grid).cells()):
+    for cell in load(SweepParams, grid).cells():
         like = real[cell.tail, cell.lr, cell.epochs, cell.seed % 3]
-        home = root / "outputs/sweep" / f"synthetic-{number:06d}"
-        home.mkdir(parents=True)
         kept = {file: sha for file, sha in like.files.items() if "/" not in file}  # folders are not published
-        content = like.content | {"id": home.name, "params": cell.cell_params(), "files": kept}
-        content["cell"] = like.cell | {"seed": cell.seed}
-        content["question"] = like.question | {"code": now["code"], "data": now["data"]}
-        (home / "run.json").write_text(json.dumps(content, indent=1))
+        home = _write_one(root, like.content | {"files": kept}, cell)
         for file in kept:
             (home / file).hardlink_to(root / "outputs/published" / like.ref / file)
 
@@ -110,15 +105,13 @@ def _place(record: records.Record) -> tuple[Any, ...]:
     return tuple(record.cell[axis] for axis in ("tail", "lr", "epochs", "seed"))
 
 
-def metrics(table: pd.DataFrame, bytes_of: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The rows as metrics: seconds and CPU seconds of each operation at each number of records, and sizes in bytes."""
+def metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The rows as metrics: seconds and CPU seconds of each operation at each number of records."""
     found: dict[str, dict[str, Any]] = {}
     for row in table.to_dict("records"):
         name = f"{row['operation']} {row['records']}".replace(" ", "_")
         found[f"{name}_seconds"] = {"value": row["seconds"], "unit": "s", "n": 1}
         found[f"{name}_cpu"] = {"value": row["cpu_seconds"], "unit": "s", "n": 1}
-    for row in bytes_of.to_dict("records"):
-        found[f"bytes_of_{row['what'].replace(' ', '_')}"] = {"value": row["bytes"], "unit": "bytes", "n": row["of"]}
     return found
 
 
@@ -148,7 +141,7 @@ def _operations(root: Path, path: Path) -> dict[str, Callable[[], Any]]:
         "claimbook status": _status,
         "claimbook status sweep": lambda: _status("sweep"),
         "status of the grid": lambda: cells_of("sweep", root=root),
-        "evidence of a page": lambda: _evidence(path),
+        "evidence of a page": lambda: _evidence(root, path),
         "plan of a sweep": lambda: _plan(root, path),
     }
 
@@ -174,14 +167,22 @@ def _project(root: Path, count: int) -> Path:
 
 
 def _write(path: Path, root: Path) -> None:
-    """A record of each cell, like one that was published but for its parameters, of the present code."""
-    template = _template()
-    home = root / "outputs/sweep"
-    for number, cell in enumerate(load(SweepParams, path).cells()):
-        name = f"synthetic-{number:06d}"
-        content = template | {"id": name, "params": cell.cell_params(), "cell": cell.cell() | {"model": cell.model}}
-        (home / name).mkdir(parents=True)
-        (home / name / "run.json").write_text(json.dumps(content, indent=1))
+    """A record of each cell, like one that was published but for its parameters. Its tables are not there."""
+    template = _published()[0].content | {"inputs": {}}
+    for cell in load(SweepParams, path).cells():
+        _write_one(root, template, cell)
+
+
+def _write_one(root: Path, like: Mapping[str, Any], cell: SweepParams) -> Path:
+    """The folder of a record like another that answers the question of ``cell``, as this version of its study asks."""
+    study = find_study("sweep")
+    content = dict(like) | {"version": study.version, "metrics_version": study.metrics_version}
+    content |= {"params": study.asked(cell.cell_params()), "cell": cell.cell() | {"model": cell.model}}
+    content["id"] = f"synthetic-{records.question_hash(content, study)}"
+    home = root / "outputs/sweep" / content["id"]
+    home.mkdir(parents=True)
+    (home / "run.json").write_text(json.dumps(content, indent=1))
+    return home
 
 
 def _published() -> list[records.Record]:
@@ -192,13 +193,6 @@ def _published() -> list[records.Record]:
             "There is no published record of sweep, which is what the synthetic ones are like: publish it."
         )
     return found
-
-
-def _template() -> dict[str, Any]:
-    (one, *_) = _published()
-    code = provenance.code_closure(one.code["entry"])
-    question = one.question | {"code": files.sha256_json(code), "data": records.question_now(one)["data"]}
-    return one.content | {"code": {"entry": one.code["entry"], "files": code}, "question": question, "inputs": {}}
 
 
 @contextlib.contextmanager
@@ -218,10 +212,9 @@ def _status(*names: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _evidence(path: Path) -> None:
+def _evidence(root: Path, path: Path) -> None:
     found = records.records("sweep")
-    expected = [Expected(cell.cell_params()) for cell in load(SweepParams, path).cells()]
-    evidence = gather(found, expected, stale=case.stale_records(found))
+    evidence = gather(found, declared_runs("sweep", path, root), stale=case.stale_records(found))
     assert not evidence.absent
     for cell in evidence.cells:
         cell.interval("source_rate")

@@ -1,0 +1,24 @@
+"""The study of all comparisons: measurements of their moment, which cannot be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from helpers.bench.options import BenchParams
+from helpers.study import Metrics, Study, Tables
+
+VERSION = 1  # a record a comparison: its tables, and what it measured
+METRICS_VERSION = 1  # the bytes of records
+
+
+def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) -> Metrics:
+    """Return what a comparison counted, the bytes in its table of sizes; its timings follow from no table."""
+    sizes = tables["sizes"].to_dict("records") if "sizes" in tables else []
+    return {
+        f"bytes_of_{row['what'].replace(' ', '_')}": {"value": row["bytes"], "unit": "bytes", "n": row["of"]}
+        for row in sizes
+    }
+
+
+STUDY = Study("bench", VERSION, METRICS_VERSION, metrics, entry="helpers.bench.comparisons", params=BenchParams)
