@@ -102,12 +102,19 @@ def _load(place: str) -> Study:
 
 
 def find_study(name: str, root: Path | None = None) -> Study:
-    """Return the study called ``name``, a main study or a part of one; ``RecordError`` when there is none."""
+    """Return the study called ``name``, a main study or a part of one.
+
+    Raises ``RecordError`` when there is none. A notebook whose own study cannot be loaded stops nobody else's.
+    """
     known: dict[str, Study] = {}
+    broken: RecordError | None = None
     params = (root or files.ROOT) / "params"
     folders = sorted(path.parent.name for path in params.glob("*/experiment.yaml"))
     for notebook in [name, *folders] if name in folders else folders:
-        known |= {study.name: study for study in load_study(notebook, root).family()}
+        try:
+            known |= {study.name: study for study in load_study(notebook, root).family()}
+        except RecordError as error:
+            broken = broken or error
         if name in known:
             return known[name]
-    raise RecordError(f"There is no study {name!r}{nearest(name, known)}")
+    raise RecordError(f"There is no study {name!r}{nearest(name, known)}") from broken
