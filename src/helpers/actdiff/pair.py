@@ -140,7 +140,7 @@ def local_tuned(tuned: str | Path, base_sha256: str) -> Path | None:
                 f"base given has content {base_sha256[:8]}: set the parameter model to the record's own base."
             )
         return record.folder("adapter")
-    folder = Path(tuned).expanduser()
+    folder = files.expanded(tuned)
     return folder if folder.is_dir() else None
 
 
