@@ -188,14 +188,13 @@ def test_the_index_groups_claims_and_shows_what_limits_them(monkeypatch):
 def test_pages_without_any_claim_say_so(tmp_path):
     (tmp_path / "reports").mkdir()
     assert "No page carries a claim yet" in overview.claims(tmp_path).fragment
-    assert "No page rests on a record yet" in overview.runs(tmp_path).fragment
+    assert '"run":[]' in overview.runs(tmp_path).fragment
     assert "Nothing has been run" in log.show({}, tmp_path)._repr_markdown_()
 
 
-def test_every_record_that_a_page_uses_has_a_card_with_its_anchor(monkeypatch):
+def test_every_record_that_a_page_uses_is_listed(monkeypatch):
     monkeypatch.setattr(overview, "cases_in", lambda *_: [case("a", "SUPPORTED"), case("b", "REFUTED")])
-    shown = overview.runs().fragment
-    assert shown.count("<details") == 2 and 'id="a-run"' in shown and 'id="b-run"' in shown
+    assert '"run":["a-run","b-run"]' in overview.runs().fragment
 
 
 @pytest.fixture
