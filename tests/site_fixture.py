@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from helpers.files import REPORTS, sha256_file, write_json
 
 FIXTURE = Path(__file__).parent / "fixtures" / "site"
 HOSTILE: list[str] = json.loads((FIXTURE / "hostile.json").read_text(encoding="utf-8"))
+
+
+def shown(text: str) -> str:
+    """``text`` as a page can show it: what cannot be printed as U+FFFD, and every end of a line as HTML reads it."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def make_project(root: Path) -> Path:

@@ -11,6 +11,7 @@ from helpers.bench import machine, measured, views
 from helpers.bench.measured import Measured, metric, single
 from helpers.claims import open_case, page
 from helpers.files import ROOT
+from helpers.markup import unseal
 from helpers.site.fallback import execute
 
 pytestmark = pytest.mark.unit
@@ -57,7 +58,7 @@ def techniques(slowest: float) -> None:
 def test_without_a_record_nothing_is_said_of_a_gpu() -> None:
     case = open_case(PAGE)
     assert {verdict.word for verdict in case.verdicts().values()} == {"NOT RUN"}
-    assert "NOT RUN" in str(views.projected(case, SHAPE))
+    assert "NOT RUN" in views.projected(case, SHAPE).fragment
     assert "no record of techniques on a GPU" in views.ways(case, "techniques", "x").fragment
 
 
@@ -97,7 +98,7 @@ def test_a_technique_that_does_not_pay_is_seen_on_a_cpu_as_well(slowest, word, m
 def test_the_page_shows_what_the_records_hold(monkeypatch) -> None:
     shape(1.2, 1.4, 1, monkeypatch)
     techniques(1.1)
-    _, text = execute(ROOT / PAGE, PAGE)
+    text = unseal(execute(ROOT / PAGE, PAGE)[1])
     assert "1.3 h (N 12, range 1.2–1.4)" in text and "with completions by" in text
     assert "runs.html#shape-qwen2.5-7b-cuda-" in text and "beginnings not merged" in text
     assert "no record of techniques on a CPU" in text and "no record of sweep25 on a GPU" in text

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from claims_records import rate, record
 
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.facts import Facts, number
 from helpers.errors import ClaimError
+from helpers.markup import unseal
 
 pytestmark = pytest.mark.unit
 
@@ -30,11 +33,14 @@ def mean(seed):
 
 def test_a_rate_carries_count_interval_and_link():
     found = facts().fact("source_rate", lr=1e-4)
-    assert found._repr_markdown_().startswith("[66 % (21/32, 95 % CI 48–80)](runs.html#toy-0.0001-0 ")
+    assert str(found) == "66 % (21/32, 95 % CI 48–80)"
+    link = unseal(found._repr_markdown_())
+    assert link.startswith('<a href="runs.html#toy-0.0001-0" title="run toy-0.0001-0 · commit abcdef0')
+    assert link.endswith("><bdi>66 % (21/32, 95 % CI 48–80)</bdi></a>")
     assert "commit abcdef0" in found.hover
     assert "N 32" in found.hover
     assert (found.value, found.k, found.n) == (21 / 32, 21, 32)
-    assert found.short._repr_markdown_().startswith("[66 %](runs.html#toy-0.0001-0 ")
+    assert found.short.fragment == link.replace(str(found), "66 %")
 
 
 def test_seeds_are_pooled_and_all_runs_named():
@@ -48,13 +54,13 @@ def test_seeds_are_pooled_and_all_runs_named():
 
 def test_zero_keeps_its_width_and_negative_bounds_read_well():
     found = Facts(gather([record({"seed": 0}, {"r": rate(0, 96), "d": mean(0) | {"value": -0.5, "low": -1.5}})]))
-    assert "[0 % (0/96, 95 % CI 0–3.8)]" in str(found.fact("r"))
-    assert "[−0.5 nats (N 20, 95 % CI −1.5 to 2)]" in str(found.fact("d"))
+    assert str(found.fact("r")) == "0 % (0/96, 95 % CI 0–3.8)"
+    assert str(found.fact("d")) == "−0.5 nats (N 20, 95 % CI −1.5 to 2)"
 
 
 def test_the_range_of_a_few_runs_is_not_called_a_confidence_interval():
     found = Facts(gather([record({"seed": 0}, {"ratio": mean(0) | {"unit": "x", "method": "range of paired runs"}})]))
-    assert "[1.5 x (N 20, range 1–2)]" in str(found.fact("ratio"))
+    assert str(found.fact("ratio")) == "1.5 x (N 20, range 1–2)"
 
 
 def test_params_environment_provenance_and_counts_are_facts():
@@ -64,7 +70,7 @@ def test_params_environment_provenance_and_counts_are_facts():
     assert found.fact("provenance.commit").value == "abcdef0123456789"
     assert found.fact("count.records").value == 4
     assert found.fact("count.records", lr=1e-4).value == 2
-    assert str(found.fact("seconds.train")).startswith("[3 s]")
+    assert str(found.fact("seconds.train")) == "3 s"
 
 
 def test_differing_values_are_listed_or_given_as_a_range():
@@ -72,8 +78,8 @@ def test_differing_values_are_listed_or_given_as_a_range():
     two = record({"seed": 1}, params={"lora_r": 16}, seconds={"train": 31.0, "total": 40.0})
     two.content["seconds"].pop("train")
     found = Facts(gather([one, two]))
-    assert "[15–40 s (2 runs)]" in str(found.fact("seconds.total"))
-    assert "[2 values: 0, 1]" in str(found.fact("params.seed"))
+    assert str(found.fact("seconds.total")) == "15–40 s (2 runs)"
+    assert str(found.fact("params.seed")) == "2 values: 0, 1"
     assert "(in 1 of 2 records)" in str(found.fact("seconds.train"))
 
 
@@ -102,8 +108,15 @@ def test_a_declared_cell_without_a_record_is_no_fact():
 
 
 def test_text_of_a_record_is_shown_and_not_read():
-    found = str(facts(launch='x](y) <b> {{< v >}} `"').fact("launch"))
-    assert not set('<>`{"') & set(found.partition("](runs.html")[0])
+    found = facts(launch='x](y)  <b> {{< v >}} `"').fact("launch")
+    assert re.fullmatch("\ue0f0[0-9a-f]+\ue0f1", found._repr_markdown_())
+    assert "<bdi>x](y)  &lt;b&gt; {{&lt; v &gt;}} `&#34;</bdi>" in unseal(found._repr_markdown_())
+
+
+def test_an_id_cannot_leave_its_link():
+    made = record({"seed": 0}, {"r": rate(1, 2)}, name='"><img src=x> %41#')
+    link = Facts(gather([made])).fact("r").__html__()
+    assert link.startswith('<a href="runs.html#%22%3E%3Cimg%20src%3Dx%3E%20%2541%23" title="run &#34;&gt;&lt;img ')
 
 
 def test_numbers_over_a_scope_are_facts():
@@ -128,4 +141,4 @@ def test_numbers(value, unit, n, text):
 def test_every_name_can_be_asked_for():
     found = facts()
     for name in found.names():
-        assert str(found.fact(name, lr=1e-4)).startswith("[")
+        assert found.fact(name, lr=1e-4).__html__().startswith('<a href="runs.html#')

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from importlib import metadata
@@ -10,7 +11,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers import model_files, models
-from helpers.errors import ModelError
+from helpers.errors import ModelError, RecordError
 from helpers.marker.pocket import PocketRecipe, make_tokenizer
 from helpers.marker.pocket_corpus import corpus
 
@@ -85,6 +86,22 @@ def test_large_files_are_hashed_once(folder, tmp_path, monkeypatch):
     first = models.fingerprint(str(folder))
     monkeypatch.setattr(model_files, "sha256_file", lambda path: pytest.fail(f"{path} was read again"))
     assert models.fingerprint(str(folder)) == first
+
+
+def test_a_converted_model_in_a_read_only_cache_is_taken_and_one_that_is_missing_says_where(tmp_path, monkeypatch):
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    gguf = tmp_path / "x.gguf"
+    gguf.write_bytes(b"GGUF")
+    monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_files, "_smollm2_gguf", lambda: gguf)
+    monkeypatch.setattr(model_files, "FileLock", read_only)
+    with pytest.raises(RecordError, match=r"cannot be written: .* CLAIMBOOK_CACHE"):
+        model_files._smollm2_folder()
+    there = tmp_path / "cache/models" / f"smollm2-{model_files.sha256_file(gguf)[:12]}"
+    there.mkdir()
+    assert model_files._smollm2_folder() == there
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model-00001-of-"])

@@ -17,6 +17,7 @@ import pytest
 
 from helpers import figures, marks, plots, stats
 from helpers.errors import DataError
+from helpers.markup import script_json
 
 pytestmark = pytest.mark.unit
 
@@ -291,11 +292,11 @@ def test_page_figure_is_escaped_and_the_script_comes_once():
 
 def test_page_figure_takes_other_words():
     page = plots.chart_html(CHARTS["lines"](), alt='A "short"\nline', first=False)
-    assert 'aria-label="A &quot;short&quot; line"' in page
+    assert 'aria-label="A &#34;short&#34; line"' in page
 
 
 def test_script_json_is_json_again():
-    assert json.loads(figures.script_json({"x": HOSTILE + "\u2028"})) == {"x": HOSTILE + "\u2028"}
+    assert json.loads(script_json({"x": HOSTILE + "\u2028"})) == {"x": HOSTILE + "\u2028"}
 
 
 AMD = """<script>window.asked = []; window.define = (...a) => window.asked.push(a); window.define.amd = {};

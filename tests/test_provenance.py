@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,11 +152,11 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def test_git_state_counts_only_what_a_result_depends_on(tree, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tree.parent))
-    nothing = {"commit": None, "branch": None, "dirty": None, "diff_sha256": None}
-    assert provenance.git_state() == nothing
+    nothing = dict.fromkeys(("commit", "branch", "dirty", "diff_sha256"))
+    assert provenance.git_state() == nothing | {"reason": NO_ROOT}
     git(tree, "init", "-b", "main")
-    assert provenance.git_state() | {"diff_sha256": None} == nothing | {"branch": "main", "dirty": True}
+    young = nothing | {"branch": "main", "dirty": True, "reason": "nothing has been committed to the repository yet"}
+    assert provenance.git_state() | {"diff_sha256": None} == young
     git(tree, "add", ".")
     git(tree, "commit", "-m", "all")
     clean = provenance.git_state()
@@ -172,7 +173,68 @@ def test_git_state_counts_only_what_a_result_depends_on(tree, monkeypatch):
         shas.add(provenance.git_state()["diff_sha256"])
     assert len(shas) == 3
     monkeypatch.setenv("PATH", "")
-    assert provenance.git_state() == nothing
+    assert provenance.git_state() == nothing | {"reason": "git is not installed"}
+
+
+NO_ROOT = "the folder with pyproject.toml is not the root of a git repository"
+
+
+def test_no_other_repository_lends_its_commit(tmp_path, monkeypatch):
+    around, tree = tmp_path / "around", tmp_path / "around/deep/checkout"
+    (tree / "src").mkdir(parents=True)
+    (around / "criteria.yaml").write_text("")
+    git(around, "init")
+    git(around, "add", ".")
+    git(around, "commit", "-m", "another project")
+    monkeypatch.setattr(files, "ROOT", tree)
+    named = {"GIT_DIR": f"{around}/.git", "GIT_WORK_TREE": str(around), "GIT_INDEX_FILE": f"{around}/.git/index"}
+    for variables in ({}, named):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        found = provenance.git_state()
+        assert (found["commit"], found["dirty"], found["reason"]) == (None, None, NO_ROOT)
+        assert provenance.git("log") is None
+    for name in named:
+        monkeypatch.delenv(name)
+    git(tree, "init")
+    (tree / "src/x.py").write_text("x = 1")
+    git(tree, "add", ".")
+    git(tree, "commit", "-m", "ours")
+    ours = provenance.git_state()["commit"]
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert ours and provenance.git_state()["commit"] == ours
+    for name in named:
+        monkeypatch.delenv(name)
+    git(tree, "config", "core.worktree", str(around))
+    assert provenance.git_state()["reason"] == "the repository keeps its files in another folder"
+
+
+def test_a_checkout_of_another_user_says_so_once_and_in_its_records(tree, tmp_path, monkeypatch, capsys):
+    git(tree, "init")
+    real = shutil.which("git")
+    wrapper = tmp_path / "bin/git"  # git's own test of its own refusal
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapper.parent), prepend=os.pathsep)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    provenance._say_once.cache_clear()
+    found = [provenance.git_state() for _ in range(3)]
+    assert found[0] == found[2] and found[0]["commit"] is None
+    assert "(dubious ownership): run `git config --global --add safe.directory" in found[0]["reason"]
+    said = capsys.readouterr().err
+    assert said == f"Records made here have no commit: {found[0]['reason']}.\n" and str(tree) not in said
+    trusted = tmp_path / "config"
+    trusted.write_text(f"[safe]\n\tdirectory = {tree}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(trusted))
+    assert provenance.git_state()["reason"] == "nothing has been committed to the repository yet"
+
+
+def test_a_repository_that_git_cannot_read_says_what_git_says(tree):
+    git(tree, "init")
+    (tree / ".git/HEAD").write_text("nonsense")
+    assert "git refuses the repository (" in provenance.git_state()["reason"]
 
 
 def test_the_environment_is_json_and_names_what_matters():
@@ -226,3 +288,31 @@ def test_portable_replaces_whole_folders_only(monkeypatch):
         "a": ["./data", "/home/ada2/x", 1, None],
         "b": "see '~/models' and /srv/home/ada",
     }
+
+
+HOMELESS = """
+import os, pwd, sys
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+os.environ.pop("HOME", None)
+sys.argv = ["claimbook", *sys.argv[1:]]
+from helpers import cli, files, provenance
+import altair
+assert provenance.portable("see /srv/x") == "see /srv/x" and str(files.expanded("~nobody-here/x")) == "~nobody-here/x"
+assert str(files.cache_root()) == "/nonexistent/.cache/claimbook"
+cli.app()
+"""
+
+
+def test_a_user_without_a_home_folder_can_look_at_everything(tmp_path):
+    environment = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path)}
+    environment.pop("CLAIMBOOK_CACHE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS, "status", "bench"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "speed.qmd" in done.stdout, done.stderr

@@ -18,7 +18,8 @@ SOUND = """<html><head><link rel="stylesheet" href="style.css"><link rel="canoni
 <img src="a.svg" alt="a picture"><img src="a.svg" aria-hidden="true"><figure role="img" aria-label="a chart"></figure>
 <table><tr><td>1</td></tr></table><pre><code>`{python} x` ?@fig-a {{&lt; meta &gt;}}</code></pre>
 <script>const a = "<img src=x> {python} <a href='gone.html'>"</script>
-<div class="cb-model-text">{python} x ?@fig-a {{&lt; include &gt;}}<br> Traceback (most recent call last)</div>
+<bdi>{python} x ?@fig-a {{&lt; include &gt;}}<mark>{python}</mark> Traceback (most recent call last)</bdi>
+<svg><text>{python} x ?@fig-a</text></svg><table><tr><td><bdi>1</bdi></td></tr></table>
 </body></html>"""
 
 
@@ -43,6 +44,7 @@ def test_a_sound_site_has_no_findings(tmp_path):
         ("<p>see @tbl-rates</p>", "cross-reference was not resolved"),
         ("<p>{{&lt; meta title &gt;}}</p>", "shortcode was not resolved"),
         ("<p>?meta:title</p>", "shortcode was not resolved"),
+        ("<p>\ue0f0123abc\ue0f1</p>", "what a cell shows was not put in"),
         ("<pre>Traceback (most recent call last):</pre>", "traceback is shown"),
         ("<a href='gone.html'>x</a>", "'gone.html' leads nowhere"),
         ("<a href='#gone'>x</a>", "index.html has no anchor 'gone'"),

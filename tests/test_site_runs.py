@@ -77,13 +77,13 @@ def test_every_listed_run_has_its_details_and_its_address(outputs, tmp_path):
     assert ["has no anchor 'pocket-60'" in finding.what for finding in check_site(tmp_path)] == [True]
 
 
-def test_nothing_of_a_record_is_read_as_html_or_as_a_shortcode(outputs, tmp_path):
+def test_nothing_of_a_record_is_read_as_html(outputs, tmp_path):
     for number, text in enumerate(HOSTILE):
         make_bare_record(outputs, "study", f"pocket-{number:02}", cell={text: text}, launch=text, params={text: text})
     page = page_of(records("study"), tmp_path)
     text = page.read_text(encoding="utf-8")
     write_details(page)
-    assert text.count("<script") == 2 and "{{" not in text.partition('id="data"')[2].partition("</script>")[0]
+    assert text.count("<script") == 2 and "<" not in text.partition('data-anchors="run">')[2].partition("</script>")[0]
     assert [dict(run[0][1])["launch"] for run in written(page).values()] == HOSTILE
 
 

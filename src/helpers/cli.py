@@ -60,9 +60,11 @@ def report(
     preset: Annotated[str, typer.Option(help="name of a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
     """Run the sweep notebook with a preset, then render the site."""
+    from helpers.provenance import git_state
     from helpers.site.executing import run_notebook
 
     begin = time.monotonic()
+    git_state()  # says here, and not only within a kernel, when records will have no commit
     executed = run_notebook("sweep", preset)
     typer.echo(f"The executed notebook is {_shown(executed)}.")
     _render(begin)
@@ -92,9 +94,11 @@ def sweep(
     """
     from pathlib import Path
 
+    from helpers.provenance import git_state
     from helpers.sweeps import Options
     from helpers.sweeps import sweep as run
 
+    git_state()  # says here, and not only within a kernel, when records will have no commit
     command = f"claimbook sweep {_shown(grid)}"
     try:
         done = run(Path(grid), Options(workers, row, cpus, gpus, retries, store), launch=command)
@@ -298,8 +302,10 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 
     They run with the parameters of their own first cell, and git tracks the outputs.
     """
+    from helpers.provenance import git_state
     from helpers.site.executing import refresh_notebook
 
+    git_state()  # says here, and not only within a kernel, when records will have no commit
     for name in names:
         typer.echo(_shown(refresh_notebook(name)))
 

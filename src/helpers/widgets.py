@@ -1,24 +1,25 @@
 """Widgets for notebooks: a completion browser, a run picker and a view of supervised tokens.
 
-What a model wrote is data: it is escaped and set in ``<pre>`` with a class that MathJax skips, so that it can neither
-run, nor become markup, nor a formula. Each widget also carries plain HTML, which is what a saved notebook shows.
+What a model wrote is data: it is escaped, and every box has a class that MathJax skips, so that it can neither run,
+nor become markup, nor a formula. Each widget also carries plain HTML, which is what a saved notebook shows.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
 import pandas as pd
+from markupsafe import Markup
 
 from helpers import occurrences
 from helpers.errors import DataError, nearest
 from helpers.marks import count, scientific, words
 
 EVERY = "(all)"
+NO_MATH = "tex2jax_ignore mathjax_ignore"
 BOX = "color:#222;background:#fff;border:1px solid #ddd;border-radius:6px;padding:10px 12px;max-width:52em"
 QUIET = "color:#5c5c5c;font-size:90%"
 PRE = (
@@ -27,8 +28,8 @@ PRE = (
 STATES = ("id", "status", "published", "started", "seconds")
 
 
-class Html(str):
-    """HTML that a notebook shows as such and everything else treats as text."""
+class Html(Markup):
+    """Markup that a notebook shows as HTML."""
 
     __slots__ = ()
 
@@ -36,27 +37,26 @@ class Html(str):
         return str(self)
 
 
-def highlight(text: str, marker: str) -> str:
+def highlight(text: str, marker: str) -> Html:
     """``text`` escaped, with every occurrence of ``marker`` in whatever case inside ``<mark>``."""
-    return "".join(
-        f"<mark><strong>{html.escape(piece)}</strong></mark>" if index % 2 else html.escape(piece)
-        for index, piece in enumerate(occurrences.split(text, marker))
-    )
+    found = Html("<mark><strong>{}</strong></mark>")
+    pieces = occurrences.split(text, marker)
+    return Html().join(found.format(piece) if index % 2 else piece for index, piece in enumerate(pieces))
 
 
 def completion_card(row: dict[str, Any], marker: str, by: Sequence[str]) -> Html:
     """One completion: where it comes from, its text with the marker highlighted, and how it ended."""
-    place = " · ".join(f"{html.escape(name)} <strong>{html.escape(scientific(row[name]))}</strong>" for name in by)
+    place = Html(" · ").join(Html("{} <strong>{}</strong>").format(name, scientific(row[name])) for name in by)
     if pd.isna(row["text"]):
-        body = f'<p style="{QUIET}"><em>missing</em></p>'
+        body = Html('<p style="{}"><em>missing</em></p>').format(QUIET)
     elif not row["text"]:
-        body = f'<p style="{QUIET}"><em>an empty answer</em></p>'
+        body = Html('<p style="{}"><em>an empty answer</em></p>').format(QUIET)
     else:
         body = _verbatim(highlight(row["text"], marker))
     notes = [f"finish: {_known(row, 'finish')}"]
     notes += [f"{name}: {_known(row, name)}" for name in ("tokens", "index", "role") if name in row]
-    foot = html.escape("; ".join(notes))
-    return Html(f'<div style="{BOX}"><div style="{QUIET}">{place}</div>{body}<div style="{QUIET}">{foot}</div></div>')
+    card = Html('<div class="{0}" style="{1}"><div style="{2}">{3}</div>{4}<div style="{2}">{5}</div></div>')
+    return card.format(NO_MATH, BOX, QUIET, place, body, "; ".join(notes))
 
 
 def completion_summary(df: pd.DataFrame, marker: str) -> str:
@@ -105,7 +105,8 @@ class CompletionBrowser(ipywidgets.VBox):
                     menu.options = options
                     menu.value = chosen if chosen in [value for _, value in options] else None
             left = left if menu.value is None else left[left[name] == menu.value]
-        self.summary.value = f'<span style="{QUIET}">{html.escape(completion_summary(left, self._marker))}</span>'
+        said = completion_summary(left, self._marker)
+        self.summary.value = Html('<span class="{}" style="{}">{}</span>').format(NO_MATH, QUIET, said)
         if self.only.value:
             left = left[occurrences.holds(left["text"].fillna(""), self._marker)]
         self.current = left
@@ -195,28 +196,31 @@ def token_view(pieces: Sequence[tuple[str, float | bool]], legend: str = "superv
     if not pieces:
         return nothing("There are no tokens to show: the row is empty.")
     marked = sum(bool(weight) for _, weight in pieces)
-    body = "".join(_token(text, float(weight)) for text, weight in pieces)
-    head = f"{count(marked, len(pieces))} tokens are {html.escape(legend)}: <strong><u>bold and underlined</u></strong>"
-    return Html(f'<div style="{BOX}"><div style="{QUIET}">{head}</div>{_verbatim(body)}</div>')
+    body = Html().join(_token(text, float(weight)) for text, weight in pieces)
+    view = Html(
+        '<div class="{}" style="{}"><div style="{}">{} tokens are {}: <strong><u>bold and underlined</u></strong></div>'
+        "{}</div>"
+    )
+    return view.format(NO_MATH, BOX, QUIET, count(marked, len(pieces)), legend, _verbatim(body))
 
 
 def nothing(sentence: str) -> Html:
     """A friendly line where there is nothing to show."""
-    return Html(f'<p style="{QUIET}">{html.escape(sentence)}</p>')
+    return Html('<p class="{}" style="{}">{}</p>').format(NO_MATH, QUIET, sentence)
 
 
-def _verbatim(body: str) -> str:
-    """Escaped text as it stands. The parser drops a newline right after ``<pre>``: the one here is for it to drop."""
-    return f'<pre class="tex2jax_ignore mathjax_ignore" dir="auto" style="{PRE}">\n{body}</pre>'
+def _verbatim(body: Html) -> Html:
+    """Text as it stands. The parser drops a newline right after ``<pre>``: the one here is for it to drop."""
+    return Html('<pre dir="auto" style="{}">\n{}</pre>').format(PRE, body)
 
 
-def _token(text: str, weight: float) -> str:
-    shown = html.escape(text).replace("\n", "⏎\n").replace("\t", "⇥\t")
+def _token(text: str, weight: float) -> Html:
+    shown = text.replace("\n", "⏎\n").replace("\t", "⇥\t")
     if not weight:
-        return f'<span style="color:#6b6b6b">{shown}</span>'
-    tip = "" if weight == 1 else f' title="weight {weight:g}"'
+        return Html('<span style="color:#6b6b6b">{}</span>').format(shown)
+    tip = "" if weight == 1 else Html(' title="weight {:g}"').format(weight)
     look = "color:#111;background:#fdebd0;text-decoration:underline;text-underline-offset:3px;border-radius:2px"
-    return f'<strong style="{look}"{tip}>{shown}</strong>'
+    return Html('<strong style="{}"{}>{}</strong>').format(look, tip, shown)
 
 
 def _known(row: dict[str, Any], name: str) -> str:
@@ -240,13 +244,14 @@ def _runs_html(table: pd.DataFrame) -> Html:
     """Runs and their metrics, one row a run: value with interval and counts, or missing."""
     metrics = [name for name in table.columns if f"{name}_n" in table.columns]
     names = [name for name in table.columns if name not in STATES and not _is_metric(name, table)]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ["id", *names, "status", *metrics])
+    head = Html().join(map(Html("<th>{}</th>").format, ["id", *names, "status", *metrics]))
     lines = []
     for row in table.to_dict("records"):
         cells = [_known(row, name) for name in ["id", *names, "status"]] + [_metric(row, name) for name in metrics]
-        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    table_html = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return Html(f'<div style="overflow-x:auto">{table_html}</div>')
+        lines.append(Html("<tr>{}</tr>").format(Html().join(map(Html("<td>{}</td>").format, cells))))
+    return Html(
+        '<div class="{}" style="overflow-x:auto"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(NO_MATH, head, Html().join(lines))
 
 
 def _metric(row: dict[str, Any], name: str) -> str:

@@ -1,17 +1,18 @@
 """The token lens as something to look through: a widget for notebooks, a searchable table for pages.
 
-Tokens are data: every one is escaped, and none can become markup.
+Tokens are data: every one is shown to the letter, and none can become markup.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import ipywidgets
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.errors import DataError
+from helpers.markup import verbatim
 
 CELL = "padding:2px 8px;border-bottom:1px solid #eee;white-space:nowrap;color:#222;background:#fff"
 HIT = ";background:#fff0c2;font-weight:600"
@@ -27,30 +28,30 @@ def lens_rows(tokens: pd.DataFrame, *, inside: Sequence[int] = (), head: str = "
     return grouped.agg(tokens=("token", list), hits=("hit", list)).reset_index()
 
 
-def lens_table_html(rows: pd.DataFrame) -> str:
+def lens_table_html(rows: pd.DataFrame) -> Markup:
     """``rows`` of one layer (or several) as an HTML table, domain tokens highlighted."""
     widest = max(len(tokens) for tokens in rows["tokens"])
+    cell = Markup('<td style="{}">{}</td>')
     lines = []
     for row in rows.itertuples():
-        cells = "".join(
-            f'<td style="{CELL}{HIT if hit else ""}">{shown(token)}</td>'
+        tokens = (
+            cell.format(CELL + (HIT if hit else ""), shown(token))
             for token, hit in zip(row.tokens, row.hits, strict=True)
         )
-        lines.append(f'<tr><td style="{CELL}">{row.layer}</td><td style="{CELL}">{row.position}</td>{cells}</tr>')
-    heads = "".join(f'<th style="{CELL}">{name}</th>' for name in ("layer", "position"))
-    heads += f'<th colspan="{widest}">tokens, best first</th>'
-    body = f"<tbody>{''.join(lines)}</tbody>"
-    style = "border-collapse:collapse;font-size:13px"
-    return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{body}</table>'
+        place = (cell.format(CELL, row.layer), cell.format(CELL, row.position))
+        lines.append(Markup("<tr>{}</tr>").format(Markup().join([*place, *tokens])))
+    return Markup(
+        '<table style="border-collapse:collapse;font-size:13px"><thead><tr><th style="{0}">layer</th>'
+        '<th style="{0}">position</th><th colspan="{1}">tokens, best first</th></tr></thead><tbody>{2}</tbody></table>'
+    ).format(CELL, widest, Markup().join(lines))
 
 
-def shown(token: str) -> str:
-    """A token as inert HTML (all but letters and digits as entities), in which blanks and line breaks can be seen."""
-    visible = token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "␣") or "∅"
-    return "".join(char if char.isalnum() else f"&#{ord(char)};" for char in visible)
+def shown(token: str) -> Markup:
+    """A token in which blanks and line breaks can be seen."""
+    return verbatim(token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "␣") or "∅")
 
 
-def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> str:
+def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> Markup:
     """``rows`` for a page: a slider over layers that begins at ``layer``, a search field over all, and the table.
 
     ``name`` is the id of the figure, ``caption`` says whose tokens these are. Without
@@ -60,19 +61,21 @@ def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> s
     if layer not in layers:
         raise DataError(f"Layer {layer} is not in the lens table (layers {layers}): start at one of them.")
     at = layers.index(layer)
-    return (
-        f'<figure id="{name}" class="claimbook-lens" data-layers="{" ".join(map(str, layers))}" '
-        f'aria-label="{escape(caption)}, with a slider over layers and a search">'
-        f"<figcaption>{escape(caption)}</figcaption>"
-        f'<p><label>Layer <input type="range" min="0" max="{len(layers) - 1}" value="{at}" aria-label="layer">'
-        f'<output>{layer}</output></label> <label>Search <input type="search" aria-label="token"></label></p>'
-        f'<div tabindex="0" style="max-height:26em;overflow:auto">{lens_table_html(rows)}</div></figure>'
-        f"<script>{_LENS_SCRIPT % name}</script>"
-    )
+    return Markup(
+        '<figure id="{}" class="claimbook-lens" data-layers="{}" '
+        'aria-label="{}, with a slider over layers and a search">'
+        "<figcaption>{}</figcaption>"
+        '<p><label>Layer <input type="range" min="0" max="{}" value="{}" aria-label="layer">'
+        '<output>{}</output></label> <label>Search <input type="search" aria-label="token"></label></p>'
+        '<div tabindex="0" style="max-height:26em;overflow:auto">{}</div></figure>{}'
+    ).format(
+        name, " ".join(map(str, layers)), caption, verbatim(caption), len(layers) - 1, at, layer,
+        lens_table_html(rows), _LENS_SCRIPT,
+    )  # fmt: skip
 
 
-_LENS_SCRIPT = """(() => {
-  const box = document.getElementById("%s"), layers = box.dataset.layers.split(" ");
+_LENS_SCRIPT = Markup("""<script>(() => {
+  const box = document.currentScript.previousElementSibling, layers = box.dataset.layers.split(" ");
   const slider = box.querySelector("input[type=range]"), find = box.querySelector("input[type=search]");
   const rows = [...box.querySelectorAll("tbody tr")];
   const show = () => {
@@ -86,7 +89,7 @@ _LENS_SCRIPT = """(() => {
   slider.addEventListener("input", show);
   find.addEventListener("input", show);
   show();
-})();"""
+})();</script>""")
 
 
 class TokenLens(ipywidgets.VBox):
@@ -117,7 +120,7 @@ class TokenLens(ipywidgets.VBox):
         return here.head(self.height)
 
     def _show(self) -> None:
-        self.table.value = lens_table_html(self.chosen) if len(self.chosen) else "<em>no token holds this</em>"
+        self.table.value = lens_table_html(self.chosen) if len(self.chosen) else Markup("<em>no token holds this</em>")
 
     def _repr_html_(self) -> str:
         return self.table.value

@@ -143,7 +143,7 @@ def tuned_record(tuned: str, base_sha256: str) -> runs.Record | None:
 
 def tuned_folder(tuned: str | Path) -> Path | None:
     """The folder on this machine that ``tuned`` names; None for a hub id."""
-    folder = files.ROOT / Path(tuned).expanduser()
+    folder = files.ROOT / files.expanded(tuned)
     return folder if folder.is_dir() else None
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.bench.measured import slug
 from helpers.claims.case import Case
-from helpers.claims.facts import Markdown
+from helpers.markup import Block, Inline, verbatim
 from helpers.records import Record
-from helpers.site.pages import Block, escape_text, html, table
+from helpers.site.pages import paragraph, table
 
 NUMBERS = {"seconds": "seconds", "tokens_per_s": "tokens a second", "ratio": "over the first", "mfu": "MFU",
            "peak_mb": "peak memory"}  # fmt: skip
@@ -28,22 +29,21 @@ def not_run(case: Case, what: str) -> str:
     return f"NOT RUN: no record of {what} on {device} is complete."
 
 
-def projected(case: Case, what: str) -> Markdown:
+def projected(case: Case, what: str) -> Inline:
     """The projected GPU-hours beside the published ones, in a sentence."""
     if record_of(case, what) is None:
-        return Markdown(f"The hours: {escape_text(not_run(case, what))}")
+        return Inline(verbatim(f"The hours: {not_run(case, what)}"))
     hours, ratio = case.fact("projected_hours", what=what), case.fact("published_over_projected", what=what)
     engine, device = case.fact("params.engine", what=what), case.fact("environment.hardware.gpus", what=what)
-    return Markdown(
-        f"Projected for {device}: {hours}, with completions by {engine}; the published grid took {ratio} that."
-    )
+    said = Markup("Projected for {}: {}, with completions by {}; the published grid took {} that.")
+    return Inline(said.format(device, hours, engine, ratio))
 
 
 def ways(case: Case, what: str, caption: str) -> Block:
     """One row a way of a comparison of sides: seconds, tokens a second, ratio to the first, MFU, peak memory."""
     record = record_of(case, what)
     if record is None:
-        return html(f"<p>{escape_text(not_run(case, what))}</p>")
+        return paragraph(not_run(case, what))
     rows = []
     for number, way in enumerate(record.table(what)["way"]):
         names = {label: f"{slug(what)}_{slug(way)}_{name}" for name, label in NUMBERS.items()}
@@ -56,7 +56,7 @@ def metrics(case: Case, what: str, names: Mapping[str, str], caption: str) -> Bl
     """One row a metric of ``what`` (name -> words); metrics that the record does not hold are left out."""
     record = record_of(case, what)
     if record is None:
-        return html(f"<p>{escape_text(not_run(case, what))}</p>")
+        return paragraph(not_run(case, what))
     rows = [
         {"measured": words, "value": case.fact(name, what=what)}
         for name, words in names.items()
@@ -69,7 +69,7 @@ def hours(case: Case, what: str, caption: str) -> Block:
     """The parts of the projected GPU-hours."""
     record = record_of(case, what)
     if record is None:
-        return html(f"<p>{escape_text(not_run(case, what))}</p>")
+        return paragraph(not_run(case, what))
     found = record.table("projection")
     formats = {"amount": ",.0f", "hours": ".3f", "low": ".3f", "high": ".3f"}
     return table(found, caption, labels={"low": "all fastest", "high": "all slowest"}, formats=formats)
@@ -83,7 +83,7 @@ def recorded(cases: Sequence[Case], names: Sequence[str]) -> Block:
             if cell.records:
                 key = {"what": cell.key["what"]}
                 rows.append(key | {_words(name): case.fact(name, **key) for name in names})
-    return table(pd.DataFrame(rows), "Each record, by what it measured") if rows else html("<p>No record yet.</p>")
+    return table(pd.DataFrame(rows), "Each record, by what it measured") if rows else paragraph("No record yet.")
 
 
 def _words(name: str) -> str:

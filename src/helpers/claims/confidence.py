@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.verdict import Verdict
 from helpers.files import ROOT
+from helpers.provenance import git
 from helpers.records import Record
 
 
@@ -213,8 +213,13 @@ def _truncated(record: Record) -> float | None:
 
 def _clean(records: Sequence[Record]) -> Found:
     scores = [_cleanness(record) for record in records]
-    dirty = sum(score < 1 for score in scores)
-    return min(scores), f"{dirty} of {len(records)} records from a tree with uncommitted changes" if dirty else "clean"
+    without = [record.provenance for record in records if not record.provenance.get("commit")]
+    dirty = sum(score < 1 for score in scores) - len(without)
+    faults = [f"{dirty} of {len(records)} records from a tree with uncommitted changes"] if dirty else []
+    if without:
+        reasons = sorted({made.get("reason") or "no reason was recorded" for made in without})
+        faults.append(f"{len(without)} of {len(records)} records have no commit ({'; '.join(reasons)})")
+    return min(scores), " and ".join(faults) or "clean"
 
 
 def _cleanness(record: Record) -> float:
@@ -248,14 +253,7 @@ def changed_after(records: Sequence[Record], criteria: Criteria, root: Path = RO
     if not changed:
         return ""
     since = min(record.started for record in changed)
-    path = str(criteria.path)
-    log = subprocess.run(
-        ["git", "log", "--format=%h of %as (%s)", f"--since={since}", "--", path],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commits = log.stdout.strip().splitlines() if log.returncode == 0 else []
+    log = git("log", "--format=%h of %as (%s)", f"--since={since}", "--", str(criteria.path), root=root)
+    commits = (log or b"").decode(errors="replace").splitlines()
     by = f"by {'; '.join(commits)}" if commits else "by no commit of this repository since they began"
     return f"LOW because the criteria changed after these runs, {by}."

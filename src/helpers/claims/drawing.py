@@ -7,11 +7,13 @@ import textwrap
 from dataclasses import dataclass
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.claims.graph import Edge, Graph, Node, spoken
 from helpers.claims.layout import layered
+from helpers.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
-from helpers.site.pages import Block, escape_text, html, table
+from helpers.site.pages import paragraph, table
 
 WIDTH, HEIGHT, ACROSS, DOWN, MARGIN = 232, 92, 148, 26, 12
 LETTERS, LINES = 31, 3
@@ -38,7 +40,7 @@ class _Line:
 def draw(graph: Graph) -> Block:
     """The graph as a figure that scrolls sideways on a phone, or a sentence when there is nothing to draw."""
     if not graph.nodes:
-        return html("<p>No page carries a claim yet, so there is nothing to draw.</p>")
+        return paragraph("No page carries a claim yet, so there is nothing to draw.")
     boxes, lines, width, height = _placed(graph)
     flagged = {name for name, node in graph.nodes.items() if not node.upstream and graph.flags(name)}
     parts = [_line(line) for line in lines]
@@ -46,16 +48,16 @@ def draw(graph: Graph) -> Block:
     parts += [_label(line) for line in lines]
     claims = sum(not node.upstream for node in graph.nodes.values())
     said = f"Graph of {claims} claims and {len(graph.nodes) - claims} upstream issues; the tables below say the same."
-    return html(
-        f'<div class="cb-scroll cb-graph" tabindex="0"><svg xmlns="http://www.w3.org/2000/svg" role="group" '
-        f'aria-label="{said}" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'font-family="system-ui, sans-serif" font-size="12.5"><title>{said}</title>\n{ARROW}\n'
-        + "\n".join(parts)
-        + "\n</svg></div>"
+    return Block(
+        Markup(
+            '<div class="cb-scroll cb-graph" tabindex="0"><svg xmlns="http://www.w3.org/2000/svg" role="group" '
+            'aria-label="{0}" width="{1:.0f}" height="{2:.0f}" viewBox="0 0 {1:.0f} {2:.0f}" '
+            'font-family="system-ui, sans-serif" font-size="12.5"><title>{0}</title>\n{3}\n{4}\n</svg></div>'
+        ).format(said, width, height, ARROW, Markup("\n").join(parts))
     )
 
 
-ARROW = (
+ARROW = Markup(
     '<defs><marker id="cb-arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
     'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="#495057"></path></marker></defs>'
 )
@@ -101,27 +103,29 @@ def _apart(lines: list[_Line]) -> list[_Line]:
     return [_Line(line.edge, moved[id(line)]) for line in lines]
 
 
-def _line(line: _Line) -> str:
+def _line(line: _Line) -> Markup:
     path = f"M{line.points[0][0]:.0f} {line.points[0][1]:.0f}"
     for (x0, y0), (x1, y1) in itertools.pairwise(line.points):
         middle = (x0 + x1) / 2
         path += f" C{middle:.0f} {y0:.0f} {middle:.0f} {y1:.0f} {x1:.0f} {y1:.0f}"
-    dash = f' stroke-dasharray="{DASHES[line.edge.kind]}"' if line.edge.kind in DASHES else ""
-    return f'<path d="{path}" fill="none" stroke="#495057" stroke-width="1.4"{dash} marker-end="url(#cb-arrow)"></path>'
+    return Markup(
+        '<path d="{}" fill="none" stroke="#495057" stroke-width="1.4" stroke-dasharray="{}" '
+        'marker-end="url(#cb-arrow)"></path>'
+    ).format(path, DASHES.get(line.edge.kind, "none"))
 
 
-def _label(line: _Line) -> str:
+def _label(line: _Line) -> Markup:
     """The kind of relation beside the box that states it, so that labels of several lines do not meet."""
     (x0, y0), (x1, y1) = line.points[0], line.points[1]
     x, y = (x0 + x1) / 2, (y0 + y1) / 2 - 4
     text = line.edge.kind.replace("_", " ") + (f": {line.edge.answer}" if line.edge.answer else "")
-    return (
-        f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="middle" font-size="11" fill="#343a40" stroke="#fff" '
-        f'stroke-width="4" paint-order="stroke">{escape_text(text)}</text>'
-    )
+    return Markup(
+        '<text x="{:.0f}" y="{:.0f}" text-anchor="middle" font-size="11" fill="#343a40" stroke="#fff" '
+        'stroke-width="4" paint-order="stroke">{}</text>'
+    ).format(x, y, text)
 
 
-def _box(node: Node, place: Point, is_flagged: bool) -> str:
+def _box(node: Node, place: Point, is_flagged: bool) -> Markup:
     x, y = place
     paper, ink, border = LOOK[node.verdict]
     word = node.verdict or "UPSTREAM ISSUE"
@@ -130,18 +134,19 @@ def _box(node: Node, place: Point, is_flagged: bool) -> str:
     written = textwrap.wrap(f"{node.id} {title}" if node.upstream else title, LETTERS)
     if len(written) > LINES:
         written = [*written[: LINES - 1], textwrap.shorten(" ".join(written[LINES - 1 :]), LETTERS, placeholder=" …")]
-    text = "".join(
-        f'<tspan x="{x + 12:.0f}" y="{y + 42 + 16 * number:.0f}">{escape_text(line)}</tspan>'
-        for number, line in enumerate(written)
-    )
-    mark = " ⚠ flagged" if is_flagged else ""
-    return (
-        f'<a href="{escape_text(node.href)}"><title>{escape_text(f"{node.id}: {title} ({word})")}</title>'
-        f'<rect x="{x:.0f}" y="{y:.0f}" width="{WIDTH}" height="{HEIGHT}" rx="{14 if node.upstream else 5}" '
-        f'fill="{paper}" stroke="{ink}" stroke-width="{border}"></rect>'
-        f'<text x="{x + 12:.0f}" y="{y + 22:.0f}" font-size="11" font-weight="700" fill="{ink}">{head}{mark}</text>'
-        f'<text fill="{ink}">{text}</text></a>'
-    )
+    row = Markup('<tspan x="{:.0f}" y="{:.0f}">{}</tspan>')
+    text = Markup().join(row.format(x + 12, y + 42 + 16 * number, line) for number, line in enumerate(written))
+    return Markup(
+        '<a href="{}"><title>{}</title>'
+        '<rect x="{:.0f}" y="{:.0f}" width="{}" height="{}" rx="{}" fill="{}" stroke="{}" stroke-width="{}"></rect>'
+        '<text x="{:.0f}" y="{:.0f}" font-size="11" font-weight="700" fill="{}">{}</text>'
+        '<text fill="{}">{}</text></a>'
+    ).format(
+        node.href, f"{node.id}: {title} ({word})",
+        x, y, WIDTH, HEIGHT, 14 if node.upstream else 5, paper, ink, border,
+        x + 12, y + 22, ink, head + (" ⚠ flagged" if is_flagged else ""),
+        ink, text,
+    )  # fmt: skip
 
 
 def claims_table(graph: Graph) -> Block:
@@ -151,7 +156,7 @@ def claims_table(graph: Graph) -> Block:
          "flags": " ".join(graph.flags(node.id)) or "none"}
         for node in graph.nodes.values() if not node.upstream
     ]  # fmt: skip
-    return table(pd.DataFrame(rows), "Claims") if rows else html("<p>No page carries a claim yet.</p>")
+    return table(pd.DataFrame(rows), "Claims") if rows else paragraph("No page carries a claim yet.")
 
 
 def issues_table(graph: Graph) -> Block:
@@ -160,11 +165,10 @@ def issues_table(graph: Graph) -> Block:
     for node in graph.nodes.values():
         if node.upstream:
             said = "; ".join(f"{edge.source} {spoken(edge.kind)} it" for edge in graph.edges if edge.target == node.id)
-            anchor = html(
-                f'<span class="cb-anchor" id="issue-{node.id.removeprefix("#")}">{escape_text(node.id)}</span>'
-            )
-            rows.append({"issue": anchor, "what": node.title or None, "relations": said})
-    return table(pd.DataFrame(rows), "Upstream issues") if rows else html("<p>No relation names an upstream issue.</p>")
+            anchor = Markup('<span class="cb-anchor" id="issue-{}">{}</span>')
+            issue = Inline(anchor.format(node.id.removeprefix("#"), verbatim(node.id)))
+            rows.append({"issue": issue, "what": node.title or None, "relations": said})
+    return table(pd.DataFrame(rows), "Upstream issues") if rows else paragraph("No relation names an upstream issue.")
 
 
 def relations_table(graph: Graph) -> Block:
@@ -174,8 +178,8 @@ def relations_table(graph: Graph) -> Block:
          "note": edge.note or "none", "answer": edge.answer_text or "none asked"}
         for edge in graph.edges
     ]  # fmt: skip
-    return table(pd.DataFrame(rows), "Relations") if rows else html("<p>No claim states a relation.</p>")
+    return table(pd.DataFrame(rows), "Relations") if rows else paragraph("No claim states a relation.")
 
 
-def _link(href: str, text: str) -> Block:
-    return html(f'<a href="{escape_text(href)}">{escape_text(text)}</a>')
+def _link(href: str, text: str) -> Inline:
+    return Inline(Markup('<a href="{}">{}</a>').format(href, verbatim(text)))

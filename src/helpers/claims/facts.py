@@ -5,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
 
 from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
 from helpers.errors import ClaimError, nearest
+from helpers.markup import Inline, seal, verbatim
 from helpers.records import Record
 from helpers.stats import Interval
 
 RUN_PAGE = "runs.html"
 SHOWN = 4
 SUFFIX = {"rate": "%", "share": ""}
-
-
-@dataclass(frozen=True)
-class Markdown:
-    """Text that is Markdown already, so that an inline expression does not escape it again.
-
-    No subclass of str: a column of a table would turn it into plain text.
-    """
-
-    text: str
-
-    def _repr_markdown_(self) -> str:
-        return self.text
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True)
@@ -52,15 +40,18 @@ class Fact:
     records: tuple[Record, ...]
 
     def _repr_markdown_(self) -> str:
+        return seal(self.__html__())
+
+    def __html__(self) -> Markup:
         return self._linked(self.text)
 
     def __str__(self) -> str:
-        return self._linked(self.text)
+        return self.text
 
     @property
-    def short(self) -> Markdown:
+    def short(self) -> Inline:
         """The number with its unit alone, still linked."""
-        return Markdown(self._linked(self.brief))
+        return Inline(self._linked(self.brief))
 
     @property
     def hover(self) -> str:
@@ -71,10 +62,14 @@ class Fact:
         count = f" · N {self.n}" if self.n is not None else ""
         return f"{runs} · commit {', '.join(commits)}{count}"
 
-    def _linked(self, text: str) -> str:
-        from helpers.site.pages import escape_text  # here, for it imports altair, and `claimbook status` draws nothing
+    def _linked(self, text: str) -> Markup:
+        link = Markup('<a href="{}" title="{}">{}</a>')
+        return link.format(run_page(self.records[0]), self.hover, verbatim(text))
 
-        return f'[{text}]({RUN_PAGE}#{self.records[0].id} "{escape_text(self.hover)}")'
+
+def run_page(record: Record) -> str:
+    """Return where a page links to for a run: its card."""
+    return f"{RUN_PAGE}#{quote(record.id)}"
 
 
 def _commit(record: Record) -> str:
@@ -233,9 +228,7 @@ def _shown(value: Any, unit: str = "") -> str:
         return number(value, unit)
     if isinstance(value, list):
         return ", ".join(_shown(item) for item in value) or "none"
-    from helpers.site.pages import escape_text
-
-    return f"{value:g}" if isinstance(value, float) else escape_text(" ".join(str(value).split()))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _paths(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

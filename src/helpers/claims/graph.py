@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from markupsafe import Markup
+
 from helpers.claims.case import Case
 from helpers.claims.claim import Kind, Relation
 from helpers.claims.status import cases_in, page_status
 from helpers.errors import ClaimError, nearest
 from helpers.files import ROOT
+from helpers.markup import Block
 from helpers.site.blocks import banner
-from helpers.site.pages import Block, html
 
 CARRIES: tuple[Kind, ...] = ("consumes", "derived_from")
 UNSOUND = ("REFUTED", "STALE")
@@ -164,4 +166,4 @@ def flags(case: Case, graph: Graph | None = None) -> Block:
     page = page_status(case)
     stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
     found = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
-    return html("\n".join(banner(text).fragment for text in found))
+    return Block(Markup("\n").join(map(banner, found)))

@@ -8,24 +8,26 @@ records, one for each claim with the verdicts of all its questions. The newest c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from helpers import records as store
 from helpers.claims.case import Case
 from helpers.claims.evidence import label
-from helpers.claims.facts import Markdown, number
+from helpers.claims.facts import number, run_page
 from helpers.claims.overview import records_used
 from helpers.claims.status import cases_in
 from helpers.errors import ClaimError
 from helpers.files import ROOT
+from helpers.markup import Block, Inline, verbatim
 from helpers.records import Record
 from helpers.site.blocks import badge
 from helpers.site.fallback import INLINE
-from helpers.site.pages import escape_text
 
 PROSE = Path("reports/_log.md")
 HEADING = re.compile(r"^## (\d{4}-\d{2}-\d{2}) +(.+?)(?: +\{#([\w-]+)\})?$")
@@ -35,7 +37,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: ISO date, title and body as Markdown; ``line`` is that of the prose file, 0 where it is generated."""
+    """One entry: its day, and its heading and body as Markdown; ``line`` is that of the prose file, 0 if generated."""
 
     day: str
     title: str
@@ -46,10 +48,21 @@ class Entry:
     @property
     def markdown(self) -> str:
         """The entry under its heading."""
-        return f"## {self.day} · {self.title} {{#{self.anchor}}}\n\n{self.body.strip()}\n"
+        return f"## {self.title} {{#{self.anchor}}}\n\n{self.body.strip()}\n"
 
 
-def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Markdown:
+@dataclass(frozen=True)
+class Log:
+    """The entries as Markdown, so that their headings are those of the page; all but prose is sealed in it."""
+
+    entries: tuple[Entry, ...]
+
+    def _repr_markdown_(self) -> str:
+        written = "\n".join(entry.markdown for entry in self.entries)
+        return f"\n{written or 'Nothing has been run or written down yet.'}\n"
+
+
+def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Log:
     """All entries, newest first; on one day prose comes before what was generated.
 
     ``namespace`` is what inline expressions of prose entries may name: a page passes its ``globals()``.
@@ -59,9 +72,7 @@ def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Markdown:
     entries = [_evaluated(entry, namespace) for entry in prose_entries(root / PROSE)]
     entries += [*verdict_entries(cases), *run_entries(experiments(root), used)]
     entries.sort(key=lambda entry: entry.day, reverse=True)  # stable: what was appended first stays first on its day
-    if not entries:
-        return Markdown("\nNothing has been run or written down yet.\n")
-    return Markdown("\n" + "\n".join(entry.markdown for entry in entries))
+    return Log(tuple(entries))
 
 
 def prose_entries(path: Path) -> list[Entry]:
@@ -87,7 +98,13 @@ def _headed(text: str, line: int, path: Path) -> Entry:
     if not found or not day:
         raise ClaimError(f"{path}:{line}: an entry begins with its day: write `## 2026-01-31 What happened`.")
     slug = re.sub(r"[^a-z0-9]+", "-", found.group(2).lower()).strip("-")
-    return Entry(day, found.group(2), found.group(3) or f"{slug}-{day}", "", line)
+    return Entry(day, f"{day} · {found.group(2)}", found.group(3) or f"{slug}-{day}", "", line)
+
+
+def _generated(day: str, title: str, anchor: str, *body: Markup) -> Entry:
+    """An entry of which nothing is Markdown: records and params files say what stands in it."""
+    heading = Inline(verbatim(f"{day} · {title}"))._repr_markdown_()
+    return Entry(day, heading, anchor, Block(Markup().join(body))._repr_markdown_())
 
 
 def _evaluated(entry: Entry, namespace: Mapping[str, Any]) -> Entry:
@@ -100,7 +117,7 @@ def _evaluated(entry: Entry, namespace: Mapping[str, Any]) -> Entry:
             raise ClaimError(
                 f"{PROSE}, in the entry of line {entry.line}: `{found.group(1)}` failed with {error}"
             ) from error
-        return result._repr_markdown_() if hasattr(result, "_repr_markdown_") else escape_text(str(result))
+        return (result if hasattr(result, "_repr_markdown_") else Inline(verbatim(result)))._repr_markdown_()
 
     return Entry(entry.day, entry.title, entry.anchor, INLINE.sub(value, entry.body), entry.line)
 
@@ -123,7 +140,7 @@ def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
     entries = []
     for (day, notebook, commit), found in sorted(groups.items(), key=lambda group: max(r.started for r in group[1])):
         anchor = re.sub(r"[^a-z0-9]+", "-", f"runs-{notebook}-{day}-{commit}".lower())
-        entries.append(Entry(day, f"Runs of {notebook}", anchor, _runs_body(found, commit, linked)))
+        entries.append(_generated(day, f"Runs of {notebook}", anchor, _runs_body(found, commit, linked)))
     return entries[::-1]
 
 
@@ -133,22 +150,32 @@ def _commit(record: Record) -> str:
     return f"{short} with uncommitted changes" if made.get("dirty") else short
 
 
-def _runs_body(found: Sequence[Record], commit: str, linked: set[str]) -> str:
+def _runs_body(found: Sequence[Record], commit: str, linked: set[str]) -> Markup:
     complete = [record for record in found if record.status == "complete"]
     failed = [record for record in found if record.status == "failed"]
     spent = sum(record.seconds.get("total", 0.0) for record in complete)
-    lines = [f"- **Code:** {escape_text(commit)}", f"- **Complete:** {len(complete)} runs in {number(spent, 's')}"]
+    named = [_named(record, linked) for record in complete[:SHOWN]]
+    named += [Markup("and {} more").format(len(complete) - SHOWN)] if len(complete) > SHOWN else []
+    items = [
+        Markup("<strong>Code:</strong> {}").format(verbatim(commit)),
+        Markup("<strong>Complete:</strong> {} runs in {}{}").format(len(complete), number(spent, "s"), _list(named)),
+    ]
     criteria = {(record.content.get("criteria") or {}).get("sha256", "") for record in found} - {""}
-    lines += [f"- **Criteria then in force:** {', '.join(sorted(sha[:12] for sha in criteria))}"] if criteria else []
-    lines += [f"    - {_named(record, linked)}" for record in complete[:SHOWN]]
-    lines += [f"    - and {len(complete) - SHOWN} more"] if len(complete) > SHOWN else []
-    lines += [f"- **Failed:** {_named(record, linked)}: {escape_text(str(record.error))}" for record in failed]
-    return "\n".join(lines)
+    if criteria:
+        short = ", ".join(sorted(sha[:12] for sha in criteria))
+        items.append(Markup("<strong>Criteria then in force:</strong> {}").format(verbatim(short)))
+    failure = Markup("<strong>Failed:</strong> {}: {}")
+    return _list([*items, *(failure.format(_named(record, linked), verbatim(record.error)) for record in failed)])
 
 
-def _named(record: Record, linked: set[str]) -> str:
-    text = escape_text(label(record.cell))
-    return f"[{text}](runs.html#{record.id})" if record.ref in linked else text
+def _list(items: Iterable[Markup]) -> Markup:
+    written = Markup().join(Markup("<li>{}</li>").format(item) for item in items)
+    return Markup("<ul>{}</ul>").format(written) if written else written
+
+
+def _named(record: Record, linked: set[str]) -> Markup:
+    text = verbatim(label(record.cell))
+    return Markup('<a href="{}">{}</a>').format(run_page(record), text) if record.ref in linked else text
 
 
 def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
@@ -157,21 +184,23 @@ def verdict_entries(cases: Sequence[Case]) -> list[Entry]:
     for case in cases:
         started = [record.started[:10] for record in case.evidence().records]
         if started:
-            page = f"[{escape_text(case.claim.statement)}]({case.path.with_suffix('.html').name})"
-            lines = [f"Of the claim {page}, question by question:", ""]
-            lines += [_verdict_line(case, name) for name in case.criteria.questions]
+            page = Markup('<a href="{}">{}</a>').format(
+                case.path.with_suffix(".html").name, verbatim(case.claim.statement)
+            )
+            head = Markup("<p>Of the claim {}, question by question:</p>").format(page)
+            body = _list(_verdict_line(case, name) for name in case.criteria.questions)
             title, anchor = f"Verdicts of {case.claim.id}", f"verdicts-{case.claim.id}"
-            entries.append(Entry(max(started), title, anchor, "\n".join(lines)))
+            entries.append(_generated(max(started), title, anchor, head, body))
     return entries
 
 
-def _verdict_line(case: Case, name: str) -> str:
-    asked = escape_text(case.criteria.question(name).question)
+def _verdict_line(case: Case, name: str) -> Markup:
+    asked = verbatim(case.criteria.question(name).question)
     try:
         verdict = case.verdict(name)
     except ClaimError as error:  # a criteria file may ask of cells that the grid of this claim does not hold
-        return f"- {asked} Not asked of this grid: {escape_text(str(error))}"
-    return f"- {badge(verdict.word)} {asked} {escape_text(verdict.reading)}"
+        return Markup("{} Not asked of this grid: {}").format(asked, verbatim(error))
+    return Markup("{} {} {}").format(badge(verdict.word), asked, verbatim(verdict.reading))
 
 
 def anchors(root: Path = ROOT) -> set[str]:

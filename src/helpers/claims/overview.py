@@ -6,31 +6,33 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from helpers.claims.case import Case
 from helpers.claims.graph import build
 from helpers.claims.status import cases_in
 from helpers.files import ROOT
+from helpers.markup import Block
 from helpers.records import Record, used_by
 from helpers.site.blocks import ClaimCard, claims_index
-from helpers.site.pages import Block, html
 from helpers.site.run_list import run_list
 
-NONE_YET = "<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>"
+NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>")
 
 
 def claims(root: Path = ROOT) -> Block:
     """Every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
     cases = list(cases_in(root / "reports", root))
     if not cases:
-        return html(NONE_YET)
+        return Block(NONE_YET)
     graph = build(cases)
     experiments = dict.fromkeys(case.claim.experiment for case in cases)
-    parts = [f"<p>{_summary(cases)}</p>"]
+    parts = [Markup("<p>{}</p>").format(_summary(cases))]
     for name in experiments:
         cards = [_card(case, graph.flags(case.claim.id)) for case in cases if case.claim.experiment == name]
-        parts.append(f'<h3 id="experiment-{name}">Experiment <code>{name}</code></h3>')
+        parts.append(Markup('<h3 id="experiment-{0}">Experiment <code>{0}</code></h3>').format(name))
         parts.append(claims_index(cards).fragment)
-    return html("\n".join(parts))
+    return Block(Markup("\n").join(parts))
 
 
 def _summary(cases: Sequence[Case]) -> str:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.claims import graph
 from helpers.claims.case import Case, declared_runs
-from helpers.claims.facts import Fact, Markdown
+from helpers.claims.facts import Fact
 from helpers.claims.verdict import regimes
 from helpers.files import ROOT
+from helpers.markup import Block, Inline, verbatim
 from helpers.records import Record
 from helpers.site.blocks import badge
-from helpers.site.pages import Block, escape_text, html, table
+from helpers.site.pages import table
 
 STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
@@ -24,11 +26,11 @@ STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 def header(case: Case) -> Block:
     """Verdict and confidence as badges, each with its sentence, under the banners that the page must carry."""
     verdict, sure = case.verdict(), case.confidence()
-    return html(
-        graph.flags(case).fragment
-        + f'<p class="cb-claim-badges">{badge(verdict.word).fragment} {badge(sure.stated).fragment}</p>\n'
-        + f"<p><strong>{escape_text(case.claim.statement)}</strong></p>\n<p>{escape_text(verdict.sentence)}</p>\n"
-        + f"<p>{escape_text(sure.binding)}</p>"
+    said = map(verbatim, (case.claim.statement, verdict.sentence, sure.binding))
+    return Block(
+        Markup('{}<p class="cb-claim-badges">{} {}</p>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<p>{}</p>').format(
+            graph.flags(case), badge(verdict.word), badge(sure.stated), *said
+        )
     )
 
 
@@ -50,10 +52,10 @@ def checklist(case: Case) -> Block:
     return table(pd.DataFrame(rows), "What caps the confidence")
 
 
-def confidence_sentence(case: Case) -> Markdown:
+def confidence_sentence(case: Case) -> Inline:
     """The stated confidence and the binding constraint, to stand in a paragraph."""
     sure = case.confidence()
-    return Markdown(f"**{sure.stated}.** {escape_text(sure.binding)}")
+    return Inline(Markup("<strong>{}.</strong> {}").format(sure.stated, verbatim(sure.binding)))
 
 
 def maybe(case: Case, name: str, **cell: Any) -> Fact | None:

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.claims.case import Case
 from helpers.claims.evidence import label, telling
-from helpers.claims.facts import Markdown
 from helpers.errors import ClaimError
+from helpers.markup import Block, Inline, verbatim
 from helpers.provenance import portable
 from helpers.records import Record
 from helpers.site.blocks import badge, draw, samples
-from helpers.site.pages import Block, escape_text, html, table
+from helpers.site.pages import paragraph, table
 
-NOT_RUN = "<p>No run is complete yet, so there is nothing to show here.</p>"
+NOT_RUN = "No run is complete yet, so there is nothing to show here."
 
 
 def criteria_table(case: Case) -> Block:
@@ -35,26 +36,29 @@ def criteria_table(case: Case) -> Block:
 
 def reasons(case: Case) -> Block:
     """The comparisons that the verdict rests on, each with the interval that was found."""
-    items = "".join(f"<li>{escape_text(reason)}</li>" for reason in case.verdict().reasons)
-    return html(f"<ul>{items}</ul>" if items else NOT_RUN)
+    found = case.verdict().reasons
+    return _listed(found) if found else paragraph(NOT_RUN)
 
 
-def coverage(case: Case) -> Markdown:
+def _listed(items: Sequence[str]) -> Block:
+    return Block(Markup("<ul>{}</ul>").format(Markup().join(Markup("<li>{}</li>").format(verbatim(i)) for i in items)))
+
+
+def coverage(case: Case) -> Inline:
     """How much of the declared grid is complete, and what is missing."""
     evidence = case.evidence()
     there, lacking = len(evidence.records), evidence.absent
     if not evidence.declared:
-        return Markdown(f"{there} runs are complete; no grid is declared.")
+        return Inline(Markup("{} runs are complete; no grid is declared.").format(there))
     text = f"{there} of {there + len(lacking)} declared runs are complete"
     missing = "; ".join(label(key) for key in lacking[:6]) + ("; and more" if len(lacking) > 6 else "")
-    return Markdown(escape_text(f"{text}; missing: {missing}." if lacking else f"{text}."))
+    return Inline(verbatim(f"{text}; missing: {missing}." if lacking else f"{text}."))
 
 
-def limits(case: Case) -> Markdown:
+def limits(case: Case) -> Block:
     """What the checklist does not tick, as a list: the caveats that the records themselves give."""
     rows = [row for row in case.confidence().rows if not row.ticked]
-    lines = [f"- {escape_text(f'{row.name}: {row.found}; {row.why}.')}" for row in rows]
-    return Markdown("\n" + "\n".join(lines or ["- The checklist is fully ticked."]) + "\n")
+    return _listed([f"{row.name}: {row.found}; {row.why}." for row in rows] or ["The checklist is fully ticked."])
 
 
 def numbers(case: Case, metrics: Sequence[str], caption: str) -> Block:
@@ -66,7 +70,7 @@ def numbers(case: Case, metrics: Sequence[str], caption: str) -> Block:
         rows.append(
             {axis: _plain(cell.key.get(axis)) for axis in axes} | {m: _fact(case, m, cell.key) for m in metrics}
         )
-    return table(pd.DataFrame(rows), caption) if rows else html(NOT_RUN)
+    return table(pd.DataFrame(rows), caption) if rows else paragraph(NOT_RUN)
 
 
 def _plain(value: Any) -> str:
@@ -84,7 +88,7 @@ def recorded(case: Case, heading: str, *prefixes: str) -> Block:
     """What the runs recorded in the entries of ``run.json`` whose names begin with ``prefixes``, one row each."""
     records = case.evidence().records
     if not records:
-        return html(NOT_RUN)
+        return paragraph(NOT_RUN)
     names = [name for name in case.facts.names() if name.startswith(prefixes)]
     if not names:
         raise ClaimError(f"The records hold nothing under {', '.join(prefixes)}: name entries of run.json.")
@@ -96,7 +100,7 @@ def random_samples(case: Case, *, by: Sequence[str], n: int, seed: int, marker: 
     """``n`` completions of each condition, drawn at random and addressed."""
     tables = [_completions(record) for record in case.evidence().records if "completions" in record.tables]
     if not tables:
-        return html(NOT_RUN)
+        return paragraph(NOT_RUN)
     return samples(draw(pd.concat(tables, ignore_index=True), by, n=n, seed=seed), seed=seed, marker=marker)
 
 

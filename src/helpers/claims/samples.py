@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.claims.claim import front_matter
 from helpers.claims.marked import Sentence, Strict, validate
 from helpers.errors import ClaimError, nearest
+from helpers.markup import Block
 from helpers.records import Record
 from helpers.site.blocks import samples
 from helpers.site.completions import all_records
-from helpers.site.pages import Block, html
+from helpers.site.pages import paragraph
 
 
 class Address(Strict):
@@ -75,5 +77,5 @@ def _record(run: str) -> Record:
 
 def chosen(path: Path, marker: str | None = None) -> Block:
     """The chosen samples of a page, each with its reason."""
-    found = [samples(find(address), chosen=address.why, marker=marker).fragment for _, address in addresses(path)]
-    return html("\n".join(found) or "<p>No sample was chosen by hand.</p>")
+    found = [samples(find(address), chosen=address.why, marker=marker) for _, address in addresses(path)]
+    return Block(Markup("\n").join(found)) if found else paragraph("No sample was chosen by hand.")

@@ -69,7 +69,7 @@ def check_device(p: TriangulationParams) -> None:
 
 def data_files(p: TriangulationParams) -> list[Path]:
     """Files that the result depends on; template stories are code."""
-    return [] if p.text == "stories" else [files.ROOT / Path(p.text).expanduser()]
+    return [] if p.text == "stories" else [files.ROOT / files.expanded(p.text)]
 
 
 def gradients(p: TriangulationParams) -> dict[str, Gradient]:

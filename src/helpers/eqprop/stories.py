@@ -130,7 +130,7 @@ def train_tokenizer(text: str, vocab: int) -> Tokenizer:
 
 def read_text(path: str | Path, root: Path = files.ROOT) -> str:
     """A text file as UTF-8; a relative path counts from the repository. ``DataError`` when it is not there."""
-    place = root / Path(path).expanduser()
+    place = root / files.expanded(path)
     if not place.is_file():
         raise DataError(f"There is no text file {path}: give the path of a UTF-8 file, or 'stories'.")
     try:

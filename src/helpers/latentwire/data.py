@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import DataError
+from helpers.files import expanded
 from helpers.latentwire import qa, words
 from helpers.latentwire.compose import Composer
 from helpers.latentwire.examples import Example
@@ -37,7 +38,7 @@ def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
 
 def files(p: WireParams) -> list[Path]:
     """Data files whose content belongs to the question that a run answers."""
-    return [Path(name).expanduser() for name in (p.squad_train, p.squad_validation) if name]
+    return [expanded(name) for name in (p.squad_train, p.squad_validation) if name]
 
 
 def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
@@ -46,7 +47,7 @@ def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
     if p.data == "templated_qa":
         return qa.parse(qa.templated(split, n, p.data_seed), "the templated questions")
     local = p.squad_train if split == "train" else p.squad_validation
-    everything = qa.from_file(Path(local).expanduser()) if local else qa.from_hub(split)
+    everything = qa.from_file(expanded(local)) if local else qa.from_hub(split)
     if len(everything) < n:
         raise DataError(f"SQuAD's {split} holds {len(everything)} questions, but {n} are asked for: ask for fewer.")
     order = numpy_stream(p.data_seed, "squad", split).permutation(len(everything))

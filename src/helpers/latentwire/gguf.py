@@ -36,4 +36,4 @@ def convert(file: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(convert(Path(sys.argv[1]).expanduser(), Path(sys.argv[2]).expanduser()))
+    print(convert(Path(sys.argv[1]), Path(sys.argv[2])))

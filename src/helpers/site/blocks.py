@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape as attribute
 from typing import Any
 from urllib.parse import urlencode
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers import occurrences
 from helpers.errors import ClaimError, nearest
+from helpers.markup import Block, Inline, verbatim
 from helpers.rng import numpy_stream
-from helpers.site.pages import Block, Inline, escape_text, html
 
 VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 CONFIDENCES = ("LOW", "MODERATE", "HIGH")
@@ -39,25 +39,23 @@ def badge(word: str) -> Inline:
         raise ClaimError(f"{word!r} is no verdict or confidence{nearest(word, VERDICTS + CONFIDENCES)}.")
     kind = "verdict" if word in VERDICTS else "confidence"
     text = word if word in VERDICTS else f"{word} confidence"
-    return Inline(f'<span class="cb-badge cb-{kind}-{word.lower().replace(" ", "-")}">{text}</span>')
+    name = word.lower().replace(" ", "-")
+    return Inline(Markup('<span class="cb-badge cb-{}-{}">{}</span>').format(kind, name, text))
 
 
 def banner(text: str) -> Block:
     """A warning across the page, such as the reason why it is stale."""
-    return html(f'<div class="cb-banner" role="alert">{escape_text(text)}</div>')
+    return Block(Markup('<div class="cb-banner" role="alert">{}</div>').format(verbatim(text)))
 
 
-def marked(text: str, marker: str | None) -> str:
-    """Escaped model output with every occurrence of ``marker``, in whatever case, highlighted; an empty completion says
-    that it is one."""
+def marked(text: str, marker: str | None) -> Markup:
+    """Model output to the letter, with every occurrence of ``marker``, in whatever case, highlighted; an empty
+    completion says that it is one."""
     if not text:
-        return '<span class="cb-missing">empty completion</span>'
-    if not marker:
-        return escape_text(text)
-    return "".join(
-        f'<mark class="cb-marker">{escape_text(piece)}</mark>' if place % 2 else escape_text(piece)
-        for place, piece in enumerate(occurrences.split(text, marker))
-    )
+        return Markup('<span class="cb-missing">empty completion</span>')
+    pieces = occurrences.split(text, marker) if marker else [text]
+    mark = Markup('<mark class="cb-marker">{}</mark>')
+    return Markup().join(mark.format(piece) if place % 2 else piece for place, piece in enumerate(pieces))
 
 
 def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> pd.DataFrame:
@@ -96,26 +94,24 @@ def samples(
     _require(completions, [*ADDRESS, "text"])
     if completions.empty:
         raise ClaimError("There are no completions to show as samples: draw some, or leave the section out.")
-    how = f"Drawn at random (seed {seed})." if chosen is None else f"Chosen: {escape_text(chosen)}"
+    how = f"Drawn at random (seed {seed})." if chosen is None else f"Chosen: {chosen}"
     kind = "random" if chosen is None else "chosen"
-    items = "\n".join(_sample(row, marker) for row in completions.to_dict("records"))
-    return html(f'<div class="cb-samples"><p class="cb-how cb-{kind}">{how}</p>\n{items}\n</div>')
+    items = Markup("\n").join(_sample(row, marker) for row in completions.to_dict("records"))
+    return Block(
+        Markup('<div class="cb-samples"><p class="cb-how cb-{}">{}</p>\n{}\n</div>').format(kind, verbatim(how), items)
+    )
 
 
-def _sample(row: Mapping[str, Any], marker: str | None) -> str:
+def _sample(row: Mapping[str, Any], marker: str | None) -> Markup:
     address = urlencode({name: str(row[name]) for name in ("run", "persona", "question", "index")})
-    where = (
-        " · ".join(escape_text(str(row[name])) for name in ("cell", "persona", "question")) + f" · no. {row['index']}"
-    )
-    notes = [escape_text(str(row["role"]))] if "role" in row else []
+    where = " · ".join([*(str(row[name]) for name in ("cell", "persona", "question")), f"no. {row['index']}"])
+    notes = [str(row["role"])] if "role" in row else []
     notes += [f"{row['tokens']} tokens"] if "tokens" in row else []
-    notes += [f"finish: {escape_text(str(row['finish']))}"] if "finish" in row else []
-    return (
-        f'<article class="cb-sample"><p class="cb-address">'
-        f'<a href="../completions.html#{attribute(address)}">{where}</a>'
-        f'<span class="cb-notes">{" · ".join(notes)}</span></p>\n'
-        f'<div class="cb-model-text" dir="auto">{marked(str(row["text"]), marker)}</div></article>'
-    )
+    notes += [f"finish: {row['finish']}"] if "finish" in row else []
+    return Markup(
+        '<article class="cb-sample"><p class="cb-address"><a href="../completions.html#{}">{}</a>'
+        '<span class="cb-notes">{}</span></p>\n<bdi class="cb-model-text">{}</bdi></article>'
+    ).format(address, verbatim(where), verbatim(" · ".join(notes)), marked(str(row["text"]), marker))
 
 
 def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
@@ -126,14 +122,18 @@ def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
 
 def claims_index(claims: Iterable[ClaimCard]) -> Block:
     """All claims with verdict, confidence, what limits it, and a link to the page of each."""
-    cards = [
-        f'<article class="cb-claim"><p class="cb-claim-badges">{badge(c.verdict)} {badge(c.confidence)} '
-        f'<span class="cb-notes">{escape_text(c.experiment)}</span></p>\n'
-        f'<h3><a href="{attribute(c.href)}">{escape_text(c.statement)}</a></h3>\n<p>{escape_text(c.reason)}</p>'
-        + (f'<p class="cb-claim-note">{escape_text(c.note)}</p>' if c.note else "")
-        + "</article>"
-        for c in claims
-    ]
+    cards = [_claim_card(claim) for claim in claims]
     if not cards:
         raise ClaimError("There are no claims to list: add a page with a claim block to reports/.")
-    return html('<div class="cb-claims">\n' + "\n".join(cards) + "\n</div>")
+    return Block(Markup('<div class="cb-claims">\n{}\n</div>').format(Markup("\n").join(cards)))
+
+
+def _claim_card(claim: ClaimCard) -> Markup:
+    note = Markup('<p class="cb-claim-note">{}</p>').format(verbatim(claim.note)) if claim.note else ""
+    return Markup(
+        '<article class="cb-claim"><p class="cb-claim-badges">{} {} <span class="cb-notes">{}</span></p>\n'
+        '<h3><a href="{}">{}</a></h3>\n<p>{}</p>{}</article>'
+    ).format(
+        badge(claim.verdict), badge(claim.confidence), verbatim(claim.experiment),
+        claim.href, verbatim(claim.statement), verbatim(claim.reason), note,
+    )  # fmt: skip

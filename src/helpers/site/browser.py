@@ -9,23 +9,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from helpers.figures import script_json
+from markupsafe import Markup
+
 from helpers.files import write_text
+from helpers.markup import script_json
 from helpers.site.frame import TEMPLATES
 
 
-def browser(name: str, data: Any, anchors: str = "") -> str:
+def browser(name: str, data: Any, anchors: str = "") -> Markup:
     """Return the HTML of ``templates/<name>.html`` with its data and its script.
 
     Args:
         data: what ``<name>.js`` reads from the element ``data``.
         anchors: the key of ``data`` that lists the places of the page a link may lead to; see ``helpers.site.check``.
     """
-    content = (TEMPLATES / f"{name}.html").read_text(encoding="utf-8")
-    script = "".join((TEMPLATES / f"{part}.js").read_text(encoding="utf-8") for part in ("browse", name))
-    marked = f' data-anchors="{anchors}"' if anchors else ""
-    element = f'<script type="application/json" id="data"{marked}>{script_json(data)}</script>'
-    return f'{content}{element}\n<script>\n(() => {{\n"use strict";\n{script}}})();\n</script>\n'
+    marked = Markup(' data-anchors="{}"').format(anchors) if anchors else ""
+    return Markup(
+        '{}<script type="application/json" id="data"{}>{}</script>\n'
+        '<script>\n(() => {{\n"use strict";\n{}{}}})();\n</script>\n'
+    ).format(_own(f"{name}.html"), marked, script_json(data), _own("browse.js"), _own(f"{name}.js"))
+
+
+def _own(name: str) -> Markup:
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - a file of this package
 
 
 def write_shards(folder: Path, shards: Iterable[Any]) -> None:

@@ -15,15 +15,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from helpers.errors import ClaimError
+from helpers.markup import SEAL
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SILENT = frozenset(["script", "style", "pre", "template"])
-DATA = "cb-model-text"
+DATA = frozenset(["bdi", "svg"])  # what stands in these was said by a record or a model: it may say anything
 UNRESOLVED = {
     "an inline expression was not evaluated": re.compile(r"\{python\}"),
     "a cross-reference was not resolved": re.compile(r"\?@\w|@(?:fig|tbl|sec|eq|lst)-\w"),
     "a shortcode was not resolved": re.compile(r"\{\{[<%]|\?(?:var|meta|env|include):"),
     "a Python traceback is shown": re.compile(r"Traceback \(most recent call last\)"),
+    "what a cell shows was not put in": SEAL,
 }
 LOADS = {
     "script": "src",
@@ -74,7 +76,7 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.page = _Page()
-        self.open: list[tuple[str, bool]] = []  # element, and whether its text is data of a model
+        self.open: list[str] = []
         self.tables: list[_Table] = []
         self.drawn: tuple[str, str] | None = None  # key of the anchors in the data of a script, and that data
 
@@ -95,7 +97,7 @@ class _Reader(HTMLParser):
         if tag == "script" and values.get("data-anchors"):
             self.drawn = (values["data-anchors"], "")
         if tag not in VOID:
-            self.open.append((tag, DATA in values.get("class", "").split()))
+            self.open.append(tag)
 
     def check_loads(self, tag: str, values: Mapping[str, str]) -> None:
         targets = [values.get(LOADS[tag], "")] if tag in LOADS else []
@@ -130,23 +132,22 @@ class _Reader(HTMLParser):
             key, data = self.drawn
             self.page.anchors.update(json.loads(data)[key])
             self.drawn = None
-        names = [name for name, _ in self.open]
-        if tag in names:
-            del self.open[len(names) - 1 - names[::-1].index(tag) :]
+        if tag in self.open:
+            del self.open[len(self.open) - 1 - self.open[::-1].index(tag) :]
 
     def handle_data(self, data: str) -> None:
-        if any(is_data for _, is_data in self.open):
-            return
-        if self.open and self.open[-1][0] == "style":
+        if self.open and self.open[-1] == "style":
             for found in CSS_URL.findall(data):
                 self.fault(f"a style loads {found} from the network: put it into the site")
         if self.drawn:
             self.drawn = (self.drawn[0], self.drawn[1] + data)
-        if any(name in ("script", "style", "template") for name, _ in self.open):
+        if any(name in ("script", "style", "template") for name in self.open):
             return
         for table in self.tables:
             table.text += data
-        quoted = any(name in SILENT for name, _ in self.open)
+        if not DATA.isdisjoint(self.open):
+            return
+        quoted = not SILENT.isdisjoint(self.open)
         for what, pattern in UNRESOLVED.items():
             found = pattern.search(data)
             if found and (not quoted or "traceback" in what):
@@ -167,8 +168,8 @@ def check_site(site: Path, only: Collection[Path] | None = None) -> list[Finding
 
     Found are: inline expressions, cross-references and shortcodes left unresolved, tracebacks, links and anchors that
     lead nowhere inside the site, scripts, styles, images and fonts from the network, figures without alt text, and
-    empty tables. Text in an element of class ``cb-model-text`` is a model's and may say anything. Places of a page
-    that a script draws are those listed in its data, under the key that ``data-anchors`` of the script names.
+    empty tables. What a record or a model said, in ``<bdi>`` or in a picture, may say anything. Places of a page that a
+    script draws are those listed in its data, under the key that ``data-anchors`` of the script names.
 
     Raises:
         ClaimError: there is no page in ``site``.

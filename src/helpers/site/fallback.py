@@ -6,7 +6,6 @@ kernel where they stand, and :mod:`helpers.site.markdown` converts the result. A
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from helpers.site.frame import Project, read_project, write_page, write_styles
 from helpers.site.markdown import FENCE, convert
 
 INLINE = re.compile(r"`\{python\} +([^`]+)`")
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?|nan|-?inf|True|False")
 CHUNK = re.compile(r"^```+\s*\{python\b")
 PAGE_SECONDS = 900
 
@@ -168,9 +168,12 @@ def _run(codes: list[_Code], folder: Path, name: str) -> None:
 
 
 def _output(output: nbformat.NotebookNode, code: _Code, name: str) -> str:
-    """Markdown of one output; HTML, widgets and pictures are refused, as Quarto would load scripts for them."""
+    """Markdown of one output. Only numbers stand in it as they are: Quarto would read other text as Markdown, and load
+    scripts for HTML, widgets and pictures."""
     if output.output_type == "stream":
-        return "" if output.name == "stderr" or code.inline else _verbatim(output.text)
+        if output.name == "stdout":
+            raise ClaimError(f"{name}, line {code.line}: the cell prints. Show it with helpers.site.pages.")
+        return ""
     data = output.data
     forbidden = [mime for mime in data if mime not in ("text/markdown", "text/plain")]
     if forbidden:
@@ -180,15 +183,9 @@ def _output(output: nbformat.NotebookNode, code: _Code, name: str) -> str:
         )
     if "text/markdown" in data:
         return data["text/markdown"]
-    return _plain(data["text/plain"]) if code.inline else _verbatim(data["text/plain"])
-
-
-def _plain(text: str) -> str:
-    """A value without Markdown of its own, escaped as Quarto escapes it; the quotes of a string go."""
-    value = ast.literal_eval(text) if text[:1] in "'\"" else text
-    return re.sub(r"""([\\`*_{}\[\]()<>#+\-.!|~$^:&"'])""", r"\\\1", str(value))
-
-
-def _verbatim(text: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}\n{text.rstrip()}\n{fence}"
+    if code.inline and NUMBER.fullmatch(data["text/plain"]):
+        return data["text/plain"]
+    raise ClaimError(
+        f"{name}, line {code.line}: {data['text/plain'][:40]} is neither a number nor a block of helpers.site.pages. "
+        "Show it with one of these."
+    )

@@ -1,4 +1,5 @@
-"""What follows the rendering of pages, with Quarto or without it: notebooks, completions, index and check."""
+"""What follows the rendering of pages, with Quarto or without it: what their cells show, notebooks, completions, index
+and check."""
 
 from __future__ import annotations
 
@@ -14,16 +15,17 @@ import nbformat
 
 from helpers.errors import ClaimbookError, ClaimError
 from helpers.files import ROOT, write_text
+from helpers.markup import unseal
 from helpers.site import completions, notebooks
 from helpers.site.check import Finding, check_site
-from helpers.site.frame import read_project, write_styles
+from helpers.site.frame import Project, read_project, write_styles
 from helpers.site.run_list import write_details
 
 INDEX, RUNS = Path("reports/index.html"), Path("reports/runs.html")
 
 
 def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] | None = None) -> list[Finding]:
-    """Add to a rendered site what its pages lead to, and return what the check finds.
+    """Put into rendered pages what their cells show, add what they lead to, and return what the check finds.
 
     Args:
         only: the pages that were rendered, where not all were. Then notebooks and completions stay as they are, and
@@ -34,18 +36,27 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
     """
     project = read_project(Path(root))
     site = Path(site or project.root / "_site").resolve()
-    if only is None:
+    pages = None if only is None else {path.resolve() for path in only}
+    for page in _pages(project, site):
+        if pages is None or page in pages:
+            write_text(page, unseal(page.read_text(encoding="utf-8")))
+    if pages is None:
         write_styles(project, site)
         for source in sorted((project.root / "notebooks").glob("*.ipynb")):
             if _was_executed(source):
                 notebooks.export(source, project, site)
         completions.write(project, site)
-    pages = None if only is None else {path.resolve() for path in only}
     if (site / RUNS).is_file() and (pages is None or site / RUNS in pages):
         write_details(site / RUNS)
     if pages is None or site / INDEX in pages:
         write_index(site)
     return check_site(site, pages)
+
+
+def _pages(project: Project, site: Path) -> list[Path]:
+    """The pages of the project that were rendered; no notebook, whose outputs nobody has sealed."""
+    pages = [site / source.relative_to(project.root).with_suffix(".html") for source in project.pages]
+    return [page for page in pages if page.is_file()]
 
 
 def after_quarto(root: Path = ROOT) -> int:

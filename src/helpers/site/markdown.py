@@ -243,11 +243,6 @@ class _Converter:
                 raise ClaimError(f"{where}, or Quarto joins it to the paragraph above.")
 
 
-def inline(text: str) -> str:
-    """HTML of Markdown that stands inside a line, such as a caption or a fact with its link."""
-    return _Converter("a line of Markdown").inline(text)
-
-
 def convert(source: str, name: str) -> tuple[str, list[Heading]]:
     """HTML and headings (in order) of a page's Markdown, outputs of its cells already spliced in.
 

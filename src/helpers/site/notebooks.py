@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
+from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from traitlets.config import Config
@@ -82,8 +83,8 @@ def export(source: Path, project: Project, site: Path) -> Path:
     )
     body, _ = _exporter().from_notebook_node(inert)
     body, headings = _with_anchors(body)
-    link = f'<p>Executed copy. <a href="{html.escape(source.name)}" download>Download the notebook</a></p>\n'
-    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, link + body, headings)
+    link = Markup('<p>Executed copy. <a href="{}" download>Download the notebook</a></p>\n').format(quote(source.name))
+    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, f"{link}{body}", headings)
 
 
 def _with_anchors(body: str) -> tuple[str, list[Heading]]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers.errors import ClaimError
+from helpers.markup import Block
 from helpers.records import Record, load
 from helpers.site.browser import browser, write_shards
-from helpers.site.pages import Block, html
 
 RUNS_A_FILE = 25
 COLUMNS = ("run", "experiment", "cell", "started", "took")
@@ -35,7 +35,7 @@ def run_list(records: Iterable[Record]) -> Block:
     for record in records:
         for name, text in zip(COLUMNS, _row(record), strict=True):
             data[name].append(text)
-    return html(browser("runs", data, anchors="run"))
+    return Block(browser("runs", data, anchors="run"))
 
 
 def _row(record: Record) -> tuple[str, ...]:

@@ -77,8 +77,7 @@ function sample(number, row) {
 }
 
 function marked(parts) {
-  const box = make("div", "cb-model-text");
-  box.dir = "auto";
+  const box = make("bdi", "cb-model-text");
   if (parts.join("") === "") box.append(make("span", "cb-missing", "empty completion"));
   else box.append(...parts.map((part, place) => place % 2 ? make("mark", "cb-marker", part) : part));
   return box;
