@@ -106,15 +106,20 @@ def test_bad_criteria_are_refused_with_field_and_line(tmp_path, old, new, line, 
     assert str(caught.value).startswith(f"{path}:{line}: ")
 
 
-GAP = "function: helpers.actdiff.criteria:gap"
-SCORE = "function: helpers.latentwire.criteria:score"
+GAP = "function: criteria:gap"
+SCORE = "function: criteria:score"
+
+
+def study_of(folder: Path, package: str) -> None:
+    """Say beside a criteria file whose functions its names are relative to."""
+    (folder / "experiment.yaml").write_text(f"study: helpers.{package}.study:STUDY\n")
 
 
 @pytest.mark.parametrize(
     ("metric", "field", "message"),
     [
-        ("function: helpers.actdiff.criteria:gapp", "function", "which is not there; did you mean 'gap'"),
-        ("function: helpers.actdif.criteria:gap", "function", "there is no module helpers.actdif.criteria"),
+        ("function: criteria:gapp", "function", "which is not there; did you mean 'gap'"),
+        ("function: criterion:gap", "function", "there is no module helpers.actdiff.criterion"),
         (f"{GAP}, arguments: {{metric: z, minos: y}}", "arguments.minos", "is no argument.*; did you mean 'minus'"),
         (f"{GAP}, arguments: {{metric: z}}", "arguments", "lacks 'minus'"),
         (GAP, "arguments", "lacks 'metric'"),
@@ -129,6 +134,7 @@ SCORE = "function: helpers.latentwire.criteria:score"
     ],
 )  # fmt: skip
 def test_a_function_and_its_arguments_are_checked_on_reading(tmp_path, metric, field, message):
+    study_of(tmp_path, "latentwire" if metric.startswith(SCORE) else "actdiff")
     text = CRITERIA.replace("  source_rate: the source", f"  source_rate: {{note: x, {metric}}}")
     path = write(tmp_path, text, "criteria.yaml")
     with pytest.raises(ClaimError, match=message) as caught:
@@ -137,12 +143,14 @@ def test_a_function_and_its_arguments_are_checked_on_reading(tmp_path, metric, f
 
 
 def test_a_function_gets_its_arguments_and_defaults_may_be_left_out(tmp_path):
-    metric = "{note: x, function: 'helpers.actdiff.criteria:gap', arguments: {metric: y, minus: z}}"
+    study_of(tmp_path, "actdiff")
+    metric = "{note: x, function: 'criteria:gap', arguments: {metric: y, minus: z}}"
     text = CRITERIA.replace("source_rate: the source", f"source_rate: {metric}")
     [(name, derived)] = read_criteria(write(tmp_path, text, "criteria.yaml")).derive.items()
     run = Record(tmp_path, {"metrics": {"y": {"value": 3.0, "unit": "nats"}, "z": {"value": 1.0}}}, published=False)
     assert name == "source_rate" and derived.compute((run,))["value"] == 2.0
-    at = "{note: x, function: 'helpers.marker.criteria:leak_difference_at_matched_source', arguments: {at: 20}}"
+    study_of(tmp_path, "marker")
+    at = "{note: x, function: 'criteria:leak_difference_at_matched_source', arguments: {at: 20}}"
     assert read_criteria(write(tmp_path, CRITERIA.replace("source_rate: the source", f"source_rate: {at}"), "c.yaml"))
 
 
