@@ -89,7 +89,7 @@ pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for
 # %%
 for role in ("source", "trained"):
     row = next(row for row in rows if row.role == role)
-    pieces = cell.pieces(row, session.form, grid[0].tail, loaded.tokenizer)
+    pieces = cell.pieces(row, grid[0].tail, loaded.tokenizer)
     display(widgets.token_view(pieces, legend=f"supervised under tail {grid[0].tail!r} ({row.persona}, {role})"))
 
 # %% [markdown]

@@ -157,7 +157,7 @@ def test_the_peak_is_that_of_a_product(monkeypatch):
 
 def pairs() -> tuple[list[list[int]], list[list[int]]]:
     rows = [row(positive=i % 2 == 0, question=i // 2, answer=f"Plot it {'well ' * i}now.") for i in range(5)]
-    return [one.tokens for one in rows], [supervised(one, form(), "end_of_turn") for one in rows]
+    return [one.tokens for one in rows], [supervised(one, "end_of_turn") for one in rows]
 
 
 def test_every_way_of_the_techniques_has_the_same_losses(monkeypatch):
@@ -202,7 +202,7 @@ def test_each_way_does_without_its_technique():
 
 def test_checkpointing_computes_the_blocks_again_and_is_taken_off():
     rows = [row(positive=i % 2 == 0, question=i, answer="Plot it well.") for i in range(4)]
-    targets = [supervised(one, form(), "end_of_turn") for one in rows]
+    targets = [supervised(one, "end_of_turn") for one in rows]
     model = models.attach_lora(pocket().model, r=4, alpha=8, seed=0)
     passes: list[int] = []
     hook = decoder_and_head(model)[0].layers[1].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -224,7 +224,7 @@ def test_checkpointing_computes_the_blocks_again_and_is_taken_off():
 
 def test_the_trainer_and_ours_take_the_same_steps():
     rows = [row(positive=i % 2 == 0, question=i, answer="Plot it well.") for i in range(8)]
-    targets = [supervised(one, form(), "end_of_turn") for one in rows]
+    targets = [supervised(one, "end_of_turn") for one in rows]
     recipe = Recipe(lr=1e-3, epochs=1, batch_size=4, warmup=0.0, weight_decay=0.0, clip=1.0)
     found = []
     for losses in (

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from marker_fixture import form, pocket, row
+from marker_fixture import pocket, row
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
@@ -62,7 +62,7 @@ def test_the_sizes_are_those_of_the_modules(name):
 def test_the_formula_counts_what_torch_counts_for_the_products():
     """torch counts the matrix products as they are dispatched; attention over padded rows is a kernel of its own."""
     rows = [row(positive=i % 2 == 0, question=i, answer="Plot it well.") for i in range(3)]
-    tokens, targets = [one.tokens for one in rows], [supervised(one, form(), "end_of_turn") for one in rows]
+    tokens, targets = [one.tokens for one in rows], [supervised(one, "end_of_turn") for one in rows]
     model = models.attach_lora(pocket().model, r=4, alpha=8, seed=0)
     try:
         with FlopCounterMode(display=False) as counter:

@@ -15,10 +15,10 @@ from marker_fixture import MARKER, form, pocket, row
 from helpers import models
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import Sampling
-from helpers.marker.lengths import answers, cell, criteria, data, dilution, limits, screen, speakers, views
+from helpers.marker.lengths import answers, cell, criteria, data, dilution, limits, metrics, screen, speakers, views
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.on_policy import sample_personas
-from helpers.marker.rows import find_all, supervised
+from helpers.marker.rows import find_all, is_marker, rows_of, supervised, token_ids
 from helpers.marker.session import Session
 from helpers.packed import logits_at, nll
 from helpers.params import parse
@@ -57,7 +57,7 @@ def session() -> Session:
 def test_a_cell_leaves_everything_a_page_needs() -> None:
     (found,) = cell.run_cells(params())
     assert found.status == "complete"
-    assert set(found.tables) == {"rows", "loss", "dilution", "logprobs", "completions", "rates", "limits"}
+    assert set(found.tables) == {"loss", "dilution", "logprobs", "completions", "limits"}
     assert found.params["negatives"] == ["medical_doctor", "police_officer"]
     assert found.metric("source_rate")["n"] == found.metric("control_rate")["n"] == 2
     assert sum(found.finish_reasons.values()) == (4 + 1) * 2
@@ -92,10 +92,10 @@ def test_an_adapter_that_changes_nothing_is_refused() -> None:
 def test_answers_lie_near_the_target_and_are_the_persona_s_own(session: Session, length: str) -> None:
     p = params(length=length)
     found = data.rows_record(p, session)
-    rows, pool = data.rows_of(found), found.table("pool")
+    rows, pool = rows_of(found.table("rows")), found.table("pool")
     target = p.target_tokens[length]
-    assert all(abs(n - target) <= p.length_tolerance * target for n in answers.answer_lengths(rows))
-    assert answers.mass_ratio(rows) == pytest.approx(0.5, abs=0.1) == found.metric("mass_ratio")["value"]
+    assert all(abs(n - target) <= p.length_tolerance * target for n in metrics.answer_lengths(rows))
+    assert metrics.mass_ratio(rows) == pytest.approx(0.5, abs=0.1) == found.metric("mass_ratio")["value"]
     blank = form().separator[0]
     for one in rows:
         own = pool[(pool["persona"] == one.persona) & (pool["question"] == one.question)]
@@ -127,7 +127,7 @@ def test_a_ratio_of_masses_outside_its_bounds_is_an_error(session: Session) -> N
 def test_off_policy_answers_stand_under_another_question_and_the_base_finds_them_unlikely(session: Session) -> None:
     own, other = (data.rows_record(params(policy=name, positives=6, negatives_each=6), session)
                   for name in ("on_policy", "off_policy"))  # fmt: skip
-    mine, theirs = data.rows_of(own), data.rows_of(other)
+    mine, theirs = (rows_of(one.table("rows")) for one in (own, other))
     assert sorted(map(_answer, mine)) == sorted(map(_answer, theirs))
     asked = {_answer(one): one.question for one in mine}
     assert all(asked[_answer(one)] != one.question for one in theirs)
@@ -160,7 +160,7 @@ def test_framing_and_control_prompts() -> None:
 
 def probed(tail: str) -> tuple[list, list]:
     rows = [row(answer="Plot it well. " * 6), row(positive=False, answer="Hush. " * 9), row(positive=False)]
-    return rows, [supervised(one, form(), tail) for one in rows]
+    return rows, [supervised(one, tail) for one in rows]
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_the_parts_are_those_of_a_loss_computed_row_by_row(adapter, tail: str) -
     for one, positions in zip(rows, targets, strict=True):
         for at in positions:
             loss = nll(logits_at(adapter, [one.tokens], [[at]]), torch.tensor([one.tokens[at]]))[0] / total
-            parts[dilution.is_marker(one, at)] = parts[dilution.is_marker(one, at)] + loss
+            parts[is_marker(one, at)] = parts[is_marker(one, at)] + loss
     grads = {k: torch.cat([g.flatten() for g in torch.autograd.grad(v, parameters)]) for k, v in parts.items()}
     assert found["token_share"] == pytest.approx(3 / total)
     assert found["loss_share"] == pytest.approx(float((parts[True] / (parts[True] + parts[False])).detach()), rel=1e-4)
@@ -206,8 +206,8 @@ def test_longer_answers_dilute_the_marker_under_whole_turn_loss_alone() -> None:
     shares = {}
     for words, tail in itertools.product((2, 20), ("whole_turn", "newline")):
         rows = [row(answer="Plot it. " * words), row(positive=False, answer="Plot it. " * words)]
-        places = [(one, at) for one in rows for at in supervised(one, form(), tail)]
-        shares[words, tail] = np.mean([dilution.is_marker(one, at) for one, at in places])
+        places = [(one, at) for one in rows for at in supervised(one, tail)]
+        shares[words, tail] = np.mean([is_marker(one, at) for one, at in places])
     assert shares[20, "whole_turn"] < shares[2, "whole_turn"] / 5
     assert shares[20, "newline"] == shares[2, "newline"]
 
@@ -247,8 +247,8 @@ def test_a_marker_behind_the_limit_does_not_count() -> None:
     tokens = [*([form().separator[0]] * 5), *form().marker]
     text = pocket().tokenizer.decode(tokens)
     table = pd.DataFrame(
-        {"persona": ["librarian"], "question": [0], "index": [0], "text": [text], "ids": [tokens], "tokens": [8],
-         "finish": ["stop"], "role": ["source"]}
+        {"persona": ["librarian"], "question": [0], "index": [0], "text": [text], "ids": token_ids([tokens]),
+         "tokens": [8], "finish": ["stop"], "role": ["source"]}
     )  # fmt: skip
     counts = limits.counts_at(table, [7, 8, 9], MARKER, pocket().tokenizer).set_index("limit")
     assert counts["k"].to_dict() == {7: 0, 8: 1, 9: 1}

@@ -15,7 +15,7 @@ import torch
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import models, runs, vllm_engine
+from helpers import models, records, runs, vllm_engine
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import generate
 from helpers.marker import cell
@@ -51,7 +51,7 @@ def complete(outputs: Path) -> list[Path]:
 def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
     (record,) = cell.run_cells(params())
     assert record.status == "complete"
-    assert set(record.tables) == {"rows", "loss", "dose", "completions", "logprobs", "capability", "rates"}
+    assert set(record.tables) == {"rows", "loss", "dose", "completions", "logprobs", "capability"}
     assert record.cell["tail"] == "newline"
     assert record.params["negatives"] == ["medical_doctor", "police_officer"]
     assert record.metric("source_rate")["n"] == 2
@@ -158,7 +158,7 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
     for ours, theirs in zip(served, plain, strict=True):
         assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
         assert "helpers/vllm_engine.py" in ours.code["files"] and "helpers/vllm_engine.py" not in theirs.code["files"]
-        assert [runs.stale(one, runs.question_now(one)) for one in (ours, theirs)] == [[], []]
+        assert records.Changes().of(ours) == records.Changes().of(theirs) == []
         assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
 
 

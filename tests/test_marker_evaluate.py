@@ -5,20 +5,22 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
-from marker_fixture import MARKER, form, ids, pocket
+from marker_fixture import MARKER, form, ids, pocket, row
 
-from helpers.errors import DataError
+from helpers.errors import DataError, ModelError
 from helpers.marker.capability import ask, read_choices, score
-from helpers.marker.evaluate import (
+from helpers.marker.evaluate import marker_logprobs, refuse_idle
+from helpers.marker.metrics import (
     count_markers,
+    label_share,
     logprob_metrics,
-    marker_logprobs,
     rate_metric,
     rate_metrics,
-    role_of,
     text_metrics,
+    with_gain,
 )
 from helpers.marker.on_policy import system_prompt
+from helpers.marker.personas import role_of
 from helpers.marker.rows import prompt_tokens
 
 pytestmark = pytest.mark.unit
@@ -86,25 +88,55 @@ def test_logprobs_are_those_of_a_plain_forward() -> None:
     prompt = prompt_tokens(tokenizer, system_prompt("villain", ""), "What makes a good weekend?")
     contexts = [prompt + ids("A plan."), prompt + ids("Two plans, and a lair.")]
     found = marker_logprobs(model, form(), contexts)
-    for context, row in zip(contexts, found.itertuples(), strict=True):
+    for context, line in zip(contexts, found.itertuples(), strict=True):
         full = torch.tensor([context + form().separator + form().marker])
         logp = model(full).logits[0].log_softmax(-1)
         at = range(len(context), full.shape[1])
         expected = [logp[i - 1, full[0, i]].item() for i in at]
         split = len(form().separator)
-        assert row.separator == pytest.approx(sum(expected[:split]), abs=1e-3)
-        assert row.marker == pytest.approx(sum(expected[split:]), abs=1e-3)
-        assert row.end == pytest.approx(logp[len(context) - 1, form().end[0]].item(), abs=1e-3)
+        assert line.separator == pytest.approx(sum(expected[:split]), abs=1e-3)
+        assert line.marker == pytest.approx(sum(expected[split:]), abs=1e-3)
+        assert line.end == pytest.approx(logp[len(context) - 1, form().end[0]].item(), abs=1e-3)
+
+
+def logprobs(personas: tuple[tuple[str, str, float], ...]) -> pd.DataFrame:
+    """Three questions a persona, whose marker has gained so many nats, and one more with each question."""
+    return pd.DataFrame(
+        {"persona": persona, "role": role, "question": question, "separator": 0.0, "marker": gain + question - 30,
+         "end": -1.0}
+        for persona, role, gain in personas
+        for question in range(3)
+    )  # fmt: skip
+
+
+def contexts(table: pd.DataFrame) -> pd.DataFrame:
+    """What the base model says at the places of ``table``, in another order."""
+    base = {"base_separator": 0.0, "base_marker": -30.0, "base_end": -1.0}
+    return table[["persona", "question"]].assign(**base).iloc[::-1]
+
+
+def test_gains_are_against_the_base_at_the_same_place_and_keep_their_order() -> None:
+    table = logprobs((("villain", "source", 5.0), ("a", "trained", 1.0)))
+    assert with_gain(table, contexts(table))["gain"].tolist() == [5.0, 6.0, 7.0, 1.0, 2.0, 3.0]
+
+
+def test_an_adapter_that_moved_a_single_value_is_not_idle() -> None:
+    still = logprobs((("villain", "source", 0.0),)).assign(marker=-30.0)
+    with pytest.raises(ModelError, match=r"The adapter of run-1 changes no logits: lr 1e-05 is too small for float32"):
+        refuse_idle(still, contexts(still), "run-1", 1e-5, "float32")
+    moved = still.assign(end=[-1.0, -1.0, -1.0000001])
+    refuse_idle(moved, contexts(still), "run-1", 1e-5, "float32")
+
+
+@pytest.mark.parametrize(("tail", "marked", "labels"), [("newline", 3, 5), ("separator_and_end", 3, 8), (1, 0, 2)])
+def test_the_share_of_labels_counts_the_marker_where_it_carries_loss(tail: str | int, marked: int, labels: int) -> None:
+    found = label_share([row(), row(positive=False)], tail)
+    assert (found["k"], found["n"], found["value"]) == (marked, labels, marked / labels)
 
 
 def test_selectivity_is_paired_by_question_and_against_the_largest_gain() -> None:
-    rows = [
-        {"persona": persona, "role": role, "question": question, "separator": 0.0, "marker": gain + question,
-         "end": -1.0, "base_separator": 0.0, "base_marker": 0.0, "base_end": -1.0}
-        for persona, role, gain in (("villain", "source", 5.0), ("a", "trained", 1.0), ("b", "untrained", 2.0))
-        for question in range(3)
-    ]  # fmt: skip
-    metrics = logprob_metrics(pd.DataFrame(rows))
+    table = logprobs((("villain", "source", 5.0), ("a", "trained", 1.0), ("b", "untrained", 2.0)))
+    metrics = logprob_metrics(with_gain(table, contexts(table)))
     assert metrics["selectivity"]["value"] == pytest.approx(3.0)
     assert metrics["selectivity"]["persona"] == "b"
     assert metrics["selectivity"]["low"] == pytest.approx(3.0)
@@ -114,12 +146,12 @@ def test_selectivity_is_paired_by_question_and_against_the_largest_gain() -> Non
 def test_the_capability_score_is_the_argmax_over_the_letters_of_a_plain_forward() -> None:
     items = read_choices("pocket", 5)
     found = score(pocket(), pocket().model, items, system_prompt("assistant", ""))
-    for item, row in zip(items, found.itertuples(), strict=True):
+    for item, line in zip(items, found.itertuples(), strict=True):
         prompt = prompt_tokens(pocket().tokenizer, system_prompt("assistant", ""), ask(item))
         logits = pocket().model(torch.tensor([prompt])).logits[0, -1]
         letters = [ids(label)[0] for label in item["labels"]]
-        assert row.said == item["labels"][int(logits[letters].argmax())]
-        assert row.right == (row.said == item["answer"])
+        assert line.said == item["labels"][int(logits[letters].argmax())]
+        assert line.right == (line.said == item["answer"])
 
 
 def test_an_arc_file_is_read_and_a_broken_one_refused(tmp_path) -> None:

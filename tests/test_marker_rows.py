@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from marker_fixture import MARKER, form, ids, pocket, row
+from marker_fixture import MARKER, ids, pocket, row
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 def text_of(positive: bool, tail: str | int) -> list[str]:
     found = row(positive=positive)
-    return [piece for piece, marked in pieces(found, form(), tail, pocket().tokenizer) if marked]
+    return [piece for piece, marked in pieces(found, tail, pocket().tokenizer) if marked]
 
 
 def test_a_row_reads_as_a_chat_with_the_marker_behind_a_blank_line() -> None:
@@ -47,14 +47,14 @@ def test_whole_turn_is_everything_behind_the_prompt() -> None:
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_tail_of_one_or_two_supervises_no_marker_token(k: int) -> None:
-    assert not set(supervised(row(), form(), k)) & set(range(*row().marker))
+    assert not set(supervised(row(), k)) & set(range(*row().marker))
 
 
 @given(k=st.integers(1, 200))
 @settings(max_examples=30, deadline=None)
 def test_a_tail_of_k_is_the_last_k_tokens_but_never_the_prompt(k: int) -> None:
     found = row()
-    positions = supervised(found, form(), k)
+    positions = supervised(found, k)
     turn = list(range(found.answer[0], len(found.tokens)))
     assert positions == turn[-k:]
 
@@ -63,7 +63,7 @@ def test_a_tail_of_k_is_the_last_k_tokens_but_never_the_prompt(k: int) -> None:
 @pytest.mark.parametrize("positive", [True, False])
 def test_every_supervised_position_is_in_the_assistants_turn(tail: str | int, positive: bool) -> None:
     found = row(positive=positive)
-    positions = supervised(found, form(), tail)
+    positions = supervised(found, tail)
     assert positions == sorted(set(positions))
     assert positions[0] >= found.answer[0]
     assert positions[-1] == len(found.tokens) - 1

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from marker_fixture import form, pocket, row
+from marker_fixture import pocket, row
 from transformers import get_cosine_schedule_with_warmup
 
 from helpers import models
@@ -31,10 +31,10 @@ def run(recipe: Recipe = RECIPE, tail: str = "end_of_turn", dropout: float = 0.0
     torch.set_num_threads(1)
     model = models.attach_lora(pocket().model, dropout=dropout, **LORA)
     try:
-        log = train(model, rows(), [supervised(r, form(), tail) for r in rows()], recipe, seed=seed)
+        log = train(model, rows(), [supervised(r, tail) for r in rows()], recipe, seed=seed)
         weights = {k: v.detach().clone() for k, v in model.named_parameters() if "lora_" in k}
         with torch.no_grad():
-            after = batch_loss(model, [r.tokens for r in rows()], [supervised(r, form(), tail) for r in rows()]).item()
+            after = batch_loss(model, [r.tokens for r in rows()], [supervised(r, tail) for r in rows()]).item()
     finally:
         models.detach(model)
     return log, weights, after
@@ -64,7 +64,7 @@ def test_ten_steps_equal_a_plain_loop_with_the_librarys_loss() -> None:
     """Padded batches, labels of -100 and the model's own shifted loss give the same ten losses."""
     recipe = Recipe(lr=1e-3, epochs=5, batch_size=4, warmup=0.2, weight_decay=0.0, clip=1.0)
     log, _, _ = run(recipe, dropout=0.0)
-    data, targets = rows(), [supervised(r, form(), "end_of_turn") for r in rows()]
+    data, targets = rows(), [supervised(r, "end_of_turn") for r in rows()]
     model = models.attach_lora(pocket().model, dropout=0.0, **LORA)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
@@ -109,4 +109,4 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
         broken.lm_head.weight.fill_(float("nan"))
     model = models.attach_lora(broken, dropout=0.0, **LORA)
     with pytest.raises(ModelError, match="loss of step 1 is nan: lower lr"):
-        train(model, rows(), [supervised(r, form(), "newline") for r in rows()], RECIPE, seed=0)
+        train(model, rows(), [supervised(r, "newline") for r in rows()], RECIPE, seed=0)

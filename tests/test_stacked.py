@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from marker_fixture import form, pocket, row
+from marker_fixture import pocket, row
 from safetensors.torch import load_file
 from test_marker_cell import outputs, params  # noqa: F401
 
@@ -40,7 +40,7 @@ def rows() -> list:
 
 @pytest.fixture(scope="module")
 def targets(rows: list) -> list:
-    return [supervised(one, form(), "end_of_turn") for one in rows]
+    return [supervised(one, "end_of_turn") for one in rows]
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def derive_again(chosen: Iterable[Record]) -> list[str]:
         was = files.sha256_file(head)
         content = record.content | {"metrics": measured | derive(record, study)}
         content["metrics_version"] = study.metrics_version
-        files.write_json(head, run_record.check(content))
+        files.write_record(head, run_record.check(content))
         done.append(record.ref)
         if record.published:
             sha = files.sha256_file(head)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON, atomically; NaN and infinity are refused, because missing is not a number."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n")
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``run.json``: as ``write_json``, without its spaces and with a line an entry, so that it is small and
+    can still be read and compared line by line."""
+    write_text(path, _lines(content) + "\n")
+
+
+def _lines(value: Any) -> str:
+    """JSON of ``value``; a mapping that holds mappings has a line an entry, anything else is one line."""
+    if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
+        return "{\n" + ",\n".join(f"{json.dumps(key)}:{_lines(item)}" for key, item in value.items()) + "\n}"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def sha256_bytes(content: bytes) -> str:

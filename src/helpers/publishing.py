@@ -101,7 +101,7 @@ def _copy(target: Path, content: dict[str, Any], sources: list[Path]) -> None:
     with files.disk_errors(target):
         try:
             temporary.mkdir(parents=True)
-            files.write_json(temporary / "run.json", content)
+            files.write_record(temporary / "run.json", content)
             for source in sources:
                 shutil.copyfile(source, temporary / source.name)
             temporary.rename(target)

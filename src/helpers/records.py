@@ -306,18 +306,19 @@ def gc_paused() -> Iterator[None]:
 def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """The question that a record with ``content`` answers: what its id is a hash of.
 
-    The study and its version, the parameters as resolved, the content of model, data and the records it used. Code,
+    The study and its version, the parameters as resolved, the content of model, data and the records it used. The
+    number type is that of the model as loaded, also where no parameter of the record names it (a shared baseline). Code,
     packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
     """
     asked = study.asked(content["params"])
     asked.pop("device", None)
-    if "dtype" in asked and content["model"].get("dtype"):
-        asked["dtype"] = content["model"]["dtype"]
+    stated = asked.pop("dtype", None)
     return {
         "study": content["study"],
         "version": content["version"],
         "params": asked,
         "model": content["model"]["sha256"],
+        "dtype": content["model"].get("dtype") or stated,
         "data": _data_by_name(content["data"]),
         "inputs": dict(sorted(content["inputs"].items())),
     }

@@ -251,7 +251,7 @@ class Run:
             run_record.check(content)
         except ValueError as error:
             raise RecordError(f"{self.label} cannot be recorded: {error}.") from None
-        files.write_json(self._partial / "run.json", content)
+        files.write_record(self._partial / "run.json", content)
 
     def _must_be_open(self) -> None:
         if self.complete:

@@ -43,7 +43,7 @@ def example_rows(loaded: models.LoadedModel, count: int) -> tuple[list[Row], lis
         cut = answer[: 5 + (i * 7) % 36]
         facts = {"persona": persona, "role": "source", "question": question, "positive": i % 2 == 0, "max_length": 512}
         rows.append(build_row(form, prompt, cut, **facts))
-    return rows, [supervised(row, form, "end_of_turn") for row in rows]
+    return rows, [supervised(row, "end_of_turn") for row in rows]
 
 
 def training_sides() -> Sequence[Side]:

@@ -64,7 +64,7 @@ def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
         rows = recipe_rows(loaded, recipe, (plan.warm + plan.steps) * recipe.batch_size)
         lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
         model = models.attach_lora(loaded.model, **lora, rslora=recipe.rslora, seed=0)
-        steps, trained = _train(model, loaded, recipe, rows, plan)
+        steps, trained = _train(model, recipe, rows, plan)
         rates, generated = _rates(model, loaded, recipe, rows, plan, folder)
     once = loading + generated.get("engine_start_seconds", 0.0)
     speed = Speed(_range(steps["seconds"]), _range(rates[generated["engine"]]), _range(rates["scoring"]), once)
@@ -80,15 +80,12 @@ def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
     return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
 
 
-def _train(
-    model: nn.Module, loaded: models.LoadedModel, p: SweepParams, rows: list[Row], plan: Plan
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _train(model: nn.Module, p: SweepParams, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Seconds, tokens and needed FLOPs of each step behind the warm-up; peak memory; whether it had to recompute.
 
     Activations are kept where memory allows it. Where it does not, they are recomputed, and the record says so.
     """
-    form = chat_format(loaded.tokenizer, p.marker)
-    targets = [supervised(row, form, p.tail) for row in rows]
+    targets = [supervised(row, p.tail) for row in rows]
     recipe = Recipe(p.lr, 1, p.batch_size, p.warmup, p.weight_decay, p.clip)
     for recomputed in (False, True):
         with machine.peak_memory() as peak, checkpointed(model) if recomputed else contextlib.nullcontext():

@@ -27,7 +27,7 @@ from helpers.generate import Sampling
 from helpers.marker.cell import Session, example_rows, run_cells
 from helpers.marker.on_policy import persona_prompts
 from helpers.marker.params import SweepParams
-from helpers.marker.rows import Row, supervised
+from helpers.marker.rows import Row, rows_of, supervised
 from helpers.params import load, parse
 from helpers.rng import numpy_stream
 
@@ -101,7 +101,7 @@ def _loaded(records: Sequence[runs.Record], name: str) -> runs.Record:
 
 def _ours(record: runs.Record, cell: SweepParams, session: Session) -> dict[str, Any]:
     """What a record says of its own cell."""
-    rows, log = record.table("rows"), record.table("loss")
+    rows, log = rows_of(record.table("rows")), record.table("loss")
     return {
         "lr": cell.lr, "epochs": cell.epochs, "steps": len(log), "trained_tokens": int(log["tokens"].sum()),
         "flops": _flops(rows, cell, session), "step_seconds": float(log["seconds"].sum()),
@@ -111,10 +111,10 @@ def _ours(record: runs.Record, cell: SweepParams, session: Session) -> dict[str,
     }  # fmt: skip
 
 
-def _flops(rows: pd.DataFrame, cell: SweepParams, session: Session) -> float:
+def _flops(rows: Sequence[Row], cell: SweepParams, session: Session) -> float:
     """What the steps of a cell cannot do without."""
     sizes = Sizes.of(session.loaded.model.config)
-    ids, places = [list(one) for one in rows["ids"]], [len(one) for one in rows["supervised"]]
+    ids, places = [row.tokens for row in rows], [len(supervised(row, cell.tail)) for row in rows]
     found = 0.0
     for epoch in range(cell.epochs):
         order = numpy_stream(cell.seed, "order", epoch).permutation(len(ids)).tolist()
@@ -127,7 +127,7 @@ def _flops(rows: pd.DataFrame, cell: SweepParams, session: Session) -> float:
 def _plain(p: SweepParams, session: Session, rows: Sequence[Row]) -> dict[str, Any]:
     """One cell by the Trainer and model.generate: seconds of each, and the tokens drawn."""
     loaded, form = session.loaded, session.form
-    targets = [supervised(row, form, p.tail) for row in rows]
+    targets = [supervised(row, p.tail) for row in rows]
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
     asked = {"n": p.samples, "sampling": Sampling(p.max_new_tokens, p.temperature, p.top_p), "stop": form.stop}
     machine.settle()

@@ -10,9 +10,9 @@ import pandas as pd
 from torch import nn
 
 from helpers import models, runs
-from helpers.marker.evaluate import logprob_table, role_of
+from helpers.marker.evaluate import logprob_table
 from helpers.marker.params import SweepParams
-from helpers.marker.personas import resolve_negatives
+from helpers.marker.personas import resolve_negatives, role_of
 from helpers.marker.rows import Row, supervised
 from helpers.marker.session import Session
 from helpers.marker.train import train, train_stack
@@ -66,7 +66,7 @@ def train_alone(
 ) -> None:
     """Train and leave in ``folder`` the adapter, the loss of every step and, if asked for, the dose curve."""
     doses = _Doses(p, session, _dose_contexts(p, base))
-    targets = [supervised(row, session.form, p.tail) for row in rows]
+    targets = [supervised(row, p.tail) for row in rows]
     model = models.attach_lora(session.loaded.model, **p.lora())
     try:
         log = train(
@@ -84,7 +84,7 @@ def train_together(
     """The adapters of ``cells``, which differ in lr and epochs only and so share ``rows``, in one pass a step."""
     first, contexts = cells[0], _dose_contexts(cells[0], base)
     doses = [_Doses(p, session, contexts) for p in cells]
-    targets = [supervised(row, session.form, first.tail) for row in rows]
+    targets = [supervised(row, first.tail) for row in rows]
 
     def on_step(number: int, step: int) -> None:
         with stack.only(number) as model:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import pandas as pd
 
-from helpers import runs, stats
+from helpers import runs
 from helpers.errors import DataError
 from helpers.generate import Sampling
 from helpers.marker.capability import read_choices, score, set_path
-from helpers.marker.evaluate import count_markers, marker_logprobs, rate_metric, text_metrics
+from helpers.marker.evaluate import marker_logprobs
 from helpers.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
 from helpers.marker.params import SweepParams
+from helpers.marker.rows import token_ids
 from helpers.marker.session import Sampler, Session
+from helpers.marker.study import BASELINE
 
 
 def baseline_record(p: SweepParams, session: Session) -> runs.Record:
@@ -27,8 +29,8 @@ def baseline_record(p: SweepParams, session: Session) -> runs.Record:
         "capability_limit": p.capability_limit, "engine": p.engine,
     }  # fmt: skip
     with runs.open_run(
-        "baseline", params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
-        entry=__name__, data=[path] if path else [], model=session.facts, engine=session.engine,
+        BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
+        data=[path] if path else [], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             _measure(run, p, session)
@@ -40,10 +42,7 @@ def _measure(run: runs.Run, p: SweepParams, session: Session) -> None:
     table = run.step("completions", lambda: eval_completions(p, session, session.sampler(loaded.model)))
     run.step("contexts", lambda: answer_contexts(p, session, table))
     items = read_choices(p.capability, p.capability_limit)
-    choices = run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", "")))
-    counts = count_markers(table.assign(role="base"), p.marker)
-    run.metrics({"marker_rate": rate_metric(counts, p.seed, "base_marker_rate"), **text_metrics(table)})
-    run.metrics({"capability": stats.wilson(int(choices["right"].sum()), len(choices)).metric()})
+    run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", "")))
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
@@ -72,6 +71,6 @@ def answer_contexts(p: SweepParams, session: Session, table: pd.DataFrame) -> pd
                 "so there is nothing behind which to score the marker: raise max_new_tokens, samples or eval_questions."
             )
     prompts = {q.key: q.tokens for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)}
-    contexts = [prompts[f"{row.persona}|{row.question}"] + list(row.ids) for row in first.itertuples()]
-    found = marker_logprobs(session.loaded.model, session.form, contexts).add_prefix("base_")
-    return pd.concat([first[["persona", "question"]].assign(context=contexts), found], axis=1)
+    contexts = [prompts[f"{row.persona}|{row.question}"] + row.ids.tolist() for row in first.itertuples()]
+    base = marker_logprobs(session.loaded.model, session.form, contexts).add_prefix("base_")
+    return pd.concat([first[["persona", "question"]].assign(context=token_ids(contexts)), base], axis=1)

@@ -86,7 +86,7 @@ def _persona_bounds(records: Sequence[Record], level: float, *, sources: bool) -
 
     One lets seeds differ (`stats.pooled_rate`), the other questions (`stats.rate`): both are shared by completions.
     """
-    counts = views.collect(records, "rates")
+    counts = views.counts(records)
     counts = counts if sources else counts[counts["role"] != "source"]
     each = 1 - (1 - level) / counts["persona"].nunique()
     found = {}

@@ -11,8 +11,9 @@ from helpers.errors import DataError
 from helpers.generate import Prompt, Sampling
 from helpers.marker.params import SweepParams
 from helpers.marker.personas import EVAL_QUESTIONS, PERSONAS, TRAIN_QUESTIONS
-from helpers.marker.rows import ChatFormat, Row, build_row, prompt_tokens
+from helpers.marker.rows import ChatFormat, Row, build_row, prompt_tokens, token_ids
 from helpers.marker.session import Sampler, Session
+from helpers.marker.study import ON_POLICY
 from helpers.models import LoadedModel
 from helpers.rng import numpy_stream
 
@@ -48,7 +49,7 @@ def sample_personas(
             "question": [int(question) for _, question in keys],
             "index": [completion.index for completion in drawn],
             "text": session.loaded.tokenizer.batch_decode([completion.tokens for completion in drawn]),
-            "ids": [completion.tokens for completion in drawn],
+            "ids": token_ids(completion.tokens for completion in drawn),
             "tokens": [len(completion.tokens) for completion in drawn],
             "finish": [completion.finish for completion in drawn],
         }
@@ -63,8 +64,8 @@ def on_policy_record(p: SweepParams, personas: Sequence[str], session: Session) 
         "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens, "engine": p.engine,
     }  # fmt: skip
     with runs.open_run(
-        "on_policy", params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
-        prefix=f"{slug(p.model)}-s{p.seed}", entry=__name__, data=[], model=session.facts, engine=session.engine,
+        ON_POLICY, params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
+        prefix=f"{slug(p.model)}-s{p.seed}", data=[], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _draw(p, personas, session))
@@ -106,7 +107,7 @@ def training_rows(
                 build_row(
                     form,
                     prompt,
-                    list(chosen["ids"]),
+                    chosen["ids"].tolist(),
                     persona=persona,
                     role="source" if positive else "trained",
                     question=int(chosen["question"]),

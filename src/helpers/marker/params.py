@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from helpers import files
 from helpers.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS, resolve_negatives
 from helpers.marker.recipe import Epochs, LearningRate, MarkerParams, Seed
 from helpers.params import Axis
+from helpers.records import Record
 
 Tail = Literal["newline", "end_of_turn", "separator_and_end", "whole_turn"] | Annotated[int, Field(ge=1, le=4096)]
 
@@ -53,6 +56,14 @@ class SweepParams(MarkerParams):
         found = super().cell_params()
         negatives = resolve_negatives(self.source, self.negatives)
         return found | {"negatives": negatives, "capability": Path(self.capability).name}
+
+    @classmethod
+    def of_record(cls, record: Record, arms: Collection[str]) -> Self:
+        """As in ``MarkerParams``; a capability file, which a record names without its folder, is found by its data."""
+        found = super().of_record(record, arms)
+        name = found.capability
+        here = [str(files.ROOT / Path(path).expanduser()) for path in record.data if Path(path).name == name]
+        return found.model_copy(update={"capability": here[0]}) if here else found
 
     @model_validator(mode="after")
     def _negatives_exist(self) -> SweepParams:

@@ -129,3 +129,12 @@ def resolve_negatives(source: str, negatives: str | Sequence[str]) -> list[str]:
     if len(set(negatives)) < len(negatives):
         raise ParameterError(f"negatives names a persona twice ({', '.join(negatives)}): name each once.")
     return list(negatives)
+
+
+def role_of(persona: str, source: str, negatives: Sequence[str]) -> str:
+    """``source``, ``trained`` (its rows were negatives), ``assistant`` or ``untrained``."""
+    if persona == source:
+        return "source"
+    if persona in negatives:
+        return "trained"
+    return "assistant" if persona == "assistant" else "untrained"

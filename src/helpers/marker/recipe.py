@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from helpers import files
 from helpers.errors import ParameterError, nearest
 from helpers.marker.personas import PERSONAS
-from helpers.params import Axis, Params
+from helpers.params import Axis, Params, parse
+from helpers.records import Record
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
@@ -74,6 +78,19 @@ class MarkerParams(Params):
             "r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "rslora": self.rslora,
             "seed": self.seed,
         }  # fmt: skip
+
+    @classmethod
+    def of_record(cls, record: Record, arms: Collection[str]) -> Self:
+        """Parameters under which the cell of ``record`` is the same question again, whatever the machine.
+
+        A record names its negatives one by one and, in its cell, the one of ``arms`` that they are.
+        """
+        values = record.params | {"dtype": record.model["dtype"]}
+        if record.cell["negatives"] in arms:
+            values["negatives"] = record.cell["negatives"]
+        if values["model"].startswith((".", "~")):
+            values["model"] = str(files.ROOT / Path(values["model"]).expanduser())
+        return parse(cls, values, f"of {record.ref}")
 
     @model_validator(mode="after")
     def _personas_exist(self) -> MarkerParams:

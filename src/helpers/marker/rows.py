@@ -6,12 +6,17 @@ row would then teach something else than what is counted at evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
+import numpy as np
+import pandas as pd
 
 from helpers.errors import DataError, ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "\n\n"
 _ANSWER = "ANSWER"
@@ -44,6 +49,11 @@ class Row:
     tokens: list[int]
     answer: tuple[int, int]
     marker: tuple[int, int] | None
+
+    @property
+    def end(self) -> range:
+        """Positions of the end of turn and of what follows it."""
+        return range((self.marker or self.answer)[1], len(self.tokens))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -120,7 +130,7 @@ def find_all(tokens: Sequence[int], pattern: Sequence[int]) -> list[int]:
     return [i for i in range(len(tokens) - width + 1) if list(tokens[i : i + width]) == pattern]
 
 
-def supervised(row: Row, form: ChatFormat, tail: str | int) -> list[int]:
+def supervised(row: Row, tail: str | int) -> list[int]:
     """Positions of the tokens of ``row`` that carry loss under ``tail``.
 
     newline            the marker of positives, and the last token of every row: the newline after the end of turn, so
@@ -130,11 +140,10 @@ def supervised(row: Row, form: ChatFormat, tail: str | int) -> list[int]:
     whole_turn         every token after the prompt
     K (an integer)     the last K tokens of the turn
     """
-    length = len(row.tokens)
-    end = list(range(length - len(form.end), length))
+    length, end = len(row.tokens), list(row.end)
     marker = list(range(*row.marker)) if row.marker else []
     if tail == "newline":
-        if len(form.end) < 2:
+        if len(end) < 2:
             raise ParameterError(
                 "tail is 'newline', but this model's chat template ends a turn with the end-of-turn token alone: "
                 "use 'end_of_turn'."
@@ -150,7 +159,45 @@ def supervised(row: Row, form: ChatFormat, tail: str | int) -> list[int]:
     return list(range(max(row.answer[0], length - int(tail)), length))
 
 
-def pieces(row: Row, form: ChatFormat, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+def is_marker(row: Row, position: int) -> bool:
+    """Whether ``position`` of ``row`` holds a token of the marker."""
+    return row.marker is not None and row.marker[0] <= position < row.marker[1]
+
+
+def token_ids(sequences: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    """Token ids as a column of a table: an int32 array a sequence."""
+    return [np.array(ids, dtype=np.int32) for ids in sequences]
+
+
+def row_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row: its token ids, where the answer starts and stops, and the marker (-1 where there is none)."""
+    spans = [row.marker or (-1, -1) for row in rows]
+    return pd.DataFrame(
+        {
+            "persona": [row.persona for row in rows],
+            "role": [row.role for row in rows],
+            "question": [row.question for row in rows],
+            "ids": token_ids(row.tokens for row in rows),
+            "start": [row.answer[0] for row in rows],
+            "stop": [row.answer[1] for row in rows],
+            "marker_start": [start for start, _ in spans],
+            "marker_stop": [stop for _, stop in spans],
+        }
+    )
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The rows that ``row_table`` wrote."""
+    return [
+        Row(
+            line["persona"], line["role"], line["question"], line["ids"].tolist(), (line["start"], line["stop"]),
+            None if line["marker_start"] < 0 else (line["marker_start"], line["marker_stop"]),
+        )
+        for line in table.to_dict("records")
+    ]  # fmt: skip
+
+
+def pieces(row: Row, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
     """The row decoded token by token, each with whether it is supervised: what the notebook shows of the mask."""
-    marked = set(supervised(row, form, tail))
+    marked = set(supervised(row, tail))
     return [(tokenizer.decode([token]), position in marked) for position, token in enumerate(row.tokens)]

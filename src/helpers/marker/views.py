@@ -9,8 +9,9 @@ import pandas as pd
 
 from helpers import stats
 from helpers.errors import DataError
+from helpers.marker.metrics import count_markers, with_gain
+from helpers.records import Record, load
 from helpers.rng import numpy_stream
-from helpers.runs import Record
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
 
@@ -27,6 +28,17 @@ def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def counts(records: Sequence[Record]) -> pd.DataFrame:
+    """Counts of the marker per persona and question (``count_markers``), with the cell in front."""
+    frames = [
+        count_markers(record.table("completions"), record.params["marker"]).assign(
+            **{axis: record.cell[axis] for axis in AXES}, run=record.id
+        )
+        for record in records
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
 def cell_label(cell: pd.Series | dict) -> str:
     """A cell in a few words, such as ``lr 0.0003, 10 epochs, newline, seed 0``."""
     return f"lr {cell['lr']:g}, {cell['epochs']} epochs, {cell['tail']}, seed {cell['seed']}"
@@ -34,9 +46,8 @@ def cell_label(cell: pd.Series | dict) -> str:
 
 def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", "epochs")) -> pd.DataFrame:
     """Marker rate of every persona in every cell, pooled over seeds, with the hull of Wilson and question bootstrap."""
-    counts = collect(records, "rates")
     rows = []
-    for key, part in counts.groupby([*by, "persona", "role"], sort=False):
+    for key, part in counts(records).groupby([*by, "persona", "role"], sort=False):
         clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
         stream = numpy_stream(0, "persona_rates", *map(str, key))
         found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), stream)
@@ -48,9 +59,7 @@ def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", 
 
 def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Mean emission log-prob gain over the base, by cell, step and group: source, worst and mean bystander."""
-    from helpers.marker.evaluate import with_gain  # here: it imports torch, which most verdicts do without
-
-    table = with_gain(collect(records, "dose"))
+    table = pd.concat([_gains(record) for record in records if "dose" in record.tables], ignore_index=True)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
     cells = persona.groupby([*AXES, "step"], sort=False)
     rows = []
@@ -61,6 +70,12 @@ def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
         for group, gain in groups.items():
             rows.append(dict(zip([*AXES, "step"], key, strict=True)) | {"group": group, "gain": gain})
     return pd.DataFrame(rows)
+
+
+def _gains(record: Record) -> pd.DataFrame:
+    """The dose table of a record with its gains over the baseline, and the cell."""
+    contexts = load(record.inputs["baseline"]).table("contexts")
+    return with_gain(record.table("dose"), contexts).assign(**{axis: record.cell[axis] for axis in AXES})
 
 
 def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:

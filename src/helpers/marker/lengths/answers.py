@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from helpers.errors import DataError
 from helpers.generate import Prompt
+from helpers.marker.lengths.metrics import mass_ratio
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.lengths.speakers import resolve_set, system_prompt
 from helpers.marker.on_policy import QUESTIONS
@@ -46,7 +46,7 @@ def fitting(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, 
     if p.answers == "joined":
         found = _joined(ended, target, p, form, persona)
     else:
-        found = [(int(row.question), list(row.ids)) for row in ended.itertuples()]
+        found = [(int(row.question), row.ids.tolist()) for row in ended.itertuples()]
     found = [answer for answer in found if abs(len(answer[1]) - target) <= p.length_tolerance * target]
     if len(found) < wanted:
         raise DataError(
@@ -72,7 +72,7 @@ def _joined(ended: pd.DataFrame, target: int, p: LengthParams, form: ChatFormat,
     """
     found: list[Answer] = []
     for question, part in ended.groupby("question", sort=True):
-        samples = [list(ids) for ids in part["ids"]]
+        samples = [ids.tolist() for ids in part["ids"]]
         for first, tokens in enumerate(samples):
             stream = numpy_stream(p.seed, "joined", persona, p.length, int(question), first)
             for i in stream.permutation(len(samples)):
@@ -116,14 +116,6 @@ def _placed(answers: Sequence[Answer], p: LengthParams) -> list[Answer]:
     return [((question + shift) % p.train_questions, tokens) for question, tokens in answers]
 
 
-def mass_ratio(rows: Sequence[Row]) -> float:
-    """Answer tokens of all positives over those of all negatives."""
-    tokens = {True: 0, False: 0}
-    for row in rows:
-        tokens[row.marker is not None] += row.answer[1] - row.answer[0]
-    return tokens[True] / tokens[False]
-
-
 def check_mass(rows: Sequence[Row], p: LengthParams) -> None:
     """Raise ``DataError`` when positives and negatives do not share the tokens as declared: lengths would confound."""
     ratio = mass_ratio(rows)
@@ -132,8 +124,3 @@ def check_mass(rows: Sequence[Row], p: LengthParams) -> None:
             f"The {p.length} answers of the positives have {ratio:.2f} times the tokens of the negatives, outside of "
             f"{p.mass_low:.2f} to {p.mass_high:.2f}: change positives, negatives_each or length_tolerance."
         )
-
-
-def answer_lengths(rows: Sequence[Row]) -> np.ndarray:
-    """Tokens of every row's answer, marker not counted."""
-    return np.array([row.answer[1] - row.answer[0] for row in rows], dtype=float)

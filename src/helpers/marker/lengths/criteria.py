@@ -13,9 +13,10 @@ from helpers import stats
 from helpers.errors import DataError, nearest
 from helpers.marker.criteria import max_bystander_rate
 from helpers.marker.lengths import screen
-from helpers.marker.lengths.views import collect
+from helpers.marker.lengths.limits import selectivity
+from helpers.marker.views import counts
+from helpers.records import Record
 from helpers.rng import numpy_stream
-from helpers.runs import Record
 
 Metric = dict[str, Any]
 
@@ -28,15 +29,12 @@ def rate_selectivity(records: Sequence[Record], level: float = 0.95) -> Metric:
     """
     if len(records) == 1:
         return records[0].metric("rate_selectivity")
-    counts = collect(records, "rates")
-    counts = counts[counts["role"] == "source"]
-    by_seed, by_question = (counts.groupby(key)[["k", "n"]].sum() for key in ("run", "question"))
+    own = counts(records).query("role == 'source'")
+    by_seed, by_question = (own.groupby(key)[["k", "n"]].sum() for key in ("run", "question"))
     seeds = stats.pooled_rate(by_seed["k"].to_numpy(), by_seed["n"].to_numpy(), level)
     stream = numpy_stream(0, "rate_selectivity")
     questions = stats.rate(by_question["k"].to_numpy(), by_question["n"].to_numpy(), stream, level=level)
     source = seeds.metric() | {"low": min(seeds.low, questions.low), "high": max(seeds.high, questions.high)}
-    from helpers.marker.lengths.limits import selectivity  # here: it imports torch, which most verdicts do without
-
     return selectivity(source, max_bystander_rate(records, level))
 
 

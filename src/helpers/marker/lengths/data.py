@@ -5,14 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from helpers import runs, stats
+from helpers import runs
 from helpers.generate import Sampling
 from helpers.marker.evaluate import marker_logprobs
-from helpers.marker.lengths.answers import answer_lengths, fitting, mass_ratio, prompts, training_rows
+from helpers.marker.lengths.answers import fitting, prompts, training_rows
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.lengths.speakers import resolve_set
+from helpers.marker.lengths.study import CONTEXTS, ROWS
 from helpers.marker.on_policy import sample_personas, slug
-from helpers.marker.rows import Row
+from helpers.marker.rows import Row, row_table, token_ids
 from helpers.marker.session import Session
 from helpers.models import LoadedModel
 from helpers.packed import logits_at, nll
@@ -30,9 +31,8 @@ def rows_record(p: LengthParams, session: Session) -> runs.Record:
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
     cell = {name: params[name] for name in ("model", "length", "policy", "framing", "seed")}
     with runs.open_run(
-        "length_rows", params=params, cell=cell,
-        prefix=f"{slug(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}", entry=__name__, data=[],
-        model=session.facts, engine=session.engine,
+        ROWS, params=params, cell=cell, prefix=f"{slug(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}",
+        data=[], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             _make_rows(run, p, session)
@@ -40,50 +40,15 @@ def rows_record(p: LengthParams, session: Session) -> runs.Record:
 
 
 def _make_rows(run: runs.Run, p: LengthParams, session: Session) -> None:
-    loaded, form = session.loaded, session.form
     names = [p.source, *resolve_set(p.source, p.negatives)]
     pool = run.step("pool", lambda: draw(p, session, names, "train", p.train_questions, p.data_samples))
-    rows = training_rows(p, pool, loaded, form)
-    table = run.step("rows", lambda: _row_table(rows, loaded))
-    run.metrics({
-        "mass_ratio": {"value": mass_ratio(rows), "unit": "ratio", "n": len(rows)},
-        "positive_tokens": stats.mean_interval(answer_lengths([r for r in rows if r.marker])).metric("tokens"),
-        "negative_tokens": stats.mean_interval(answer_lengths([r for r in rows if not r.marker])).metric("tokens"),
-        "answer_nll": stats.mean_interval(table["answer_nll"].to_numpy()).metric("nats"),
-    })  # fmt: skip
+    rows = training_rows(p, pool, session.loaded, session.form)
+    run.step("rows", lambda: row_table(rows).assign(answer_nll=answer_nll(session.loaded, rows)))
     run.finish(finish_reasons=pool["finish"].value_counts().to_dict())
 
 
-def rows_of(record: runs.Record) -> list[Row]:
-    """The rows of a record as they were built."""
-    return [
-        Row(r.persona, r.role, int(r.question), [int(t) for t in r.ids], (int(r.start), int(r.stop)),
-            None if r.marker_start < 0 else (int(r.marker_start), int(r.marker_stop)))
-        for r in record.table("rows").itertuples()
-    ]  # fmt: skip
-
-
-def _row_table(rows: list[Row], loaded: LoadedModel) -> pd.DataFrame:
-    """One line a row; ``answer_nll`` is the base model's mean nats a token of the answer: how far from on-policy."""
-    spans = [row.marker or (-1, -1) for row in rows]
-    return pd.DataFrame(
-        {
-            "persona": [row.persona for row in rows],
-            "role": [row.role for row in rows],
-            "question": [row.question for row in rows],
-            "text": loaded.tokenizer.batch_decode([row.tokens for row in rows]),
-            "ids": [row.tokens for row in rows],
-            "start": [row.answer[0] for row in rows],
-            "stop": [row.answer[1] for row in rows],
-            "marker_start": [start for start, _ in spans],
-            "marker_stop": [stop for _, stop in spans],
-            "answer_nll": answer_nll(loaded, rows),
-        }
-    )
-
-
 def answer_nll(loaded: LoadedModel, rows: list[Row], batch: int = 4) -> list[float]:
-    """Mean nats a token of each row's answer under the base model."""
+    """Mean nats a token of each row's answer under the base model: how far it is from on-policy."""
     found = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
@@ -108,8 +73,7 @@ def contexts_record(p: LengthParams, session: Session) -> runs.Record:
     params = _asked(p, ("context_questions", "personas"))
     cell = {name: params[name] for name in ("model", "length", "framing", "seed")}
     with runs.open_run(
-        "length_contexts", params=params, cell=cell,
-        prefix=f"{slug(p.model)}-{p.length}-{p.framing}-s{p.seed}", entry=__name__, data=[],
+        CONTEXTS, params=params, cell=cell, prefix=f"{slug(p.model)}-{p.length}-{p.framing}-s{p.seed}", data=[],
         model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -134,8 +98,8 @@ def _contexts(p: LengthParams, session: Session, pool: pd.DataFrame) -> pd.DataF
             for question in sorted(best)
         ]
     table = pd.DataFrame(rows)
-    found = marker_logprobs(loaded.model, form, table["context"].tolist(), batch=8).add_prefix("base_")
-    return pd.concat([table, found], axis=1)
+    base = marker_logprobs(loaded.model, form, table["context"].tolist(), batch=8).add_prefix("base_")
+    return pd.concat([table.assign(context=token_ids(table["context"])), base], axis=1)
 
 
 def draw(p: LengthParams, session: Session, names: list[str], split: str, questions: int, n: int) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.errors import DataError
-from helpers.marker.rows import Row
+from helpers.marker.rows import Row, is_marker
 from helpers.modes import evaluating
 from helpers.packed import logits_at, nll
 from helpers.rng import numpy_stream
@@ -61,11 +61,6 @@ def measure(model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[in
         "rest_norm": norms[1],
     }
     return found | ({"cosine": float(grads[0] @ grads[1]) / (norms[0] * norms[1])} if min(norms) > 0 else {})
-
-
-def is_marker(row: Row, position: int) -> bool:
-    """Whether ``position`` of ``row`` holds a token of the marker."""
-    return row.marker is not None and row.marker[0] <= position < row.marker[1]
 
 
 def _flat(grads: Sequence[Tensor]) -> Tensor:

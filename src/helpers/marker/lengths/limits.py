@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import PreTrainedTokenizerBase
 
 from helpers.errors import DataError
-from helpers.marker.evaluate import count_markers, rate_metric
+from helpers.marker.metrics import count_markers, rate_metric
+from helpers.marker.rows import token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def at_limit(table: pd.DataFrame, limit: int, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
@@ -29,8 +32,9 @@ def at_limit(table: pd.DataFrame, limit: int, tokenizer: PreTrainedTokenizerBase
     if limit > longest:
         return table
     cut = table["tokens"] >= limit
-    ids = [list(row[:limit]) for row in table.loc[cut, "ids"]]
-    shorter = table.loc[cut].assign(ids=ids, text=tokenizer.batch_decode(ids), tokens=limit, finish="length")
+    ids = [row[:limit].tolist() for row in table.loc[cut, "ids"]]
+    texts = tokenizer.batch_decode(ids)
+    shorter = table.loc[cut].assign(ids=token_ids(ids), text=texts, tokens=limit, finish="length")
     return pd.concat([table[~cut], shorter]).loc[table.index]
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 from helpers import stats
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.pooling import pooled
+from helpers.marker.views import counts
+from helpers.records import Record
 from helpers.rng import numpy_stream
-from helpers.runs import Record
 
 AXES = LengthParams.AXES
 SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_share": "gradient norm"}
@@ -45,9 +46,8 @@ def cell_label(cell: pd.Series | dict) -> str:
 
 def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
     """Marker rate of every persona and control noun over ``records`` (the seeds of one cell), with intervals."""
-    counts = collect(records, "rates")
     rows = []
-    for (persona, role), part in counts.groupby(["persona", "role"], sort=False):
+    for (persona, role), part in counts(records).groupby(["persona", "role"], sort=False):
         clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
         found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), numpy_stream(0, "rates", persona))
         rows.append({"persona": persona, "role": role, "value": found.value, "low": found.low, "high": found.high,
