@@ -99,9 +99,11 @@ def run_cell(p: LensParams, session: Session, notebook: str = NOTEBOOK) -> runs.
 
 
 def _params(p: LensParams, ready: str | Path | None) -> dict[str, Any]:
-    """The parameters of a cell; of a given model that is no folder here its content hash as well."""
-    elsewhere = isinstance(ready, str)
-    return p.cell_params() | ({"tuned_sha256": models.fingerprint(p.tuned)["sha256"]} if elsewhere else {})
+    """The parameters of a cell; of a given model that is no folder here its commit and content hash as well."""
+    if not isinstance(ready, str):
+        return p.cell_params()
+    given = models.fingerprint(ready)
+    return p.cell_params() | {"tuned_revision": given["revision"], "tuned_sha256": given["sha256"]}
 
 
 def _ready_organism(p: LensParams, session: Session) -> str | Path | None:

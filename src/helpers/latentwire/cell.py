@@ -42,8 +42,8 @@ def run_cell(p: WireParams, session: Session, notebook: str = "latentwire") -> r
         "text": text_record(p, session),
     }  # fmt: skip
     with runs.open_run(
-        notebook, params=p.cell_params(), cell=p.cell() | {"model": slug(p)}, entry=__name__, data=data.files(p),
-        model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
+        notebook, params=p.cell_params() | data.revisions(p), cell=p.cell() | {"model": slug(p)}, entry=__name__,
+        data=data.files(p), model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
         prefix=f"{slug(p)}-{p.arm}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:
@@ -58,7 +58,7 @@ def slug(p: WireParams) -> str:
 
 def text_record(p: WireParams, session: Session) -> runs.Record:
     """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
-    params = {name: value for name, value in p.cell_params().items() if name in TEXT}
+    params = {name: value for name, value in p.cell_params().items() if name in TEXT} | data.revisions(p)
     with runs.open_run(
         "latentwire_text", params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
         prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", entry=__name__, data=data.files(p), model=session.facts,
