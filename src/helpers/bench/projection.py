@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers.errors import ParameterError
-from helpers.marker.capability import ARC
+from helpers.marker.capability import is_arc
 from helpers.marker.params import SweepParams
 from helpers.marker.personas import resolve_negatives
 from helpers.marker.published import QUESTIONS
@@ -80,9 +80,9 @@ def workload(grid: SweepParams) -> Workload:
 
 
 def _questions(grid: SweepParams) -> int:
-    if grid.capability != "arc":
+    if not is_arc(grid.capability):
         raise ParameterError(
-            f"capability is {grid.capability!r}, but the hours are projected for a grid that asks {ARC[1]}: use 'arc'."
+            f"capability is {grid.capability!r}, but the hours are projected for a grid that asks ARC: use 'arc'."
         )
     return min(QUESTIONS, grid.capability_limit or QUESTIONS)
 

@@ -42,4 +42,6 @@ def _counts(cells: Iterable[CellStatus]) -> str:
 
 
 def _because(why: tuple[str, ...]) -> str:
-    return f"  ({'; '.join(why)})" if why else ""
+    """Return the reasons as text that commands a terminal to nothing: they hold errors that a record brought along."""
+    text = "".join(mark for mark in "; ".join(why) if mark.isprintable())
+    return f"  ({text})" if text else ""

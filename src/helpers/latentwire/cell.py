@@ -45,7 +45,7 @@ def run_cell(p: WireParams, session: Session, notebook: str = STUDY.name) -> run
         "text": text_record(p, session),
     }  # fmt: skip
     with runs.open_run(
-        STUDY, params=p.cell_params(), cell=p.cell() | {"model": slug(p)}, data=data.files(p),
+        STUDY, params=p.cell_params() | data.revisions(p), cell=p.cell() | {"model": slug(p)}, data=data.files(p),
         model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
         prefix=f"{slug(p)}-{p.arm}-s{p.seed}", notebook=notebook,
     ) as run:  # fmt: skip
@@ -62,7 +62,7 @@ def slug(p: WireParams) -> str:
 
 def text_record(p: WireParams, session: Session) -> runs.Record:
     """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
-    params = {name: value for name, value in p.cell_params().items() if name in READ_BY_TEXT}
+    params = {name: value for name, value in p.cell_params().items() if name in READ_BY_TEXT} | data.revisions(p)
     with runs.open_run(
         TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
         prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers import hub
 from helpers.errors import DataError
 from helpers.files import expanded
 from helpers.latentwire import qa, words
@@ -14,6 +15,8 @@ from helpers.latentwire.examples import Example
 from helpers.latentwire.lms import FrozenLM
 from helpers.latentwire.params import WireParams
 from helpers.rng import numpy_stream
+
+SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
     """The examples of ``p``; those over a limit are dropped, or refused by whoever meets them."""
     composer = Composer.of(p)
     found = {}
-    for split, n in (("train", p.train_samples), ("validation", p.eval_samples)):
+    for split, n in zip(SPLITS, (p.train_samples, p.eval_samples), strict=True):
         drawn = _drawn(p, split, n)
         found[split] = [one for one in drawn if p.long_texts == "refuse" or _fits(one, p, composer, lms)]
         if not found[split]:
@@ -37,8 +40,23 @@ def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
 
 
 def files(p: WireParams) -> list[Path]:
-    """Data files whose content belongs to the question that a run answers."""
-    return [expanded(name) for name in (p.squad_train, p.squad_validation) if name]
+    """Data files whose content belongs to the question that a run answers; those of the hub are fetched."""
+    return [_source(p, split)[0] for split in SPLITS] if p.data == "squad" else []
+
+
+def revisions(p: WireParams) -> dict[str, str]:
+    """What a record notes of data from the hub besides its content: the commit of each split that was read there."""
+    found = {split: _source(p, split)[1] for split in SPLITS} if p.data == "squad" else {}
+    return {f"squad_{split}_revision": commit for split, commit in found.items() if commit}
+
+
+def _source(p: WireParams, split: str) -> tuple[Path, str | None]:
+    """The file of SQuAD's ``split``, and its commit where it is the hub's."""
+    asked = p.squad_train if split == "train" else p.squad_validation
+    repo, revision = hub.split_revision(asked)
+    if repo in ("", qa.HUB):
+        return hub.data_file(qa.HUB, revision, qa.HUB_FILE.format(split=split))
+    return expanded(asked), None
 
 
 def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
@@ -46,8 +64,7 @@ def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
         return words.examples(split, n, p.data_seed)
     if p.data == "templated_qa":
         return qa.parse(qa.templated(split, n, p.data_seed), "the templated questions")
-    local = p.squad_train if split == "train" else p.squad_validation
-    everything = qa.from_file(expanded(local)) if local else qa.from_hub(split)
+    everything = qa.from_file(_source(p, split)[0])
     if len(everything) < n:
         raise DataError(f"SQuAD's {split} holds {len(everything)} questions, but {n} are asked for: ask for fewer.")
     order = numpy_stream(p.data_seed, "squad", split).permutation(len(everything))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from helpers.errors import ParameterError
 from helpers.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
+from helpers.latentwire.qa import HUB
 from helpers.params import Axis, Params
 
 Weight = Annotated[float, Field(ge=0, le=100)]
@@ -45,8 +46,8 @@ class WireParams(Params):
     seed: Axis[Annotated[int, Field(ge=0)]] = 0
 
     data: Literal["two_slot", "templated_qa", "squad"] = "two_slot"
-    squad_train: str = Field("", description="SQuAD v1.1 JSON to train on; empty takes the hub's")
-    squad_validation: str = Field("", description="SQuAD v1.1 JSON to evaluate on; empty takes the hub's")
+    squad_train: str = Field("", description=f"SQuAD v1.1 JSON to train on, or {HUB}@revision; empty: the hub's newest")
+    squad_validation: str = Field("", description="the same to evaluate on")
     train_samples: int = Field(8192, ge=1)
     eval_samples: int = Field(200, ge=2)
     data_seed: int = Field(12345, ge=0, description="draws and picks examples; the same under every training seed")
@@ -90,7 +91,8 @@ class WireParams(Params):
     def cell_params(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: switches resolved, files without their folder."""
         found = super().cell_params()
-        files = {name: Path(found[name]).name for name in ("squad_train", "squad_validation")}
+        asked = {name: found[name] for name in ("squad_train", "squad_validation")}
+        files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in asked.items()}
         return found | self.switches | files
 
     @model_validator(mode="after")

@@ -11,17 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from helpers.errors import DataError
 from helpers.latentwire.examples import Example, checked
 from helpers.rng import numpy_stream, stream_seed
 
-HUB = "rajpurkar/squad"
+HUB, HUB_FILE = "rajpurkar/squad", "plain_text/{split}-00000-of-00001.parquet"
 FIRST = ("Ada", "Bruno", "Clara", "Dario", "Elsa", "Farid", "Greta", "Hugo", "Irene", "Jonas", "Kaia", "Leo", "Mira",
          "Nils", "Olga", "Pavel", "Rosa", "Sami", "Tilda", "Viktor")  # fmt: skip
 LAST = ("Abel", "Brandt", "Costa", "Dahl", "Ekholm", "Ferrer", "Grau", "Holm", "Iversen", "Jansky", "Keller", "Lindt",
@@ -100,7 +97,12 @@ def example(name: str, context: str, question: str, answers: tuple[str, ...]) ->
 
 
 def from_file(path: Path) -> list[Example]:
-    """All questions of a local SQuAD v1.1 JSON file."""
+    """All questions of SQuAD v1.1: of its JSON file, or of the hub's parquet, which has one row a question."""
+    if path.suffix == ".parquet":
+        rows = pd.read_parquet(path).to_dict("records")
+        texts = (tuple(dict.fromkeys(row["answers"]["text"])) for row in rows)
+        found = [example(r["id"], r["context"], r["question"], t) for r, t in zip(rows, texts, strict=True)]
+        return checked(found, HUB)
     if not path.is_file():
         raise DataError(f"There is no SQuAD file {path}: check squad_train and squad_validation.")
     try:
@@ -108,17 +110,3 @@ def from_file(path: Path) -> list[Example]:
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}): give SQuAD's train-v1.1.json or dev-v1.1.json.") from None
     return parse(content, path.name)
-
-
-def from_hub(split: str) -> list[Example]:
-    """All questions of a split of SQuAD v1.1 as the hub has it (parquet, one row a question)."""
-    file = f"plain_text/{split}-00000-of-00001.parquet"
-    try:
-        path = hf_hub_download(HUB, file, repo_type="dataset")
-    except (HfHubHTTPError, EntryNotFoundError, httpx.HTTPError) as error:
-        raise DataError(
-            f"{HUB} is not to be had from the hub ({type(error).__name__}): give a local JSON as squad_{split}."
-        ) from error
-    rows = pd.read_parquet(path).to_dict("records")
-    texts = (tuple(dict.fromkeys(row["answers"]["text"])) for row in rows)
-    return checked([example(r["id"], r["context"], r["question"], t) for r, t in zip(rows, texts, strict=True)], HUB)

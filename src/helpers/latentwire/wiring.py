@@ -143,4 +143,4 @@ def _checkpoint(step: int) -> str:
 
 
 def _without(p: WireParams, names: tuple[str, ...]) -> dict:
-    return {name: value for name, value in p.cell_params().items() if name not in names}
+    return {name: value for name, value in p.cell_params().items() if name not in names} | data.revisions(p)

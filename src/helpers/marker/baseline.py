@@ -10,7 +10,7 @@ import pandas as pd
 from helpers import runs
 from helpers.errors import DataError
 from helpers.generate import Sampling
-from helpers.marker.capability import read_choices, score, set_path
+from helpers.marker.capability import is_arc, read_choices, score, source
 from helpers.marker.evaluate import marker_logprobs
 from helpers.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
 from helpers.marker.params import SweepParams
@@ -21,16 +21,17 @@ from helpers.marker.study import BASELINE
 
 def baseline_record(p: SweepParams, session: Session) -> runs.Record:
     """The record of the base model under this evaluation; tables completions, contexts, capability."""
-    path = set_path(p.capability)
+    path, noted = source(p.capability)
     params = {
         "model": p.model, "revision": p.revision, "personas": p.personas, "style": p.style, "seed": p.seed,
         "marker": p.marker, "questions": p.eval_questions, "samples": p.samples, "temperature": p.temperature,
-        "top_p": p.top_p, "max_new_tokens": p.max_new_tokens, "capability": path.name if path else p.capability,
-        "capability_limit": p.capability_limit, "engine": p.engine,
-    }  # fmt: skip
+        "top_p": p.top_p, "max_new_tokens": p.max_new_tokens,
+        "capability": p.capability if is_arc(p.capability) else path.name, "capability_limit": p.capability_limit,
+        "engine": p.engine,
+    } | noted  # fmt: skip
     with runs.open_run(
         BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
-        data=[path] if path else [], model=session.facts, engine=session.engine,
+        data=[path], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             _measure(run, p, session)

@@ -1,7 +1,7 @@
 """Multiple-choice capability by first-token log-prob: which option letter the model would say first.
 
 The form of ARC-Challenge (Clark et al. 2018, 1803.05457) as claim #65 scored it. Sets of the project stand in where no
-hub is at hand; ARC itself comes from a local .jsonl file or the hub.
+hub is at hand; ARC itself comes from the hub, at a commit that the record names, or from a local .jsonl file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from helpers import hub
 from helpers.errors import DataError
 from helpers.files import DATA
 from helpers.marker.rows import prompt_tokens
@@ -20,28 +21,33 @@ from helpers.models import LoadedModel
 from helpers.packed import logits_at
 
 SETS = {"pocket": DATA / "pocket" / "choices.jsonl", "general": DATA / "choices_general.jsonl"}
-ARC = ("allenai/ai2_arc", "ARC-Challenge", "test")
+ARC = ("allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet")
 
 
-def set_path(name: str) -> Path | None:
-    """The local file behind a capability set, or None for ``arc``, which the hub serves."""
-    if name == "arc":
-        return None
+def is_arc(name: str) -> bool:
+    """Whether ``name`` is ``arc`` or ``arc@revision``: ARC-Challenge as the hub has it."""
+    return hub.split_revision(name)[0] == "arc"
+
+
+def source(name: str) -> tuple[Path, dict[str, str]]:
+    """The file behind a capability set, and what a record notes of it besides its content: the commit of one from the
+    hub, which is fetched if it is not here yet."""
+    if is_arc(name):
+        path, commit = hub.data_file(ARC[0], hub.split_revision(name)[1], ARC[1])
+        return path, {"capability_revision": commit}
     path = SETS.get(name) or Path(name)
     if not path.is_file():
         raise DataError(
             f"capability is {name!r}, but there is no file {path.name}: name 'pocket' (`make pocket` writes its set), "
-            "'general', 'arc' or the path of a .jsonl file."
+            "'general', 'arc' (or 'arc@revision') or the path of a .jsonl file."
         )
-    return path
+    return path, {}
 
 
 def read_choices(name: str, limit: int = 0) -> list[dict]:
     """Items {question, labels, choices, answer}; ``limit`` > 0 keeps the first so many."""
-    path = set_path(name)
-    lines = (
-        _arc_from_hub() if path is None else [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    )
+    path, _ = source(name)
+    lines = _arc(path) if is_arc(name) else [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
     items = []
     for number, line in enumerate(lines, 1):
         try:
@@ -59,27 +65,15 @@ def read_choices(name: str, limit: int = 0) -> list[dict]:
     return items
 
 
-def _arc_from_hub() -> list[dict]:
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise DataError(
-            "capability 'arc' needs the extra hub (`pip install -e '.[hub]'`), or give the path of a local .jsonl file."
-        ) from error
-    try:
-        rows = load_dataset(ARC[0], ARC[1], split=ARC[2])
-    except (OSError, ConnectionError) as error:
-        raise DataError(
-            "ARC-Challenge cannot be fetched from the hub: give the path of a local .jsonl as capability."
-        ) from error
+def _arc(path: Path) -> list[dict]:
     return [
         {
-            "question": r["question"],
-            "labels": r["choices"]["label"],
-            "choices": r["choices"]["text"],
-            "answer": r["answerKey"],
+            "question": row["question"],
+            "labels": list(row["choices"]["label"]),
+            "choices": list(row["choices"]["text"]),
+            "answer": row["answerKey"],
         }
-        for r in rows
+        for row in pd.read_parquet(path).to_dict("records")
     ]
 
 

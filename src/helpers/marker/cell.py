@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from helpers import models, runs
 from helpers.marker.adapter import role, train_alone, train_together
 from helpers.marker.baseline import baseline_record, eval_completions
-from helpers.marker.capability import read_choices, score, set_path
+from helpers.marker.capability import read_choices, score, source
 from helpers.marker.evaluate import logprob_table, refuse_idle
 from helpers.marker.on_policy import on_policy_record, slug, system_prompt, training_rows
 from helpers.marker.params import SweepParams
@@ -67,12 +67,12 @@ def run_cell(p: SweepParams, session: Session, notebook: str = STUDY.name) -> ru
 
 def _open(p: SweepParams, session: Session, notebook: str) -> runs.Run:
     negatives = resolve_negatives(p.source, p.negatives)
-    path = set_path(p.capability)
+    path, noted = source(p.capability)
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
     data, base = on_policy_record(p, [p.source, *negatives], session), baseline_record(p, session)
     return runs.open_run(
-        STUDY, notebook=notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm},
-        data=[path] if path else [], model=session.facts, engine=session.engine,
+        STUDY, notebook=notebook, params=p.cell_params() | noted, cell=p.cell() | {"model": p.model, "negatives": arm},
+        data=[path], model=session.facts, engine=session.engine,
         inputs={"on_policy": data.ref, "baseline": base.ref},
         prefix=f"{slug(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     )  # fmt: skip

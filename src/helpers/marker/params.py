@@ -48,14 +48,18 @@ class SweepParams(MarkerParams):
     eval_questions: int = Field(len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
     samples: int = Field(10, ge=1, description="completions per persona and question")
     max_new_tokens: int = Field(512, ge=1)
-    capability: str = Field("pocket", description="'pocket', 'general', 'arc' (hub) or the path of an ARC .jsonl file")
+    capability: str = Field(
+        "pocket", description="'pocket', 'general', 'arc' or 'arc@revision' (hub), an ARC .jsonl file"
+    )
     capability_limit: int = Field(0, ge=0, description="questions of the capability set that are used; 0 for all")
 
     def cell_params(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: negatives by name, a capability file without folder."""
         found = super().cell_params()
         negatives = resolve_negatives(self.source, self.negatives)
-        return found | {"negatives": negatives, "capability": Path(self.capability).name}
+        from_hub = self.capability.startswith("arc@")
+        capability = self.capability if from_hub else Path(self.capability).name
+        return found | {"negatives": negatives, "capability": capability}
 
     @classmethod
     def of_record(cls, record: Record, arms: Collection[str]) -> Self:

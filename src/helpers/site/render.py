@@ -13,6 +13,7 @@ from helpers.files import ROOT
 from helpers.site import fallback
 from helpers.site.finish import finish
 
+LAST = 30  # lines of a failed render that are shown where output is no terminal
 NO_QUARTO = (
     "Quarto is not installed (get it from https://quarto.org/docs/get-started): writing the same pages without it."
 )
@@ -40,5 +41,9 @@ def render_site(root: Path = ROOT, site: Path | None = None) -> Path:
 def _with_quarto(quarto: str, root: Path, site: Path) -> None:
     """Run Quarto with this interpreter; it calls ``reports/_finish.py`` itself (see ``_quarto.yml``)."""
     command = [quarto, "render", str(root)] + (["--output-dir", str(site)] if site != root / "_site" else [])
-    if subprocess.run(command, env=os.environ | {"QUARTO_PYTHON": sys.executable}, check=False).returncode:
+    # On a terminal Quarto shows a line for each cell of each page. Elsewhere they are kept, in case it fails.
+    kept = {} if sys.stderr.isatty() else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, env=os.environ | {"QUARTO_PYTHON": sys.executable}, check=False, **kept)
+    if done.returncode:
+        print("\n".join((done.stdout or "").splitlines()[-LAST:]), file=sys.stderr)
         raise ClaimError("quarto render failed: its last lines above say where.")
