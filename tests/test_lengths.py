@@ -12,11 +12,15 @@ import torch
 from claims_records import record
 from marker_fixture import MARKER, form, pocket, row
 
-from helpers import models
+from helpers import models, runs
+from helpers.audit.replay import compare
+from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import Sampling
 from helpers.marker.lengths import answers, cell, criteria, data, dilution, limits, metrics, screen, speakers, views
 from helpers.marker.lengths.params import LengthParams
+from helpers.marker.lengths.study import STUDY
+from helpers.marker.metrics import count_markers
 from helpers.marker.on_policy import sample_personas
 from helpers.marker.rows import find_all, is_marker, rows_of, supervised, token_ids
 from helpers.marker.session import Session
@@ -67,6 +71,36 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
     assert set(found.table("limits")["limit"]) == {8, 48}
     for name in ("source_rate_at_8", "source_truncation_rate_at_48", "rate_selectivity", "answer_nll", "mass_ratio"):
         assert name in found.metrics
+
+
+def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(models, "choose_threads", lambda: 1)
+    (record,) = cell.run_cells(params(tail="separator_and_end", policy="off_policy"))
+    first = [record, *(runs.load(ref) for ref in record.inputs.values())]
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
+    again = STUDY.replay(record)
+    assert again.cell == record.cell and record.cell["negatives"] == "asst_excluded"
+    for one, other in zip(first, [again, *(runs.load(ref) for ref in again.inputs.values())], strict=True):
+        assert one.path != other.path
+        assert compare(one, other).note == "equal to the last bit"
+        assert one.metrics == other.metrics
+
+
+def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (record,) = cell.run_cells(params())
+    stored = [record, *(runs.load(ref) for ref in record.inputs.values())]
+    for name in ("load", "facts", "fingerprint"):
+        monkeypatch.setattr(models, name, lambda *a, **k: pytest.fail("a model was asked for"))
+    assert all(derive(one) == one.metrics for one in stored)
+    assert record.metric("mass_ratio") == stored[1].metric("mass_ratio")
+
+
+def test_the_counts_at_the_largest_limit_are_those_of_the_completions() -> None:
+    (record,) = cell.run_cells(params())
+    limits = record.table("limits")
+    largest = limits[limits["limit"] == 48].drop(columns="limit").reset_index(drop=True)
+    pd.testing.assert_frame_equal(largest, count_markers(record.table("completions"), MARKER))
 
 
 def test_cells_share_rows_and_contexts_and_the_base_model(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,22 @@ from typing import ClassVar
 
 import pytest
 import torch
+from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers import models, records, runs, vllm_engine
+from helpers.audit.replay import compare
+from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError
 from helpers.generate import generate
-from helpers.marker import cell
+from helpers.marker import cell, views
+from helpers.marker.capability import SETS
 from helpers.marker.params import SweepParams
+from helpers.marker.personas import NEGATIVE_ARMS
+from helpers.marker.study import STUDY
 from helpers.params import parse
+from helpers.provenance import portable
 
 pytestmark = pytest.mark.unit
 
@@ -67,6 +75,63 @@ def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pyte
     first = cell.run_cells(params())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was loaded again"))
     assert [r.id for r in cell.run_cells(params())] == [r.id for r in first]
+
+
+def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(models, "choose_threads", lambda: 1)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    choices = Path(shutil.copy(SETS["pocket"], tmp_path / "mine.jsonl"))
+    (record,) = cell.run_cells(params(capability=str(choices), tail=9), notebook="mine")
+    first = [record, *(runs.load(ref) for ref in record.inputs.values())]
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
+    again = STUDY.replay(record)
+    assert (again.notebook, again.cell, again.params["negatives"]) == ("mine", record.cell, record.params["negatives"])
+    assert record.cell["negatives"] == "two" and record.params["capability"] == "mine.jsonl"
+    for one, other in zip(first, [again, *(runs.load(ref) for ref in again.inputs.values())], strict=True):
+        assert one.path != other.path
+        assert compare(one, other).note == "equal to the last bit"
+        assert lasting(one) == lasting(other)
+    assert set(record.metrics) - set(lasting(record)) == {"train_tokens_per_s", "trained_together"}
+
+
+def lasting(record: runs.Record) -> dict:
+    """The metrics that do not differ between equal runs."""
+    return {name: metric for name, metric in record.metrics.items() if not metric.get("measured")}
+
+
+def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (record,) = cell.run_cells(params())
+    stored = {record.id: record, **{ref: runs.load(ref) for ref in record.inputs.values()}}
+    for name in ("load", "facts", "fingerprint"):
+        monkeypatch.setattr(models, name, lambda *a, **k: pytest.fail("a model was asked for"))
+    assert all(derive(one) == one.metrics for one in stored.values())
+    assert "source_rate" in record.metrics and record.metric("marker_share_of_labels")["k"] == 12
+
+
+def test_columns_that_follow_from_others_are_not_stored() -> None:
+    (record,) = cell.run_cells(params())
+    kept = {name: set(record.table(name).columns) for name in record.tables}
+    assert "marker" not in kept["completions"] and "lr" not in kept["loss"]
+    assert kept["dose"] - {"step"} == kept["logprobs"] == {"persona", "question", "role", "separator", "marker", "end"}
+    assert record.table("completions")["ids"].iloc[0].dtype == record.table("rows")["ids"].iloc[0].dtype == "int32"
+    counts = views.counts([record])
+    assert int(counts[counts["role"] == "source"]["k"].sum()) == record.metric("source_rate")["k"]
+    assert len(views.dose_curves([record])) == 3 * 3
+    with pytest.raises(DataError, match="has a table 'dose'"):
+        views.dose_curves([])
+
+
+def test_a_question_of_another_machine_is_asked_with_what_was_resolved_there() -> None:
+    asked = params(source="assistant", negatives=["villain"]).cell_params()
+    asked |= {"model": "~/models/mine", "dtype": "auto", "capability": "mine.jsonl"}
+    there = synthetic({"negatives": "villain"}, params=asked, model={"name": "mine", "dtype": "bfloat16"})
+    there.content["params"] = asked
+    there.content["data"] = {"~/sets/mine.jsonl": "0" * 64}
+    found = SweepParams.of_record(there, NEGATIVE_ARMS)
+    assert (found.dtype, found.negatives) == ("bfloat16", ["villain"])
+    assert (found.model, found.capability) == (str(Path.home() / "models/mine"), str(Path.home() / "sets/mine.jsonl"))
+    assert portable(found.cell_params()) == asked | {"dtype": "bfloat16"}
 
 
 def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:

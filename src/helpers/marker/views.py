@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,10 +17,15 @@ from helpers.rng import numpy_stream
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
 
 
-def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
-    """Table ``name`` of every record that has it, with the cell in front: one frame for a whole grid."""
+def collect(records: Sequence[Record], name: str, read: Callable[[Record], pd.DataFrame] | None = None) -> pd.DataFrame:
+    """Table ``name`` of every record that has it, with the cell in front: one frame for a whole grid.
+
+    ``read`` gives what takes its place: something that follows from it.
+    """
     frames = [
-        record.table(name).assign(**{axis: record.cell[axis] for axis in AXES}, run=record.id)
+        (read(record) if read else record.table(name)).assign(
+            **{axis: record.cell[axis] for axis in AXES}, run=record.id
+        )
         for record in records
         if name in record.tables
     ]
@@ -30,13 +36,12 @@ def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
 
 def counts(records: Sequence[Record]) -> pd.DataFrame:
     """Counts of the marker per persona and question (``count_markers``), with the cell in front."""
-    frames = [
-        count_markers(record.table("completions"), record.params["marker"]).assign(
-            **{axis: record.cell[axis] for axis in AXES}, run=record.id
-        )
-        for record in records
-    ]
-    return pd.concat(frames, ignore_index=True)
+    return collect(records, "completions", _counted)
+
+
+@functools.lru_cache(maxsize=1024)  # a page asks for the same counts many times
+def _counted(record: Record) -> pd.DataFrame:
+    return count_markers(record.table("completions"), record.params["marker"])
 
 
 def cell_label(cell: pd.Series | dict) -> str:
@@ -59,7 +64,7 @@ def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", 
 
 def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Mean emission log-prob gain over the base, by cell, step and group: source, worst and mean bystander."""
-    table = pd.concat([_gains(record) for record in records if "dose" in record.tables], ignore_index=True)
+    table = collect(records, "dose", _gains)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
     cells = persona.groupby([*AXES, "step"], sort=False)
     rows = []
@@ -73,9 +78,7 @@ def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _gains(record: Record) -> pd.DataFrame:
-    """The dose table of a record with its gains over the baseline, and the cell."""
-    contexts = load(record.inputs["baseline"]).table("contexts")
-    return with_gain(record.table("dose"), contexts).assign(**{axis: record.cell[axis] for axis in AXES})
+    return with_gain(record.table("dose"), load(record.inputs["baseline"]).table("contexts"))
 
 
 def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:
