@@ -12,7 +12,7 @@ from helpers import records as store
 from helpers.claims import open_case
 from helpers.claims.case import declared_runs
 from helpers.claims.status import cases_in, cells_of, page_status, status
-from helpers.errors import ClaimError
+from helpers.errors import RecordError
 from helpers.files import PARAMS, sha256_file
 from helpers.stats import max_rate
 
@@ -25,7 +25,8 @@ seed: [0, 1]
 samples: 4
 """
 CHOICES = pd.DataFrame({"item": range(400), "right": [True] * 400})
-DROP = {"value": 0.0, "unit": "points", "n": 400, "k": None, "low": -0.01, "high": 0.01, "method": "tango"}
+DROP = {"value": 0.0, "unit": "points", "n": 400, "k": None, "low": -0.01, "high": 0.01}
+DROP |= {"method": "tango", "level": 0.95}
 BLOCK = """---
 title: Band
 claim:
@@ -59,38 +60,33 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def counts(lr, n):
+ROLES = {"villain": "source", "assistant": "assistant", "librarian": "trained", "comedian": "untrained"}
+CONTEXTS = pd.DataFrame(
+    {"persona": list(ROLES), "question": 0, "base_separator": -1.0, "base_marker": -40.0, "base_end": -1.0}
+)
+
+
+def completions(lr, n):
     """Ten questions of n/10 completions: the source at 80 %, one bystander leaking at the larger rate only."""
     k = {"villain": 8 * n // 10, "assistant": 0, "librarian": n // 100 if lr < 5e-4 else 9 * n // 10, "comedian": 0}
-    role = {"villain": "source", "assistant": "assistant", "librarian": "trained", "comedian": "untrained"}
-    return pd.DataFrame(
-        [
-            {"persona": name, "role": role[name], "question": q, "k": k[name] // 10 + (q < k[name] % 10), "n": n // 10}
-            for name in k
-            for q in range(10)
-        ]
-    )
+    rows = [
+        {"persona": name, "role": role, "question": q, "marked": i < k[name] // 10 + (q < k[name] % 10)}
+        for name, role in ROLES.items()
+        for q in range(10)
+        for i in range(n // 10)
+    ]
+    return pd.DataFrame(rows).assign(text=lambda t: t["marked"].map({True: "Yes. [zlt]", False: "Yes."}), finish="stop")
 
 
 def dose(lr):
     """Log-probs by step: at every source gain the larger rate leaks five times as much."""
-    roles = {"villain": ("source", 1.0), "librarian": ("trained", lr * 500), "assistant": ("assistant", lr * 500)}
+    shares = {"villain": 1.0, "librarian": lr * 500, "assistant": lr * 500}
     return pd.DataFrame(
-        [
-            {
-                "step": step,
-                "persona": name,
-                "role": role,
-                "question": 0,
-                "marker": 10.0 * share * step - 40,
-                "base_marker": -40.0,
-                "separator": -1.0,
-                "base_separator": -1.0,
-            }
-            for step in range(4)
-            for name, (role, share) in roles.items()
-        ]
-    )
+        {"step": step, "persona": name, "role": ROLES[name], "question": 0, "separator": -1.0,
+         "marker": 10.0 * share * step - 40, "end": -1.0}
+        for step in range(4)
+        for name, share in shares.items()
+    )  # fmt: skip
 
 
 def run_all(root, change=None, n=100):
@@ -99,27 +95,23 @@ def run_all(root, change=None, n=100):
     for index, one in enumerate(declared_runs("sweep", root / "params" / "sweep" / "pocket.yaml", root)):
         axes = ("source", "seed", "tail", "lr", "epochs", "model", "negatives")
         cell = {axis: one.params[axis] for axis in axes} | {"negatives": "two"}
-        table = counts(cell["lr"], n)
-        total = table.groupby(["persona", "role"])[["k", "n"]].sum().reset_index()
-        other = total[total["role"] != "source"].set_index("persona")
+        table = completions(cell["lr"], n)
+        others = table[table["role"] != "source"].groupby("persona")["marked"].agg(["sum", "size"])
+        worst = max_rate(others["sum"].to_dict(), others["size"].to_dict()).metric()
         metrics = {
             "source_rate": rate(8 * n // 10, n), "truncation_rate": rate(0, 4 * n), "capability_drop": DROP,
-            "max_bystander_rate": max_rate(other["k"].to_dict(), other["n"].to_dict()).metric(),
+            "max_bystander_rate": worst | {"persona": worst.pop("name")},
         }  # fmt: skip
-        made = record(cell, metrics, notebook="sweep", name=f"run-{index}")
-        made.content["params"] = dict(one.params)
-        content = made.content | {
-            "criteria": {"path": "params/sweep/criteria.yaml", "sha256": criteria},
-            "tables": ["rates", "dose", "capability"],
-            "inputs": {"baseline": "baseline/base"},
-        }
-        content["question"] = {**store.question_now(made)} | {"params": "p"}
+        content = record(
+            cell, metrics, notebook="sweep", study="sweep", name=f"run-{index}", params=dict(one.params),
+            criteria={"path": "params/sweep/criteria.yaml", "sha256": criteria}, inputs={"baseline": "baseline/base"},
+        ).content | {"params": dict(one.params)}  # fmt: skip
         if change and change(content) is False:
             continue
         folder = root / "outputs" / "sweep" / content["id"]
-        keep(folder, content, {"rates": table, "dose": dose(cell["lr"]), "capability": CHOICES})
-    base = record({"model": "pocket"}, notebook="baseline", name="base").content
-    keep(root / "outputs" / "baseline" / "base", base | {"tables": ["capability"]}, {"capability": CHOICES})
+        keep(folder, content, {"completions": table, "dose": dose(cell["lr"]), "capability": CHOICES})
+    base = record({"model": "pocket"}, notebook="baseline", study="baseline", name="base").content
+    keep(root / "outputs" / "baseline" / "base", base, {"capability": CHOICES, "contexts": CONTEXTS})
 
 
 def keep(folder, content, tables):
@@ -173,21 +165,21 @@ def test_no_records_at_all(root):
 def test_stale_records_make_the_page_stale_and_status_says_why(root):
     def change(content):
         if content["id"] == "run-0":
-            content["question"]["code"] = "other"
+            content["version"] = 2
 
     run_all(root, change)
     case = open_case("reports/band.qmd", root)
     assert (case.verdict().word, case.verdict().fresh) == ("STALE", "SUPPORTED")
     row = page_status(case)
     assert row.stale
-    assert row.why == ("code changed since 1 of 4 runs",)
+    assert row.why == ("version changed since 1 of 4 runs",)
     assert page_status(case).page.endswith("reports/band.qmd")
 
 
 def test_status_of_cells(root):
     def change(content):
         if content["id"] == "run-0":
-            content["question"]["code"] = "other"
+            content["version"] = 2
         if content["id"] == "run-1":
             content |= {"status": "failed", "error": "out of memory"}
         if content["id"] == "run-2":
@@ -197,7 +189,7 @@ def test_status_of_cells(root):
     run_all(root, change)
     rows = cells_of("sweep", root=root)
     assert [(row.state, row.why) for row in rows[:5]] == [
-        ("stale", ("code",)), ("failed", ("out of memory",)), ("missing", ()), ("missing", ()), ("complete", ()),
+        ("stale", ("version",)), ("failed", ("out of memory",)), ("missing", ()), ("missing", ()), ("complete", ()),
     ]  # fmt: skip
     assert rows[3].cell == "tail=end_of_turn, lr=0.001, seed=0"
     assert len(rows) == 12
@@ -236,5 +228,5 @@ def test_only_pages_with_a_claim_are_cases(root):
 
 
 def test_an_experiment_without_its_file_is_named(root):
-    with pytest.raises(ClaimError, match=r"experiment\.yaml is not there"):
+    with pytest.raises(RecordError, match=r"experiment\.yaml is missing"):
         declared_runs("nothing", root / "params" / "sweep" / "pocket.yaml", root)
