@@ -112,8 +112,8 @@ def test_a_changed_field_is_found(house, lie):
 
 def test_json_that_says_a_thing_twice_or_is_no_number_is_unreadable_and_stops_nothing(house):
     text = (published(house) / "run.json").read_text()
-    (published(house) / "run.json").write_text(text.replace('"seed": 0', '"seed": 0, "seed": 1', 1))
-    (published(house, 1) / "run.json").write_text(text.replace('"total"', '"total": NaN, "x"', 1))
+    (published(house) / "run.json").write_text(text.replace('"seed":0', '"seed":0,"seed":1', 1))
+    (published(house, 1) / "run.json").write_text(text.replace('"total"', '"total":NaN,"x"', 1))
     (published(house, 2) / "run.json").write_text(text[:-40])
     shown = findings(house)
     assert "given twice" in shown and "NaN is not a JSON number" in shown

@@ -41,6 +41,7 @@ def source_rate(cell, tables, inputs):
 TOY = Study("sweep", 1, 1, source_rate, entry="helpers.wing.cell")
 OTHER = replace(TOY, name="baseline")
 SHA = "a" * 64
+DTYPES = ("float32", "bfloat16")
 CELL = '"""The cell."""\n\n\ndef cell():\n    return 1\n'
 
 
@@ -143,6 +144,12 @@ def test_dtype_counts_as_resolved_and_the_device_not_at_all():
     assert asked("auto", "auto", "float32") != asked("auto", "auto", "bfloat16")
 
 
+def test_a_record_that_cells_share_is_another_one_in_another_number_type():
+    """Its parameters need not name the number type: the model was loaded in one all the same."""
+    kinds = [open_run(OTHER, model={"name": "pocket", "sha256": SHA, "dtype": kind}).id for kind in DTYPES]
+    assert len(set(kinds)) == len(DTYPES)
+
+
 def test_steps_finished_before_an_error_are_reused_with_the_same_values(capsys):
     def fail():
         raise ValueError("a bad\nrow")
@@ -162,6 +169,37 @@ def test_steps_finished_before_an_error_are_reused_with_the_same_values(capsys):
     pd.testing.assert_frame_equal(again["table"], first["table"])
     assert "step many reused" in capsys.readouterr().out
     assert record.error is None and record.tables == ["table"]
+
+
+def test_tables_come_back_with_their_types_and_take_little_room():
+    stream = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "persona": ["villain", "poet"] * 1000, "question": np.arange(2000) // 2, "missing": [None, "x"] * 1000,
+            "marked": [True, False] * 1000, "narrow": np.arange(2000, dtype="int32"), "rate": [0.1, np.nan] * 1000,
+            "logprob": stream.normal(size=2000).astype("float32").astype("float64"),
+            "ids": [np.array(ids, dtype="int32") for ids in stream.integers(0, 500, (2000, 3))],
+        }
+    )  # fmt: skip
+    with open_run() as run:
+        stored = run.step("table", lambda: frame)
+        run.step("empty", lambda: frame.head(0))
+        record = run.finish()
+    pd.testing.assert_frame_equal(stored, frame, check_exact=True)
+    pd.testing.assert_frame_equal(record.table("table"), frame, check_exact=True)
+    assert {ids.dtype for ids in stored["ids"]} == {np.dtype("int32")}
+    frame.to_parquet(record.path.parent / "plain.parquet", compression="zstd")
+    plain = (record.path.parent / "plain.parquet").stat().st_size
+    assert (record.path / "table.parquet").stat().st_size < 0.7 * plain
+    assert (record.path / "empty.parquet").stat().st_size < 1500
+
+
+def test_run_json_has_a_line_an_entry_and_no_spaces():
+    text = (make().path / "run.json").read_text()
+    assert json.loads(text)["seconds"]["rates"] > 0
+    lines = text.splitlines()
+    assert '"params":{"lr":0.001,"epochs":3},' in lines and '"status":"complete",' in lines
+    assert any(line.startswith('"source_rate":{"value":0.5,"unit":"rate","n":2,') for line in lines)
 
 
 def test_a_half_written_step_is_done_again_and_leftovers_are_dropped():
