@@ -25,6 +25,7 @@ from helpers.latentwire import cell, criteria, lms, study, train, views, wiring
 from helpers.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
 from helpers.latentwire.compose import Composer
 from helpers.latentwire.evaluate import partners
+from helpers.records import Record, read
 from helpers.study import load_study
 
 pytestmark = pytest.mark.unit
@@ -87,6 +88,24 @@ def test_a_cell_and_all_that_it_uses_are_made_again_to_the_last_bit() -> None:
     compared = list(replay.replay([record.ref]))
     assert {one.record.ref: one.why for one in compared if one.outcome != "equal"} == {}
     assert {one.record.study for one in compared} == {one.name for one in study.STUDY.family()}
+
+
+def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this CPU has no other kernel to compare with")
+    record, other_seed = cell.run_cells(params(seed=[0, 1], steps=2))
+    env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path / "again"), "ATEN_CPU_CAPABILITY": "default"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
+    code = "from helpers.latentwire import cell; from latentwire_fixture import params; cell.run_cells(params(steps=2))"
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+    again = read(tmp_path / "again" / record.ref)
+    monkeypatch.setattr(replay, "same_kind", lambda _: False)
+    assert replay.compare(record, again).outcome == "within tolerance", "and not equal, or this shows nothing"
+    posing = Record(other_seed.path, other_seed.content | {"id": record.id}, published=False)
+    assert replay.compare(record, posing).outcome == "different"
 
 
 def test_a_replay_finds_folders_and_files_where_they_lie_on_this_machine() -> None:
