@@ -211,8 +211,11 @@ def test_a_run_says_little_where_output_is_no_terminal(project, capfd, caplog):
 def test_a_notebook_that_stops_is_one_sentence(project):
     notebook = project / "notebooks/sweep.ipynb"
     write_text(notebook, notebook.read_text().replace("1 / float(lr)", "1 / 0"))
-    with pytest.raises(ClaimbookError, match=r"^sweep\.ipynb stopped with ZeroDivisionError: division by zero \("):
+    with pytest.raises(
+        ClaimbookError, match=r"^sweep\.ipynb stopped with ZeroDivisionError: division by zero \("
+    ) as one:
         executing.run_notebook("sweep", "quick", project)
+    assert "print(1 / 0)" in str(one.value.__cause__)  # what --traceback shows
 
 
 @pytest.mark.parametrize(
