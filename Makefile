@@ -6,7 +6,7 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
-.PHONY: help setup report site test test-ray test-vllm lab pocket organisms notebooks bench clean
+.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets, a line each
@@ -36,6 +36,10 @@ test: $(READY) ## ruff, deptry, unit tests, notebooks, pages and the lint of the
 	$(BIN)/deptry src notebooks reports tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
+
+check: test ## everything that CI runs: `make test`, all published records, and a tiny cell of each study run again
+	$(BIN)/python -m pytest -m check
+	$(BIN)/claimbook verify
 
 test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py
