@@ -119,6 +119,12 @@ def test_an_adapter_that_changes_nothing_is_refused() -> None:
         cell.run_cells(params(lr=1e-30))
 
 
+def test_a_run_too_short_to_be_probed_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cell, "train", lambda *a, **k: pytest.fail("it was trained"))
+    with pytest.raises(ParameterError, match="probe_every is 5, more than the 4 steps of this run"):
+        cell.run_cells(params(probe_every=5))
+
+
 # --- answers of one length
 
 

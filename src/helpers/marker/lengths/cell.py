@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
 from helpers import models, runs
+from helpers.errors import ParameterError
 from helpers.generate import Sampling
 from helpers.marker.evaluate import logprob_table, refuse_idle
 from helpers.marker.lengths.answers import prompts
@@ -69,6 +71,9 @@ def _train_and_evaluate(
 
 def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[Row], folder: Path) -> None:
     """Train and leave in ``folder`` the adapter, the loss of every step and the marker's shares through training."""
+    steps = p.epochs * math.ceil(len(rows) / p.batch_size)
+    if p.probe_every > steps:
+        raise ParameterError(f"probe_every is {p.probe_every}, more than the {steps} steps of this run: lower it.")
     targets = [supervised(row, p.tail) for row in rows]
     probed = probe_rows(rows, p.probe_rows, p.seed)
     model = models.attach_lora(session.loaded.model, **p.lora())
