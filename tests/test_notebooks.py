@@ -16,9 +16,9 @@ from papermill.exceptions import strip_color
 
 from helpers import params
 from helpers.claims import has_claim, read_claim
-from helpers.claims.case import experiment
 from helpers.files import NOTEBOOKS, PARAMS, REPORTS
 from helpers.held import MIME, Held, differences
+from helpers.study import load_study
 
 pytestmark = pytest.mark.notebooks
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
@@ -96,13 +96,12 @@ def _number(value: object) -> object:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_params_file_is_valid_and_its_model_is_the_one_that_the_notebook_reads(name: str) -> None:
-    module, _, model = experiment(name).model.partition(":")
-    assert f"from {module} import {model}" in "\n".join(cell.source for cell in script(name).cells)
-    loaded = getattr(__import__(module, fromlist=[model]), model)
+    model = load_study(name).params
+    assert f"from {model.__module__} import {model.__name__}" in "\n".join(cell.source for cell in script(name).cells)
     files = [p for p in (PARAMS / name).glob("*.yaml") if p.stem not in ("criteria", "experiment")]
     assert {p.stem for p in files} >= {"pocket"}
     for path in files:
-        assert params.load(loaded, path).cells()
+        assert params.load(model, path).cells()
 
 
 @pytest.mark.parametrize("name", NAMES)
