@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,42 @@ def test_cores_are_free_again_after_an_error():
         os.sched_setaffinity(0, every)
         with own_cores(2):
             assert len(child()) == len(every) // 2, "the row that failed still holds a core"
+
+
+def taken_by_a_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def taken_by_a_link(path: Path) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def taken_by_another(path: Path) -> None:
+    path.mkdir()
+    os.chown(path, 4242, 4242)
+
+
+AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+
+
+@pytest.mark.parametrize("take", [taken_by_a_file, taken_by_a_link, pytest.param(taken_by_another, marks=AS_ROOT)])
+@pytest.mark.parametrize("names", [1, 2])
+def test_a_name_that_another_user_took_is_left_to_him(tmp_path, take, names):
+    first = tmp_path / f"claimbook-cores-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    every = sorted(os.sched_getaffinity(0))
+    for taken in (first, first.with_name(f"{first.name}-1"))[:names]:
+        take(taken)
+    with own_cores(2):
+        mine = child()
+        os.sched_setaffinity(0, every)
+        with own_cores(2):
+            assert len(mine) == len(child()) == len(every) // 2 and not set(mine) & set(child())
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not first.is_dir() or first.is_symlink() or list(first.iterdir()) == []
+
+
+def test_without_any_folder_a_row_may_use_every_core(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with own_cores(2):
+        assert child() == sorted(os.sched_getaffinity(0))

@@ -25,6 +25,7 @@ import pytest
 import sweep_toy
 
 from helpers import files, records
+from helpers.sweeps import cluster
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(900)]
 pytest.importorskip("ray", reason="the package ray is not installed")
@@ -143,6 +144,10 @@ def complete(notebook: str = sweep_toy.NOTEBOOK) -> dict[str, bytes]:
     }
 
 
+def leftovers_of_sweeps() -> set[Path]:
+    return {*files.outputs_root().glob(".sweep-*"), *cluster._near().glob("claimbook-ray-*")}
+
+
 def untouched(was: dict[str, bytes], now: dict[str, bytes]) -> bool:
     return all(now.get(cell) == content for cell, content in was.items())
 
@@ -152,16 +157,19 @@ def halves(notebook: str = sweep_toy.NOTEBOOK) -> list[str]:
 
 
 def test_a_sweep_survives_sigkill_and_ctrl_c_and_a_bad_cell_is_not_tried_again(here: Path) -> None:
+    before = leftovers_of_sweeps()
     grid = sweep_toy.project(here, seed=[0, 1], lr=[0.1, 0.2, 0.3], bad_lr=0.2, seconds=0.5)
     sweep = start(grid, row=3)
     until(lambda: len(log()) >= 2, sweep)
     ports = [c for p in tree(sweep) for c in asked(p.net_connections, []) if c.status == psutil.CONN_LISTEN]
     assert ports and {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
     kill_all(sweep)
-    killed = complete()
+    killed, left = complete(), leftovers_of_sweeps() - before
+    assert {path.parent for path in left} == {files.outputs_root(), cluster._near()}, "a mark and a folder of Ray's"
 
     sweep = start(grid, row=1)
     until(lambda: len(complete()) > len(killed), sweep)
+    assert not left & leftovers_of_sweeps()
     sweep.send_signal(signal.SIGINT)
     out = finish(sweep)
     assert "KeyboardInterrupt" in out, out

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from helpers import leftovers
 from helpers.sweeps.cluster import STARTS, STORE_BYTES, light_imports
 
 
 def main() -> None:
     """Start both nodes and obey standard input until it ends."""
     os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-    with light_imports():
+    with leftovers.temporary_folder("claimbook-nodes-") as folder, light_imports(folder / "path"):
         from ray.cluster_utils import Cluster
 
         size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": STORE_BYTES}

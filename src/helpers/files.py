@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from helpers import leftovers
 from helpers.errors import RecordError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = leftovers.temporary_path(path)
         try:
             write(temporary)
             with temporary.open("rb") as written:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
-from helpers import hub
+from helpers import hub, leftovers
 from helpers.errors import ModelError, nearest
 from helpers.files import DATA, cache_root, disk_errors, expanded, sha256_file, sha256_json, stamp, write_json
 
@@ -186,7 +185,7 @@ def _smollm2_folder() -> Path:
 
 
 def _convert_smollm2(gguf: Path, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+    with leftovers.temporary_folder(".converting-", folder.parent) as temporary:
         # A plain gguf_file= load keeps quantised blocks, which can be neither trained nor saved.
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
@@ -194,7 +193,7 @@ def _convert_smollm2(gguf: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
         )
-        new = Path(temporary) / "model"
+        new = temporary / "model"
         model.save_pretrained(new)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(new)
         new.rename(folder)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import files, ledger, provenance
+from helpers import files, ledger, leftovers, provenance
 from helpers import records as reading
 from helpers.errors import RecordError, nearest
 from helpers.records import Record, records, used_by
@@ -97,7 +96,7 @@ def _sources(record: Record) -> list[Path]:
 
 
 def _copy(target: Path, content: dict[str, Any], sources: list[Path]) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = leftovers.temporary_path(target)
     with files.disk_errors(target):
         try:
             temporary.mkdir(parents=True)

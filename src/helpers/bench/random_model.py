@@ -9,7 +9,6 @@ whose turns are ChatML as well; those of answers are drawn evenly from its vocab
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-from helpers import models
+from helpers import leftovers, models
 from helpers.bench import machine
 from helpers.errors import ParameterError, nearest
 from helpers.marker.on_policy import system_prompt
@@ -82,8 +81,7 @@ def shape_named(name: str | None) -> str:
 def random_weights(shape: Shape) -> Iterator[Path]:
     """A folder with configuration, random weights (bf16 on CUDA, fp32 on a CPU) and tokenizer, as real models have."""
     dtype = torch.bfloat16 if machine.device() == "cuda" else torch.float32
-    with tempfile.TemporaryDirectory(prefix="claimbook-shape-") as name:
-        folder = Path(name)
+    with leftovers.temporary_folder("claimbook-shape-") as folder:
         with torch.random.fork_rng(), torch.device(machine.device()):
             torch.manual_seed(stream_seed(0, "shape"))
             model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)

@@ -10,7 +10,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter, process_time
@@ -19,7 +18,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from helpers import files, records, runs
+from helpers import files, leftovers, records, runs
 from helpers.claims import case
 from helpers.claims.case import declared_runs
 from helpers.claims.declared import Declared
@@ -54,8 +53,7 @@ def measure(counts: tuple[int, ...] = COUNTS, pages: int = 10_000) -> pd.DataFra
     """
     rows = []
     for count in counts:
-        with tempfile.TemporaryDirectory(prefix="claimbook-scale-") as folder, _outputs(Path(folder)):
-            root = Path(folder)
+        with leftovers.temporary_folder("claimbook-scale-") as root, _outputs(root):
             path = _project(root, count)
             rows.append(_timed("write the records", count, lambda root=root, path=path: _write(path, root)))
             for name, operation in _operations(root, path).items():
@@ -69,8 +67,7 @@ def measure(counts: tuple[int, ...] = COUNTS, pages: int = 10_000) -> pd.DataFra
 
 def _page(count: int) -> dict[str, Any]:
     """The claim page of the sweep, built over ``count`` records with their tables in a copy of this project."""
-    with tempfile.TemporaryDirectory(prefix="claimbook-scale-") as folder, _outputs(Path(folder)):
-        root = Path(folder)
+    with leftovers.temporary_folder("claimbook-scale-") as root, _outputs(root):
         for name in ("src", "params", "reports", "data"):
             shutil.copytree(files.ROOT / name, root / name)
         shutil.copy(files.ROOT / "_quarto.yml", root)

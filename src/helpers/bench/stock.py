@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
+from helpers import leftovers
 from helpers.generate import Prompt, Sampling
 from helpers.marker.rows import Row
 from helpers.marker.train import Recipe
@@ -37,7 +37,7 @@ def trainer_losses(
         def _get_train_sampler(self, *args: object) -> torch.utils.data.Sampler:
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    with tempfile.TemporaryDirectory() as folder, restored(model):
+    with leftovers.temporary_folder("claimbook-trainer-") as folder, restored(model):
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=recipe.batch_size,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers import files, models, runs
+from helpers import files, leftovers, models, runs
 from helpers.bench import machine
 from helpers.bench.flops import Sizes, step_flops
 from helpers.bench.measured import Measured, single
@@ -86,8 +85,8 @@ def timed(grid: SweepParams, scale: str) -> Measured:
 @contextlib.contextmanager
 def _own_outputs() -> Iterator[None]:
     before = os.environ.get("CLAIMBOOK_OUTPUTS")
-    with tempfile.TemporaryDirectory(prefix="claimbook-sweep25-") as folder:
-        os.environ["CLAIMBOOK_OUTPUTS"] = folder
+    with leftovers.temporary_folder("claimbook-sweep25-") as folder:
+        os.environ["CLAIMBOOK_OUTPUTS"] = str(folder)
         try:
             yield
         finally:

@@ -7,13 +7,13 @@ fp32. The folder then holds config, tokenizer and safetensors, and is given as `
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
+from helpers import leftovers
 from helpers.errors import ModelError
 
 
@@ -24,11 +24,11 @@ def convert(file: Path, folder: Path) -> Path:
     if folder.exists():
         raise ModelError(f"{folder} is there already: delete it, or give another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+    with leftovers.temporary_folder(".converting-", folder.parent) as temporary:
         model = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
-        new = Path(temporary) / "model"
+        new = temporary / "model"
         model.save_pretrained(new)
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(new)
         new.rename(folder)

@@ -26,6 +26,7 @@ from helpers.provenance import portable
 from helpers.records import PARTIAL, records
 from helpers.site.notebooks import WIDGET, strip_pairing
 from helpers.site.papermill_plugin import sentence
+from helpers.tidy import tidy
 
 WATCH_SECONDS = 1.0
 LINES = 10  # of progress at most, where output is no terminal
@@ -49,6 +50,7 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     params = root / "params" / name / f"{preset}.yaml"
     expected = declared_runs(name, params, root)
     values = yaml.safe_load(params.read_text(encoding="utf-8"))
+    tidy()
     target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     with _Progress(name, expected):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import leftovers
 from helpers.errors import ClaimError
 from helpers.files import ROOT
 from helpers.site import fallback
@@ -26,6 +27,8 @@ def render_site(root: Path = ROOT, site: Path | None = None) -> Path:
         ClaimError: a page failed, or the check found a fault; all findings are named.
     """
     site = Path(site or Path(root) / "_site")
+    for folder in (site, *(path for path in site.glob("*") if path.is_dir())):
+        leftovers.remove_files(folder)
     quarto = shutil.which("quarto") or shutil.which("quarto", path=Path(sys.executable).parent)  # the extra [quarto]
     if quarto:
         _with_quarto(quarto, Path(root), site)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import files
+from helpers import files, leftovers
 from helpers.errors import SweepError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -59,10 +59,10 @@ def connected(workers: int | None, store: str | None = None) -> Iterator[Any]:
     if address == "local" or address.rpartition(":")[0] in LOOPBACK:
         # Ray's own switch for one machine: every server listens on 127.0.0.1 only, without it on all interfaces.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    with light_imports():
+    with leftovers.temporary_folder("claimbook-ray-", _near()) as folder, light_imports(folder / "path"):
         import ray
 
-        _connect(ray, address, workers, PASSED_ON if store else PASSED_ON + SHARED)
+        _connect(ray, address, workers, PASSED_ON if store else PASSED_ON + SHARED, folder)
         try:
             yield ray
         finally:
@@ -76,7 +76,14 @@ def cluster(ray: Any) -> Cluster:
     return Cluster(have.get("CPU", 0.0), have.get("GPU", 0.0), alive)
 
 
-def _connect(ray: Any, address: str, workers: int | None, passed_on: tuple[str, ...]) -> None:
+def _near() -> Path:
+    """Where temporary folders are, unless that is too far down: a socket's whole path has 107 characters at most, and
+    Ray's lie up to 65 below the folder that it is given."""
+    usual = Path(tempfile.gettempdir())
+    return usual if len(str(usual)) <= 18 else Path("/tmp")
+
+
+def _connect(ray: Any, address: str, workers: int | None, passed_on: tuple[str, ...], folder: Path) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": False}
     if address != "local":
         env = {name: os.environ[name] for name in passed_on if name in os.environ}
@@ -92,8 +99,9 @@ def _connect(ray: Any, address: str, workers: int | None, passed_on: tuple[str, 
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(
-                address="local", num_cpus=workers, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet
-            )
+                address="local", num_cpus=workers, include_dashboard=False, object_store_memory=STORE_BYTES,
+                _temp_dir=str(folder), **quiet,
+            )  # fmt: skip
             return
         except Exception as error:
             # Ray has no type for it: it gives its own processes 15 s, which a busy machine may not have for them.
@@ -116,18 +124,18 @@ def _set_token(address: str) -> None:
 
 
 @contextlib.contextmanager
-def light_imports() -> Iterator[None]:
+def light_imports(folder: Path) -> Iterator[None]:
     """Let Ray's processes import in a third of the time, and ours find this checkout.
 
     jsonschema compiles a grammar of internationalised addresses whenever it is imported, if `rfc3987_syntax` is there
     (JupyterLab brings it): 1.3 of the 1.8 s of `import ray`, in each of Ray's six processes, whose start Ray limits to
-    15 s. It does without when that import fails. Ray checks no such address.
+    15 s. It does without when that import fails. Ray checks no such address. ``folder`` is made for it.
     """
-    with tempfile.TemporaryDirectory(prefix="claimbook-ray-") as folder:
-        (Path(folder) / f"{STUB}.py").write_text("raise ImportError('not needed under Ray')\n")
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, str(files.ROOT / "src"), before]))
-        try:
-            yield
-        finally:
-            os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    folder.mkdir()
+    (folder / f"{STUB}.py").write_text("raise ImportError('not needed under Ray')\n")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), str(files.ROOT / "src"), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)

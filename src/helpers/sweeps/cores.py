@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+NAMES = 10
 
 
 @contextlib.contextmanager
@@ -35,14 +38,25 @@ def own_cores(at_once: int) -> Iterator[None]:
 
 
 def _hold(cores: list[int], wanted: int, held: contextlib.ExitStack) -> set[int]:
-    folder = Path(tempfile.gettempdir()) / f"claimbook-cores-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    mine: set[int] = set()
-    for core in cores:
+    folder, mine = _own_folder(), set[int]()
+    for core in cores if folder else ():
         if len(mine) < wanted:
             lock = FileLock(folder / f"{core}.lock")
-            with contextlib.suppress(Timeout):
+            with contextlib.suppress(Timeout, OSError):  # a full disk, say: then the row may use every core
                 lock.acquire(blocking=False)
                 held.callback(lock.release)
                 mine.add(core)
     return mine
+
+
+def _own_folder() -> Path | None:
+    """The folder of the locks, the same for all rows of this user. Whoever else took its name gets it, and all rows use
+    the next; None where there is none."""
+    first = Path(tempfile.gettempdir()) / f"claimbook-cores-{os.getuid()}"
+    for folder in (first, *(first.with_name(f"{first.name}-{number}") for number in range(1, NAMES))):
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    return None

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import files, provenance
+from filelock import FileLock
+
+from helpers import files, leftovers
 from helpers import records as reading
 from helpers.claims.case import stale_records
 from helpers.errors import ParameterError, SweepError
@@ -27,6 +29,7 @@ from helpers.sweeps.cluster import Cluster, cluster, connected
 from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.watch import Watch
+from helpers.tidy import tidy
 
 LOOK_SECONDS = 1.0
 STORE_SECONDS = 10.0  # at least between two looks at a store
@@ -70,6 +73,7 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     """
     options = options or Options()
     grid = read_grid(path, root)
+    tidy()
     state = _State(grid, options, launch)
     state.begin()
     wanted = [number for number in range(len(grid.cells)) if number not in state.watch.complete]
@@ -110,6 +114,8 @@ class _State:
 
     def begin(self) -> None:
         """See what is complete, here and at the store, and bring both to the same state."""
+        if self.store:
+            self.store.tidy(self.grid.notebook)
         self.look()
         for run_id in self.watch.complete.values() if self.store else ():
             self.store.push(reading.load(f"{self.grid.notebook}/{run_id}"))
@@ -137,18 +143,23 @@ class _State:
     @contextlib.contextmanager
     def marked(self) -> Iterator[None]:
         """What another machine must find to know that it sees the outputs, or the store, of this sweep."""
-        path, content = files.outputs_root() / self.mark, provenance.portable(self.launch) + "\n"
         if self.store:
-            self.store.write(f"{self.mark}/{MARK}", content.encode())
-        else:
-            files.write_text(path, content)
+            self.store.write(f"{self.mark}/{MARK}", leftovers.writer().encode())
+            try:
+                yield
+            finally:
+                self.store.remove(self.mark)
+            return
+        path = files.outputs_root() / self.mark
+        with files.disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)  # by which `tidy` tells the mark of a living sweep
+            lock.acquire()
         try:
             yield
         finally:
-            if self.store:
-                self.store.remove(self.mark)
-            else:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            lock.release()
 
     def _is_of_now(self, record: Record) -> bool:
         """Whether the run was begun, or gone on with, by this sweep: one that was killed before says it is running."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import secrets
 import shutil
 import threading
@@ -22,16 +23,18 @@ from typing import Any
 import fsspec
 from filelock import FileLock, Timeout
 
-from helpers import files
+from helpers import files, leftovers
 from helpers import records as reading
 from helpers.errors import ClaimbookError, RecordError, SweepError
 from helpers.locks import lock_of
 from helpers.records import Record
 from helpers.sweeps.watch import Watch
+from helpers.tidy import MARK as SWEEP
 
 BATCH = 500  # heads read at a time
 COPY_SECONDS = 10.0
 MARK = "mark"
+HALF = re.compile(rf".+\.{leftovers.WRITER}-[0-9a-f]{{8}}\.tmp")
 
 
 class StoreLostError(SweepError):
@@ -66,7 +69,7 @@ class Store:
     def write(self, name: str, content: bytes) -> None:
         """Write a small object, whole or not at all."""
         path = self._path(name)
-        temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+        temporary = f"{path}.{leftovers.writer()}-{secrets.token_hex(4)}.tmp"
         with self._reached():
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(temporary, content)
@@ -82,17 +85,31 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Names of the whole objects in ``folder``; none where it does not exist."""
+        return [name for name in self._listed(folder) if not name.endswith(".tmp")]
+
+    def _listed(self, folder: str) -> list[str]:
         with self._reached():
             self._fs.invalidate_cache()
             try:
                 found = self._fs.ls(self._path(folder), detail=False)
             except FileNotFoundError:
                 return []
-        names = sorted(path.rstrip("/").rpartition("/")[2] for path in found)
-        return [name for name in names if not name.endswith(".tmp")]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def tidy(self, notebook: str) -> None:
+        """Delete the marks of sweeps, and the objects of ``notebook`` half-written, whose process on this machine is
+        no more."""
+        for name in self.names(""):
+            mark = self.read(f"{name}/{MARK}") if SWEEP.fullmatch(name) else None
+            if mark and leftovers.is_dead(mark.decode()):
+                self.remove(name)
+        for name in self._listed(notebook):
+            found = HALF.fullmatch(name)
+            if found and leftovers.is_dead(found["writer"]):
+                self.remove(f"{notebook}/{name}")
 
     def remove(self, folder: str) -> None:
-        """Delete a folder with all that is in it."""
+        """Delete an object, or a folder with all that is in it."""
         with self._reached(), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._path(folder), recursive=True)
 
@@ -184,7 +201,7 @@ class Store:
         return contents
 
     def _fill(self, final: Path, head: bytes, listed: dict[str, str]) -> None:
-        temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+        temporary = leftovers.temporary_path(final)
         if final.exists():
             return
         try:
