@@ -25,6 +25,7 @@ from helpers.errors import RecordError
 from helpers.records import Record
 from helpers.study import Study, find_study
 
+EXACT = "equal to the last bit"
 Outcome = Literal["equal", "within tolerance", "different"]
 
 
@@ -41,7 +42,7 @@ class Replay:
     def note(self) -> str:
         """The clause of the ledger's line."""
         if self.outcome == "equal":
-            return "equal to the last bit"
+            return EXACT
         return f"{self.outcome}: {self.why}"
 
 

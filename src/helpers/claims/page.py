@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from helpers import ledger
+from helpers.audit.register import of_page
+from helpers.audit.replay import EXACT
 from helpers.claims import graph
 from helpers.claims.case import Case, declared_runs
 from helpers.claims.facts import Fact
@@ -28,10 +31,28 @@ def header(case: Case) -> Block:
     verdict, sure = case.verdict(), case.confidence()
     said = map(verbatim, (case.claim.statement, verdict.sentence, sure.binding))
     return Block(
-        Markup('{}<p class="cb-claim-badges">{} {}</p>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<p>{}</p>').format(
-            graph.flags(case), badge(verdict.word), badge(sure.stated), *said
+        Markup('{}<p class="cb-claim-badges">{} {}</p>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<p>{}</p>\n{}').format(
+            graph.flags(case), badge(verdict.word), badge(sure.stated), *said, proof(case)
         )
     )
+
+
+def proof(case: Case) -> Block:
+    """How many of the records were run again and how they compared, and what was changed after it was registered."""
+    book, refs = ledger.read(), {record.ref for record in case.evidence().records}
+    again = {line.name: line for line in book.lines if line.event == "replayed" and line.name in refs}
+    exact = sum(line.note == EXACT for line in again.values())
+    said = f"{len(again)} of {len(refs)} records were run again, {exact} of them equal to the last bit"
+    said += f" (last on {max(line.at for line in again.values())[:10]})." if again else "."
+    deviations = [
+        f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
+        for thing in of_page(case.path, case.root)
+        for line in book.of(thing.kind, thing.name)
+        if line.event == "amended"
+    ]
+    items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
+    listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
+    return Block(Markup("<p>{}</p>{}").format(verbatim(said), listed))
 
 
 def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
