@@ -23,9 +23,16 @@ class Registered:
 def of_page(path: Path, root: Path = files.ROOT) -> list[Registered]:
     """Return what the claim of a page is judged by: its criteria file, its grid and its question."""
     claim = read_claim(path, root)
-    things = [_file("criteria", claim.criteria, root)]
-    things += [_file("grid", claim.grid, root)] if claim.grid else []
-    return [*things, Registered("question", _name(path, root), question_hash(claim))]
+    return [
+        Registered(kind, name, question_hash(claim) if kind == "question" else _content(name, root))
+        for kind, name in judged_by(claim)
+    ]
+
+
+def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
+    """Return kind and name of what a claim is judged by, as the ledger calls them."""
+    grid = [("grid", claim.grid)] if claim.grid else []
+    return [("criteria", claim.criteria), *grid, ("question", f"reports/{claim.slug}.qmd")]
 
 
 def of_pages(root: Path = files.ROOT) -> Iterator[tuple[Path, list[Registered]]]:
@@ -73,11 +80,7 @@ def register(pages: Iterable[Path], reason: str | None = None, root: Path = file
     return list(ledger.append(events).lines[-len(events) :]) if events else []
 
 
-def _file(kind: ledger.Kind, name: str, root: Path) -> Registered:
+def _content(name: str, root: Path) -> str:
     if not (root / name).is_file():
         raise ClaimError(f"{name} is missing, so it cannot be registered. Check the claim block that names it.")
-    return Registered(kind, name, files.content_hash(root / name))
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.resolve().relative_to(root.resolve()).as_posix()
+    return files.content_hash(root / name)

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers import ledger
-from helpers.audit.register import of_page
+from helpers.audit.register import judged_by
 from helpers.audit.replay import EXACT
 from helpers.claims import graph
 from helpers.claims.case import Case, declared_runs
@@ -46,9 +46,8 @@ def proof(case: Case) -> Block:
     said += f" (last on {max(line.at for line in again.values())[:10]})." if again else "."
     deviations = [
         f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
-        for thing in of_page(case.path, case.root)
-        for line in book.of(thing.kind, thing.name)
-        if line.event == "amended"
+        for line in book.lines
+        if line.event == "amended" and (line.kind, line.name) in judged_by(case.claim)
     ]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
