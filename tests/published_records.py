@@ -13,7 +13,7 @@ from helpers.audit.register import register
 from helpers.files import write_json
 from helpers.params import Axis, Params
 from helpers.publishing import publish
-from helpers.records import question_hash
+from helpers.questions import question_hash
 from helpers.stats import wilson
 from helpers.study import Study
 

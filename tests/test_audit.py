@@ -12,7 +12,7 @@ import pytest
 import toy_study
 from toy_study import CoinParams, commit, project, run_cells
 
-from helpers import derive, files, ledger, provenance, publishing, records, study
+from helpers import derive, files, ledger, provenance, publishing, questions, records, study
 from helpers.audit.register import register
 from helpers.audit.replay import enter, replay, replayable
 from helpers.audit.verify import verify
@@ -259,7 +259,7 @@ def test_a_changed_estimator_without_a_raised_version_is_found_and_a_raised_one_
 def test_a_raised_version_makes_exactly_that_study_stale(house, monkeypatch):
     monkeypatch.setattr(toy_study, "COINS", replace(toy_study.COINS, version=2))
     study._load.cache_clear()
-    changes = records.Changes()
+    changes = questions.Changes()
     assert {tuple(changes.of(record)) for record in records.records("coins")} == {("version",)}
     assert {tuple(changes.of(record)) for record in records.records("coins_base")} == {()}
     monkeypatch.undo()

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from helpers import bench, files, records, runs
+from helpers import bench, files, questions, records, runs
 from helpers.bench import scale
 from helpers.bench.study import STUDY
 from helpers.claims.status import cells_of
@@ -32,7 +32,7 @@ def test_synthetic_records_are_told_apart_by_their_question(tmp_path):
     made = [records.read(folder) for _, folder in records.folders(tmp_path / "outputs/sweep")]
     assert len(made) == 200
     study = find_study("sweep")
-    assert all(one.id == f"synthetic-{records.question_hash(one.content, study)}" for one in made)
+    assert all(one.id == f"synthetic-{questions.question_hash(one.content, study)}" for one in made)
 
 
 def test_the_synthetic_records_of_a_page_are_whole_and_answer_its_grid(tmp_path, monkeypatch):

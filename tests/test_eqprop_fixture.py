@@ -14,7 +14,7 @@ from helpers.eqprop.model import group_vectors
 from helpers.eqprop.nudge import Nudge
 from helpers.errors import ModelError
 from helpers.files import sha256_file
-from helpers.records import data_hashes
+from helpers.questions import data_hashes
 
 pytestmark = pytest.mark.unit
 

@@ -17,7 +17,7 @@ from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import models, records, runs, vllm_engine
+from helpers import models, questions, runs, vllm_engine
 from helpers.audit.replay import compare
 from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError
@@ -223,7 +223,7 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
     for ours, theirs in zip(served, plain, strict=True):
         assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
         assert "helpers/vllm_engine.py" in ours.code["files"] and "helpers/vllm_engine.py" not in theirs.code["files"]
-        assert records.Changes().of(ours) == records.Changes().of(theirs) == []
+        assert questions.Changes().of(ours) == questions.Changes().of(theirs) == []
         assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
 
 

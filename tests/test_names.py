@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from claims_records import record
 
-from helpers import files, records, runs
+from helpers import files, questions, records, runs
 from helpers.actdiff.pair import local_tuned
 from helpers.claims.overview import records_used
 from helpers.claims.status import cells_of
@@ -167,7 +167,7 @@ def test_a_table_that_no_file_holds_is_refused(root):
 def test_criteria_and_data_lie_in_the_checkout(root, path):
     path = path.format(root=root)
     made = records.Record(root, record({}).content | {"criteria": {"path": path, "sha256": "0"}}, published=False)
-    assert "is not a path below" in refused(root, lambda: records.criteria_now(made))
+    assert "is not a path below" in refused(root, lambda: questions.criteria_now(made))
     if not path.startswith("/"):  # data outside of the checkout is named by its place
         made = records.Record(root, record({}).content | {"data": {path: "0"}}, published=False)
         refused(root, lambda: records.question_now(made))
@@ -176,7 +176,7 @@ def test_criteria_and_data_lie_in_the_checkout(root, path):
 @pytest.mark.parametrize("path", ["/nothing\0", "~nobody-of-this-name/x", "/" + "n" * 5000, "~/\n"])
 def test_data_outside_that_cannot_be_there_is_not_there(root, path):
     made = records.Record(root, record({}).content | {"data": {path: "0" * 64}}, published=False)
-    assert records.question_now(made)["data"] == records.hash_of_data({path: "0" * 64})
+    assert records.question_now(made)["data"] == questions.hash_of_data({path: "0" * 64})
 
 
 @pytest.mark.parametrize("entry", ["/etc/passwd", "{root}/kept/x", "..kept", "helpers.\0", "", "n" * 5000])

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
-from helpers import files, records, runs, study
+from helpers import files, questions, records, runs, study
 from helpers.errors import DataError, RecordError
 from helpers.study import Study
 
@@ -227,7 +227,7 @@ def test_criteria_and_start_are_those_of_the_first_part(house):
     (house / "params/sweep/criteria.yaml").write_text("clean: 0.9\n")
     record = make()
     assert (record.criteria, record.started) == (partial.criteria, partial.started)
-    assert records.criteria_now(record) != record.criteria["sha256"]
+    assert questions.criteria_now(record) != record.criteria["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -466,20 +466,20 @@ def test_what_became_stale(house, monkeypatch):
     record = make()
     baseline = make(OTHER)
     with_input = make(inputs={"baseline": baseline.ref})
-    now = records.Changes({"pocket": SHA})
+    now = questions.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], [], []]
     (house / "src/helpers/wing/cell.py").write_text(CELL.replace("1", "2"))
-    assert now.of(record) == [] and records.code_now(record) != record.code["files"]
+    assert now.of(record) == [] and questions.code_now(record) != record.code["files"]
     monkeypatch.setattr(sys.modules[__name__], "OTHER", replace(OTHER, version=2))
     study._load.cache_clear()
-    now = records.Changes({"pocket": SHA})
+    now = questions.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], ["version"], ["inputs"]]
     (house / "data/rows.json").unlink()
-    assert records.Changes({"pocket": "b" * 64}).of(record) == ["data", "model"]
+    assert questions.Changes({"pocket": "b" * 64}).of(record) == ["data", "model"]
     (house / "src/helpers/wing/cell.py").unlink()
-    assert records.code_now(record) is None
+    assert questions.code_now(record) is None
     (house / "params/sweep/experiment.yaml").unlink()
-    assert records.Changes().of(record) == ["study"]
+    assert questions.Changes().of(record) == ["study"]
 
 
 def test_a_table_that_is_changed_by_one_caller_is_whole_for_the_next():
@@ -533,11 +533,11 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
     text = (record.path / "run.json").read_text()
     assert str(house) not in text and str(elsewhere.parent) not in text and "hf_x" not in text
     assert record.params == {"model": "./models/own"} and list(record.data) == ["~/arc.jsonl"]
-    assert records.Changes().of(record) == []
+    assert questions.Changes().of(record) == []
     elsewhere.write_text("{ }")
-    assert records.Changes().of(record) == ["data"]
+    assert questions.Changes().of(record) == ["data"]
     elsewhere.unlink()
-    assert records.Changes().of(record) == [], "on a machine without it, it cannot be checked"
+    assert questions.Changes().of(record) == [], "on a machine without it, it cannot be checked"
     mounted = house.parent / "mount" / "arc.jsonl"
     files.write_text(mounted, "{}")
     assert list(make(data=[mounted]).data) == [str(mounted)], "on another disk a path is not that of a home"

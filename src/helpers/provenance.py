@@ -32,7 +32,20 @@ LOADED = time.time()  # this process began to load helpers at about this time
 # They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them is
 # no change of a run's code. Anything that can change a number stays out of this set.
 BOOKKEEPING = frozenset(
-    {"errors", "files", "locks", "params", "runs", "records", "steps", "publishing", "provenance", "source", "study"}
+    {
+        "errors",
+        "files",
+        "locks",
+        "params",
+        "runs",
+        "records",
+        "steps",
+        "publishing",
+        "provenance",
+        "source",
+        "study",
+        "questions",
+    }
     | {"plots", "figures", "marks", "widgets"}
 )
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.

@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from helpers import files, provenance, run_record
+from helpers import files, provenance, questions, run_record
 from helpers import records as reading
 from helpers.derive import checked_metrics, derive
 from helpers.errors import RecordError
@@ -73,12 +73,12 @@ def open_run(
         "params": provenance.portable(plain(study.asked(params), f"{label}: params")),
         "cell": provenance.portable(plain(cell, f"{label}: cell")),
         "code": entries | {"files": code},
-        "data": reading.data_hashes(list(data)),
+        "data": questions.data_hashes(list(data)),
         "model": provenance.portable(plain(model, f"{label}: model")),
         "inputs": dict(inputs or {}),
     }
     readable = re.sub(r"[^\w.-]+", "-", prefix, flags=re.ASCII).strip("-._")[:80]
-    return Run(study, notebook, f"{readable}-{reading.question_hash(content, study)}", content, wait=wait)
+    return Run(study, notebook, f"{readable}-{questions.question_hash(content, study)}", content, wait=wait)
 
 
 class Run:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import files, ledger, provenance
+from helpers import files, ledger, provenance, questions
 from helpers import records as reading
 from helpers.audit.register import of_pages
 from helpers.derive import derive
@@ -89,7 +89,7 @@ def _check_identity(record: Record) -> Iterator[Finding]:
     except ClaimbookError as error:
         yield Finding(record.ref, "study", str(error))
         return
-    expected = reading.question_hash(record.content, study)
+    expected = questions.question_hash(record.content, study)
     if record.id.rpartition("-")[2] != expected:
         yield Finding(
             record.ref, "id", f"does not end in {expected}, the hash of its question. Its question was changed."
@@ -171,7 +171,7 @@ def agree(one: Any, other: Any, tolerance: float) -> bool:
 
 def _check_sources(record: Record) -> Iterator[Finding]:
     """What of the question lies on this disk, as it is now."""
-    for what in reading.Changes().of(record):
+    for what in questions.Changes().of(record):
         if what in ("data", "inputs", "version"):
             yield Finding(record.ref, what, "has changed since the run. Run it again.")
     folder = files.ROOT / Path(record.model.get("source") or ".").expanduser()

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from helpers import files, leftovers, records, runs
+from helpers import files, leftovers, questions, records, runs
 from helpers.claims import case
 from helpers.claims.case import declared_runs
 from helpers.claims.declared import Declared
@@ -175,7 +175,7 @@ def _write_one(root: Path, like: Mapping[str, Any], cell: SweepParams) -> Path:
     study = find_study("sweep")
     content = dict(like) | {"version": study.version, "metrics_version": study.metrics_version}
     content |= {"params": study.asked(cell.cell_params()), "cell": cell.cell() | {"model": cell.model}}
-    content["id"] = f"synthetic-{records.question_hash(content, study)}"
+    content["id"] = f"synthetic-{questions.question_hash(content, study)}"
     home = root / "outputs/sweep" / content["id"]
     home.mkdir(parents=True)
     (home / "run.json").write_text(json.dumps(content, indent=1))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import params as parameters
-from helpers import provenance
+from helpers import provenance, questions
 from helpers import records as store
 from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
@@ -97,8 +97,8 @@ def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expecte
 def stale_records(
     records: Sequence[Record], models: Mapping[str, str] | None = None, root: Path | None = None
 ) -> dict[str, list[str]]:
-    """Ids of the records whose question has changed since, with what changed (``records.Changes``)."""
-    changes = store.Changes(models, root)
+    """Ids of the records whose question has changed since, with what changed (``questions.Changes``)."""
+    changes = questions.Changes(models, root)
     return {record.id: why for record in records if (why := changes.of(record))}
 
 

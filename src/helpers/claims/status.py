@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers import provenance
-from helpers import records as store
+from helpers import provenance, questions
 from helpers.claims.case import Case, Found, declared_runs, find, open_case
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.declared import Declared, telling
@@ -116,7 +115,7 @@ def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[Stat
 
 
 def _criteria(record: Record) -> tuple[str, ...]:
-    changed = record.criteria is not None and record.criteria["sha256"] != store.criteria_now(record)
+    changed = record.criteria is not None and record.criteria["sha256"] != questions.criteria_now(record)
     return ("criteria",) if changed else ()
 
 

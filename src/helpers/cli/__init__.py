@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from helpers.cli import proof
 from helpers.errors import ClaimbookError, ClaimError
 
 
@@ -150,101 +151,9 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-@app.command()
-def register(
-    pages: Annotated[list[str], typer.Argument(help="pages with a claim, such as reports/lr-epochs-band.qmd")],
-    reason: Annotated[str | None, typer.Option(help="why something that was registered before has changed")] = None,
-) -> None:
-    """Enter in the ledger what a claim will be judged by: its criteria, grid and question. Do it before the runs."""
-    from pathlib import Path
-
-    from helpers.audit.register import register as enter
-
-    lines = enter(map(Path, pages), reason)
-    for line in lines:
-        typer.echo(f"{line.event} {line.kind} {line.name}")
-    typer.echo(f"{len(lines)} new lines; commit outputs/published/ledger.jsonl." if lines else "Nothing has changed.")
-
-
-@app.command()
-def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
-    """Derive metrics again from stored tables, where a study has raised its METRICS_VERSION."""
-    from helpers.derive import derive_again
-    from helpers.records import records
-
-    done = derive_again(records(notebook))
-    typer.echo(f"{len(done)} records have their metrics derived again.")
-
-
-@app.command()
-def withdraw(
-    record: Annotated[str, typer.Argument(help="<notebook>/<id> of a published record")],
-    reason: Annotated[str, typer.Option(help="why; the ledger keeps it")],
-) -> None:
-    """Delete a published record and say why in the ledger."""
-    from helpers.publishing import withdraw as take_back
-
-    take_back(record, reason)
-    typer.echo(f"{record} is withdrawn; commit outputs/published to share that.")
-
-
-@app.command()
-def verify(
-    ids: Annotated[list[str] | None, typer.Argument(help="<notebook>/<id>; default: every published record")] = None,
-    replay: Annotated[bool, typer.Option("--replay", help="also run each record again and compare its tables")] = False,
-) -> None:
-    """Check that records are what they say: shape, files, metrics derived again, registrations, ledger, replay."""
-    from helpers import ledger
-    from helpers.audit.verify import verify as check
-
-    findings = check(ids)
-    for finding in findings:
-        typer.echo(str(finding))
-    if findings:
-        typer.echo(f"{len(findings)} findings", err=True)
-        raise typer.Exit(1)
-    if replay:
-        _replay(ids)
-    past = ledger.history()
-    end = f"The ledger ends in {ledger.read().head or 'nothing yet'}"
-    typer.echo(f"No findings. {end}" + ("." if past.checked else "; its history was not checked."))
-
-
-def _replay(ids: list[str] | None) -> None:
-    from helpers.audit.replay import enter, replay, replayable
-
-    different = 0
-    for result in replay(ids or replayable()):
-        typer.echo(f"{result.record.ref}: {result.note} ({result.seconds:.1f} s)")
-        enter(result)
-        different += result.outcome == "different"
-    if different:
-        typer.echo(f"{different} replays differ", err=True)
-        raise typer.Exit(1)
-
-
-ledger_app = typer.Typer(help="The ledger of what was registered and published.", no_args_is_help=True)
-app.add_typer(ledger_app, name="ledger")
-
-
-@ledger_app.command("merge")
-def ledger_merge(
-    theirs: Annotated[
-        str | None, typer.Argument(help="a ledger file or a git revision; default: the two sides of a conflict")
-    ] = None,
-) -> None:
-    """Join two ledgers that grew apart on two branches; both chains are kept."""
-    from helpers.ledger import join
-
-    typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
-
-
-@ledger_app.command("head")
-def ledger_head() -> None:
-    """Print the hash of the last line, so that it can be posted elsewhere."""
-    from helpers import ledger
-
-    typer.echo(ledger.read().head or "The ledger is empty.")
+for command in (proof.register, proof.derive, proof.withdraw, proof.verify):
+    app.command()(command)
+app.add_typer(proof.ledger_app, name="ledger")
 
 
 @app.command()

@@ -1,0 +1,105 @@
+"""The commands that prove what records say: ``claimbook register | derive | withdraw | verify | ledger``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(
+    pages: Annotated[list[str], typer.Argument(help="pages with a claim, such as reports/lr-epochs-band.qmd")],
+    reason: Annotated[str | None, typer.Option(help="why something that was registered before has changed")] = None,
+) -> None:
+    """Register what a claim will be judged by, before its runs.
+
+    Criteria, grid and question get a line each in the ledger.
+    """
+    from pathlib import Path
+
+    from helpers.audit.register import register as enter
+
+    lines = enter(map(Path, pages), reason)
+    for line in lines:
+        typer.echo(f"{line.event} {line.kind} {line.name}")
+    typer.echo(f"{len(lines)} new lines; commit outputs/published/ledger.jsonl." if lines else "Nothing has changed.")
+
+
+def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
+    """Derive metrics again after METRICS_VERSION was raised."""
+    from helpers.derive import derive_again
+    from helpers.records import records
+
+    done = derive_again(records(notebook))
+    typer.echo(f"{len(done)} records have their metrics derived again.")
+
+
+def withdraw(
+    record: Annotated[str, typer.Argument(help="<notebook>/<id> of a published record")],
+    reason: Annotated[str, typer.Option(help="why; the ledger keeps it")],
+) -> None:
+    """Take a published record back and say why."""
+    from helpers.publishing import withdraw as take_back
+
+    take_back(record, reason)
+    typer.echo(f"{record} is withdrawn; commit outputs/published to share that.")
+
+
+def verify(
+    ids: Annotated[list[str] | None, typer.Argument(help="<notebook>/<id>; default: every published record")] = None,
+    replay: Annotated[bool, typer.Option("--replay", help="also run each record again and compare its tables")] = False,
+) -> None:
+    """Check that records are what they say.
+
+    Shape, files, metrics derived again, registrations, sources, ledger; with --replay each cell is run again.
+    """
+    from helpers import ledger
+    from helpers.audit.verify import verify as check
+
+    findings = check(ids)
+    for finding in findings:
+        typer.echo(str(finding))
+    if findings:
+        typer.echo(f"{len(findings)} findings", err=True)
+        raise typer.Exit(1)
+    if replay:
+        _replay(ids)
+    past = ledger.history()
+    end = f"The ledger ends in {ledger.read().head or 'nothing yet'}"
+    typer.echo(f"No findings. {end}" + ("." if past.checked else "; its history was not checked."))
+
+
+def _replay(ids: list[str] | None) -> None:
+    from helpers.audit.replay import enter, replay, replayable
+
+    different = 0
+    for result in replay(ids or replayable()):
+        typer.echo(f"{result.record.ref}: {result.note} ({result.seconds:.1f} s)")
+        enter(result)
+        different += result.outcome == "different"
+    if different:
+        typer.echo(f"{different} replays differ", err=True)
+        raise typer.Exit(1)
+
+
+ledger_app = typer.Typer(help="The ledger of what was registered and published.", no_args_is_help=True)
+
+
+@ledger_app.command("merge")
+def ledger_merge(
+    theirs: Annotated[
+        str | None, typer.Argument(help="a ledger file or a git revision; default: the two sides of a conflict")
+    ] = None,
+) -> None:
+    """Join two ledgers that grew apart on two branches; both chains are kept."""
+    from helpers.ledger import join
+
+    typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
+
+
+@ledger_app.command("head")
+def ledger_head() -> None:
+    """Print the hash of the last line, so that it can be posted elsewhere."""
+    from helpers import ledger
+
+    typer.echo(ledger.read().head or "The ledger is empty.")
