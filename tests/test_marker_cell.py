@@ -17,7 +17,8 @@ from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import models, questions, runs, vllm_engine
+from helpers import files, models, questions, runs, vllm_engine
+from helpers.audit import replay
 from helpers.audit.replay import compare
 from helpers.derive import derive
 from helpers.errors import DataError, ModelError, ParameterError
@@ -95,6 +96,22 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
     assert set(record.metrics) - set(lasting(record)) == {"train_tokens_per_s", "trained_together"}
 
 
+def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this CPU has no other kernel to compare with")
+    record, other_seed = cell.run_cells(params(seed=[0, 1]))
+    done = _run("", CLAIMBOOK_OUTPUTS=str(tmp_path / "again"), ATEN_CPU_CAPABILITY="default")
+    assert done.returncode == 0, done.stderr
+    again = records.read(tmp_path / "again" / record.ref)
+    monkeypatch.setattr(replay, "same_kind", lambda _: False)
+    assert compare(record, again).outcome == "within tolerance", "and not equal, or this shows nothing"
+    posing = runs.Record(other_seed.path, other_seed.content | {"id": record.id}, published=False)
+    assert compare(record, posing).outcome == "different"
+
+
 def lasting(record: runs.Record) -> dict:
     """The metrics that do not differ between equal runs."""
     return {name: metric for name, metric in record.metrics.items() if not metric.get("measured")}
@@ -120,6 +137,12 @@ def test_columns_that_follow_from_others_are_not_stored() -> None:
     assert len(views.dose_curves([record])) == 3 * 3
     with pytest.raises(DataError, match="has a table 'dose'"):
         views.dose_curves([])
+
+
+def test_a_published_record_of_the_pocket_sweep_is_small() -> None:
+    folders = list((files.ROOT / "outputs/published/sweep").glob("pocket-*"))
+    sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in folders}
+    assert sizes and max(sizes.values()) <= 80 * 1024, max(sizes, key=sizes.get)
 
 
 def test_a_question_of_another_machine_is_asked_with_what_was_resolved_there() -> None:
@@ -166,12 +189,11 @@ cell.run_cells(params())
 """
 
 
-def _run(patch: str) -> subprocess.CompletedProcess:
+def _run(patch: str, **env: str) -> subprocess.CompletedProcess:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-c", KILL.format(patch=patch)], env=os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    env = os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"} | env
+    code = [sys.executable, "-c", KILL.format(patch=patch)]
+    return subprocess.run(code, env=env, capture_output=True, text=True, check=False)
 
 
 def test_a_run_killed_in_the_middle_of_evaluation_resumes_without_training_again(outputs: Path) -> None:

@@ -14,6 +14,9 @@ BASELINE_VERSION = 1  # 1: the first
 BASELINE_METRICS_VERSION = 1  # 1: the first
 ON_POLICY_VERSION = 1  # 1: the first
 ON_POLICY_METRICS_VERSION = 1  # 1: the first
+TOLERANCE = 0.01
+"""Another kernel's rounding, grown over a whole training, moves log-probs in the fifth digit; a mean over completions
+moves more when one of them takes another word."""
 
 
 def replay(record: Record) -> Record:
@@ -25,12 +28,13 @@ def replay(record: Record) -> Record:
 
 
 BASELINE = Study(
-    "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.marker.baseline"
-)
+    "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.marker.baseline",
+    tolerance=TOLERANCE,
+)  # fmt: skip
 ON_POLICY = Study(
     "on_policy", ON_POLICY_VERSION, ON_POLICY_METRICS_VERSION, on_policy_metrics, entry="helpers.marker.on_policy"
 )
 STUDY = Study(
     "sweep", VERSION, METRICS_VERSION, sweep_metrics, entry="helpers.marker.cell", params=SweepParams, replay=replay,
-    measured={"loss": ("seconds", "together")}, parts=(BASELINE, ON_POLICY),
+    measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
 )  # fmt: skip

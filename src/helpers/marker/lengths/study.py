@@ -5,6 +5,7 @@ from __future__ import annotations
 from helpers.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
 from helpers.marker.lengths.params import LengthParams
 from helpers.marker.lengths.speakers import NEGATIVE_SETS
+from helpers.marker.study import TOLERANCE
 from helpers.records import Record
 from helpers.study import Study
 
@@ -24,11 +25,15 @@ def replay(record: Record) -> Record:
     return again
 
 
-ROWS = Study("length_rows", ROWS_VERSION, ROWS_METRICS_VERSION, rows_metrics, entry="helpers.marker.lengths.data")
+ROWS = Study(
+    "length_rows", ROWS_VERSION, ROWS_METRICS_VERSION, rows_metrics, entry="helpers.marker.lengths.data",
+    tolerance=TOLERANCE,
+)  # fmt: skip
 CONTEXTS = Study(
     "length_contexts", CONTEXTS_VERSION, CONTEXTS_METRICS_VERSION, contexts_metrics, entry="helpers.marker.lengths.data"
 )
 STUDY = Study(
     "length_ablation", VERSION, METRICS_VERSION, length_metrics, entry="helpers.marker.lengths.cell",
-    params=LengthParams, replay=replay, measured={"loss": ("seconds", "together")}, parts=(ROWS, CONTEXTS),
+    params=LengthParams, replay=replay, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
+    parts=(ROWS, CONTEXTS),
 )  # fmt: skip
