@@ -105,7 +105,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     record, other_seed = cell.run_cells(params(seed=[0, 1]))
     done = _run("", CLAIMBOOK_OUTPUTS=str(tmp_path / "again"), ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stderr
-    again = records.read(tmp_path / "again" / record.ref)
+    again = runs.load(tmp_path / "again" / record.ref)
     monkeypatch.setattr(replay, "same_kind", lambda _: False)
     assert compare(record, again).outcome == "within tolerance", "and not equal, or this shows nothing"
     posing = runs.Record(other_seed.path, other_seed.content | {"id": record.id}, published=False)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import files
+from helpers import files, yaml_text
 from helpers.errors import RecordError, nearest
-from helpers.params import Params, read_yaml
+from helpers.params import Params
 
 if TYPE_CHECKING:
     from helpers.records import Record
@@ -83,7 +83,7 @@ def study_place(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _place(path: str, mtime_ns: int) -> str:
-    content = read_yaml(Path(path).read_text(encoding="utf-8"), path)
+    content = yaml_text.read(Path(path).read_text(encoding="utf-8"), path, RecordError)
     if not isinstance(content, dict) or set(content) != {"study"} or not isinstance(content["study"], str):
         raise RecordError(f"{path} must hold one line, `study: module:STUDY`.")
     return content["study"]

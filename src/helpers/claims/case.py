@@ -20,7 +20,7 @@ from helpers.claims.verdict import Verdict, judge
 from helpers.errors import ClaimError
 from helpers.files import ROOT
 from helpers.records import Record
-from helpers.study import load_study
+from helpers.study import Study, load_study
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,28 @@ class Case:
         return self.facts.fact(name, **cell)
 
 
-def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
-    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
+def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Params:
+    """Read the params file ``grid`` of a notebook into its parameter model; no name in it is another one's."""
     model = load_study(notebook, root).params
     if model is None:
         raise ClaimError(f"The study of params/{notebook} has no parameters, so it can have no grid.")
-    return parameters.load(model, grid).cells()
+    return parameters.load(model, grid)
+
+
+def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
+    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
+    return read_params(notebook, grid, root).cells()
 
 
 def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
     """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
-    study, cells = load_study(notebook, root), declared_cells(notebook, grid, root)
+    return runs_of(load_study(notebook, root), read_params(notebook, grid, root))
+
+
+def runs_of(study: Study, p: parameters.Params) -> tuple[Expected, ...]:
+    """The runs that ``p`` declares, one for each cell."""
     younger = frozenset(study.added)
-    return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in cells)
+    return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in p.cells())
 
 
 def stale_records(
