@@ -58,6 +58,7 @@ class _Table:
     line: int
     cells: int = 0
     text: str = ""
+    said: bool = False  # by a record or a model, and be it nothing
 
 
 @dataclass
@@ -94,6 +95,9 @@ class _Reader(HTMLParser):
             self.tables.append(_Table(self.getpos()[0]))
         elif tag == "td" and self.tables:
             self.tables[-1].cells += 1
+        elif tag in DATA:
+            for table in self.tables:
+                table.said = True
         if tag == "script" and values.get("data-anchors"):
             self.drawn = (values["data-anchors"], "")
         if tag not in VOID:
@@ -126,7 +130,7 @@ class _Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "table" and self.tables:
             table = self.tables.pop()
-            if not table.cells or not table.text.strip():
+            if not table.cells or not (table.text.strip() or table.said):
                 self.page.faults.append((table.line, "a table is empty"))
         if tag == "script" and self.drawn:
             key, data = self.drawn
