@@ -166,8 +166,9 @@ def notebook() -> nbformat.NotebookNode:
     table = pd.DataFrame({EVIL: [EVIL], "text": [EVIL], "finish": [EVIL]})
     data = [
         {"text/html": table._repr_html_()}, {"text/html": EVIL}, {"text/markdown": EVIL}, {"text/plain": EVIL},
-        {"image/svg+xml": f"<svg onload='{SCRIPT}'><script>{SCRIPT}</script></svg>"}, {"text/latex": EVIL},
-        {"application/javascript": SCRIPT}, {"text/html": widgets.completion_card(dict(table.iloc[0]), EVIL, [EVIL])},
+        {"image/svg+xml": f"<svg onload='{SCRIPT}'><script>{SCRIPT}</script></svg>", "text/plain": EVIL},
+        {"text/latex": EVIL, "application/javascript": SCRIPT, "text/plain": EVIL},
+        {"text/html": widgets.completion_card(dict(table.iloc[0]), EVIL, [EVIL])},
         {"text/html": widgets.token_view([(EVIL, 1), (EVIL, 0)], EVIL)},
         {"text/html": f"<a href='javascript:{SCRIPT}'>{SCRIPT}</a><form action='javascript:{SCRIPT}'><p style='x'>"},
     ]  # fmt: skip
