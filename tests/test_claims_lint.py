@@ -329,7 +329,8 @@ def test_a_confidence_that_is_typed_must_be_the_stated_one(tmp_path):
     "source",
     ["import pandas as pd\npd.read_json('x')", "import altair as alt\nc = alt.Chart(d)\nc.mark_bar()",
      "import pandas as pd\nx = pd.DataFrame()\ndisplay(x)",
-     "from IPython.display import HTML\nHTML('<p>')", "import pandas as pd\nt = pd.concat([a])\nt.head()"],
+     "from IPython.display import HTML\nHTML('<p>')", "for text in texts:\n    print(text)",
+     "import pandas as pd\nt = pd.concat([a])\nt.head()"],
 )  # fmt: skip
 def test_cells_that_show_html_are_found(tmp_path, source):
     page = page_of(tmp_path, f"```{{python}}\n{source}\n```\n")

@@ -19,7 +19,9 @@ SOUND = """<html><head><link rel="stylesheet" href="style.css"><link rel="canoni
 <table><tr><td>1</td></tr></table><pre><code>`{python} x` ?@fig-a {{&lt; meta &gt;}}</code></pre>
 <script>const a = "<img src=x> {python} <a href='gone.html'>"</script>
 <bdi>{python} x ?@fig-a {{&lt; include &gt;}}<mark>{python}</mark> Traceback (most recent call last)</bdi>
-<svg><text>{python} x ?@fig-a</text></svg><table><tr><td><bdi>1</bdi></td></tr></table>
+<table><tr><th scope="row">one column</th></tr></table>
+<svg><text>{python} x ?@fig-a</text></svg><table><tr><td><bdi></bdi></td></tr></table>
+<div class="a cb-executed"><p>{python} x</p><table><tr><td></td></tr></table></div>
 </body></html>"""
 
 

@@ -161,6 +161,8 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
     caption, note = (_one_line(heading.get(part, "")) for part in ("text", "subtitle"))
     if spec.keys() & {"layer", "mark"}:  # Vega-Lite stretches single charts only; panels reflow instead
         spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    # The figure has its words; for words of each mark Vega-Lite would write the titles into an expression as they are.
+    spec["config"] = spec.get("config", {}) | {"mark": {"aria": False}}
     payload = script_json(spec)
     name = f"chart-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_made)}"
     figure = Markup(

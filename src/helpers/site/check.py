@@ -19,7 +19,8 @@ from helpers.markup import SEAL
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SILENT = frozenset(["script", "style", "pre", "template"])
-DATA = frozenset(["bdi", "svg"])  # what stands in these was said by a record or a model: it may say anything
+# What stands in these was said by a record, a model or the cells of a notebook: it may say anything.
+DATA, EXECUTED = frozenset(["bdi", "svg"]), "cb-executed"
 UNRESOLVED = {
     "an inline expression was not evaluated": re.compile(r"\{python\}"),
     "a cross-reference was not resolved": re.compile(r"\?@\w|@(?:fig|tbl|sec|eq|lst)-\w"),
@@ -58,6 +59,7 @@ class _Table:
     line: int
     cells: int = 0
     text: str = ""
+    said: bool = False  # by a record or a model, and be it nothing
 
 
 @dataclass
@@ -76,7 +78,7 @@ class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.page = _Page()
-        self.open: list[str] = []
+        self.open: list[tuple[str, bool]] = []  # element, and whether its text is data
         self.tables: list[_Table] = []
         self.drawn: tuple[str, str] | None = None  # key of the anchors in the data of a script, and that data
 
@@ -90,14 +92,22 @@ class _Reader(HTMLParser):
         self.check_words(tag, values)
         if tag == "a" and "href" in values:
             self.page.links.append((self.getpos()[0], values["href"]))
+        is_data = tag in DATA or EXECUTED in values.get("class", "").split()
         if tag == "table":
-            self.tables.append(_Table(self.getpos()[0]))
-        elif tag == "td" and self.tables:
+            self.tables.append(_Table(self.getpos()[0], said=self.in_data))
+        elif self.tables and (tag == "td" or values.get("scope") == "row"):
             self.tables[-1].cells += 1
+        elif is_data:
+            for table in self.tables:
+                table.said = True
         if tag == "script" and values.get("data-anchors"):
             self.drawn = (values["data-anchors"], "")
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append((tag, is_data))
+
+    @property
+    def in_data(self) -> bool:
+        return any(is_data for _, is_data in self.open)
 
     def check_loads(self, tag: str, values: Mapping[str, str]) -> None:
         targets = [values.get(LOADS[tag], "")] if tag in LOADS else []
@@ -126,28 +136,29 @@ class _Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "table" and self.tables:
             table = self.tables.pop()
-            if not table.cells or not table.text.strip():
+            if not table.cells or not (table.text.strip() or table.said):
                 self.page.faults.append((table.line, "a table is empty"))
         if tag == "script" and self.drawn:
             key, data = self.drawn
             self.page.anchors.update(json.loads(data)[key])
             self.drawn = None
-        if tag in self.open:
-            del self.open[len(self.open) - 1 - self.open[::-1].index(tag) :]
+        names = [name for name, _ in self.open]
+        if tag in names:
+            del self.open[len(names) - 1 - names[::-1].index(tag) :]
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "style":
+        if self.open and self.open[-1][0] == "style":
             for found in CSS_URL.findall(data):
                 self.fault(f"a style loads {found} from the network: put it into the site")
         if self.drawn:
             self.drawn = (self.drawn[0], self.drawn[1] + data)
-        if any(name in ("script", "style", "template") for name in self.open):
+        if any(name in ("script", "style", "template") for name, _ in self.open):
             return
         for table in self.tables:
             table.text += data
-        if not DATA.isdisjoint(self.open):
+        if self.in_data:
             return
-        quoted = not SILENT.isdisjoint(self.open)
+        quoted = any(name in SILENT for name, _ in self.open)
         for what, pattern in UNRESOLVED.items():
             found = pattern.search(data)
             if found and (not quoted or "traceback" in what):
@@ -168,8 +179,9 @@ def check_site(site: Path, only: Collection[Path] | None = None) -> list[Finding
 
     Found are: inline expressions, cross-references and shortcodes left unresolved, tracebacks, links and anchors that
     lead nowhere inside the site, scripts, styles, images and fonts from the network, figures without alt text, and
-    empty tables. What a record or a model said, in ``<bdi>`` or in a picture, may say anything. Places of a page that a
-    script draws are those listed in its data, under the key that ``data-anchors`` of the script names.
+    empty tables. What a record or a model said, in ``<bdi>`` or in a picture, and what a notebook shows may be
+    anything. Places of a page that a script draws are those listed in its data, under the key that ``data-anchors``
+    of the script names.
 
     Raises:
         ClaimError: there is no page in ``site``.

@@ -9,11 +9,13 @@ from urllib.parse import quote
 import nbformat
 from markupsafe import Markup
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html_mistune
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from traitlets.config import Config
 
 from helpers.errors import ClaimError
 from helpers.files import write_text
+from helpers.site.check import EXECUTED
 from helpers.site.frame import Project, write_page
 from helpers.site.markdown import Heading, anchor_of
 
@@ -84,7 +86,8 @@ def export(source: Path, project: Project, site: Path) -> Path:
     body, _ = _exporter().from_notebook_node(inert)
     body, headings = _with_anchors(body)
     link = Markup('<p>Executed copy. <a href="{}" download>Download the notebook</a></p>\n').format(quote(source.name))
-    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, f"{link}{body}", headings)
+    content = f'{link}<div class="{EXECUTED}">\n{body}</div>\n'
+    return write_page(copy.with_suffix(".html"), project, site, {"title": title}, content, headings)
 
 
 def _with_anchors(body: str) -> tuple[str, list[Heading]]:
@@ -119,6 +122,8 @@ class _Outputs(SanitizeHTML):
                 output.data = {"text/plain": "(an interactive widget: open the notebook in JupyterLab)"}
             elif "text/html" in data:
                 data["text/html"] = HIDDEN.sub("", data["text/html"])
+            elif "text/markdown" in data:  # the exporter would read it as HTML only when this has looked at it
+                data["text/html"] = HIDDEN.sub("", markdown2html_mistune(data.pop("text/markdown")))
         return super().preprocess_cell(cell, resources, cell_index) if cell.cell_type == "code" else (cell, resources)
 
 

@@ -1,4 +1,5 @@
-"""Cells that would show HTML by themselves: Quarto then loads scripts from the network, so pages never do it.
+"""Cells that would show HTML or text by themselves: Quarto then loads scripts from the network, or reads the text as
+Markdown, so pages never do it.
 
 This finds the usual ways in the source. What a cell really shows is checked whenever the pages are rendered, and by
 ``claimbook lint --execute``.
@@ -17,7 +18,7 @@ HELP = "shows text/html, for which Quarto loads scripts from the network: show i
 
 
 def faults(page: Page) -> Iterator[Fault]:
-    """Cells whose last value, or what they display, comes from pandas, altair or IPython.display."""
+    """Cells that print, or whose last value, or what they display, comes from pandas, altair or IPython.display."""
     rich: set[str] = set()
     for cell in page.cells:
         try:
@@ -30,6 +31,8 @@ def faults(page: Page) -> Iterator[Fault]:
                 name = statement.targets[0].id
                 rich = rich | {name} if _root(statement.value) in rich else rich - {name}
         for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                yield cell.line + node.lineno - 1, "html", "the cell prints: show it with helpers.site.pages."
             if isinstance(node, ast.Call) and _root(node) == "display" and {_root(arg) for arg in node.args} & rich:
                 yield cell.line + node.lineno - 1, "html", f"display() {HELP}"
         last = tree.body[-1] if tree.body else None
