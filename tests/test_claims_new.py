@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import shutil
 import subprocess
 
@@ -18,6 +17,7 @@ from helpers.markup import unseal
 from helpers.params import read
 from helpers.site.fallback import execute
 from helpers.site.markdown import convert
+from helpers.study import load_study
 
 
 @pytest.fixture
@@ -110,20 +110,7 @@ def test_a_name_that_would_collide_is_refused_and_nothing_is_written(root, monke
 
 @pytest.mark.unit
 def test_every_folder_in_which_a_helper_makes_records_is_reserved():
-    named = set()
-    for path in sorted((ROOT / "src/helpers").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        constants = {
-            node.targets[0].id: node.value.value
-            for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-            if isinstance(node.targets[0], ast.Name)
-        }
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("open_run") and call.args:
-                first = call.args[0]
-                named.add(first.value if isinstance(first, ast.Constant) else constants.get(ast.unparse(first)))
-    named -= {None, *experiments(ROOT)}  # None: whatever its caller is called
+    named = {study.name for one in experiments(ROOT) for study in load_study(one).family()} - {*experiments(ROOT)}
     assert {"baseline", "length_rows"} <= named <= new.RESERVED
     assert new.RESERVED - named == {"bench", "executed", "published"}
 
@@ -132,7 +119,7 @@ def test_every_folder_in_which_a_helper_makes_records_is_reserved():
 def test_what_cannot_be_copied_is_refused(root):
     with pytest.raises(ClaimError, match="no experiment 'swep' to begin from; did you mean 'sweep'"):
         create("a", like="swep", root=root)
-    write_text(root / "params/other/experiment.yaml", "model: helpers.marker.params:SweepParams\nentry: helpers.rng\n")
+    write_text(root / "params/other/experiment.yaml", "study: published_records:NOTES\n")
     with pytest.raises(ClaimError, match=r"helpers\.rng has no run_cells\(p, notebook=\.\.\.\)"):
         create("a", like="other", root=root)
     (root / "params/sweep/pocket.yaml").unlink()
