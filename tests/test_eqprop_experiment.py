@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
@@ -26,6 +28,7 @@ from helpers.eqprop.params import EXPERIMENTS, TriangulationParams
 from helpers.eqprop.train import Trainer
 from helpers.errors import DataError, ParameterError, RecordError
 from helpers.params import load, parse
+from helpers.records import Record, read
 from helpers.study import load_study
 
 pytestmark = pytest.mark.unit
@@ -199,6 +202,36 @@ def test_experiments_and_their_arms_are_made_again_to_the_last_bit(everything):
     compared = list(replay.replay([views.of(everything, name)[0].ref for name in ("exp1", "exp3")]))
     assert {one.record.ref: one.why for one in compared if one.outcome != "equal"} == {}
     assert sorted(one.record.study for one in compared) == ["triangulation"] * 2 + ["triangulation_training"] * 6
+
+
+def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(everything, tmp_path, monkeypatch):
+    """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this CPU has no other kernel to compare with")
+    (record,) = views.of(everything, "exp6")
+    env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path), "ATEN_CPU_CAPABILITY": "default"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
+    code = "from helpers.eqprop import experiment; from test_eqprop_experiment import tiny; "
+    code += "experiment.run_cells(tiny(experiment='exp6', seed=[0, 1]))"
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+    (other_seed,) = tmp_path.glob("triangulation/exp6-s1-*")
+    monkeypatch.setattr(replay, "same_kind", lambda _: False)
+    assert replay.compare(record, read(tmp_path / record.ref)).outcome == "within tolerance", "not equal: that shows it"
+    posing = Record(other_seed, read(other_seed).content | {"id": record.id}, published=False)
+    assert replay.compare(record, posing).outcome == "different"
+
+
+def test_only_what_diverges_has_a_wide_tolerance(everything):
+    (matched,) = views.of(everything, "exp3")
+    assert set(study.DIVERGED) < set(matched.metrics)
+    for name, outcome in (("loss_ep_free", "within tolerance"), ("loss_ep", "different")):
+        metric = matched.metric(name)
+        moved = matched.metrics | {name: metric | {"value": metric["value"] * 1.3}}
+        again = Record(matched.path, matched.content | {"metrics": moved}, published=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(replay, "same_kind", lambda _: False)
+            patch.setattr(replay, "_first_difference", lambda *_: "a table")
+            assert replay.compare(matched, again).outcome == outcome
 
 
 def test_a_replay_takes_the_threads_that_the_record_had_and_gives_them_back(everything, monkeypatch):

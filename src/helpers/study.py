@@ -37,9 +37,9 @@ class Study:
     ``tables`` its results, ``inputs`` the records that it used by name. ``added`` gives each parameter that is younger
     than the first records its value that reproduces the old behaviour: at that value it is no part of the question.
     ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``tolerance`` how far metrics
-    may differ on another kind of CPU or other packages (relative). ``entry`` is the module that makes the records: its
-    imports are the code that they reach, and ``run_cells(p, notebook=...)`` of a main study is what a notebook calls.
-    ``replay(record)`` makes the record again.
+    may differ on another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``entry``
+    is the module that makes the records: its imports are the code that they reach, and ``run_cells(p, notebook=...)``
+    of a main study is what a notebook calls. ``replay(record)`` makes the record again.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Study:
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tolerance: float = 1e-3
+    tolerances: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Study, ...] = ()
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Every table is compared exactly first, whatever the machine. Only where one differs and the packages or the kind of CPU
 do as well, the metrics are compared instead: a rate within its own interval (a sampled completion may flip), anything
-else within the relative tolerance that the study states.
+else within the relative tolerance that the study states for it.
 """
 
 from __future__ import annotations
@@ -152,6 +152,7 @@ def _near(original: Record, again: Record, name: str, study: Study) -> bool:
         return False
     if one["k"] is not None and one["low"] is not None:
         return one["low"] <= other["value"] <= one["high"]
+    within = study.tolerances.get(name, study.tolerance)
     return agree(one["value"], other["value"], 0.0) or math.isclose(
-        one["value"], other["value"], rel_tol=study.tolerance, abs_tol=study.tolerance
+        one["value"], other["value"], rel_tol=within, abs_tol=within
     )

@@ -12,6 +12,12 @@ VERSION = 1  # 1: what an experiment measures; the curves of its arms lie in the
 METRICS_VERSION = 1  # 1: means with t intervals over batches, shares with Wilson intervals
 TRAINING_VERSION = 1  # 1: log and validation curve; how the training ended follows from the log
 TRAINING_METRICS_VERSION = 1  # 1: steps that the gate skipped
+DIVERGED = (
+    "loss_ep_free", "loss_tracking_free", "end_residual_ep_free", "end_residual_tracking_free",
+    "ep_free_minus_bptt_free", "tracking_free_minus_bptt_free",
+)  # fmt: skip
+"""Metrics of two arms that diverge: another kernel's rounding moved them by up to .29, those of all other arms of the
+experiments 3, 4, 6 and 7 by less than .001."""
 
 
 def replay(record: Record) -> Record:
@@ -36,4 +42,5 @@ STUDY = Study(
     "triangulation", VERSION, METRICS_VERSION, findings.metrics, entry="helpers.eqprop.experiment",
     params=TriangulationParams, replay=replay, parts=(TRAINING,),
     measured={"costs": ("seconds", "fastest", "ratio", "ratio_low", "ratio_high")},
+    tolerances=dict.fromkeys(DIVERGED, 0.5),
 )  # fmt: skip
