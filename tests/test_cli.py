@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,10 +15,12 @@ from typer.testing import CliRunner
 from helpers import cli, files
 from helpers.claims import lint as linter
 from helpers.claims import listing
+from helpers.claims.new import create
 from helpers.claims.status import CellStatus, PageStatus
 from helpers.errors import ClaimbookError, ClaimError
 from helpers.files import ROOT, write_json, write_text
 from helpers.site import executing, render
+from helpers.sweeps import sweep
 
 pytestmark = pytest.mark.unit
 COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "notebook", "bench")
@@ -37,7 +40,9 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def recorded(here):
     for lr in (1e-4, 1e-3):
-        made = record({"lr": lr, "tail": "newline"}, {"source_rate": rate(1, 2)}, name=f"toy-{lr:g}", inputs={})
+        made = record(
+            {"lr": lr, "tail": "newline"}, {"source_rate": rate(1, 2)}, params={"epochs": 1}, name=f"toy-{lr:g}"
+        )
         write_json(here / f"outputs/toy/toy-{lr:g}/run.json", made.content)
     return here
 
@@ -102,7 +107,12 @@ def test_publish_takes_what_agrees_with_every_constraint(recorded):
 
 @pytest.mark.parametrize(
     ("where", "message"),
-    [("rl=1e-4", "No cell has an axis 'rl'; did you"), ("lr=3e-4", "No cell has lr=0"), ("lr", "is no axis=value")],
+    [("rl=1e-4", "No cell has an axis 'rl'; did you"), ("lr=3e-4", "No cell has lr=0"), ("lr", "is not axis=value"),
+     ("lr=[1e-4, 1e-3]", "once for each value"), ("lr={a: 1}", "once for each value"), ("=1", "is not axis=value"),
+     ("lr=", "is not axis=value"), ("lr=~", "No cell has lr=None"), ("epochs=true", "No cell has epochs=True"),
+     ("lr=&a [*a]", "cannot be read as YAML"), ("lr=[1", "cannot be read as YAML"), ("lr=\x00", "as YAML: "),
+     ("lr=!!python/name:os.system", "cannot be read as YAML"), ("lr=2026-01-31", "No cell has lr=2026"),
+     ("lr=" + "[" * 5000, "cannot be read as YAML"), ("lr=a\n---\nb", "cannot be read as YAML")],
 )  # fmt: skip
 def test_publish_refuses_constraints_that_nothing_has(recorded, where, message):
     done = run("publish", "toy", "--where", where)
@@ -218,16 +228,54 @@ def test_a_notebook_that_stops_is_one_sentence(project):
     assert "print(1 / 0)" in str(one.value.__cause__)  # what --traceback shows
 
 
-@pytest.mark.parametrize(
-    ("preset", "text", "message"),
-    [("quik", None, "did you mean 'quick"), ("bad", "rl: 1e-4\n", "parameter 'rl'"), ("bad", "lr: 9\n", "lr is 9")],
-)  # fmt: skip
-def test_parameters_are_checked_before_anything_starts(project, preset, text, message):
-    if text:
-        write_text(project / f"params/sweep/{preset}.yaml", text)
+BAD_PARAMS = [
+    ("lrr: 1e-4\n", r"Unknown parameter 'lrr' .*did you mean 'lr'"),
+    ("lr: 9\n", "lr is 9"),
+    ("lr: 1e-4\nlr: 1e-5\n", "'lr' is written twice"),
+    ("lr: 1e-4\n'x=1;import os': 2\n", "Unknown parameter 'x=1;import os'"),
+    ("lr: 1e-4\n'lr\\nimport os': 2\n", "Unknown parameter"),
+    ("lr: 1e-4\nimport os: 2\n", "Unknown parameter 'import os'"),
+    ("lr: 1e-4\n1: 2\n", "Unknown parameter 1"),
+    ("lr: 1e-4\ntrue: 2\n", "Unknown parameter True"),
+    ("lr: 1e-4\n~: 2\n", "a key must be one word"),
+    ("lr: 1e-4\n[a]: 2\n", "a key must be one word"),
+    ("lr: 1e-4\n{a: 1}: 2\n", "a key must be one word"),
+    ("lr: 1e-4\n<<: {seed: 1}\n", "Unknown parameter '<<'"),
+    ("lr: 1e-4\nseed: &a [*a]\n", "cannot be read as YAML"),
+    ("lr: 1e-4\nstyle: !!binary eA==\n", "cannot be read as YAML"),
+    ("lr: 1e-4\nstyle: !!set {x}\n", "cannot be read as YAML"),
+    ("lr: 1e-4\n\x00: 2\n", "cannot be read as YAML"),
+    ("- lr\n", "one `name: value` a line"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_PARAMS)
+def test_a_params_file_with_other_names_never_reaches_papermill(project, monkeypatch, text, message):
+    monkeypatch.setattr(executing.papermill, "execute_notebook", lambda *_, **__: pytest.fail("papermill saw it"))
+    path = project / "params/sweep/bad.yaml"
+    write_text(path, text)
     with pytest.raises(ClaimbookError, match=message):
-        executing.run_notebook("sweep", preset, project)
-    assert not (project / "outputs").exists()
+        executing.run_notebook("sweep", "bad", project)
+    with pytest.raises(ClaimbookError, match=message):
+        sweep(path, launch="claimbook sweep", root=project)
+    with pytest.raises(ClaimbookError, match=message):  # it would write the names into a notebook
+        shutil.copytree(ROOT / "params/sweep", project / "params/like")
+        shutil.copy(path, project / "params/like/pocket.yaml")
+        create("my-copy", "like", project)
+    assert not (project / "outputs").exists() and not (project / "notebooks/my_copy.py").exists()
+
+
+def test_a_preset_that_is_not_there_is_named(project):
+    with pytest.raises(ClaimbookError, match="did you mean 'quick"):
+        executing.run_notebook("sweep", "quik", project)
+
+
+def test_papermill_is_given_what_the_file_says_and_nothing_raw(project, monkeypatch):
+    write_text(project / "params/sweep/odd.yaml", "lr: '[1e-4, 1e-5]'\nepochs: 3.0\nstyle: 2026-01-31\n")
+    given = []
+    monkeypatch.setattr(executing, "execute", lambda *arguments: given.append(arguments[2]))
+    executing.run_notebook("sweep", "odd", project)
+    assert given == [{"lr": [1e-4, 1e-5], "epochs": 3, "style": "2026-01-31"}]
 
 
 def test_a_notebook_that_is_not_there_says_how_to_get_it(project):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import subprocess
 import sys
+from datetime import date
 from importlib.metadata import entry_points
 
+import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError, strip_color
+from papermill.parameterize import parameterize_notebook
+from papermill.translators import translate_parameters
 
+from helpers.errors import ParameterError
 from helpers.site import papermill_plugin
 
 pytestmark = pytest.mark.unit
@@ -61,3 +67,38 @@ def test_ipython_shows_the_sentence_first_and_last():
     first, *between, last = strip_color(done.stdout).strip().splitlines()
     assert first == last == SENTENCE
     assert any(line.startswith("Cell In[1], line 1") for line in between)
+
+
+HOSTILE = ["x=1;import os", "x = 1\nimport os", "import", "", "a b", "a.b", "a[0]", "1", 1, None, True, ("a",), "x\0"]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_no_name_is_injected_as_code(name):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 0")])
+    notebook.metadata |= {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"}}
+    with pytest.raises(ParameterError, match="cannot be the name of a parameter"):
+        parameterize_notebook(notebook, {name: 1})
+
+
+TEXTS = ['"; import os #', "'", "\\", '\\"', "a\nb", "é"]
+VALUES = [*TEXTS, b'"; import os; "', {'"; import os #'}, date(2026, 1, 31)]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_every_value_is_injected_as_itself_or_its_text(value):
+    plain = value if isinstance(value, str) else str(value)
+    for given, expected in (
+        (value, plain),
+        ([value], [plain]),
+        ({"k": value}, {"k": plain}),
+        ({1: value}, {"1": plain}),
+    ):
+        source = translate_parameters("python3", "python", {"x": given})
+        assert ast.literal_eval(source.partition("x = ")[2]) == expected
+    for given in (None, True, 3, 1e-06, [], {}):
+        assert ast.literal_eval(translate_parameters("python3", "python", {"x": given}).partition("x = ")[2]) == given
+
+
+def test_at_a_terminal_the_refusal_is_one_sentence(capsys):
+    papermill_plugin.show(ParameterError, ParameterError("'a b' cannot be it."), None)
+    assert capsys.readouterr().err == "papermill: 'a b' cannot be it.\n"

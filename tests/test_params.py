@@ -164,11 +164,11 @@ def test_fields_that_nothing_assigned_take_their_default():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr: 1\nlr: 2\n", r"sweep.yaml cannot be read as YAML in line 2: 'lr' is given twice"),
+        ("lr: 1\nlr: 2\n", r"sweep.yaml:2: this cannot be read as YAML: 'lr' is written twice"),
         ("lrr: 1\n", r"Unknown parameter 'lrr' in .*sweep.yaml; did you mean 'lr'"),
         ("3: 1\n", r"Unknown parameter 3"),
         ("- 1\n", "one `name: value` a line, not a list"),
-        ("lr: [1\n", "cannot be read as YAML in line 2"),
+        ("lr: [1\n", "yaml:2: this cannot be read as YAML"),
         ("lr: .nan\n", "finite"),
     ],
 )

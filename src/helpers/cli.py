@@ -253,14 +253,16 @@ def _shown(path: Any) -> str:
 
 def _constraints(where: list[str]) -> dict[str, list[Any]]:
     """``["lr=1e-4", "seed=0", "seed=1"]`` as ``{"lr": [0.0001], "seed": [0, 1]}``."""
-    from pathlib import Path
-
-    from helpers.claims.marked import read_document
+    from helpers.files import shown
+    from helpers.yaml_text import read
 
     found: dict[str, list[Any]] = {}
     for text in where:
-        axis, sign, value = text.partition("=")
-        if not sign or not axis or not value:
-            raise ClaimError(f"--where {text!r} is no axis=value: write it as --where lr=1e-4.")
-        found.setdefault(axis, []).append(read_document(value, Path(f"--where {text}")).value)
+        axis, _, written = text.partition("=")
+        value = read(written, f"--where {shown(text)}", ClaimError)
+        if not axis or not written or isinstance(value, list | dict):
+            raise ClaimError(
+                f"--where {shown(text)} is not axis=value with one value: write --where lr=1e-4, once for each value."
+            )
+        found.setdefault(axis, []).append(value)
     return found

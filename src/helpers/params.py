@@ -13,7 +13,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -27,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from helpers import yaml_text
 from helpers.errors import ParameterError, nearest
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Params(BaseModel):
         takes_list, takes_bool = _takes(cls, info.field_name)
         if isinstance(value, str) and takes_list and value.strip().startswith("["):
             # `papermill -p lr "[1e-6, 5e-6]"` hands the list over as text.
-            value = _yaml(value, f"parameter {info.field_name}")
+            value = yaml_text.read(value, f"parameter {info.field_name}", ParameterError)
         if not takes_bool:
             _refuse_bool(value)
         return value
@@ -159,7 +159,7 @@ def load(model: type[M], path: Path) -> M:
     if not path.is_file():
         known = [other.name for other in path.parent.glob("*.yaml")]
         raise ParameterError(f"There is no parameter file {path}{nearest(path.name, known) if known else ''}")
-    values = _yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    values = yaml_text.read(path.read_text(encoding="utf-8"), path, ParameterError) or {}
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one `name: value` a line, not a {type(values).__name__}.")
     return parse(model, values, f"in {path}")
@@ -233,26 +233,3 @@ def _demand(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ").rstrip(".")
     message = message.replace("Input should be", "must be").replace("List should have", "must have")
     return message.removesuffix(" after validation, not 0")
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ParameterError(f"{where} cannot be read as YAML{line}: {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{where} cannot be read as YAML: {' '.join(str(error).split())}.") from None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from transformers import PreTrainedTokenizerBase
 
+from helpers import yaml_text
 from helpers.errors import DataError, nearest
 from helpers.files import DATA
 from helpers.rng import numpy_stream
@@ -26,7 +26,7 @@ LEAST_SHARE = 0.05
 @functools.cache
 def listed() -> dict[str, Any]:
     """The content of ``data/actdiff/domains.yaml``."""
-    return yaml.safe_load(PATH.read_text(encoding="utf-8"))
+    return yaml_text.read(PATH.read_text(encoding="utf-8"), PATH, DataError)
 
 
 def domain_names() -> list[str]:

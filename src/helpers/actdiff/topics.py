@@ -11,8 +11,8 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-import yaml
 
+from helpers import yaml_text
 from helpers.errors import DataError, nearest
 from helpers.files import DATA
 from helpers.rng import numpy_stream
@@ -47,7 +47,7 @@ class Language:
 @functools.cache
 def language() -> Language:
     """The language of ``data/actdiff/topics.yaml``; its chains come from streams of seed 0."""
-    listed = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+    listed = yaml_text.read(PATH.read_text(encoding="utf-8"), PATH, DataError)
     words = [*SPECIAL, *listed["function"]]
     function = np.arange(len(SPECIAL), len(words))
     topics, chain, rewired = {}, {}, {}

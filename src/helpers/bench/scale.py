@@ -83,7 +83,7 @@ def _page(count: int) -> dict[str, Any]:
 def _write_with_tables(root: Path, seeds: int) -> None:
     """The page's grid with ``seeds`` seeds, and a record of each cell: its tables are links to those of a real one."""
     grid = root / "params/sweep/pocket_grid.yaml"
-    values = yaml.safe_load(grid.read_text(encoding="utf-8"))
+    values = load(SweepParams, grid).model_dump(mode="json", exclude_unset=True)
     files.write_text(grid, yaml.safe_dump(values | {"seed": list(range(seeds))}))
     for notebook in ("baseline", "on_policy", "sweep"):
         shutil.copytree(files.ROOT / "outputs/published" / notebook, root / "outputs/published" / notebook)

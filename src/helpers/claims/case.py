@@ -96,8 +96,8 @@ def experiment(notebook: str, root: Path = ROOT) -> Experiment:
     return validate(Experiment, read_document(path.read_text(encoding="utf-8"), path))
 
 
-def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
-    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
+def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Params:
+    """Read the params file ``grid`` of a notebook into its parameter model; no name in it is another one's."""
     module, _, name = experiment(notebook, root).model.partition(":")
     try:
         model = getattr(importlib.import_module(module), name)
@@ -105,13 +105,22 @@ def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[paramet
         raise ClaimError(
             f"params/{notebook}/experiment.yaml names the model {module}:{name}, which is not there."
         ) from error
-    return parameters.load(model, grid).cells()
+    return parameters.load(model, grid)
+
+
+def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
+    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
+    return read_params(notebook, grid, root).cells()
 
 
 def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
     """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
-    cells = declared_cells(notebook, grid, root)
-    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in cells)
+    return runs_of(read_params(notebook, grid, root))
+
+
+def runs_of(p: parameters.Params) -> tuple[Expected, ...]:
+    """The runs that ``p`` declares, one for each cell."""
+    return tuple(Expected(provenance.portable(cell.cell_params())) for cell in p.cells())
 
 
 def stale_records(records: Sequence[Record], models: Mapping[str, str] | None = None) -> dict[str, list[str]]:

@@ -46,10 +46,11 @@ def check_constraints(constraints: Mapping[str, Any], keys: Sequence[Mapping[str
     """Refuse a constraint on an axis, or a value of an axis, that none of ``keys`` has: it can only be a slip."""
     check_axes(constraints, keys)
     for axis, wanted in constraints.items():
-        values = {key[axis] for key in keys if axis in key}
+        values = [key[axis] for key in keys if axis in key]
         for value in wanted if isinstance(wanted, list | tuple) else [wanted]:
-            if keys and value not in values:
-                raise ClaimError(f"No cell has {axis}={value}{nearest(str(value), map(str, values))}")
+            # To Python, True is 1, but nobody who asks for seed=true means the seed 1.
+            if keys and not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in values):
+                raise ClaimError(f"No cell has {axis}={value}{nearest(str(value), set(map(str, values)))}")
 
 
 def check_axes(names: Iterable[str], keys: Sequence[Mapping[str, Any]]) -> None:

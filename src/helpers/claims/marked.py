@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from helpers import yaml_text
 from helpers.errors import ClaimError, nearest
+from helpers.yaml_text import Place
 
-Place = tuple[str | int, ...]
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Scalar = bool | int | float | str
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,15 +21,6 @@ class Strict(BaseModel):
     """Base of everything read from YAML: frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``5e-6`` is a float (YAML 1.1 reads it as a string)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 @dataclass(frozen=True)
@@ -59,36 +49,8 @@ def dotted(place: Place) -> str:
 
 def read_document(text: str, path: Path, first_line: int = 1) -> Document:
     """Parse one YAML document; ``first_line`` is the line of the file on which ``text`` begins."""
-    loader = _Loader(text)
-    lines: dict[Place, int] = {(): first_line}
-    try:
-        node = loader.get_single_node()
-        value = _build(loader, node, (), lines, path, first_line) if node else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ClaimError(f"{path}:{mark.line + first_line}: this is not YAML, {error.problem}.") from error
-    finally:
-        loader.dispose()
+    value, lines = yaml_text.read_with_lines(text, path, ClaimError, first_line)
     return Document(Path(path), value, lines)
-
-
-def _build(loader: _Loader, node: yaml.Node, place: Place, lines: dict[Place, int], path: Path, first: int) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return loader.construct_object(node)
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for index, child in enumerate(node.value):
-            lines[(*place, index)] = child.start_mark.line + first
-            items.append(_build(loader, child, (*place, index), lines, path, first))
-        return items
-    built: dict[Any, Any] = {}
-    for key_node, child in node.value:
-        key, line = loader.construct_object(key_node), key_node.start_mark.line + first
-        if key in built:
-            raise ClaimError(f"{path}:{line}: field {dotted((*place, key))!r} is written twice: keep one.")
-        lines[(*place, key)] = line
-        built[key] = _build(loader, child, (*place, key), lines, path, first)
-    return built
 
 
 def validate(model: type[Model], document: Document, place: Place = ()) -> Model:

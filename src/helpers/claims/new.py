@@ -15,10 +15,9 @@ import jinja2
 import jupytext
 
 from helpers import files, provenance
-from helpers.claims.case import Experiment, experiment
+from helpers.claims.case import Experiment, experiment, read_params
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.log import experiments
-from helpers.claims.marked import read_document
 from helpers.errors import ClaimError, nearest
 from helpers.files import ROOT, write_text
 
@@ -81,7 +80,8 @@ def _files(slug: str, name: str, like: str, root: Path) -> dict[Path, str]:
     _check_entry(copied, like)
     pocket = _text(source / "pocket.yaml")
     criteria = read_criteria(source / "criteria.yaml")
-    notebook = _notebook(name, slug, like, copied, read_document(pocket, source / "pocket.yaml").value)
+    parameters = read_params(like, source / "pocket.yaml", root).model_dump(mode="json", exclude_unset=True)
+    notebook = _notebook(name, slug, like, copied, parameters)
     return {
         root / "notebooks" / f"{name}.py": notebook,
         root / "notebooks" / f"{name}.ipynb": _paired(notebook),

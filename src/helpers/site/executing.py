@@ -12,14 +12,13 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from helpers import files
-from helpers.claims.case import declared_runs
+from helpers.claims.case import read_params, runs_of
 from helpers.claims.evidence import Expected
 from helpers.errors import ClaimbookError, nearest
 from helpers.provenance import portable
@@ -47,14 +46,11 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise ClaimbookError(f"notebooks/{name}.ipynb is not there: `jupytext --sync notebooks/{name}.py` writes it.")
-    params = root / "params" / name / f"{preset}.yaml"
-    expected = declared_runs(name, params, root)
-    values = yaml.safe_load(params.read_text(encoding="utf-8"))
+    p = read_params(name, root / "params" / name / f"{preset}.yaml", root)
     tidy()
     target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _Progress(name, expected):
-        execute(source, target, values, root)
+    with _Progress(name, runs_of(p)):
+        execute(source, target, p.model_dump(mode="json", exclude_unset=True), root)
     return target
 
 
@@ -62,15 +58,17 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path = fil
     """Execute ``source`` with parameters through papermill and leave the copy, without its pairing, at ``target``.
 
     Raises:
-        ClaimbookError: a cell stopped with an error.
+        ClaimbookError: a cell stopped with an error, or the copy cannot be written.
         DeadKernelError: the kernel was killed, which says nothing about the notebook.
     """
     notebook = strip_pairing(jupytext.read(source))
     try:
-        papermill.execute_notebook(
-            notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
-            kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
-        )  # fmt: skip
+        with files.disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(
+                notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
+                kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
+            )  # fmt: skip
     except PapermillExecutionError as error:
         where = portable(str(target)).removeprefix("./")
         raise ClaimbookError(f"{source.name} stopped with {sentence(error)} (the copy {where} shows where).") from error

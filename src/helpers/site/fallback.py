@@ -15,7 +15,6 @@ from typing import Any
 
 import jupytext
 import nbformat
-import yaml
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -23,6 +22,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm.auto import tqdm
 
+from helpers import yaml_text
 from helpers.errors import ClaimError
 from helpers.files import ROOT
 from helpers.site.frame import Project, read_project, write_page, write_styles
@@ -104,7 +104,7 @@ class _Code:
 def _front_matter(cells: list[Any], name: str) -> tuple[dict[str, Any], list[Any]]:
     if not cells or cells[0].cell_type != "raw":
         raise ClaimError(f"{name} has no front matter: begin it with '---', a title and '---'.")
-    front = yaml.safe_load(cells[0].source.strip().removeprefix("---").removesuffix("---"))
+    front = yaml_text.read(cells[0].source.strip().removeprefix("---").removesuffix("---"), name, ClaimError)
     if not isinstance(front, dict) or not front.get("title"):
         raise ClaimError(f"{name} has no title: add 'title:' to its front matter.")
     return front, cells[1:]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from pygments.formatters import HtmlFormatter
 
+from helpers import yaml_text
 from helpers.errors import ClaimError
 from helpers.files import write_text
 from helpers.site.markdown import Heading
@@ -33,7 +33,7 @@ class Project:
 
 def read_project(root: Path) -> Project:
     """Read ``_quarto.yml`` in ``root``; pages are those that its render list selects."""
-    config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    config = yaml_text.read((root / "_quarto.yml").read_text(encoding="utf-8"), root / "_quarto.yml", ClaimError)
     pages = tuple(root / name for name in targets(config["project"]["render"], inputs(root)))
     if not pages:
         raise ClaimError(f"{root / '_quarto.yml'} selects no page: add reports/index.qmd.")

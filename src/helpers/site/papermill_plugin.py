@@ -1,4 +1,5 @@
-"""What papermill says of our notebooks at a terminal: an error of ours as its sentence, and no warning without a cause.
+"""What papermill does with our notebooks: parameters are injected as what they are and never as code, an error of ours
+is shown as its sentence, and there is no warning without a cause.
 
 papermill imports this module when it starts, by an entry point (pyproject.toml). It lets nobody change how it ends or
 what it warns of, so the interpreter's hook and the filter of its logger are used.
@@ -6,11 +7,17 @@ what it warns of, so the interpreter's hook and the filter of its logger are use
 
 from __future__ import annotations
 
+import keyword
 import logging
 import sys
 from types import TracebackType
+from typing import Any
 
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import PythonTranslator, papermill_translators
+
+from helpers.errors import ClaimbookError, ParameterError
+from helpers.files import shown
 
 _shown_before = sys.excepthook
 
@@ -26,8 +33,32 @@ def show(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if isinstance(error, PapermillExecutionError) and error.traceback[:1] == [f"{error.ename}: {error.evalue}"]:
         where = f"In [{error.exec_count}] of the executed notebook"
         print(f"papermill: {sentence(error)} ({where} has the traceback).", file=sys.stderr)
+    elif isinstance(error, ClaimbookError):
+        print(f"papermill: {error}", file=sys.stderr)
     else:
         _shown_before(kind, error, trace)
+
+
+class Injected(PythonTranslator):
+    """Parameters as Python source. papermill's own writes a name, and a value that JSON has not, as they stand."""
+
+    @classmethod
+    def assign(cls, name: Any, str_val: str) -> str:
+        """Return ``name = value``; ``ParameterError`` for what cannot be the name of a parameter."""
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise ParameterError(f"{shown(name)} cannot be the name of a parameter: correct it.")
+        return super().assign(name, str_val)
+
+    @classmethod
+    def translate(cls, val: Any) -> str:
+        """Return the source of a value; of one that JSON has not (a date, bytes, a set), that of its text."""
+        plain = val is None or isinstance(val, str | int | float | list | dict)
+        return super().translate(val if plain else str(val))
+
+    @classmethod
+    def translate_str(cls, val: Any) -> str:
+        """Return the source of a text, or of the text of a key that is none."""
+        return super().translate_str(str(val))
 
 
 def _has_cause(line: logging.LogRecord) -> bool:
@@ -36,5 +67,6 @@ def _has_cause(line: logging.LogRecord) -> bool:
     return not line.getMessage().startswith("Passed unknown parameter")
 
 
+papermill_translators.register("python", Injected)
 sys.excepthook = show
 logging.getLogger("papermill").addFilter(_has_cause)

@@ -101,7 +101,6 @@ def _execute(job: Job) -> str | None:
 
     os.environ[provenance.LAUNCH] = job.launch  # inherited by the kernel
     target = files.outputs_root() / "executed" / job.target
-    target.parent.mkdir(parents=True, exist_ok=True)
     root = Path(job.root)
     try:
         execute(root / "notebooks" / f"{job.notebook}.ipynb", target, job.values, root)
