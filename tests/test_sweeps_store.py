@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import secrets
@@ -14,7 +15,7 @@ import sweep_toy
 from filelock import FileLock
 
 from helpers import files, provenance, records
-from helpers.errors import SweepError
+from helpers.errors import RecordError, SweepError
 from helpers.locks import lock_of
 from helpers.sweeps import driver, task
 from helpers.sweeps.grid import read_grid, rows
@@ -195,6 +196,41 @@ def test_a_finished_grid_is_brought_here_without_ray(on, url, tmp_path, monkeypa
         on(machine)
         done = driver.sweep(path, driver.Options(store=url), launch="x", root=tmp_path)
         assert (done.before, done.total, len(records.records("toy"))) == (2, 2, 2)
+
+
+def test_a_full_disk_is_one_sentence_and_no_reason_to_try_again(on, url, monkeypatch):
+    one = made()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as there:
+        store = Store(url)
+        there.setattr(store._fs, "put_file", full)
+        with pytest.raises(SweepError, match="No space is left in the store") as caught:
+            store.push(one)
+        assert not isinstance(caught.value, StoreLostError)
+    Store(url).push(one)
+    home, store = on("b"), Store(url)
+    monkeypatch.setattr(store._fs, "get_file", full)
+    with pytest.raises(RecordError, match="No space is left on the disk of"):
+        store.fetch(one.ref)
+    assert records.records("toy") == [] and not list(home.glob("*/.*.tmp"))
+
+
+def test_a_full_disk_under_a_row_is_one_sentence(on, tmp_path, monkeypatch):
+    grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2]), tmp_path)
+    cells, code = tuple(one.params for one in grid.expected), task.hash_of_code(grid.entry)
+    job = task.Job("toy", "toy-grid/cell-0-2.ipynb", {}, cells, {}, grid.entry, code, ".sweep-1", "x", str(tmp_path))
+    copy = files.outputs_root() / "executed" / job.target
+    copy.parent.mkdir(parents=True)
+    copy.symlink_to("/dev/full")
+    (files.outputs_root() / ".sweep-1").touch()
+    report = task.run_row(job)
+    sentence = f"No space is left on the disk of {copy}: free some and run the same command again."
+    assert (report.error, report.refused, report.failed) == (sentence, None, {})
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: Path("/dev/full").write_text("x"))
+    assert task.run_row(job).error == sentence
 
 
 @pytest.mark.notebooks

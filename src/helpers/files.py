@@ -22,6 +22,7 @@ DATA = ROOT / "data"
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a disk, or of a user's share of it
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # room for ".partial-" and ".lock" in the 255 of a disk
 
 
@@ -106,7 +107,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise _full(path) from error
         if error.errno in (errno.EACCES, errno.EROFS):
             raise RecordError(

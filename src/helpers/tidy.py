@@ -37,8 +37,7 @@ def tidy() -> None:
             if entry.is_dir(follow_symlinks=False) and Path(entry.path) != published:
                 leftovers.remove_files(Path(entry.path))
                 _tidy_runs(Path(entry.path))
-    with contextlib.suppress(RuntimeError):  # a user without a home folder has no cache
-        leftovers.remove_files(files.cache_root() / "hashes")
+    leftovers.remove_files(files.cache_root() / "hashes")
 
 
 def _tidy_runs(home: Path) -> None:

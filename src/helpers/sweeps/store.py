@@ -146,12 +146,8 @@ class Store:
         """
         with self._refusing(ref):
             _refuse_circle(ref, users)
-            self._fetch(ref, users)
-
-    def _fetch(self, ref: str, users: tuple[str, ...]) -> None:
-        notebook, run_id = reading.named(ref)
-        home = files.inside(files.outputs_root(), notebook)
-        final = files.inside(home, run_id)
+            notebook, run_id = reading.named(ref)
+            final = files.inside(files.outputs_root(), notebook, run_id)
         if (final / "run.json").is_file():
             return
         head = self.read(f"{ref}.json")
@@ -159,20 +155,15 @@ class Store:
             raise SweepError(
                 f"{self.url} holds a record that used {ref}, but not {ref} itself: delete the former there."
             )
-        content = reading.parse(head, "it", notebook, run_id)
+        with self._refusing(ref):
+            content = reading.parse(head, "it", notebook, run_id)
+            sources = {file: _place(sha) for file, sha in content["files"].items()}
+            for file in sources:
+                files.inside(final, *file.split("/"))
         for used in content["inputs"].values():
             self.fetch(used, (*users, ref))
-        home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(lock_of(home, run_id))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return
-        try:
-            self._fill(final, head, content["files"])
-            Path(lock.lock_file).unlink(missing_ok=True)
-        finally:
-            lock.release()
+        with files.disk_errors(final):
+            self._fill(final, head, sources)
 
     def bring(self, notebook: str, wanted: Callable[[Record], bool]) -> None:
         """Fetch each record of ``notebook`` that is ``wanted`` and has come there since this was last asked."""
@@ -200,27 +191,33 @@ class Store:
                 contents.append(reading.parse(head, "it", notebook, name.removesuffix(".json")))
         return contents
 
-    def _fill(self, final: Path, head: bytes, listed: dict[str, str]) -> None:
+    def _fill(self, final: Path, head: bytes, sources: dict[str, str]) -> None:
+        """Make the record in its folder, whole or not at all, unless it is there or is being made here."""
+        home, run_id = final.parent, final.name
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_of(home, run_id))
         temporary = leftovers.temporary_path(final)
-        if final.exists():
-            return
         try:
-            temporary.mkdir()
-            for file, sha in listed.items():
-                self._get(sha, files.inside(temporary, *file.split("/")))
-            (temporary / "run.json").write_bytes(head)
-            temporary.rename(final)
+            with lock.acquire(blocking=False):
+                if not final.exists():
+                    temporary.mkdir()
+                    for file, source in sources.items():
+                        self._get(source, temporary / file)
+                    (temporary / "run.json").write_bytes(head)
+                    temporary.rename(final)
+                    shutil.rmtree(home / f"{reading.PARTIAL}{run_id}", ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            return
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(final.with_name(f"{reading.PARTIAL}{final.name}"), ignore_errors=True)
 
-    def _get(self, sha: str, target: Path) -> None:
-        source = self._path(_place(sha))
+    def _get(self, source: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._reached():
-            self._fs.get_file(source, str(target))
-        if files.sha256_file(target) != sha:
-            raise SweepError(f"{self.url}/{_place(sha)} is damaged: delete it there and run the same command again.")
+        with self._reached(), files.disk_errors(target):
+            self._fs.get_file(self._path(source), str(target))
+        if files.sha256_file(target) != source.rpartition("/")[2]:
+            raise SweepError(f"{self.url}/{source} is damaged: delete it there and run the same command again.")
 
     def _size(self, name: str) -> int | None:
         path = self._path(name)
@@ -247,6 +244,8 @@ class Store:
         where = f"from {platform.node()}"
         try:
             yield
+        except ClaimbookError:
+            raise
         except PermissionError as error:
             raise SweepError(
                 f"The store {self.url} does not allow this {where} ({_said(error)}): check its rights and credentials."
@@ -254,6 +253,8 @@ class Store:
         except FileNotFoundError as error:
             raise SweepError(f"The store {self.url} lacks what was looked for {where} ({_said(error)}).") from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in files.FULL:
+                raise SweepError(f"No space is left in the store {self.url}: free some there.") from error
             # Each kind of address has errors of its own (botocore, aiohttp, google), which have no base in common.
             raise StoreLostError(
                 f"The store {self.url} could not be used {where} ({type(error).__name__}: {_said(error)}): run the "
