@@ -157,7 +157,7 @@ def test_status_counts_the_runs_of_a_claim_and_says_why_it_is_stale():
         "Every cell: claimbook status --all",
     ]
     failed = CellStatus("toy", "params/toy/a.yaml", "lr=1", "failed", ("ValueError: \x1b[2J\x07gone",))
-    assert listing.whole([failed], []) == ["params/toy/a.yaml: 1 failed", "  failed    lr=1  (ValueError: [2Jgone)"]
+    assert listing.whole([failed], []) == ["params/toy/a.yaml: 1 failed", "  failed     lr=1  (ValueError: [2Jgone)"]
     assert listing.summary([], []) == listing.whole([], []) == listing.NOTHING
 
 

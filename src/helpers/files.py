@@ -83,14 +83,29 @@ def inside(root: Path, *names: object) -> Path:
     return below(root, "/".join(plain_name(name, root) for name in names))
 
 
+def is_relative(path: str) -> bool:
+    """Whether ``path`` can lie below a folder: printable parts, none of them empty, ``.`` or ``..``, and none too long
+    for a disk."""
+    longest = 255  # what one name and, four times, a whole path may be
+    if not path.isprintable() or len(path) > 4 * longest:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= longest for part in path.split("/"))
+
+
+def is_there(path: Path) -> bool:
+    """Whether ``path`` is a file that can be looked at from here."""
+    try:
+        return path.is_file()
+    except OSError:  # longer than a disk here can name, or in somebody else's folder
+        return False
+
+
 def below(root: Path, path: str) -> Path:
     """Return ``root / path``; ``RecordError`` unless it lies there, with no symbolic link below ``root`` on the way."""
-    parts, longest = path.split("/"), 255  # what one name and, four times, a whole path may be on a disk
-    odd = any(part in ("", ".", "..") or len(part.encode()) > longest for part in parts)
-    if odd or not path.isprintable() or len(path) > 4 * longest:
+    if not is_relative(path):
         raise RecordError(f"{shown(path)} is not a path below {root}: delete what names it.")
     place = root
-    for part in parts:
+    for part in path.split("/"):
         place = place / part
         if place.is_symlink():
             raise RecordError(f"{place} is a symbolic link: put the folder or file itself in its place.")

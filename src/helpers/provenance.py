@@ -311,7 +311,7 @@ def module_file(module: str, source_root: Path) -> Path | None:
     if not all(map(files.is_plain, parts)):
         return None
     base = source_root.joinpath(*parts)
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if files.is_there(path)), None)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -82,7 +82,7 @@ class Changes:
 
 def code_now(record: Record) -> dict[str, str] | None:
     """Hashes of the source files that the entry of ``record`` reaches now; ``None`` when the entry is gone."""
-    entries = tuple(record.code[key] for key in ("entry", "engine") if record.code.get(key))
+    entries = tuple(record.code[key] for key in ("entry", "engine") if record.code.get(key) is not None)
     if any(provenance.module_file(entry, files.ROOT / "src") is None for entry in entries):
         return None
     return provenance.code_closure(*entries)
@@ -90,29 +90,28 @@ def code_now(record: Record) -> dict[str, str] | None:
 
 def criteria_now(record: Record) -> str | None:
     """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
-    path = files.below(files.ROOT, record.criteria["path"])
-    if not path.is_file():
-        return None
-    return files.content_hash(path)
+    with contextlib.suppress(RecordError):  # a link lies there now, which is followed nowhere
+        path = files.below(files.ROOT, record.criteria["path"])
+        return files.content_hash(path) if path.is_file() else None
+    return None
 
 
 def _hash_of_data(data: dict[str, str]) -> str | None:
-    """Hash of ``data`` as it is now. What lies outside the repository and is not on this machine cannot be checked."""
-    paths = {name: _place(name) for name in data}
-    away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not _is_here(path)}
+    """Hash of ``data`` as it is now, ``None`` when it is gone or a link in its place.
+
+    What lies outside the repository and is not on this machine cannot be checked.
+    """
+    try:
+        paths = {name: _place(name) for name in data}
+    except RecordError:
+        return None
+    away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not files.is_there(path)}
     here = [path for name, path in paths.items() if name not in away]
     return hash_of_data(data_hashes(here) | away) if all(path.is_file() for path in here) else None
 
 
 def _place(name: str) -> Path:
     return files.expanded(name) if name.startswith(OUTSIDE) else files.below(files.ROOT, name)
-
-
-def _is_here(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # longer than a disk here can name, or in somebody else's folder
-        return False
 
 
 def data_hashes(paths: list[Path]) -> dict[str, str]:

@@ -175,9 +175,11 @@ def read(folder: Path, *, published: bool = False) -> Record:
     folder.
     """
     path = folder / "run.json"
-    if folder.is_symlink() or not stat.S_ISREG(path.lstat().st_mode):
-        raise RecordError(f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there.")
     try:
+        if folder.is_symlink() or not stat.S_ISREG(path.lstat().st_mode):
+            raise RecordError(
+                f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there."
+            )
         text = path.read_bytes()
     except PermissionError:
         raise RecordError(f"{path} cannot be read: check its permissions.") from None
@@ -243,15 +245,15 @@ def _readable(folder: Path, notebook: str, published: bool) -> Record:
     try:
         return read(folder, published=published)
     except RecordError as error:
-        return _blank(folder, notebook, "unreadable", str(error))
+        return _blank(folder, notebook, "unreadable", str(error), published=published)
 
 
-def _blank(folder: Path, notebook: str, status: str, error: str | None = None) -> Record:
+def _blank(folder: Path, notebook: str, status: str, error: str | None = None, *, published: bool = False) -> Record:
     """Stand in for a run that has no readable ``run.json``."""
     name = folder.name.removeprefix(PARTIAL)
     content = {"id": name, "notebook": notebook, "status": status, "started": None, "error": error}
     empty = {"seconds": {}, "cell": {}, "metrics": {}, "inputs": {}, "files": {}, "data": {}, "model": {}}
-    return Record(folder, content | empty, published=False)
+    return Record(folder, content | empty, published=published)
 
 
 def _unfinished(folder: Path, notebook: str) -> Record | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
@@ -28,10 +29,12 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from helpers.errors import RecordError
+from helpers.files import is_relative, shown
 
 SCHEMA = 2
 LARGEST = 2**63
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _plain(name: str) -> str:
@@ -59,8 +62,8 @@ def _inside(path: str) -> str:
 
 
 def _resolved(path: str) -> str:
-    if ".." in path.split("/") or "\\" in path or "\0" in path:
-        raise ValueError("must be a path without '..', backslashes and null bytes")
+    if not is_relative(path.removeprefix("/")) or "\\" in path:
+        raise ValueError("must be a path that a disk can hold, without '..', backslashes and what cannot be printed")
     return path
 
 
@@ -223,7 +226,7 @@ class RunRecord(_Part):
         if self.status != "running" and ended is None:
             raise ValueError(f"is {self.status}, but has no end")
         if (self.status == "failed") != (self.error is not None):
-            raise ValueError(f"is {self.status}, but its error is {self.error!r}")
+            raise ValueError(f"is {self.status}, but its error is {shown(self.error)}")
         return self
 
 
@@ -234,27 +237,40 @@ def _moment(name: str, text: str) -> datetime:
     try:
         return _MOMENT.validate_python(text)
     except ValidationError:
-        raise ValueError(f"{name} is {text!r}, not a moment with its time zone") from None
+        raise ValueError(f"{name} is {shown(text)}, not a moment with its time zone") from None
 
 
 def parse(text: bytes | str) -> dict[str, Any]:
     """Return the content of a ``run.json``, checked; ``ValueError`` of one clause says what is wrong with it."""
-    content = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    return check(content)
+    text = text.decode() if isinstance(text, bytes) else text  # json would take UTF-16, too
+    try:
+        content = check(json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant))
+        if SURROGATE.search(text):  # only an escape can be half of a character, and none is written here
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character, which no page can show") from None
+    return content
 
 
 def check(content: Any) -> dict[str, Any]:
     """Return ``content`` if it is a run record; ``ValueError`` of one clause says what is wrong with it."""
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"it has schema {schema!r}, and this version reads {SCHEMA}")
+        raise ValueError(f"it has schema {shown(schema)}, and this version reads {SCHEMA}")
     try:
         RunRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
+        where = ".".join(map(_spelt, first["loc"])) or "it"
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
     return content
+
+
+def _spelt(part: str | int) -> str:
+    """A step on the way to a fault: a key may be anything that a text can be."""
+    return str(part) if isinstance(part, int) or (part.isprintable() and len(part) <= 80) else shown(part)
 
 
 def refuse_metric(where: str, metric: Mapping[str, Any]) -> None:
@@ -274,8 +290,8 @@ _METRIC = TypeAdapter(Metric)
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {shown(name)} is given twice")
     return content
 
 

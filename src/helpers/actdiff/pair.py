@@ -130,7 +130,8 @@ def tuned_record(tuned: str, base_sha256: str) -> runs.Record | None:
 
     Raises ``ModelError`` for a fine-tune of another base model than that with the content hash ``base_sha256``.
     """
-    if not any((root / tuned / "run.json").is_file() for root in (files.outputs_root(), files.published_root())):
+    roots = (files.outputs_root(), files.published_root())
+    if not any(files.is_there(root / tuned / "run.json") for root in roots):
         return None
     record = runs.load(Path(tuned) if Path(tuned).is_absolute() else tuned)
     if record.model["sha256"] != base_sha256:

@@ -61,7 +61,8 @@ def _folders(refs: Sequence[str] | None) -> Iterator[Path]:
                 yield from sorted(folder for name, folder in reading.folders(path) if not name.startswith("."))
         return
     for ref in refs:
-        here = [place / ref for place in (published, files.outputs_root()) if (place / ref / "run.json").is_file()]
+        places = [files.inside(root, *reading.named(ref)) for root in (published, files.outputs_root())]
+        here = [place for place in places if (place / "run.json").is_file()]
         if not here:
             known = [record.ref for record in reading.records(ref.partition("/")[0])]
             raise RecordError(f"There is no run record {ref}{nearest(ref, known) if known else ''}")
@@ -174,10 +175,10 @@ def _check_sources(record: Record) -> Iterator[Finding]:
     for what in questions.Changes().of(record):
         if what in ("data", "inputs", "version"):
             yield Finding(record.ref, what, "has changed since the run. Run it again.")
-    folder = files.ROOT / Path(record.model.get("source") or ".").expanduser()
+    folder = files.ROOT / files.expanded(record.model.get("source") or ".")
     for name, sha in (record.model.get("files") or {}).items():
         path = folder / name
-        if record.model.get("source") and path.is_file() and files.sha256_file(path) != sha:
+        if record.model.get("source") and files.is_there(path) and files.sha256_file(path) != sha:
             yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")
 
 

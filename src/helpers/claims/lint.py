@@ -6,6 +6,7 @@ sentence with file, line and rule.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from helpers.claims.linting import links, numerals, outputs, sections, statement
 from helpers.claims.linting.prose import Page, read_page
 from helpers.claims.marked import Document
 from helpers.claims.status import page_status
-from helpers.errors import ClaimbookError
+from helpers.errors import ClaimbookError, RecordError
 from helpers.files import ROOT
 from helpers.provenance import portable
 from helpers.records import load
@@ -139,7 +140,9 @@ def _proof(case: Case) -> Iterator[Finding]:
     for one in check_registrations(case.root, [case.path]):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
     cited = {record.ref: record for record in case.evidence().records}
-    cited |= {ref: load(ref) for record in list(cited.values()) for ref in record.inputs.values()}
+    for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
+        with contextlib.suppress(RecordError):  # one that cannot be read is a fault of the record that used it, below
+            cited[ref] = load(ref)
     for record in cited.values():
         for one in verify_folder(record.path, derive_or_recall):
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")

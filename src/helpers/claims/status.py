@@ -22,7 +22,11 @@ NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 
 @dataclass(frozen=True)
 class CellStatus:
-    """A declared run: of which params file, its cell, its state, and why (what changed, or the error)."""
+    """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
+
+    A record that cannot be read is that of no declared run: its ``grid`` is the folder where it lies, its ``cell`` its
+    name.
+    """
 
     notebook: str
     grid: str
@@ -78,8 +82,9 @@ def cases_in(
 
 
 def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> list[CellStatus]:
-    """The declared runs of every params file of ``notebook``, whose records ``found`` are read if not given.
+    """The declared runs of every params file of ``notebook``, and its unreadable records.
 
+    Its records are read unless ``found`` gives them.
     A run is looked for under all its parameters: one that was never made is missing, whatever is recorded near it.
     """
     found = found or find(notebook, root)
@@ -97,7 +102,12 @@ def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> li
             for number, one in enumerate(expected):
                 cell = label({axis: one.key[axis] for axis in told})
                 rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), found.stale)))
-    return rows
+    return rows + [_unreadable(record) for record in found.records if record.status == "unreadable"]
+
+
+def _unreadable(record: Record) -> CellStatus:
+    folder = provenance.portable(str(record.path.parent)).removeprefix("./")
+    return CellStatus(record.notebook, folder, record.id, "unreadable", (record.error,), record.id)
 
 
 def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[State, tuple[str, ...], str | None]:
