@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from claims_records import record
@@ -28,9 +30,11 @@ def make_project(root: Path) -> Path:
     return root
 
 
-def make_bare_record(outputs: Path, notebook: str, run_id: str, **content: object) -> Path:
+def make_bare_record(
+    outputs: Path, notebook: str, run_id: str, cell: Mapping = MappingProxyType({}), **content: object
+) -> Path:
     """A complete record without tables; ``content`` replaces entries of its ``run.json``."""
-    made = record({}, name=run_id, notebook=notebook, study=notebook, **content)
+    made = record(dict(cell), name=run_id, notebook=notebook, study=notebook, **content)
     write_json(outputs / notebook / run_id / "run.json", made.content)
     return outputs / notebook / run_id
 

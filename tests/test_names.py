@@ -1,9 +1,13 @@
-"""Names from records, stores and command lines: one plain file name each, or a refusal that touches nothing."""
+"""Names from records, stores and command lines: one plain file name each, or a refusal that touches nothing.
+
+What ``run.json`` may not hold makes its record unreadable: nothing takes it for a record, and no other one suffers.
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +17,14 @@ import pandas as pd
 import pytest
 from claims_records import record
 
-from helpers import files, questions, records, runs
-from helpers.actdiff.pair import local_tuned
+from helpers import files, questions, records, run_record, runs
+from helpers.actdiff.pair import tuned_folder, tuned_record
 from helpers.claims.overview import records_used
 from helpers.claims.status import cells_of
 from helpers.errors import ClaimbookError, RecordError, SweepError
 from helpers.site.completions import all_records
 from helpers.steps import Steps
+from helpers.study import Study
 from helpers.sweeps.store import Store
 from helpers.sweeps.watch import Watch
 
@@ -27,6 +32,8 @@ pytestmark = pytest.mark.unit
 
 BAD = ["../kept", "../../kept", "{root}/kept", "a/b", "a/../kept", "", ".", "..", ".kept", "\0", "a\nb", "n" * 5000]
 BAD += ["a b", "a\\b", "~", "ä", "\u202ekept", "kept\n"]
+TOY = Study("toy", 1, 1, lambda *_: {}, entry="helpers.rng")
+SHA = "0" * 64
 TWO = ["../kept/x", "{root}/kept", "toy/../kept", "toy/../../kept", "toy", "toy/", "/toy", "", "toy/\0", "toy/x/y"]
 NAMES = pytest.mark.parametrize("name", BAD, ids=lambda name: ascii(name)[:20])
 REFS = pytest.mark.parametrize("ref", TWO, ids=lambda ref: ascii(ref)[:20])
@@ -50,11 +57,18 @@ def plant(ref: str = "toy/run", at: Path | None = None, **changes: Any) -> Path:
     notebook, name = ref.split("/")
     folder = at or files.outputs_root() / ref
     folder.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"x": [1]}).to_parquet(folder / "rates.parquet")
-    listed = {"rates.parquet": files.sha256_file(folder / "rates.parquet")}
-    made = record({"lr": 0.1}, name=name, notebook=notebook, tables=["rates"], files=listed)
+    pd.DataFrame({"x": [1]}).to_parquet(folder / "completions.parquet")
+    listed = {"completions.parquet": files.sha256_file(folder / "completions.parquet")}
+    made = record({"lr": 0.1}, name=name, notebook=notebook, files=listed)
     (folder / "run.json").write_text(json.dumps(made.content | changes))
     return folder
+
+
+@pytest.fixture
+def coins(root: Path) -> Callable[..., records.Record]:
+    """Records of a study that the checkout has, not read from a file: what they hold was checked by nothing."""
+    files.write_text(root / "params/coins/experiment.yaml", "study: toy_study:COINS\n")
+    return lambda **changes: records.Record(root, record({}, study="coins").content | changes, published=False)
 
 
 def everything(root: Path) -> dict[str, bytes | str]:
@@ -74,6 +88,35 @@ def refused(root: Path, call: Callable[[], Any]) -> str:
     sentence = str(caught.value)
     assert "\n" not in sentence and "\0" not in sentence and len(sentence) < 800
     return sentence
+
+
+def unreadable(root: Path, folder: Path) -> str:
+    """The one sentence that says why the record in ``folder`` is unreadable; a good one beside it must not notice."""
+    good = plant("toy/good")
+    for call in (lambda: records.read(folder), lambda: runs.load("toy/run"), lambda: runs.load(folder)):
+        refused(root, call)
+    before, watch = everything(root), Watch("toy", [], {})
+    watch.look()
+    [shown] = [one for one in runs.records("toy", status=None) if one.status == "unreadable"]
+    assert (shown.path, shown.ref) == (folder, "toy/run")
+    listed = [one.path for one in all_records() if one.notebook == "toy"]
+    assert [one.path for one in runs.records("toy")] == listed == [good]
+    assert sorted(runs.table("toy").status) == ["complete", "unreadable"]
+    [row] = cells_of("toy", root=root)
+    assert (row.grid, row.cell, row.state, row.why) == ("outputs/toy", "run", "unreadable", (shown.error,))
+    assert everything(root) == before
+    published = root / "outputs/published"
+    assert runs.publish("toy") == [published / "toy/good"]
+    expected = {"toy", "toy/good", "toy/good/run.json", "toy/good/completions.parquet", "ledger.jsonl"}
+    new = {f"outputs/published/{name}" for name in expected} | {"outputs/.ledger.lock"}
+    assert set(everything(root)) - set(before) == new
+    assert {name: everything(root)[name] for name in before} == before
+    for file in (published / "ledger.jsonl", root / "outputs/.ledger.lock"):
+        file.unlink()
+    for place in (published / "toy", good):
+        shutil.rmtree(place)
+    assert shown.error.isprintable() and len(shown.error) < 800
+    return shown.error
 
 
 def test_plain_names_are_admitted():
@@ -96,30 +139,18 @@ def test_a_folder_of_records_may_be_a_link_but_nothing_in_it(root):
 
 @NAMES
 @pytest.mark.parametrize("key", ["id", "notebook"])
-def test_a_record_that_names_another_place_is_refused_by_everything_that_lists_records(root, key, name):
+def test_a_record_that_names_another_place_is_a_record_of_nothing(root, key, name):
     folder = plant(**{key: name.format(root=root)})
-    (root / "params/toy").mkdir(parents=True)
-    calls = [
-        lambda: records.read(folder),
-        lambda: runs.load("toy/run"),
-        lambda: runs.load(folder),
-        lambda: runs.records("toy"),
-        lambda: runs.table("toy"),
-        lambda: runs.publish("toy"),
-        lambda: list(all_records()),
-        lambda: cells_of("toy", root=root),
-        lambda: Watch("toy", [], {}).look(),
-    ]
-    for call in calls:
-        assert "names another record than toy/run" in refused(root, call)
+    assert f"{key}: must be one plain name" in unreadable(root, folder)
 
 
 @pytest.mark.parametrize(("key", "name"), [("id", "other"), ("notebook", "kept")])
 def test_a_plain_name_of_another_folder_is_refused_too(root, key, name):
-    plant(**{key: name})
-    plant("kept/run")
-    plant("toy/other")
-    assert "names another record" in refused(root, lambda: runs.publish("toy"))
+    folder = plant(**{key: name})
+    plant("toy/run", at=root / "outputs/kept/run")
+    assert "names another record than toy/run" in unreadable(root, folder)
+    shutil.rmtree(folder)
+    assert "names another record than kept/run" in refused(root, lambda: runs.load("kept/run"))
 
 
 @NAMES
@@ -131,60 +162,105 @@ def test_a_notebook_of_no_plain_name_has_no_records(root, name):
 
 @REFS
 def test_a_record_that_used_what_is_no_record_is_refused(root, ref):
-    plant("kept/x")
-    plant(inputs={"baseline": ref.format(root=root)})
-    made = runs.load("toy/run")
-    store = Store(f"file://{root}/store")
-    case = SimpleNamespace(records=[made])
-    for call in (lambda: runs.publish("toy"), lambda: store.push(made), lambda: records_used([case])):
-        assert "used a record that cannot be read" in refused(root, call)
-    assert not local_tuned(root / "nothing", "sha")
+    ref = ref.format(root=root)
+    plant("kept/x", at=root / "outputs/kept/x")
+    folder = plant(inputs={"baseline": ref})
+    content = json.loads((folder / "run.json").read_text())
+    assert "inputs.baseline: must be" in unreadable(root, folder)
+    made = records.Record(folder, content, published=False)
+    plant("toy/user", inputs={"baseline": "toy/gone"})
+    for used in (made, runs.load("toy/user")):
+        case, store = SimpleNamespace(records=[used]), Store(f"file://{root}/store")
+        for call in (lambda: store.push(used), lambda: records_used([case])):  # noqa: B023
+            assert "used a record that cannot be read" in refused(root, call)
+    assert "used a record that cannot be read" in refused(root, lambda: runs.publish("toy"))
+
+
+@pytest.mark.parametrize("ref", [*TWO, "n" * 5000], ids=lambda ref: ascii(ref)[:20])
+def test_a_fine_tune_is_a_record_by_its_plain_name_only(root, ref):
+    plant("kept/x", at=root / "kept/x")
+    before = everything(root)
+    try:
+        assert tuned_record(ref.format(root=root), SHA) is None
+    except RecordError as error:
+        assert ref == "../kept/x" and "is not a plain file name" in str(error)
+    assert everything(root) == before and tuned_folder(root / "nothing") is None
+    plant()
+    assert tuned_record("toy/run", SHA).ref == "toy/run"
 
 
 @NAMES
 def test_a_record_with_a_file_elsewhere_is_refused(root, name):
-    name = name.format(root=root)
+    name = "a//b" if name == "a/b" else name.format(root=root)  # a record may hold folders
     kept = files.sha256_file(root / "kept/diary.txt")
-    for file in (name, f"adapter/{name}", f"{name}/diary.txt"):
-        plant(files={file: kept}, tables=[name, name.removesuffix(".parquet")])
-        made = runs.load("toy/run")
-        for call in (made.checked, lambda _, made=made: Store(f"file://{root}/store").push(made)):
+    for file in (name, f"adapter/{name}", f"{name}/diary.txt", f"{name}.parquet"):
+        if all(map(run_record.NAME.fullmatch, file.split("/"))):
+            continue  # "..parquet" begins with a point, but "a b.parquet" does not become plain
+        folder = plant(files={file: kept})
+        made = records.Record(folder, json.loads((folder / "run.json").read_text()), published=False)
+        assert "must be plain names joined by '/'" in unreadable(root, folder)
+        table = file.removesuffix(".parquet")
+        for call in (made.checked, lambda _: Store(f"file://{root}/store").push(made)):  # noqa: B023
             refused(root, lambda call=call, file=file: call(file))
-        if "/" not in file:
-            refused(root, lambda: runs.publish("toy"))
-    plant(tables=[name], files={f"{name}.parquet": kept})
-    refused(root, lambda: runs.load("toy/run").table(name))
+        with pytest.raises(RecordError):
+            made.table(table)
 
 
-def test_a_table_that_no_file_holds_is_refused(root):
-    plant(tables=["rates", "gone"])
-    assert "has no file 'gone.parquet'" in refused(root, lambda: runs.load("toy/run").table("gone"))
+@pytest.mark.parametrize("file", ["gone.parquet", "adapter/gone.parquet"])
+def test_a_file_that_is_not_there_is_refused(root, file):
+    plant(files={file: SHA})
+    made = runs.load("toy/run")
+    for call in (lambda: made.checked(file), lambda: Store(f"file://{root}/store").push(made)):
+        assert f"{file} is missing" in refused(root, call)
+    assert ("has no table" if "/" in file else "is missing") in refused(root, lambda: made.table("gone"))
+    if "/" not in file:
+        assert f"{file} is missing" in refused(root, lambda: runs.publish("toy"))
 
 
 @pytest.mark.parametrize(
     "path", ["../kept/diary.txt", "{root}/kept/x", "params/../kept", "\0", "n" * 5000, "a/" * 3000]
 )
-def test_criteria_and_data_lie_in_the_checkout(root, path):
+def test_criteria_and_data_lie_in_the_checkout(coins, root, path):
     path = path.format(root=root)
-    made = records.Record(root, record({}).content | {"criteria": {"path": path, "sha256": "0"}}, published=False)
-    assert "is not a path below" in refused(root, lambda: questions.criteria_now(made))
+    criteria, data = {"path": path, "sha256": SHA}, {path: SHA}
+    assert "criteria.path: must be a path" in unreadable(root, plant(criteria=criteria))
+    assert questions.criteria_now(coins(criteria=criteria)) is None
     if not path.startswith("/"):  # data outside of the checkout is named by its place
-        made = records.Record(root, record({}).content | {"data": {path: "0"}}, published=False)
-        refused(root, lambda: records.question_now(made))
+        assert ": must be a path" in unreadable(root, plant(data=data))
+        assert questions.Changes().of(coins(data=data)) == ["data"]
+
+
+def test_links_in_the_place_of_criteria_and_data_are_not_followed(coins, root):
+    secret = root / "kept/diary.txt"
+    for link, target in (("criteria.yaml", secret), ("texts", secret.parent)):
+        (root / link).symlink_to(target)
+    sha = files.content_hash(secret)
+    for path in ("criteria.yaml", "texts/diary.txt"):
+        made = coins(criteria={"path": path, "sha256": sha}, data={path: sha})
+        assert questions.criteria_now(made) is None and questions.Changes().of(made) == ["data"]
+    made = coins(criteria={"path": "kept/diary.txt", "sha256": sha}, data={"kept/diary.txt": sha})
+    assert questions.criteria_now(made) == sha and questions.Changes().of(made) == []
 
 
 @pytest.mark.parametrize("path", ["/nothing\0", "~nobody-of-this-name/x", "/" + "n" * 5000, "~/\n"])
-def test_data_outside_that_cannot_be_there_is_not_there(root, path):
-    made = records.Record(root, record({}).content | {"data": {path: "0" * 64}}, published=False)
-    assert records.question_now(made)["data"] == questions.hash_of_data({path: "0" * 64})
+def test_data_outside_that_cannot_be_there_is_not_there(coins, root, path):
+    assert questions.Changes().of(coins(data={path: SHA})) == []
+    if path.startswith("~nobody"):
+        plant(data={path: SHA})
+        assert runs.load("toy/run").data == {path: SHA}
+    else:
+        assert "must be a path" in unreadable(root, plant(data={path: SHA}))
 
 
-@pytest.mark.parametrize("entry", ["/etc/passwd", "{root}/kept/x", "..kept", "helpers.\0", "", "n" * 5000])
+@pytest.mark.parametrize(
+    "entry", ["/etc/passwd", "{root}/kept/x", "..kept", "helpers.\0", "", "n" * 5000, "n." * 5000 + "n"]
+)
 def test_code_is_looked_for_among_the_sources_only(root, entry):
     (root / "kept/x.py").write_text("import helpers")
-    code = {"entry": entry.format(root=root), "files": {}}
-    made = records.Record(root, record({}).content | {"code": code}, published=False)
-    assert records.question_now(made)["code"] is None
+    plant(code={"entry": entry.format(root=root), "files": {}})
+    assert questions.code_now(runs.load("toy/run")) is None
+    plant(code={"entry": "helpers.rng", "engine": entry.format(root=root), "files": {}})
+    assert questions.code_now(runs.load("toy/run")) is None
 
 
 def test_links_in_the_place_of_records_are_refused(root):
@@ -193,18 +269,21 @@ def test_links_in_the_place_of_records_are_refused(root):
     for call in (
         lambda: runs.records("toy"), lambda: runs.load("toy/run"), lambda: runs.load(root / "outputs/toy/run"),
         lambda: runs.publish("toy"), lambda: records.read(root / "outputs/toy/run"),
-        lambda: Watch("toy", [], {}).look(), lambda: runs.Run("toy", "run", {}, wait=False),
+        lambda: Watch("toy", [], {}).look(), lambda: runs.Run(TOY, "toy", "run", {}, wait=False),
     ):  # fmt: skip
         assert "symbolic link" in refused(root, call)
     (root / "outputs/toy/run").unlink()
-    plant()
-    for file in ("rates.parquet", "run.json"):
-        path = root / "outputs/toy/run" / file
+    made = runs.load(plant())
+    for file in ("completions.parquet", "run.json"):
+        path = made.path / file
         path.unlink()
         path.symlink_to(outside / file)
-        refused(root, lambda: runs.publish("toy"))
-        refused(root, lambda: runs.load("toy/run").table("rates"))
-        refused(root, lambda: Store(f"file://{root}/store").push(runs.load("toy/run")))
+        refused(root, lambda: runs.load("toy/run").table("completions"))
+        refused(root, lambda: made.table("completions"))
+        refused(root, lambda: Store(f"file://{root}/store").push(made))
+        if file != "run.json":
+            assert "symbolic link" in refused(root, lambda: runs.publish("toy"))
+    assert "symbolic link" in unreadable(root, made.path)
 
 
 def test_a_notebook_folder_that_is_a_link_is_refused(root):
@@ -212,7 +291,7 @@ def test_a_notebook_folder_that_is_a_link_is_refused(root):
     (root / "outputs/linked").symlink_to(root / "kept/toy")
     for call in (
         lambda: runs.records("linked"), lambda: runs.load("linked/run"), lambda: Watch("linked", [], {}),
-        lambda: runs.Run("linked", "new", {}, wait=False),
+        lambda: runs.Run(TOY, "linked", "new", {}, wait=False),
     ):  # fmt: skip
         assert "symbolic link" in refused(root, call)
 
@@ -228,7 +307,7 @@ def test_publishing_does_not_follow_links(root, link):
 
 def test_a_half_that_is_a_link_is_refused(root):
     (root / "outputs/toy/.partial-new").symlink_to(root / "kept")
-    assert "symbolic link" in refused(root, lambda: runs.Run("toy", "new", {}, wait=False))
+    assert "symbolic link" in refused(root, lambda: runs.Run(TOY, "toy", "new", {}, wait=False))
     assert "symbolic link" in refused(root, lambda: runs.table("toy"))
 
 

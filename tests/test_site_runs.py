@@ -48,7 +48,7 @@ def page_of(listed: list[Record], site: Path, body: str = "") -> Path:
 
 def test_details_hold_everything_and_say_what_is_missing(tmp_path):
     content = {
-        "schema": 1, "id": "pocket-0a", "status": "complete", "started": "2025-01-01T00:00:00Z",
+        "schema": 2, "id": "pocket-0a", "status": "complete", "started": "2025-01-01T00:00:00Z",
         "launch": "papermill a.ipynb", "criteria": None, "code": {"entry": "sweep.py", "files": {"a.py": "01"}},
         "params": {"lr": 5e-6, "personas": ["villain", "<b>"]}, "seconds": {"train": 1.5, "total": 2.0},
         "environment": {"packages": {"torch": "2.13.0"}}, "finish_reasons": {"stop": 9}, "inputs": {},
@@ -94,7 +94,7 @@ def test_a_list_of_no_runs_is_a_page(tmp_path):
 
 
 def test_a_page_without_a_list_and_a_run_that_is_gone_are_errors(outputs, tmp_path):
-    folder = make_bare_record(outputs, "study", "a", seconds=None)
+    folder = make_bare_record(outputs, "study", "a", seconds={})
     page = page_of(records("study"), tmp_path)
     shutil.rmtree(folder)
     with pytest.raises(RecordError, match="no run record study/a"):
