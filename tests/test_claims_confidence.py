@@ -76,6 +76,19 @@ def test_each_line_holds_the_cap_down(records, name, allows):
     assert found.binding.startswith(f"{allows} because of {name}: ")
 
 
+def test_records_without_a_commit_say_why_on_their_page():
+    without = {"commit": None, "dirty": None, "diff_sha256": None}
+    records = runs(provenance=without | {"reason": "git is not installed"})
+    records[0].content["provenance"] = without
+    records[1].content["provenance"] = {"commit": "c", "dirty": True, "diff_sha256": "d"}
+    found = row(cap(records), "clean tree").found
+    dirty, bare = (
+        f"1 of {len(records)} records from a tree",
+        f"{len(records) - 1} of {len(records)} records have no commit",
+    )
+    assert found == f"{dirty} with uncommitted changes and {bare} (git is not installed; no reason was recorded)"
+
+
 def test_a_missing_run_a_missing_control_and_no_grid_allow_low():
     records = runs()
     absent = cap(records[:-1], [Expected(one.params) for one in records])

@@ -78,7 +78,7 @@ def plain_name(name: object, where: object = "") -> str:
 def inside(root: Path, *names: object) -> Path:
     """Return ``root / name / ...``; ``RecordError`` unless all names are plain and no symbolic link is on the way.
 
-    Whatever takes a name from a record, a store or a command line builds its path here.
+    Whatever takes a name from a record or a store builds its path here.
     """
     return below(root, "/".join(plain_name(name, root) for name in names))
 
