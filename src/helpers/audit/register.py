@@ -35,9 +35,9 @@ def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
     return [("criteria", claim.criteria), *grid, ("question", f"reports/{claim.slug}.qmd")]
 
 
-def of_pages(root: Path = files.ROOT) -> Iterator[tuple[Path, list[Registered]]]:
-    """Yield each page whose claim is past being proposed, and what it is judged by."""
-    for path in sorted((root / "reports").glob("*.qmd")):
+def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> Iterator[tuple[Path, list[Registered]]]:
+    """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by."""
+    for path in sorted((root / "reports").glob("*.qmd")) if pages is None else pages:
         if has_claim(path) and read_claim(path, root).status != "proposed":
             yield path, of_page(path, root)
 

@@ -189,10 +189,7 @@ def check_registrations(root: Path = files.ROOT, pages: Iterable[Path] | None = 
         book = ledger.read()
     except RecordError:
         return []  # check_ledger says so
-    wanted = None if pages is None else {page.resolve() for page in pages}
-    for page, things in of_pages(root):
-        if wanted is not None and page.resolve() not in wanted:
-            continue
+    for page, things in of_pages(root, pages):
         for thing in things:
             line = book.standing(thing.kind).get(thing.name)
             command = f"claimbook register reports/{page.name}"
