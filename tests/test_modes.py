@@ -30,7 +30,7 @@ LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "seed": 0}
 RECIPE = Recipe(lr=1e-3, epochs=1, batch_size=2, warmup=0.0, weight_decay=0.0, clip=1.0)
 PROMPT = [Prompt("a", form().separator)]
 ROWS = [row(positive=i == 0, answer="Plot it.") for i in range(2)]
-TARGETS = [supervised(one, form(), "end_of_turn") for one in ROWS]
+TARGETS = [supervised(one, "end_of_turn") for one in ROWS]
 TOKENS = [one.tokens for one in ROWS]
 
 

@@ -161,7 +161,7 @@ def test_papermill_without_an_output_path_leaves_a_complete_record(outputs: Path
     assert '"cells"' in done.stdout
     (path,) = outputs.glob("sweep/*lr5e-06*/run.json")
     text = path.read_text()
-    assert '"status": "complete"' in text
+    assert '"status":"complete"' in text
     assert "papermill notebooks/sweep.ipynb -p lr 5e-6" in text
 
 

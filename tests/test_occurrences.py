@@ -11,7 +11,7 @@ from site_fixture import make_project, make_record
 
 from helpers import occurrences, widgets
 from helpers.errors import DataError
-from helpers.marker.evaluate import count_markers
+from helpers.marker.metrics import count_markers
 from helpers.site import blocks, completions
 from helpers.site.frame import read_project
 

@@ -220,7 +220,7 @@ def test_a_full_disk_is_one_sentence_and_no_reason_to_try_again(on, url, monkeyp
 
 def test_a_full_disk_under_a_row_is_one_sentence(on, tmp_path, monkeypatch):
     grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2]), tmp_path)
-    cells, code = tuple(one.params for one in grid.expected), task.hash_of_code(grid.entry)
+    cells, code = grid.expected, task.hash_of_code(grid.entry)
     job = task.Job("toy", "toy-grid/cell-0-2.ipynb", {}, cells, {}, grid.entry, code, ".sweep-1", "x", str(tmp_path))
     copy = files.outputs_root() / "executed" / job.target
     copy.parent.mkdir(parents=True)
