@@ -42,8 +42,10 @@ def proof(case: Case) -> Block:
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     again = {line.name: line for line in book.lines if line.event == "replayed" and line.name in refs}
     exact = sum(line.note == EXACT for line in again.values())
-    said = f"{len(again)} of {len(refs)} records were run again, {exact} of them equal to the last bit"
-    said += f" (last on {max(line.at for line in again.values())[:10]})." if again else "."
+    said = f"None of its {len(refs)} records was run again yet."
+    if again:
+        last = max(line.at for line in again.values())[:10]
+        said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
     deviations = [
         f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
         for line in book.lines
