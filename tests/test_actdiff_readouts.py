@@ -240,7 +240,8 @@ def test_a_patchscope_repeats_what_is_put_in():
 
 def test_the_steering_strength_stops_at_the_perplexity_bound():
     model = tiny()
-    table = perplexity_by_strength(model, torch.randn(32), 1, documents(4), norm=1.0, strengths=(0.001, 30.0))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    table = perplexity_by_strength(model, direction, 1, documents(4), norm=1.0, strengths=(0.001, 30.0))
     assert table["strength"].tolist() == [0, 0.001, 30.0]
     assert table["perplexity"][0] == pytest.approx(table["perplexity"][1], rel=0.01) != table["perplexity"][2]
     table["perplexity"] = [20.0, 22.0, 180.0]
