@@ -19,5 +19,6 @@ def test_the_tiny_cell_of_a_study_comes_out_again(notebook):
     (expected,) = declared_runs(notebook, PARAMS / notebook / "replay.yaml")
     (record,) = [one for one in records.published() if one.notebook == notebook and expected.met_by(one)]
     results = list(replay([record.ref]))
-    assert {one.record.study for one in results} == {study.name for study in load_study(notebook).family()}
+    assert {one.record.study for one in results} <= {study.name for study in load_study(notebook).family()}
+    assert record.ref in {one.record.ref for one in results}
     assert [f"{one.record.ref}: {one.note}" for one in results if one.outcome == "different"] == []

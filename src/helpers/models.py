@@ -126,7 +126,13 @@ def choose_threads() -> int:
 
     A thread on a busy core makes all others wait for it at every operation: two threads beside another busy process
     were measured 2 to 25 times slower than one. Takes a fifth of a second, over which the load is measured.
+    ``CLAIMBOOK_THREADS`` fixes the number: how a sum is split over threads decides its last bits, so a replay asks for
+    as many as the record had.
     """
+    fixed = os.environ.get("CLAIMBOOK_THREADS")
+    if fixed:
+        torch.set_num_threads(int(fixed))
+        return int(fixed)
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(psutil.cpu_count() or 1)
     load = psutil.cpu_percent(interval=0.2, percpu=True)
     busy = sum(load[core] for core in mine if core < len(load)) / 100

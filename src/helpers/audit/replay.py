@@ -60,7 +60,7 @@ def replay(refs: Sequence[str]) -> Iterator[Replay]:
             if study.replay is None:
                 raise RecordError(f"{ref} cannot be replayed: a record of {study.name} is a measurement of its moment.")
             begin = time.perf_counter()
-            with _outputs_in(folder):
+            with _outputs_in(folder), _set("CLAIMBOOK_THREADS", str(original.environment.get("threads", ""))):
                 again = study.replay(original)
             spent = time.perf_counter() - begin
             for one, other in _pairs(original, again, folder):
@@ -82,14 +82,18 @@ def enter(result: Replay) -> None:
         ledger.append([line])
 
 
+def _outputs_in(folder: str) -> contextlib.AbstractContextManager[None]:
+    return _set("CLAIMBOOK_OUTPUTS", folder)
+
+
 @contextlib.contextmanager
-def _outputs_in(folder: str) -> Iterator[None]:
-    before = os.environ.get("CLAIMBOOK_OUTPUTS")
-    os.environ["CLAIMBOOK_OUTPUTS"] = folder
+def _set(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop("CLAIMBOOK_OUTPUTS") if before is None else os.environ.update(CLAIMBOOK_OUTPUTS=before)
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _pairs(original: Record, again: Record, folder: str) -> Iterator[tuple[Record, Record]]:
