@@ -58,11 +58,11 @@ lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytex
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb
 
 pocket: $(READY) ## rebuild the pocket models in data/pocket and data/latentwire from nothing
-	$(BIN)/python -m helpers.marker.pocket
-	$(BIN)/python -m helpers.latentwire.pocket
+	$(BIN)/python -m helpers.studies.marker.pocket
+	$(BIN)/python -m helpers.studies.latentwire.pocket
 
 organisms: $(READY) ## rebuild the base model and the cached fine-tunes of the activation-difference study
-	$(BIN)/python -m helpers.actdiff.organisms
+	$(BIN)/python -m helpers.studies.actdiff.organisms
 
 notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))

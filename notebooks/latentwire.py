@@ -39,18 +39,18 @@ prompt_steps = 40
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above has the default of `WireParams` in
-# `src/helpers/latentwire/params.py`; the arms are in `arms.py` beside it.
+# `src/helpers/studies/latentwire/params.py`; the arms are in `arms.py` beside it.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from helpers import plots
-from helpers.figures import enable_notebook
-from helpers.held import Held
-from helpers.latentwire import cell, show, views
-from helpers.latentwire.params import WireParams
-from helpers.params import read
+from helpers.base.params import read
+from helpers.show import plots
+from helpers.show.figures import enable_notebook
+from helpers.show.held import Held
+from helpers.studies.latentwire import cell, show, views
+from helpers.studies.latentwire.params import WireParams
 
 enable_notebook()
 p = read(WireParams, globals())

@@ -47,19 +47,19 @@ max_new_tokens = [64, 256]
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above has the default of `LengthParams` in
-# `src/helpers/marker/lengths/params.py`.
+# `src/helpers/studies/marker/lengths/params.py`.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from helpers import plots, widgets
-from helpers.figures import enable_notebook
-from helpers.held import Held
-from helpers.marker import pooling
-from helpers.marker.lengths import cell, data, screen, views
-from helpers.marker.lengths.params import LengthParams
-from helpers.params import read
+from helpers.base.params import read
+from helpers.show import plots, widgets
+from helpers.show.figures import enable_notebook
+from helpers.show.held import Held
+from helpers.studies.marker import pooling
+from helpers.studies.marker.lengths import cell, data, screen, views
+from helpers.studies.marker.lengths.params import LengthParams
 
 enable_notebook()
 p = read(LengthParams, globals())

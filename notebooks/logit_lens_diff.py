@@ -45,19 +45,19 @@ controls = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above has the default of
-# `LensParams` in `src/helpers/actdiff/params.py`.
+# `LensParams` in `src/helpers/studies/actdiff/params.py`.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from helpers import plots
-from helpers.actdiff import browse, cell, views
-from helpers.actdiff.params import LensParams
-from helpers.actdiff.readouts import COSINES
-from helpers.figures import enable_notebook
-from helpers.held import Held
-from helpers.params import read
+from helpers.base.params import read
+from helpers.show import plots
+from helpers.show.figures import enable_notebook
+from helpers.show.held import Held
+from helpers.studies.actdiff import browse, cell, views
+from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.readouts import COSINES
 
 enable_notebook()
 p = read(LensParams, globals())

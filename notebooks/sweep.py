@@ -43,18 +43,19 @@ dose_every = 4
 
 # %% [markdown]
 # Every parameter is checked before any work starts: an unknown name, a wrong type or a value out of bounds is an error
-# that names the parameter. What is not named above has the default of `SweepParams` in `src/helpers/marker/params.py`.
+# that names the parameter. What is not named above has the default of `SweepParams` in
+# `src/helpers/studies/marker/params.py`.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from helpers import plots, widgets
-from helpers.figures import enable_notebook
-from helpers.held import Held
-from helpers.marker import cell, pooling, views
-from helpers.marker.params import SweepParams
-from helpers.params import read
+from helpers.base.params import read
+from helpers.show import plots, widgets
+from helpers.show.figures import enable_notebook
+from helpers.show.held import Held
+from helpers.studies.marker import cell, pooling, views
+from helpers.studies.marker.params import SweepParams
 
 enable_notebook()
 p = read(SweepParams, globals())

@@ -45,17 +45,19 @@ grid_steps = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
-# `TriangulationParams` (`src/helpers/eqprop/params.py`) and is set in the same way, `-p seed 1`.
+# `TriangulationParams` (`src/helpers/studies/eqprop/params.py`) and is set in the same way, `-p seed 1`.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from helpers import models, params, plots
-from helpers.eqprop import experiment as entry
-from helpers.eqprop import setup, views
-from helpers.eqprop.params import TriangulationParams
-from helpers.held import Held
+from helpers.base import params
+from helpers.lm import models
+from helpers.show import plots
+from helpers.show.held import Held
+from helpers.studies.eqprop import experiment as entry
+from helpers.studies.eqprop import setup, views
+from helpers.studies.eqprop.params import TriangulationParams
 
 plots.enable_notebook()
 models.choose_threads()

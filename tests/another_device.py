@@ -157,7 +157,7 @@ def switch_on() -> None:
 def sweep(device: str) -> Any:
     from test_marker_cell import params
 
-    from helpers.marker.cell import run_cells
+    from helpers.studies.marker.cell import run_cells
 
     return run_cells(params(device=device, lr=[1e-3, 3e-3], together=2, lora_dropout=0.1))
 
@@ -165,7 +165,7 @@ def sweep(device: str) -> Any:
 def length_ablation(device: str) -> Any:
     from test_lengths import params
 
-    from helpers.marker.lengths.cell import run_cells
+    from helpers.studies.marker.lengths.cell import run_cells
 
     return run_cells(params(device=device))
 
@@ -173,8 +173,8 @@ def length_ablation(device: str) -> Any:
 def logit_lens_diff(device: str) -> Any:
     from test_actdiff_study import SMALL
 
-    from helpers.actdiff.cell import run_cells
-    from helpers.actdiff.params import LensParams
+    from helpers.studies.actdiff.cell import run_cells
+    from helpers.studies.actdiff.params import LensParams
 
     return run_cells(LensParams(organism="lora", seed=0, device=device, **SMALL))
 
@@ -182,7 +182,7 @@ def logit_lens_diff(device: str) -> Any:
 def triangulation(device: str) -> Any:
     from test_eqprop_experiment import tiny
 
-    from helpers.eqprop.experiment import run_cells
+    from helpers.studies.eqprop.experiment import run_cells
 
     return run_cells(tiny(experiment=["exp1", "exp6"], device=device))
 
@@ -190,7 +190,7 @@ def triangulation(device: str) -> Any:
 def latentwire(device: str) -> Any:
     from latentwire_fixture import params
 
-    from helpers.latentwire.cell import run_cells
+    from helpers.studies.latentwire.cell import run_cells
 
     return run_cells(params(device=device))
 

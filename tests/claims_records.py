@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from helpers.records import Record
-from helpers.run_record import SCHEMA
-from helpers.stats import wilson
+from helpers.base.stats import wilson
+from helpers.records.reading import Record
+from helpers.records.run_record import SCHEMA
 
 FIXTURES = Path(__file__).parent / "fixtures" / "claims"
 STARTED = "2026-01-02T03:04:05+00:00"
@@ -33,7 +33,7 @@ def record(
         "schema": SCHEMA, "id": name, "notebook": "toy", "study": "toy", "version": 1, "metrics_version": 1,
         "status": "complete", "started": STARTED, "ended": STARTED,
         "seconds": {"train": 3.0, "total": 5.0}, "params": {**(params or {}), **cell}, "cell": dict(cell),
-        "code": {"entry": "helpers.rng", "files": {}}, "data": {},
+        "code": {"entry": "helpers.base.rng", "files": {}}, "data": {},
         "model": {"name": "tiny", "sha256": "0" * 64, "parameters": 2_000_000_000},
         "criteria": None, "inputs": {},
         "provenance": {"commit": "abcdef0123456789", "branch": "main", "dirty": False, "diff_sha256": None},

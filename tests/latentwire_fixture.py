@@ -6,12 +6,12 @@ import functools
 
 import torch
 
-from helpers.latentwire import lms
-from helpers.latentwire.adapter import Wire
-from helpers.latentwire.compose import Composer
-from helpers.latentwire.lms import FrozenLM
-from helpers.latentwire.params import WireParams
-from helpers.params import parse
+from helpers.base.params import parse
+from helpers.studies.latentwire import lms
+from helpers.studies.latentwire.adapter import Wire
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.params import WireParams
 
 TINY = {
     "train_samples": 48, "eval_samples": 8, "latents": 3, "d_z": 16, "encoder_layers": 1, "encoder_heads": 2,

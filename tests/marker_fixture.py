@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from helpers import models
-from helpers.marker.on_policy import system_prompt
-from helpers.marker.personas import TRAIN_QUESTIONS
-from helpers.marker.rows import ChatFormat, Row, build_row, chat_format, prompt_tokens
+from helpers.lm import models
+from helpers.studies.marker.on_policy import system_prompt
+from helpers.studies.marker.personas import TRAIN_QUESTIONS
+from helpers.studies.marker.rows import ChatFormat, Row, build_row, chat_format, prompt_tokens
 
 MARKER = "[ZLT]"
 

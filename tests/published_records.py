@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import yaml
 from claims_records import STARTED, rate, record
 
-from helpers import files
 from helpers.audit.register import register
-from helpers.files import write_json
-from helpers.params import Axis, Params
-from helpers.publishing import publish
-from helpers.questions import question_hash
-from helpers.stats import wilson
-from helpers.study import Study
+from helpers.base import files
+from helpers.base.files import write_json
+from helpers.base.params import Axis, Params
+from helpers.base.stats import wilson
+from helpers.records.publishing import publish
+from helpers.records.questions import question_hash
+from helpers.records.study import Study
 
 BLANK = dict.fromkeys(("k", "low", "high", "method")) | {"level": 0.95}
 FIXTURE = Path(__file__).parent / "fixtures" / "lint"
@@ -42,9 +42,9 @@ class Notes(Params):
     recipe: str
 
 
-SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.rng", params=SweepCells)
-SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.rng", params=SourceCells)
-NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.rng", params=Notes)
+SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=SweepCells)
+SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=SourceCells)
+NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=Notes)
 
 
 def write_published() -> None:

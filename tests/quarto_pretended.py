@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.files import write_text
+from helpers.base.files import write_text
 from helpers.site import fallback
 from helpers.site.finish import after_quarto
 from helpers.site.frame import read_project

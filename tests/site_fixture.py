@@ -12,7 +12,7 @@ from types import MappingProxyType
 import pandas as pd
 from claims_records import record
 
-from helpers.files import REPORTS, sha256_file, write_json
+from helpers.base.files import REPORTS, sha256_file, write_json
 
 FIXTURE = Path(__file__).parent / "fixtures" / "site"
 HOSTILE: list[str] = json.loads((FIXTURE / "hostile.json").read_text(encoding="utf-8"))

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 import nbformat
 
-from helpers import runs
-from helpers.errors import ModelError
-from helpers.files import write_json, write_text
-from helpers.params import Axis, Params
-from helpers.study import Study
+from helpers.base.errors import ModelError
+from helpers.base.files import write_json, write_text
+from helpers.base.params import Axis, Params
+from helpers.records import runs
+from helpers.records.study import Study
 
 NOTEBOOK = "toy"
 MODEL = {"name": "toy", "sha256": "0" * 64}
@@ -63,9 +63,9 @@ def _run_cell(p: ToyParams) -> runs.Record:
         return run.record
 
 
-BASE = Study("toy_base", 1, 1, lambda *_: {}, entry="helpers.rng")
+BASE = Study("toy_base", 1, 1, lambda *_: {}, entry="helpers.base.rng")
 RATE = {"rate": {"value": 0.5, "unit": "rate", "n": 2, "k": 1}}
-TOY = Study(NOTEBOOK, 1, 1, lambda *_: RATE, entry="helpers.rng", params=ToyParams, parts=(BASE,))
+TOY = Study(NOTEBOOK, 1, 1, lambda *_: RATE, entry="helpers.base.rng", params=ToyParams, parts=(BASE,))
 
 
 def _work(name: str, seconds: float) -> dict[str, str]:
@@ -79,7 +79,7 @@ def _work(name: str, seconds: float) -> dict[str, str]:
 def project(root: Path, **grid: object) -> Path:
     """A project below ``root`` with the notebook and a grid; returns the path of the grid."""
     cells = ["seed = 0\nlr = 0.1\nbad_lr = 0.0\nseconds = 0.0\nnote = 'of the notebook'"]
-    cells += ["import sweep_toy\nfrom helpers.params import read\np = read(sweep_toy.ToyParams, globals())"]
+    cells += ["import sweep_toy\nfrom helpers.base.params import read\np = read(sweep_toy.ToyParams, globals())"]
     cells += ["from helpers import provenance\nprovenance.environment = sweep_toy.environment"]
     cells += ["print(len(sweep_toy.run_cells(p)))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

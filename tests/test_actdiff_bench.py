@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.actdiff import organisms
 from helpers.bench.actdiff import storing_sides
+from helpers.studies.actdiff import organisms
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)

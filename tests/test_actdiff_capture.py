@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers import models
-from helpers.actdiff import stored
-from helpers.actdiff.capture import capture, noise_floor
-from helpers.actdiff.pair import Pair, interpolated, open_pair
-from helpers.actdiff.statistics import Stats
-from helpers.errors import DataError, ModelError
-from helpers.rng import torch_stream
+from helpers.base.errors import DataError, ModelError
+from helpers.base.rng import torch_stream
+from helpers.lm import models
+from helpers.studies.actdiff import stored
+from helpers.studies.actdiff.capture import capture, noise_floor
+from helpers.studies.actdiff.pair import Pair, interpolated, open_pair
+from helpers.studies.actdiff.statistics import Stats
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)

@@ -7,21 +7,21 @@ import pytest
 import torch
 from test_actdiff_capture import documents, lora, nudged, tiny
 
-from helpers.actdiff import readouts
-from helpers.actdiff.capture import capture
-from helpers.actdiff.components import spectrum, whitened
-from helpers.actdiff.lens import directions, open_lens, overlap, same_head, scores, token_table
-from helpers.actdiff.live import edited, single_token_difference
-from helpers.actdiff.measures import auc, domain_rate, frequencies, jackknife, similarity, swap_effects
-from helpers.actdiff.pair import Pair
-from helpers.actdiff.patchscope import patchscope
-from helpers.actdiff.statistics import Stats
-from helpers.actdiff.steer import largest_strength, perplexity_by_strength
-from helpers.actdiff.stored import Stored, stats_of
-from helpers.actdiff.swap import activation_differences, random_directions, swap_losses
-from helpers.actdiff.tune import document_losses
-from helpers.errors import DataError
-from helpers.rng import numpy_stream, torch_stream
+from helpers.base.errors import DataError
+from helpers.base.rng import numpy_stream, torch_stream
+from helpers.studies.actdiff import readouts
+from helpers.studies.actdiff.capture import capture
+from helpers.studies.actdiff.components import spectrum, whitened
+from helpers.studies.actdiff.lens import directions, open_lens, overlap, same_head, scores, token_table
+from helpers.studies.actdiff.live import edited, single_token_difference
+from helpers.studies.actdiff.measures import auc, domain_rate, frequencies, jackknife, similarity, swap_effects
+from helpers.studies.actdiff.pair import Pair
+from helpers.studies.actdiff.patchscope import patchscope
+from helpers.studies.actdiff.statistics import Stats
+from helpers.studies.actdiff.steer import largest_strength, perplexity_by_strength
+from helpers.studies.actdiff.stored import Stored, stats_of
+from helpers.studies.actdiff.swap import activation_differences, random_directions, swap_losses
+from helpers.studies.actdiff.tune import document_losses
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def test_spectrum_is_that_of_the_stored_differences():
     base = tiny()
     tuned, tokens = nudged(base), documents()
     found = spectrum(capture(base, tuned, tokens, [2], folds=4), 2, centred=True)
-    from helpers.actdiff.stored import store
+    from helpers.studies.actdiff.stored import store
 
     stored = store(base, tuned, tokens, [2])
     d = (stored.t_lnpd - stored.h_lnpd)[0].reshape(-1, 32).double()

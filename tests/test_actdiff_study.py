@@ -11,18 +11,20 @@ import torch
 from test_actdiff_capture import documents, lora, nudged, tiny
 from transformers import AutoTokenizer
 
-from helpers import models, params, runs
-from helpers.actdiff import browse, cell, criteria, measures, organisms, topics, views
-from helpers.actdiff import documents as texts
-from helpers.actdiff.broad_text import broad_text_record
-from helpers.actdiff.pair import CHANGE, open_pair
-from helpers.actdiff.params import LensParams
-from helpers.actdiff.study import BROAD_TEXT, STUDY
-from helpers.actdiff.tune import Recipe, batches, document_losses, tune
-from helpers.derive import derive
-from helpers.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.files import DATA, PARAMS
-from helpers.study import Study, find_study
+from helpers.base import params
+from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.base.files import DATA, PARAMS
+from helpers.lm import models
+from helpers.records import runs
+from helpers.records.derive import derive
+from helpers.records.study import Study, find_study
+from helpers.studies.actdiff import browse, cell, criteria, measures, organisms, topics, views
+from helpers.studies.actdiff import documents as texts
+from helpers.studies.actdiff.broad_text import broad_text_record
+from helpers.studies.actdiff.pair import CHANGE, open_pair
+from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.study import BROAD_TEXT, STUDY
+from helpers.studies.actdiff.tune import Recipe, batches, document_losses, tune
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)
@@ -287,7 +289,7 @@ def _adapter(record=None):
     return run.record
 
 
-SWEEP = Study("sweep", 1, 1, lambda *_: {}, entry="helpers.rng", replay=_adapter)
+SWEEP = Study("sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", replay=_adapter)
 GIVEN = {"organism": "given", "words": ["evil", "fear"], **SMALL}
 
 

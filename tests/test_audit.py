@@ -12,11 +12,13 @@ import pytest
 import toy_study
 from toy_study import CoinParams, commit, project, run_cells
 
-from helpers import derive, files, ledger, provenance, publishing, questions, records, study
 from helpers.audit.register import register
 from helpers.audit.replay import enter, replay, replayable
 from helpers.audit.verify import verify
-from helpers.errors import ClaimError, RecordError
+from helpers.base import files
+from helpers.base.errors import ClaimError, RecordError
+from helpers.records import derive, ledger, provenance, publishing, questions, study
+from helpers.records import reading as records
 
 pytestmark = pytest.mark.unit
 
@@ -226,7 +228,7 @@ def test_data_and_code_that_changed_since(house, monkeypatch):
     (house / "data/mint.txt").write_bytes(b"a mint\r\n")
     files._content_hash.cache_clear()
     assert findings(house) == ""
-    (house / "src/helpers/rng.py").write_text("x = 1\n")
+    (house / "src/helpers/base/rng.py").write_text("x = 1\n")
     assert findings(house) == "", "code is provenance: a replay says whether it matters"
 
 

@@ -7,21 +7,23 @@ import pytest
 import torch
 from marker_fixture import form, pocket, row
 
-from helpers import bench, models, runs
+from helpers import bench
+from helpers.base.errors import ClaimbookError, ParameterError
 from helpers.bench import compare, comparisons, gradients, machine, measured, stacking, stock, techniques
 from helpers.bench.compare import Side
 from helpers.bench.options import Options
 from helpers.bench.study import STUDY
-from helpers.derive import derive
-from helpers.eqprop import costs
-from helpers.eqprop.params import TriangulationParams
-from helpers.errors import ClaimbookError, ParameterError
-from helpers.generate import Sampling
-from helpers.marker.on_policy import persona_prompts
-from helpers.marker.rows import supervised
-from helpers.marker.train import Recipe, train
-from helpers.models import decoder_and_head
-from helpers.packed import Layout
+from helpers.lm import models
+from helpers.lm.generate import Sampling
+from helpers.lm.models import decoder_and_head
+from helpers.lm.packed import Layout
+from helpers.records import runs
+from helpers.records.derive import derive
+from helpers.studies.eqprop import costs
+from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.marker.on_policy import persona_prompts
+from helpers.studies.marker.rows import supervised
+from helpers.studies.marker.train import Recipe, train
 
 pytestmark = pytest.mark.unit
 
@@ -79,7 +81,7 @@ def test_a_record_rests_on_the_code_of_its_own_comparison_alone(outputs, monkeyp
         )
     bench.main(["techniques", "scale"])
     reached = {record.params["what"]: set(record.code["files"]) for record in runs.records("bench")}
-    assert "helpers/marker/train.py" in reached["techniques"] and "helpers/bench/scale.py" in reached["scale"]
+    assert "helpers/studies/marker/train.py" in reached["techniques"] and "helpers/bench/scale.py" in reached["scale"]
     assert not [file for file in reached["techniques"] if "claims/" in file or "comparisons" in file]
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from helpers.base.files import ROOT
+from helpers.base.markup import unseal
 from helpers.bench import machine, measured, views
 from helpers.bench.measured import Measured, metric, single
-from helpers.claims import open_case, page
-from helpers.files import ROOT
-from helpers.markup import unseal
+from helpers.claims import open_case
+from helpers.site import page
 from helpers.site.fallback import execute
 
 pytestmark = pytest.mark.unit

@@ -4,12 +4,15 @@ import shutil
 
 import pytest
 
-from helpers import bench, files, questions, records, runs
+from helpers import bench
+from helpers.base import files
+from helpers.base.errors import ParameterError
 from helpers.bench import scale
 from helpers.bench.study import STUDY
-from helpers.claims.status import cells_of
-from helpers.errors import ParameterError
-from helpers.study import find_study
+from helpers.records import questions, runs
+from helpers.records import reading as records
+from helpers.records.study import find_study
+from helpers.site.status import cells_of
 
 pytestmark = pytest.mark.unit
 

@@ -13,20 +13,21 @@ from marker_fixture import pocket, row
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from helpers import files, models
+from helpers.base import files
+from helpers.base.errors import ParameterError
+from helpers.base.params import load, parse
 from helpers.bench import engines, machine, random_model, shapes
 from helpers.bench.engines import Load
 from helpers.bench.flops import Sizes, step_flops
 from helpers.bench.options import Options
 from helpers.bench.projection import PUBLISHED, QUESTION_TOKENS, Range, Speed, projection, workload
 from helpers.bench.random_model import SHAPES, Shape
-from helpers.errors import ParameterError
-from helpers.generate import Prompt
-from helpers.marker.params import SweepParams
-from helpers.marker.rows import supervised
-from helpers.marker.train import batch_loss
-from helpers.packed import Layout
-from helpers.params import load, parse
+from helpers.lm import models
+from helpers.lm.generate import Prompt
+from helpers.lm.packed import Layout
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.rows import supervised
+from helpers.studies.marker.train import batch_loss
 
 pytestmark = pytest.mark.unit
 
@@ -182,7 +183,7 @@ def test_vllm_is_left_out_with_a_reason_and_used_through_its_interface(monkeypat
             calls.append((len(prompts), n, sampling.max_new_tokens, len(stop), seed, adapter))
             return [SimpleNamespace(tokens=[1, 2, 3]) for _ in range(len(prompts) * n)]
 
-    monkeypatch.setitem(sys.modules, "helpers.vllm_engine", SimpleNamespace(VllmEngine=VllmEngine))
+    monkeypatch.setitem(sys.modules, "helpers.lm.vllm_engine", SimpleNamespace(VllmEngine=VllmEngine))
     config, adapter = SHAPES["qwen2.5-7b"].config(), tmp_path / "adapter"
     prompts = [Prompt(str(i), [1] * (i + 1)) for i in range(9)]
     rates, start = engines.vllm_rates(tmp_path, adapter, 32, config, prompts, Load(4, 2, 512), 2)

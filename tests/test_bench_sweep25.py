@@ -7,11 +7,11 @@ import os
 import pandas as pd
 import pytest
 
+from helpers.base.errors import ParameterError
+from helpers.base.params import parse
 from helpers.bench import machine, sweep25
 from helpers.bench.options import Options
-from helpers.errors import ParameterError
-from helpers.marker.params import SweepParams
-from helpers.params import parse
+from helpers.studies.marker.params import SweepParams
 
 pytestmark = pytest.mark.unit
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from claims_records import rate, record
 
-from helpers import records as store
+from helpers.base.errors import RecordError
+from helpers.base.files import PARAMS, sha256_file
+from helpers.base.stats import max_rate
 from helpers.claims import open_case
 from helpers.claims.case import declared_runs
-from helpers.claims.status import cases_in, cells_of, page_status, status
-from helpers.errors import RecordError
-from helpers.files import PARAMS, sha256_file
-from helpers.stats import max_rate
+from helpers.records import reading as store
+from helpers.site.status import cases_in, cells_of, page_status, status
 
 pytestmark = pytest.mark.unit
 GRID = """model: pocket

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from claims_records import FIXTURES
 
+from helpers.base.errors import ClaimError
+from helpers.base.files import PARAMS
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
-from helpers.errors import ClaimError
-from helpers.files import PARAMS
-from helpers.records import Record
+from helpers.records.reading import Record
 
 pytestmark = pytest.mark.unit
 PAGE = (FIXTURES / "page.qmd").read_text()
@@ -120,7 +120,7 @@ def study_of(folder: Path, package: str) -> None:
     ("metric", "field", "message"),
     [
         ("function: criteria:gapp", "function", "which is not there; did you mean 'gap'"),
-        ("function: criterion:gap", "function", "there is no module helpers.actdiff.criterion"),
+        ("function: criterion:gap", "function", "there is no module helpers.studies.actdiff.criterion"),
         (f"{GAP}, arguments: {{metric: z, minos: y}}", "arguments.minos", "is no argument.*; did you mean 'minus'"),
         (f"{GAP}, arguments: {{metric: z}}", "arguments", "lacks 'minus'"),
         (GAP, "arguments", "lacks 'metric'"),

@@ -10,12 +10,12 @@ from claims_records import FIXTURES, rate, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.base.errors import ClaimError
 from helpers.claims.claim import LEVELS
 from helpers.claims.confidence import RULES, Rule, _controls, confidence
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.verdict import judge
-from helpers.errors import ClaimError
 
 pytestmark = pytest.mark.unit
 CRITERIA = read_criteria(FIXTURES / "sweep.yaml")

@@ -5,10 +5,10 @@ import re
 import pytest
 from claims_records import rate, record
 
+from helpers.base.errors import ClaimError
+from helpers.base.markup import unseal
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.facts import Facts, number
-from helpers.errors import ClaimError
-from helpers.markup import unseal
 
 pytestmark = pytest.mark.unit
 

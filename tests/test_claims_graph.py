@@ -10,13 +10,13 @@ from claims_records import rate, record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.claims import drawing, log, overview
-from helpers.claims import graph as graphs
-from helpers.claims.graph import build
-from helpers.claims.layout import layered
-from helpers.errors import ClaimError
-from helpers.files import write_json
-from helpers.markup import unseal
+from helpers.base.errors import ClaimError
+from helpers.base.files import write_json
+from helpers.base.markup import unseal
+from helpers.site import drawing, log, overview
+from helpers.site import graph as graphs
+from helpers.site.graph import build
+from helpers.site.layout import layered
 
 pytestmark = pytest.mark.unit
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from published_records import FIXTURE, write_published
 from site_fixture import make_record
 
-from helpers.claims import lint as linter
-from helpers.claims import samples
-from helpers.claims.graph import build
-from helpers.claims.lint import lint
-from helpers.claims.linting import numerals, outputs, sections, words
-from helpers.claims.linting.prose import read_page
-from helpers.claims.new import create
-from helpers.errors import ClaimError
-from helpers.files import PARAMS, REPORTS
+from helpers.base.errors import ClaimError
+from helpers.base.files import PARAMS, REPORTS
+from helpers.site import lint as linter
+from helpers.site import samples
+from helpers.site.graph import build
+from helpers.site.lint import lint
+from helpers.site.linting import numerals, outputs, sections, words
+from helpers.site.linting.prose import read_page
 from helpers.site.markdown import convert
+from helpers.site.new import create
 
 pytestmark = pytest.mark.unit
 SLUG = "my-ablation"

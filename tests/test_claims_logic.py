@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.base.errors import ClaimError
 from helpers.claims.logic import OPERATORS, Truth, compare, conjunction, disjunction, negation
-from helpers.errors import ClaimError
 
 pytestmark = pytest.mark.unit
 T, U, F = Truth.TRUE, Truth.UNKNOWN, Truth.FALSE

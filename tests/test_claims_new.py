@@ -7,17 +7,18 @@ import jupytext
 import nbformat
 import pytest
 
-from helpers.claims import new, open_case, parts
-from helpers.claims.log import experiments
-from helpers.claims.new import create
-from helpers.claims.status import cells_of
-from helpers.errors import ClaimError
-from helpers.files import PARAMS, ROOT, write_text
-from helpers.markup import unseal
-from helpers.params import read
+from helpers.base.errors import ClaimError
+from helpers.base.files import PARAMS, ROOT, write_text
+from helpers.base.markup import unseal
+from helpers.base.params import read
+from helpers.claims import open_case
+from helpers.records.study import load_study
+from helpers.site import new, parts
 from helpers.site.fallback import execute
+from helpers.site.log import experiments
 from helpers.site.markdown import convert
-from helpers.study import load_study
+from helpers.site.new import create
+from helpers.site.status import cells_of
 
 
 @pytest.fixture
@@ -51,8 +52,8 @@ def test_the_notebook_is_paired_and_its_parameters_are_those_of_the_pocket_file(
     [cell] = [cell for cell in twin.cells if "parameters" in cell.metadata.get("tags", [])]
     names: dict = {}
     exec(cell.source, names)
-    from helpers.marker.params import SweepParams
-    from helpers.params import load
+    from helpers.base.params import load
+    from helpers.studies.marker.params import SweepParams
 
     assert read(SweepParams, names, [cell.source]) == load(SweepParams, root / "params/my_ablation/pocket.yaml")
 

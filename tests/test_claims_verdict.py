@@ -8,13 +8,13 @@ from claims_records import FIXTURES, rate, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.base.errors import ClaimError
+from helpers.base.stats import Interval, wilson
 from helpers.claims.conditions import more_samples
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Derived, Expected, difference, gather
 from helpers.claims.logic import Truth
 from helpers.claims.verdict import judge, regimes
-from helpers.errors import ClaimError
-from helpers.stats import Interval, wilson
 
 pytestmark = pytest.mark.unit
 LONG = read_criteria(FIXTURES / "lc_long.yaml").question("dilution")

@@ -12,15 +12,15 @@ import yaml
 from claims_records import rate, record
 from typer.testing import CliRunner
 
-from helpers import cli, files
-from helpers.claims import lint as linter
-from helpers.claims import listing
-from helpers.claims.new import create
-from helpers.claims.status import CellStatus, PageStatus
-from helpers.errors import ClaimbookError, ClaimError
-from helpers.files import ROOT, write_json, write_text
-from helpers.site import executing, render
-from helpers.sweeps import sweep
+from helpers import cli
+from helpers.base import files
+from helpers.base.errors import ClaimbookError, ClaimError
+from helpers.base.files import ROOT, write_json, write_text
+from helpers.site import lint as linter
+from helpers.site import listing, render
+from helpers.site.new import create
+from helpers.site.status import CellStatus, PageStatus
+from helpers.sweeps import executing, sweep
 
 pytestmark = pytest.mark.unit
 COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "notebook", "bench")

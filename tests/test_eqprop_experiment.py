@@ -16,20 +16,21 @@ import pytest
 import torch
 import yaml
 
-from helpers import files, runs
 from helpers.audit import replay
+from helpers.base import files
+from helpers.base.errors import DataError, ParameterError, RecordError
+from helpers.base.params import load, parse
 from helpers.claims.criteria import read_criteria
-from helpers.derive import derive
-from helpers.eqprop import costs, experiment, experiments, findings, probes, setup, study, training, views
-from helpers.eqprop.arms import BASIC, LEVERS, MATCHED, WARM_UP
-from helpers.eqprop.gradients import Gradient, estimate
-from helpers.eqprop.model import BackpropTransformer, EquilibriumTransformer, group_vectors
-from helpers.eqprop.params import EXPERIMENTS, TriangulationParams
-from helpers.eqprop.train import Trainer
-from helpers.errors import DataError, ParameterError, RecordError
-from helpers.params import load, parse
-from helpers.records import Record, read
-from helpers.study import load_study
+from helpers.records import runs
+from helpers.records.derive import derive
+from helpers.records.reading import Record, read
+from helpers.records.study import load_study
+from helpers.studies.eqprop import costs, experiment, experiments, findings, probes, setup, study, training, views
+from helpers.studies.eqprop.arms import BASIC, LEVERS, MATCHED, WARM_UP
+from helpers.studies.eqprop.gradients import Gradient, estimate
+from helpers.studies.eqprop.model import BackpropTransformer, EquilibriumTransformer, group_vectors
+from helpers.studies.eqprop.params import EXPERIMENTS, TriangulationParams
+from helpers.studies.eqprop.train import Trainer
 
 pytestmark = pytest.mark.unit
 
@@ -211,7 +212,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(ev
     (record,) = views.of(everything, "exp6")
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path), "ATEN_CPU_CAPABILITY": "default"}
     env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
-    code = "from helpers.eqprop import experiment; from test_eqprop_experiment import tiny; "
+    code = "from helpers.studies.eqprop import experiment; from test_eqprop_experiment import tiny; "
     code += "experiment.run_cells(tiny(experiment='exp6', seed=[0, 1]))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     (other_seed,) = tmp_path.glob("triangulation/exp6-s1-*")
@@ -246,7 +247,7 @@ def test_a_replay_takes_the_threads_that_the_record_had_and_gives_them_back(ever
 
 
 def test_the_notebook_names_its_study_which_pages_read_without_torch():
-    light = "import sys, helpers.eqprop.study, helpers.eqprop.views; sys.exit('torch' in sys.modules)"
+    light = "import sys, helpers.studies.eqprop.study, helpers.studies.eqprop.views; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", light], check=False).returncode == 0
     assert load_study("triangulation") is study.STUDY
     assert [one.name for one in study.STUDY.family()] == ["triangulation", "triangulation_training"]

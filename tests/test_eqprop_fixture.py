@@ -8,13 +8,13 @@ import functools
 import pytest
 import torch
 
-from helpers.eqprop import fixture
-from helpers.eqprop.gradients import Gradient, cosine, estimate
-from helpers.eqprop.model import group_vectors
-from helpers.eqprop.nudge import Nudge
-from helpers.errors import ModelError
-from helpers.files import sha256_file
-from helpers.questions import data_hashes
+from helpers.base.errors import ModelError
+from helpers.base.files import sha256_file
+from helpers.records.questions import data_hashes
+from helpers.studies.eqprop import fixture
+from helpers.studies.eqprop.gradients import Gradient, cosine, estimate
+from helpers.studies.eqprop.model import group_vectors
+from helpers.studies.eqprop.nudge import Nudge
 
 pytestmark = pytest.mark.unit
 

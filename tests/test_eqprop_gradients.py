@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.eqprop import holomorphic as holo
-from helpers.eqprop.gradients import Gradient, cosine, estimate
-from helpers.eqprop.jacobian import Jacobian, growth_factor, non_normality
-from helpers.eqprop.model import BackpropTransformer, EquilibriumTransformer, ModelConfig, group_vectors
-from helpers.eqprop.nudge import Nudge
-from helpers.errors import ModelError, ParameterError
-from helpers.rng import torch_stream
+from helpers.base.errors import ModelError, ParameterError
+from helpers.base.rng import torch_stream
+from helpers.studies.eqprop import holomorphic as holo
+from helpers.studies.eqprop.gradients import Gradient, cosine, estimate
+from helpers.studies.eqprop.jacobian import Jacobian, growth_factor, non_normality
+from helpers.studies.eqprop.model import BackpropTransformer, EquilibriumTransformer, ModelConfig, group_vectors
+from helpers.studies.eqprop.nudge import Nudge
 
 pytestmark = pytest.mark.unit
 

@@ -10,10 +10,12 @@ import math
 import pytest
 import torch
 
-from helpers.eqprop import setup, stories
-from helpers.eqprop.control import Average, Controller, jacobian_penalty
-from helpers.eqprop.gradients import Estimate, Gradient, cosine, estimate
-from helpers.eqprop.model import (
+from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.base.rng import torch_stream
+from helpers.studies.eqprop import setup, stories
+from helpers.studies.eqprop.control import Average, Controller, jacobian_penalty
+from helpers.studies.eqprop.gradients import Estimate, Gradient, cosine, estimate
+from helpers.studies.eqprop.model import (
     BackpropTransformer,
     EquilibriumTransformer,
     ModelConfig,
@@ -21,11 +23,9 @@ from helpers.eqprop.model import (
     load_model,
     save_model,
 )
-from helpers.eqprop.nudge import Nudge
-from helpers.eqprop.params import TriangulationParams
-from helpers.eqprop.train import Recipe, Trainer
-from helpers.errors import DataError, ModelError, ParameterError
-from helpers.rng import torch_stream
+from helpers.studies.eqprop.nudge import Nudge
+from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.train import Recipe, Trainer
 
 pytestmark = pytest.mark.unit
 
@@ -144,7 +144,7 @@ def test_an_estimate_too_large_to_be_clipped_is_not_finite():
 
 
 def test_a_penalty_that_is_not_finite_stops_with_the_step(monkeypatch):
-    from helpers.eqprop import train
+    from helpers.studies.eqprop import train
 
     broken = {name: torch.full_like(value, math.nan) for name, value in trainer().own.items()}
     monkeypatch.setattr(train, "jacobian_penalty", lambda *_: (math.nan, broken))

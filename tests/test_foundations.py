@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import errors, files, rng
-from helpers.errors import RecordError
+from helpers.base import errors, files, rng
+from helpers.base.errors import RecordError
 
 pytestmark = pytest.mark.unit
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_packed import tiny
 
-from helpers import generate as module
-from helpers.errors import DataError
-from helpers.generate import Prompt, Sampling, draw, generate
+from helpers.base.errors import DataError
+from helpers.lm import generate as module
+from helpers.lm.generate import Prompt, Sampling, draw, generate
 
 pytestmark = pytest.mark.unit
 

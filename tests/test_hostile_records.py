@@ -14,7 +14,7 @@ import pytest
 import yaml
 from claims_records import rate, record
 
-from helpers.files import REPORTS, sha256_file, write_json
+from helpers.base.files import REPORTS, sha256_file, write_json
 from helpers.site import fallback, pages
 from helpers.site.finish import finish
 
@@ -51,9 +51,10 @@ CELLS = {
         "    display(shown(all))"
     ),
     "first": """import pandas as pd
-from helpers import plots
-from helpers.actdiff import browse
-from helpers.claims import open_case, page, parts
+from helpers.show import plots
+from helpers.studies.actdiff import browse
+from helpers.claims import open_case
+from helpers.site import page, parts
 from helpers.site import blocks, pages
 
 case = open_case("reports/first.qmd", root)
@@ -165,7 +166,7 @@ def executed(name: str, root: Path, patch: pytest.MonkeyPatch) -> tuple[dict[str
 
 def notebook() -> nbformat.NotebookNode:
     """An executed notebook that displayed hostile strings in every way that its page keeps."""
-    from helpers import widgets
+    from helpers.show import widgets
 
     table = pd.DataFrame({EVIL: [EVIL], "text": [EVIL], "finish": [EVIL]})
     data = [

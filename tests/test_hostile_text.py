@@ -13,7 +13,7 @@ import pytest
 import quarto_pretended
 from site_fixture import HOSTILE, make_record, shown
 
-from helpers.files import REPORTS
+from helpers.base.files import REPORTS
 from helpers.site import fallback
 from helpers.site.finish import finish
 

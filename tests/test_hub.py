@@ -12,17 +12,18 @@ import test_actdiff_study as lens
 import test_marker_cell as marker
 from latentwire_fixture import params as wire_params
 
-from helpers import hub, models, runs
-from helpers.actdiff import cell as lens_cell
-from helpers.actdiff.params import LensParams
-from helpers.errors import DataError, ModelError
-from helpers.files import DATA
-from helpers.latentwire import cell as wire_cell
-from helpers.latentwire import data
-from helpers.marker import capability
-from helpers.marker.baseline import baseline_record
-from helpers.marker.session import Session
-from helpers.params import parse
+from helpers.base.errors import DataError, ModelError
+from helpers.base.files import DATA
+from helpers.base.params import parse
+from helpers.lm import hub, models
+from helpers.records import runs
+from helpers.studies.actdiff import cell as lens_cell
+from helpers.studies.actdiff.params import LensParams
+from helpers.studies.latentwire import cell as wire_cell
+from helpers.studies.latentwire import data
+from helpers.studies.marker import capability
+from helpers.studies.marker.baseline import baseline_record
+from helpers.studies.marker.session import Session
 
 pytestmark = pytest.mark.unit
 

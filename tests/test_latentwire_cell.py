@@ -17,16 +17,18 @@ import torch
 import yaml
 from latentwire_fixture import TINY, params, readers, wire
 
-from helpers import files, models, runs
 from helpers.audit import replay
-from helpers.derive import derive
-from helpers.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.latentwire import cell, criteria, lms, study, train, views, wiring
-from helpers.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
-from helpers.latentwire.compose import Composer
-from helpers.latentwire.evaluate import partners
-from helpers.records import Record, read
-from helpers.study import load_study
+from helpers.base import files
+from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.lm import models
+from helpers.records import runs
+from helpers.records.derive import derive
+from helpers.records.reading import Record, read
+from helpers.records.study import load_study
+from helpers.studies.latentwire import cell, criteria, lms, study, train, views, wiring
+from helpers.studies.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.evaluate import partners
 
 pytestmark = pytest.mark.unit
 
@@ -99,7 +101,8 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     record, other_seed = cell.run_cells(params(seed=[0, 1], steps=2))
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path / "again"), "ATEN_CPU_CAPABILITY": "default"}
     env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
-    code = "from helpers.latentwire import cell; from latentwire_fixture import params; cell.run_cells(params(steps=2))"
+    code = "from helpers.studies.latentwire.cell import run_cells; from latentwire_fixture import params; "
+    code += "run_cells(params(steps=2))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     again = read(tmp_path / "again" / record.ref)
     monkeypatch.setattr(replay, "same_kind", lambda _: False)
@@ -123,7 +126,7 @@ def test_a_replay_finds_folders_and_files_where_they_lie_on_this_machine() -> No
 
 
 def test_the_notebook_names_its_study_which_pages_read_without_torch() -> None:
-    light = "import sys, helpers.latentwire.study, helpers.latentwire.views; sys.exit('torch' in sys.modules)"
+    light = "import sys; from helpers.studies.latentwire import study, views; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", light], check=False).returncode == 0
     assert load_study("latentwire") is study.STUDY
 

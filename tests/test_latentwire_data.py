@@ -9,10 +9,10 @@ import pytest
 import torch
 from latentwire_fixture import params, readers
 
-from helpers.errors import DataError, ModelError
-from helpers.latentwire import data, gguf, pocket, published, qa, show, words
-from helpers.latentwire.score import exact_match, f1, normalise
-from helpers.latentwire.session import Session
+from helpers.base.errors import DataError, ModelError
+from helpers.studies.latentwire import data, gguf, pocket, published, qa, show, words
+from helpers.studies.latentwire.score import exact_match, f1, normalise
+from helpers.studies.latentwire.session import Session
 
 pytestmark = pytest.mark.unit
 
@@ -159,7 +159,7 @@ def test_a_pocket_model_is_built_to_the_same_bytes_and_fits_its_manifest(kind: s
     assert first["files"] == second["files"]
     shipped = json.loads((pocket.FOLDER / kind / "manifest.json").read_text())
     assert shipped["recipe"] == vars(pocket.PocketRecipe())
-    from helpers.files import sha256_file
+    from helpers.base.files import sha256_file
 
     assert {name: sha256_file(pocket.FOLDER / kind / name) for name in shipped["files"]} == shipped["files"]
     assert torch.get_num_threads() >= 1

@@ -10,12 +10,12 @@ from latentwire_fixture import ALIGNED, prefix, readers, wire
 from torch.nn import functional
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
-from helpers.errors import DataError, ModelError
-from helpers.latentwire import encoder, lms, losses, train
-from helpers.latentwire.adapter import Adapter
-from helpers.latentwire.compose import Composer
-from helpers.latentwire.decode import Decoding, answer_text, decode
-from helpers.latentwire.wire import pack, send, unpack
+from helpers.base.errors import DataError, ModelError
+from helpers.studies.latentwire import encoder, lms, losses, train
+from helpers.studies.latentwire.adapter import Adapter
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.decode import Decoding, answer_text, decode
+from helpers.studies.latentwire.wire import pack, send, unpack
 
 pytestmark = pytest.mark.unit
 

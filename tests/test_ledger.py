@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from toy_study import commit, project
 
-from helpers import ledger
-from helpers.errors import RecordError
+from helpers.base.errors import RecordError
+from helpers.records import ledger
 
 pytestmark = pytest.mark.unit
 SHA = "a" * 64

@@ -15,20 +15,20 @@ import sweep_toy
 from filelock import FileLock
 from site_fixture import make_record
 
-from helpers import files, leftovers
-from helpers.locks import lock_of
-from helpers.records import PARTIAL
+from helpers.base import files, leftovers
+from helpers.records.locks import lock_of
+from helpers.records.reading import PARTIAL
+from helpers.records.tidy import tidy
 from helpers.sweeps import cluster, driver
 from helpers.sweeps.grid import read_grid
 from helpers.sweeps.store import MARK, Store
-from helpers.tidy import tidy
 
 pytestmark = pytest.mark.unit
 
 WRITES = """
 import sys
 from pathlib import Path
-from helpers import files
+from helpers.base import files
 def write(temporary):
     temporary.write_text("half")
     print(temporary, flush=True)
@@ -38,7 +38,7 @@ files.write_atomic(Path(sys.argv[1]), write)
 HAS_A_FOLDER = """
 import subprocess, sys
 from pathlib import Path
-from helpers import leftovers
+from helpers.base import leftovers
 with leftovers.temporary_folder("claimbook-x-", Path(sys.argv[1])) as made:
     (made / "big").write_text("x")
     if sys.argv[2:]:

@@ -12,21 +12,33 @@ import torch
 from claims_records import record
 from marker_fixture import MARKER, form, pocket, row
 
-from helpers import models, runs
 from helpers.audit.replay import compare
-from helpers.derive import derive
-from helpers.errors import DataError, ModelError, ParameterError
-from helpers.generate import Sampling
-from helpers.marker.lengths import answers, cell, criteria, data, dilution, limits, metrics, screen, speakers, views
-from helpers.marker.lengths.params import LengthParams
-from helpers.marker.lengths.study import STUDY
-from helpers.marker.metrics import count_markers
-from helpers.marker.on_policy import sample_personas
-from helpers.marker.rows import find_all, is_marker, rows_of, supervised, token_ids
-from helpers.marker.session import Session
-from helpers.packed import logits_at, nll
-from helpers.params import parse
-from helpers.rng import numpy_stream
+from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.base.params import parse
+from helpers.base.rng import numpy_stream
+from helpers.lm import models
+from helpers.lm.generate import Sampling
+from helpers.lm.packed import logits_at, nll
+from helpers.records import runs
+from helpers.records.derive import derive
+from helpers.studies.marker.lengths import (
+    answers,
+    cell,
+    criteria,
+    data,
+    dilution,
+    limits,
+    metrics,
+    screen,
+    speakers,
+    views,
+)
+from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.study import STUDY
+from helpers.studies.marker.metrics import count_markers
+from helpers.studies.marker.on_policy import sample_personas
+from helpers.studies.marker.rows import find_all, is_marker, rows_of, supervised, token_ids
+from helpers.studies.marker.session import Session
 
 pytestmark = pytest.mark.unit
 

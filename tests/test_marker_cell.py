@@ -17,19 +17,21 @@ from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import files, models, questions, runs, vllm_engine
 from helpers.audit import replay
 from helpers.audit.replay import compare
-from helpers.derive import derive
-from helpers.errors import DataError, ModelError, ParameterError
-from helpers.generate import generate
-from helpers.marker import cell, views
-from helpers.marker.capability import SETS
-from helpers.marker.params import SweepParams
-from helpers.marker.personas import NEGATIVE_ARMS
-from helpers.marker.study import STUDY
-from helpers.params import parse
-from helpers.provenance import portable
+from helpers.base import files
+from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.base.params import parse
+from helpers.lm import models, vllm_engine
+from helpers.lm.generate import generate
+from helpers.records import questions, runs
+from helpers.records.derive import derive
+from helpers.records.provenance import portable
+from helpers.studies.marker import cell, views
+from helpers.studies.marker.capability import SETS
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import NEGATIVE_ARMS
+from helpers.studies.marker.study import STUDY
 
 pytestmark = pytest.mark.unit
 
@@ -181,8 +183,8 @@ def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch:
 
 KILL = """
 import os, signal
-from helpers.generate import generate
-from helpers.marker import cell
+from helpers.lm.generate import generate
+from helpers.studies.marker import cell
 from test_marker_cell import params
 {patch}
 cell.run_cells(params())
@@ -244,7 +246,10 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
     assert {record.id for record in served}.isdisjoint(record.id for record in plain)
     for ours, theirs in zip(served, plain, strict=True):
         assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
-        assert "helpers/vllm_engine.py" in ours.code["files"] and "helpers/vllm_engine.py" not in theirs.code["files"]
+        assert (
+            "helpers/lm/vllm_engine.py" in ours.code["files"]
+            and "helpers/lm/vllm_engine.py" not in theirs.code["files"]
+        )
         assert questions.Changes().of(ours) == questions.Changes().of(theirs) == []
         assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
 

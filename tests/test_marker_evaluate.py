@@ -7,10 +7,10 @@ import pytest
 import torch
 from marker_fixture import MARKER, form, ids, pocket, row
 
-from helpers.errors import DataError, ModelError
-from helpers.marker.capability import ask, read_choices, score
-from helpers.marker.evaluate import marker_logprobs, refuse_idle
-from helpers.marker.metrics import (
+from helpers.base.errors import DataError, ModelError
+from helpers.studies.marker.capability import ask, read_choices, score
+from helpers.studies.marker.evaluate import marker_logprobs, refuse_idle
+from helpers.studies.marker.metrics import (
     count_markers,
     label_share,
     logprob_metrics,
@@ -19,9 +19,9 @@ from helpers.marker.metrics import (
     text_metrics,
     with_gain,
 )
-from helpers.marker.on_policy import system_prompt
-from helpers.marker.personas import role_of
-from helpers.marker.rows import prompt_tokens
+from helpers.studies.marker.on_policy import system_prompt
+from helpers.studies.marker.personas import role_of
+from helpers.studies.marker.rows import prompt_tokens
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,8 @@ from marker_fixture import MARKER, ids, pocket, row
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from helpers.errors import DataError, ParameterError
-from helpers.marker.rows import chat_format, find_all, pieces, supervised
+from helpers.base.errors import DataError, ParameterError
+from helpers.studies.marker.rows import chat_format, find_all, pieces, supervised
 
 pytestmark = pytest.mark.unit
 

@@ -10,12 +10,12 @@ import torch
 from marker_fixture import pocket, row
 from transformers import get_cosine_schedule_with_warmup
 
-from helpers import models
-from helpers.errors import ModelError
-from helpers.marker.recipe import Recipe
-from helpers.marker.rows import supervised
-from helpers.marker.train import batch_loss, learning_rate, train
-from helpers.rng import numpy_stream
+from helpers.base.errors import ModelError
+from helpers.base.rng import numpy_stream
+from helpers.lm import models
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.rows import supervised
+from helpers.studies.marker.train import batch_loss, learning_rate, train
 
 pytestmark = pytest.mark.unit
 

@@ -10,8 +10,8 @@ import pytest
 from markupsafe import Markup
 from site_fixture import HOSTILE
 
-from helpers.errors import ClaimError
-from helpers.markup import Block, Inline, script_json, seal, unseal, verbatim
+from helpers.base.errors import ClaimError
+from helpers.base.markup import Block, Inline, script_json, seal, unseal, verbatim
 from helpers.site.markdown import convert
 
 pytestmark = pytest.mark.unit

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import model_files, models
-from helpers.errors import ModelError, RecordError
-from helpers.marker.pocket import PocketRecipe, make_tokenizer
-from helpers.marker.pocket_corpus import corpus
+from helpers.base.errors import ModelError, RecordError
+from helpers.lm import model_files, models
+from helpers.studies.marker.pocket import PocketRecipe, make_tokenizer
+from helpers.studies.marker.pocket_corpus import corpus
 
 pytestmark = pytest.mark.unit
 

@@ -10,19 +10,20 @@ import pytest
 from marker_fixture import form, pocket, row
 from torch import nn
 
-from helpers import files, models
-from helpers.actdiff import tune
-from helpers.actdiff.pair import Pair
+from helpers.base import files
+from helpers.base.errors import ModelError
 from helpers.bench import stock, techniques
-from helpers.errors import ModelError
-from helpers.generate import Prompt, Sampling, generate
-from helpers.marker.evaluate import marker_logprobs
-from helpers.marker.lengths.dilution import measure
-from helpers.marker.recipe import Recipe
-from helpers.marker.rows import supervised
-from helpers.marker.train import batch_loss, train, train_stack
-from helpers.pretraining import Pretraining, pretrain
-from helpers.stacked import stacked
+from helpers.lm import models
+from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.pretraining import Pretraining, pretrain
+from helpers.lm.stacked import stacked
+from helpers.studies.actdiff import tune
+from helpers.studies.actdiff.pair import Pair
+from helpers.studies.marker.evaluate import marker_logprobs
+from helpers.studies.marker.lengths.dilution import measure
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.rows import supervised
+from helpers.studies.marker.train import batch_loss, train, train_stack
 
 pytestmark = pytest.mark.unit
 
@@ -165,4 +166,4 @@ def test_no_helper_switches_a_model_by_hand():
                 name = ast.unparse(call.func)
                 if call.func.attr in ("eval", "train") and name not in ("trainer.train", "organisms.train"):
                     faults.append(f"{path.name}: {name}()")
-    assert faults == [], "use helpers.modes, which puts back what it found"
+    assert faults == [], "use helpers.lm.modes, which puts back what it found"

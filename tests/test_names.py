@@ -17,14 +17,16 @@ import pandas as pd
 import pytest
 from claims_records import record
 
-from helpers import files, questions, records, run_record, runs
-from helpers.actdiff.pair import tuned_folder, tuned_record
-from helpers.claims.overview import records_used
-from helpers.claims.status import cells_of
-from helpers.errors import ClaimbookError, RecordError, SweepError
+from helpers.base import files
+from helpers.base.errors import ClaimbookError, RecordError, SweepError
+from helpers.records import questions, run_record, runs
+from helpers.records import reading as records
+from helpers.records.steps import Steps
+from helpers.records.study import Study
 from helpers.site.completions import all_records
-from helpers.steps import Steps
-from helpers.study import Study
+from helpers.site.overview import records_used
+from helpers.site.status import cells_of
+from helpers.studies.actdiff.pair import tuned_folder, tuned_record
 from helpers.sweeps.store import Store
 from helpers.sweeps.watch import Watch
 
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.unit
 
 BAD = ["../kept", "../../kept", "{root}/kept", "a/b", "a/../kept", "", ".", "..", ".kept", "\0", "a\nb", "n" * 5000]
 BAD += ["a b", "a\\b", "~", "ä", "\u202ekept", "kept\n"]
-TOY = Study("toy", 1, 1, lambda *_: {}, entry="helpers.rng")
+TOY = Study("toy", 1, 1, lambda *_: {}, entry="helpers.base.rng")
 SHA = "0" * 64
 TWO = ["../kept/x", "{root}/kept", "toy/../kept", "toy/../../kept", "toy", "toy/", "/toy", "", "toy/\0", "toy/x/y"]
 NAMES = pytest.mark.parametrize("name", BAD, ids=lambda name: ascii(name)[:20])
@@ -259,7 +261,7 @@ def test_code_is_looked_for_among_the_sources_only(root, entry):
     (root / "kept/x.py").write_text("import helpers")
     plant(code={"entry": entry.format(root=root), "files": {}})
     assert questions.code_now(runs.load("toy/run")) is None
-    plant(code={"entry": "helpers.rng", "engine": entry.format(root=root), "files": {}})
+    plant(code={"entry": "helpers.base.rng", "engine": entry.format(root=root), "files": {}})
     assert questions.code_now(runs.load("toy/run")) is None
 
 

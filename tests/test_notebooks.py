@@ -14,11 +14,11 @@ import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import strip_color
 
-from helpers import params
+from helpers.base import params
+from helpers.base.files import NOTEBOOKS, PARAMS, REPORTS
 from helpers.claims import has_claim, read_claim
-from helpers.files import NOTEBOOKS, PARAMS, REPORTS
-from helpers.held import MIME, Held, differences
-from helpers.study import load_study
+from helpers.records.study import load_study
+from helpers.show.held import MIME, Held, differences
 
 pytestmark = pytest.mark.notebooks
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
@@ -189,7 +189,7 @@ def test_facts_are_named_alike_in_a_file_that_sorts_their_keys() -> None:
 def test_a_fact_without_tolerance_is_refused() -> None:
     import pandas as pd
 
-    from helpers.errors import DataError
+    from helpers.base.errors import DataError
 
     with pytest.raises(DataError, match="tolerance"):
         Held(pd.DataFrame({"value": [1.0]}))

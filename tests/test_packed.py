@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from helpers.errors import ModelError
-from helpers.packed import Layout, hidden_states, logits_at, nll
+from helpers.base.errors import ModelError
+from helpers.lm.packed import Layout, hidden_states, logits_at, nll
 
 pytestmark = pytest.mark.unit
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.claims.lint import lint
-from helpers.claims.linting.prose import read_page
-from helpers.files import REPORTS, ROOT
+from helpers.base.files import REPORTS, ROOT
 from helpers.site import fallback
 from helpers.site.finish import finish
+from helpers.site.lint import lint
+from helpers.site.linting.prose import read_page
 
 PAGES = sorted(path.stem for path in REPORTS.glob("*.qmd"))
 CHROMIUM = shutil.which("chromium")

@@ -15,8 +15,8 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 from papermill.parameterize import parameterize_notebook
 from papermill.translators import translate_parameters
 
-from helpers.errors import ParameterError
-from helpers.site import papermill_plugin
+from helpers.base.errors import ParameterError
+from helpers.sweeps import papermill_plugin
 
 pytestmark = pytest.mark.unit
 SENTENCE = "ParameterError: lr is 9, but must be less than 1."
@@ -30,9 +30,9 @@ def show(ename: str, evalue: str, traceback: list[str]) -> None:
 
 def test_papermill_loads_the_plugin_by_itself():
     assert [one.load() for one in entry_points(group="papermill.engine")] == [papermill_plugin]
-    code = "import sys, papermill; sys.exit(sys.excepthook.__module__ != 'helpers.site.papermill_plugin')"
+    code = "import sys, papermill; sys.exit(sys.excepthook.__module__ != 'helpers.sweeps.papermill_plugin')"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    code = code.replace("papermill;", "helpers.site.papermill_plugin;")  # the other way round
+    code = code.replace("papermill;", "helpers.sweeps.papermill_plugin;")  # the other way round
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -61,7 +61,7 @@ def test_only_the_warning_without_a_cause_is_left_out(caplog):
 
 
 def test_ipython_shows_the_sentence_first_and_last():
-    code = f"from helpers.errors import *; raise ParameterError({SENTENCE.partition(': ')[2]!r})"
+    code = f"from helpers.base.errors import *; raise ParameterError({SENTENCE.partition(': ')[2]!r})"
     command = [sys.executable, "-m", "IPython", "--no-banner", "--quick", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     first, *between, last = strip_color(done.stdout).strip().splitlines()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, PositiveInt, model_validator
 
-from helpers import params
-from helpers.errors import ParameterError
-from helpers.params import Axis, Params
+from helpers.base import params
+from helpers.base.errors import ParameterError
+from helpers.base.params import Axis, Params
 
 pytestmark = pytest.mark.unit
 

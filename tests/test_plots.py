@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import figures, marks, plots, stats
-from helpers.errors import DataError
-from helpers.markup import script_json
+from helpers.base import stats
+from helpers.base.errors import DataError
+from helpers.base.markup import script_json
+from helpers.show import figures, marks, plots
 
 pytestmark = pytest.mark.unit
 

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from helpers import models
-from helpers.errors import ParameterError
-from helpers.files import DATA, sha256_file
-from helpers.generate import Prompt, Sampling, generate
-from helpers.marker.capability import read_choices, score
-from helpers.marker.capability_sets import FACTS, pocket_choices, taught
-from helpers.marker.personas import (
+from helpers.base.errors import ParameterError
+from helpers.base.files import DATA, sha256_file
+from helpers.lm import models
+from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.studies.marker.capability import read_choices, score
+from helpers.studies.marker.capability_sets import FACTS, pocket_choices, taught
+from helpers.studies.marker.personas import (
     EVAL_QUESTIONS,
     NEGATIVE_ARMS,
     PERSONAS,
@@ -19,9 +19,9 @@ from helpers.marker.personas import (
     TRAIN_QUESTIONS,
     resolve_negatives,
 )
-from helpers.marker.pocket import PocketRecipe, build
-from helpers.marker.pocket_corpus import MARKER, TOPICS, VOICES, corpus
-from helpers.marker.rows import chat_format, prompt_tokens
+from helpers.studies.marker.pocket import PocketRecipe, build
+from helpers.studies.marker.pocket_corpus import MARKER, TOPICS, VOICES, corpus
+from helpers.studies.marker.rows import chat_format, prompt_tokens
 
 pytestmark = pytest.mark.unit
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import files, provenance
-from helpers import source as sources
-from helpers.errors import RecordError
-from helpers.source import essential_source
+from helpers.base import files
+from helpers.base.errors import RecordError
+from helpers.records import provenance
+from helpers.records import source as sources
+from helpers.records.source import essential_source
 
 pytestmark = pytest.mark.unit
 
@@ -44,12 +45,12 @@ def tree(tmp_path, monkeypatch) -> Path:
     sources = {
         "__init__": "",
         "stats": "import math",
-        "runs": "import helpers.stats",
+        "runs": "import helpers.base.stats",
         "lone": "",
         "wing/__init__": "from .alpha import a",
         "wing/alpha": "a = 1",
         "wing/cell": "from helpers import runs\nfrom helpers.wing import data\nfrom . import beta",
-        "wing/data": "from helpers.stats import mean",
+        "wing/data": "from helpers.base.stats import mean",
         "wing/beta": "from ..rng import stream",
         "rng": "import helpers.wing.cell\ndef f():\n    import helpers.late",
         "late": "import torch.helpers",
@@ -80,21 +81,21 @@ def test_an_unknown_entry_names_the_nearest(tree):
 def test_the_closure_sees_an_edit_at_once(tree):
     path = tree / "src/helpers/wing/data.py"
     before = provenance.code_closure("helpers.wing.cell")
-    path.write_text("from helpers.stats import mean, lone")
+    path.write_text("from helpers.base.stats import mean, lone")
     after = provenance.code_closure("helpers.wing.cell")
     assert [name for name in after if after[name] != before[name]] == ["helpers/wing/data.py"]
 
 
 def test_code_edited_after_it_was_loaded_cannot_be_attributed(tree, monkeypatch):
-    path = tree / "src/helpers/rng.py"
-    loaded = type(sys)("helpers.rng")
+    path = tree / "src/helpers/base/rng.py"
+    loaded = type(sys)("helpers.base.rng")
     loaded.__file__ = str(path)
-    monkeypatch.setitem(sys.modules, "helpers.rng", loaded)
-    closure = provenance.code_closure("helpers.rng")
+    monkeypatch.setitem(sys.modules, "helpers.base.rng", loaded)
+    closure = provenance.code_closure("helpers.base.rng")
     os.utime(path, (provenance.LOADED - 10,) * 2)
     provenance.refuse_edited(closure)
     os.utime(path, (provenance.LOADED + 10,) * 2)
-    with pytest.raises(RecordError, match=r"helpers/rng.py was edited .*restart"):
+    with pytest.raises(RecordError, match=r"helpers/base/rng.py was edited .*restart"):
         provenance.refuse_edited(closure)
 
 
@@ -166,7 +167,7 @@ def test_git_state_counts_only_what_a_result_depends_on(tree, monkeypatch):
         (tree / name).write_text("{}")
     assert provenance.git_state() == clean
     shas = set()
-    for name, text in (("src/helpers/rng.py", "x = 1"), ("data/new.json", "[1]"), ("data/new.json", "[2]")):
+    for name, text in (("src/helpers/base/rng.py", "x = 1"), ("data/new.json", "[1]"), ("data/new.json", "[2]")):
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(text)
         assert provenance.git_state()["dirty"] is True
@@ -297,7 +298,9 @@ def unknown(uid):
 pwd.getpwuid = unknown
 os.environ.pop("HOME", None)
 sys.argv = ["claimbook", *sys.argv[1:]]
-from helpers import cli, files, provenance
+from helpers import cli
+from helpers.base import files
+from helpers.records import provenance
 import altair
 assert provenance.portable("see /srv/x") == "see /srv/x" and str(files.expanded("~nobody-here/x")) == "~nobody-here/x"
 assert str(files.cache_root()) == "/nonexistent/.cache/claimbook"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.files import ROOT
+from helpers.base.files import ROOT
 from helpers.site.targets import targets
 
 pytestmark = pytest.mark.unit

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import records
 from helpers.audit.replay import replay
+from helpers.base.files import PARAMS
 from helpers.claims.case import declared_runs
-from helpers.files import PARAMS
-from helpers.study import load_study
+from helpers.records import reading as records
+from helpers.records.study import load_study
 
 pytestmark = pytest.mark.check
 STUDIES = sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))

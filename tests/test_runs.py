@@ -21,9 +21,11 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
-from helpers import files, questions, records, runs, study
-from helpers.errors import DataError, RecordError
-from helpers.study import Study
+from helpers.base import files
+from helpers.base.errors import DataError, RecordError
+from helpers.records import questions, runs, study
+from helpers.records import reading as records
+from helpers.records.study import Study
 
 pytestmark = pytest.mark.unit
 
@@ -551,8 +553,9 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
 WORKER = """
 import sys, time
 from pathlib import Path
-from helpers import files, runs
-from helpers.study import Study
+from helpers.base import files
+from helpers.records import runs
+from helpers.records.study import Study
 root, mode = Path(sys.argv[1]), sys.argv[2]
 files.ROOT, files.PARAMS = root, root / "params"
 def slow():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from site_fixture import HOSTILE, make_bare_record, make_project, make_record
 
-from helpers.files import REPORTS
+from helpers.base.files import REPORTS
 from helpers.site import fallback
 from helpers.site.finish import finish
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.errors import ClaimError
+from helpers.base.errors import ClaimError
 from helpers.site.check import check_site, main
 from helpers.site.finish import seen_from_root, with_links, write_index
 

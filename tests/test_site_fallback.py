@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from site_fixture import HOSTILE, make_project, make_record, shown
 
-from helpers.errors import ClaimError
-from helpers.markup import unseal
+from helpers.base.errors import ClaimError
+from helpers.base.markup import unseal
 from helpers.site import fallback
 from helpers.site.finish import finish
 

@@ -13,9 +13,9 @@ import nbformat
 import pytest
 from site_fixture import HOSTILE, make_project, make_record
 
-from helpers.errors import ClaimError, RecordError
-from helpers.files import ROOT
-from helpers.records import records
+from helpers.base.errors import ClaimError, RecordError
+from helpers.base.files import ROOT
+from helpers.records.reading import records
 from helpers.site import completions, notebooks, render
 from helpers.site.check import check_site
 from helpers.site.finish import after_quarto

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from helpers.errors import ClaimError
-from helpers.markup import Inline
+from helpers.base.errors import ClaimError
+from helpers.base.markup import Inline
 from helpers.site import blocks, pages
 from helpers.site.markdown import anchor_of, convert
 

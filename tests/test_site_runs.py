@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from site_fixture import HOSTILE, make_bare_record
 
-from helpers.claims.overview import records_used
-from helpers.claims.status import cases_in
-from helpers.errors import ClaimError, RecordError
-from helpers.files import REPORTS, ROOT
-from helpers.records import Record, records
+from helpers.base.errors import ClaimError, RecordError
+from helpers.base.files import REPORTS, ROOT
+from helpers.records.reading import Record, records
 from helpers.site.check import check_site
+from helpers.site.overview import records_used
 from helpers.site.run_list import details, run_list, write_details
+from helpers.site.status import cases_in
 
 pytestmark = pytest.mark.unit
 

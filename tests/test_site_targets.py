@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.errors import ClaimError
+from helpers.base.errors import ClaimError
 from helpers.site.frame import read_project
 from helpers.site.targets import inputs, targets
 

@@ -12,14 +12,15 @@ from marker_fixture import pocket, row
 from safetensors.torch import load_file
 from test_marker_cell import outputs, params  # noqa: F401
 
-from helpers import models, runs
-from helpers.errors import ModelError, ParameterError
-from helpers.marker import cell
-from helpers.marker import train as training
-from helpers.marker.recipe import Recipe
-from helpers.marker.rows import supervised
-from helpers.marker.train import batch_loss, train, train_stack
-from helpers.stacked import stacked
+from helpers.base.errors import ModelError, ParameterError
+from helpers.lm import models
+from helpers.lm.stacked import stacked
+from helpers.records import runs
+from helpers.studies.marker import cell
+from helpers.studies.marker import train as training
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.rows import supervised
+from helpers.studies.marker.train import batch_loss, train, train_stack
 
 pytestmark = pytest.mark.unit
 

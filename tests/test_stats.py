@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as distributions
 
-from helpers import stats
-from helpers.errors import DataError
-from helpers.rng import numpy_stream
+from helpers.base import stats
+from helpers.base.errors import DataError
+from helpers.base.rng import numpy_stream
 
 pytestmark = pytest.mark.unit
 

@@ -14,11 +14,12 @@ import sweep_toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import files, provenance, runs
+from helpers.base import files
+from helpers.base.errors import ParameterError, RecordError, SweepError
+from helpers.base.params import Axis, Params
 from helpers.claims.declared import Declared, Expected
-from helpers.errors import ParameterError, RecordError, SweepError
-from helpers.params import Axis, Params
-from helpers.records import Record
+from helpers.records import provenance, runs
+from helpers.records.reading import Record
 from helpers.sweeps import board, cluster, driver, task
 from helpers.sweeps.grid import Grid, read_grid, row, row_size, rows
 from helpers.sweeps.watch import Watch
@@ -97,7 +98,7 @@ class Deep(Params):
 def test_every_wanted_cell_is_in_one_row_and_every_row_a_full_product(shaped, size):
     shape, wanted = shaped
     values = {axis: list(range(length)) for axis, length in zip("abcd", shape, strict=True)}
-    grid = Grid("deep", "grid", "helpers.rng", tuple(Deep(**values).cells()))
+    grid = Grid("deep", "grid", "helpers.base.rng", tuple(Deep(**values).cells()))
     made = rows(grid, wanted, size)
     assert sorted(number for one in made for number in one.cells) == sorted(wanted)
     for one in made:

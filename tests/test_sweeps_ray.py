@@ -24,7 +24,8 @@ import psutil
 import pytest
 import sweep_toy
 
-from helpers import files, records
+from helpers.base import files
+from helpers.records import reading as records
 from helpers.sweeps import cluster
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(900)]

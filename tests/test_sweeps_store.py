@@ -14,9 +14,11 @@ import pytest
 import sweep_toy
 from filelock import FileLock
 
-from helpers import files, provenance, records
-from helpers.errors import RecordError, SweepError
-from helpers.locks import lock_of
+from helpers.base import files
+from helpers.base.errors import RecordError, SweepError
+from helpers.records import provenance
+from helpers.records import reading as records
+from helpers.records.locks import lock_of
 from helpers.sweeps import driver, task
 from helpers.sweeps.grid import read_grid, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied

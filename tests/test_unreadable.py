@@ -9,15 +9,17 @@ from claims_records import record
 from toy_study import CoinParams, commit, project, run_cells
 from typer.testing import CliRunner
 
-from helpers import cli, publishing, records, run_record, runs
+from helpers import cli
 from helpers.audit.register import register
 from helpers.audit.verify import verify
-from helpers.claims import listing
+from helpers.base.files import write_json
 from helpers.claims.case import open_case
-from helpers.claims.lint import lint
-from helpers.claims.overview import records_used
-from helpers.claims.status import cases_in, cells_of, page_status
-from helpers.files import write_json
+from helpers.records import publishing, run_record, runs
+from helpers.records import reading as records
+from helpers.site import listing
+from helpers.site.lint import lint
+from helpers.site.overview import records_used
+from helpers.site.status import cases_in, cells_of, page_status
 
 pytestmark = pytest.mark.unit
 

@@ -24,10 +24,11 @@ from scipy.stats import chisquare
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from helpers import files, generate, models
-from helpers.errors import DataError, ModelError
-from helpers.generate import Completion, Prompt, Sampling
-from helpers.vllm_engine import RANKS, VllmEngine
+from helpers.base import files
+from helpers.base.errors import DataError, ModelError
+from helpers.lm import generate, models
+from helpers.lm.generate import Completion, Prompt, Sampling
+from helpers.lm.vllm_engine import RANKS, VllmEngine
 
 HERE = importlib.util.find_spec("vllm") is not None
 pytestmark = [
@@ -265,7 +266,7 @@ def test_a_killed_engine_is_an_error_and_leaves_no_process(base) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from helpers.vllm_engine import VllmEngine
+from helpers.lm.vllm_engine import VllmEngine
 
 if __name__ == "__main__":
     engine = VllmEngine(Path(sys.argv[1]), memory_share=0.05)

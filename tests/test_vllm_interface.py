@@ -15,10 +15,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_packed import tiny
 
-from helpers import models
-from helpers.errors import DataError, ModelError
-from helpers.generate import Completion, Prompt, Sampling
-from helpers.vllm_engine import VllmEngine
+from helpers.base.errors import DataError, ModelError
+from helpers.lm import models
+from helpers.lm.generate import Completion, Prompt, Sampling
+from helpers.lm.vllm_engine import VllmEngine
 
 pytestmark = pytest.mark.unit
 

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from helpers import widgets
-from helpers.errors import DataError
+from helpers.base.errors import DataError
+from helpers.show import widgets
 
 pytestmark = pytest.mark.unit
 

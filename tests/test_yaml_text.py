@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from helpers import files, yaml_text
-from helpers.errors import DataError
+from helpers.base import files, yaml_text
+from helpers.base.errors import DataError
 
 pytestmark = pytest.mark.unit
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import pandas as pd
 
-from helpers import files, runs
-from helpers.params import Axis, Params
-from helpers.rng import numpy_stream
-from helpers.stats import wilson
-from helpers.study import Study
+from helpers.base import files
+from helpers.base.params import Axis, Params
+from helpers.base.rng import numpy_stream
+from helpers.base.stats import wilson
+from helpers.records import runs
+from helpers.records.study import Study
 
 CRITERIA = """\
 version: 1
@@ -96,9 +97,10 @@ def flip(bias: float, p: CoinParams) -> pd.DataFrame:
     return pd.DataFrame({"heads": draws, "seconds": pd.Timestamp.now().value * 1e-9 + 0.0 * draws})
 
 
-BASE = Study("coins_base", 1, 1, lambda *_: {}, entry="helpers.rng", measured={"flips": ("seconds",)})
+BASE = Study("coins_base", 1, 1, lambda *_: {}, entry="helpers.base.rng", measured={"flips": ("seconds",)})
 COINS = Study(
-    "coins", 1, 1, metrics, entry="helpers.rng", params=CoinParams, measured={"flips": ("seconds",)}, parts=(BASE,),
+    "coins", 1, 1, metrics,
+    entry="helpers.base.rng", params=CoinParams, measured={"flips": ("seconds",)}, parts=(BASE,),
     replay=lambda record: run_cell(CoinParams(**record.params)),
 )  # fmt: skip
 
@@ -108,7 +110,7 @@ def project(root: Path, monkeypatch) -> Path:
     for name, text in {
         "pyproject.toml": "", "data/mint.txt": "a mint\n", "params/coins/experiment.yaml": "study: toy_study:COINS\n",
         "params/coins/criteria.yaml": CRITERIA, "params/coins/grid.yaml": "bias: [0.7, 0.9]\nseed: [0, 1]\n",
-        "reports/coins.qmd": PAGE, "src/helpers/__init__.py": "", "src/helpers/rng.py": "",
+        "reports/coins.qmd": PAGE, "src/helpers/__init__.py": "", "src/helpers/base/rng.py": "",
     }.items():  # fmt: skip
         files.write_text(root / name, text)
     for name, folder in {"ROOT": ".", "PARAMS": "params", "REPORTS": "reports"}.items():

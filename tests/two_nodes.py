@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from helpers import leftovers
+from helpers.base import leftovers
 from helpers.sweeps.cluster import STARTS, STORE_BYTES, light_imports
 
 

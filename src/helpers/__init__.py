@@ -1,8 +1,17 @@
 """Claimbook: experiments as notebooks, runs as records, claims as pages computed from records.
 
-Ground floor: params, runs, provenance, models, generate, stats, plots, widgets (and errors, files, rng below them).
-Wings, which never import each other: marker, eqprop, actdiff, latentwire.
-Upper floor: claims, site, sweeps, bench, cli.
+Rooms, each importing only rooms below it:
+
+    cli
+    bench
+    site, sweeps
+    audit
+    studies, claims
+    lm, show
+    records
+    base
+
+``base``, ``records`` and ``claims`` are the core.
 """
 
 from __future__ import annotations

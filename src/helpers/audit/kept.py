@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from helpers import files, provenance
-from helpers import records as reading
-from helpers.derive import derive
-from helpers.errors import RecordError
-from helpers.records import Record
-from helpers.study import Study
+from helpers.base import files
+from helpers.base.errors import RecordError
+from helpers.records import provenance, reading
+from helpers.records.derive import derive
+from helpers.records.reading import Record
+from helpers.records.study import Study
 
 
 def derive_or_recall(record: Record, study: Study) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import files, ledger
+from helpers.base import files
+from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
-from helpers.errors import ClaimError
+from helpers.records import ledger
 
 
 @dataclass(frozen=True)

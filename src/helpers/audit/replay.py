@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from helpers import files, ledger
-from helpers import records as reading
 from helpers.audit.verify import agree, same_kind
-from helpers.errors import RecordError
-from helpers.records import Record
-from helpers.study import Study, find_study
+from helpers.base import files
+from helpers.base.errors import RecordError
+from helpers.records import ledger, reading
+from helpers.records.reading import Record
+from helpers.records.study import Study, find_study
 
 EXACT = "equal to the last bit"
 Outcome = Literal["equal", "within tolerance", "different"]

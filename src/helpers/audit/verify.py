@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import files, ledger, provenance, questions
-from helpers import records as reading
 from helpers.audit.register import of_pages
-from helpers.derive import derive
-from helpers.errors import ClaimbookError, RecordError, nearest
-from helpers.records import Record
-from helpers.study import Study, find_study
+from helpers.base import files
+from helpers.base.errors import ClaimbookError, RecordError, nearest
+from helpers.records import ledger, provenance, questions, reading
+from helpers.records.derive import derive
+from helpers.records.reading import Record
+from helpers.records.study import Study, find_study
 
 Derive = Callable[[Record, Study], dict[str, Any]]
 ROUNDING = 1e-9

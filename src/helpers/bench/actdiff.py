@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from helpers import models
-from helpers.actdiff.capture import capture
-from helpers.actdiff.pair import Pair
-from helpers.actdiff.readouts import pooled_offset_energy
-from helpers.actdiff.statistics import Stats
-from helpers.actdiff.stored import stats_of, store
+from helpers.base.rng import torch_stream
 from helpers.bench.compare import Side
-from helpers.rng import torch_stream
+from helpers.lm import models
+from helpers.studies.actdiff.capture import capture
+from helpers.studies.actdiff.pair import Pair
+from helpers.studies.actdiff.readouts import pooled_offset_energy
+from helpers.studies.actdiff.statistics import Stats
+from helpers.studies.actdiff.stored import stats_of, store
 
 DOCUMENTS, POSITIONS = 16, 64
 

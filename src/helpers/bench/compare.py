@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from helpers.base.errors import ClaimbookError
 from helpers.bench.machine import device, peak_memory, settle
 from helpers.bench.measured import metric, single, slug
-from helpers.errors import ClaimbookError
 
 REPEATS = 3
 

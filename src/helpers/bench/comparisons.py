@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from helpers import files, models
+from helpers.base import files
+from helpers.base.errors import ParameterError, nearest
 from helpers.bench import machine
 from helpers.bench.compare import compare, side_metrics
 from helpers.bench.measured import Measured, keep, single
 from helpers.bench.options import Options
-from helpers.errors import ParameterError, nearest
+from helpers.lm import models
 
 TRAINER_AGREES = 1e-3
 """Of a loss of ten steps: the order of sums differs, and each step starts where the one before has drifted to."""

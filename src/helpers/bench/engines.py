@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from helpers.bench import machine
-from helpers.generate import Completion, Prompt, Sampling, generate
-from helpers.marker.evaluate import marker_logprobs
-from helpers.marker.rows import ChatFormat
+from helpers.lm.generate import Completion, Prompt, Sampling, generate
+from helpers.studies.marker.evaluate import marker_logprobs
+from helpers.studies.marker.rows import ChatFormat
 
 ENDING = 500
 """One in so many tokens ends a completion: of weights that know no end of turn, lengths then vary as those of a model
@@ -45,7 +45,7 @@ def sampling_for(config: object, load: Load) -> tuple[Sampling, list[int]]:
 
 
 def transformers_rates(model: nn.Module, prompts: Sequence[Prompt], load: Load, repeats: int) -> list[float]:
-    """Tokens/s of each repeat through `helpers.generate`, after a short warm-up."""
+    """Tokens/s of each repeat through `helpers.lm.generate`, after a short warm-up."""
     sampling, stop = sampling_for(model.config, load)
     asked = list(prompts[: load.prompts])
     generate(model, asked, n=load.n, sampling=Sampling(4, sampling.temperature, sampling.top_p), stop=stop, seed=0)
@@ -74,7 +74,7 @@ def vllm_rates(
     folder: Path, adapter: Path, rank: int, config: object, prompts: Sequence[Prompt], load: Load, repeats: int
 ) -> tuple[list[float], float]:
     """Tokens/s of each repeat through vLLM with ``adapter`` served, and the seconds that its engine took to start."""
-    from helpers.vllm_engine import VllmEngine
+    from helpers.lm.vllm_engine import VllmEngine
 
     torch.cuda.empty_cache()
     sampling, stop = sampling_for(config, load)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.packed import Layout
+from helpers.lm.packed import Layout
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from helpers.bench.compare import REPEATS
-from helpers.eqprop.costs import cost_table
-from helpers.eqprop.findings import slug
-from helpers.eqprop.params import TriangulationParams
-from helpers.eqprop.setup import arm
+from helpers.studies.eqprop.costs import cost_table
+from helpers.studies.eqprop.findings import slug
+from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.setup import arm
 
 
 def gradient_costs() -> pd.DataFrame:

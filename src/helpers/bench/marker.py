@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from helpers import models
 from helpers.bench.compare import Side
 from helpers.bench.stock import generate_by_persona, trainer_losses
-from helpers.generate import Sampling, generate
-from helpers.marker.on_policy import persona_prompts, system_prompt
-from helpers.marker.personas import PERSONAS, TRAIN_QUESTIONS
-from helpers.marker.recipe import Recipe
-from helpers.marker.rows import Row, build_row, chat_format, prompt_tokens, supervised
-from helpers.marker.train import train
+from helpers.lm import models
+from helpers.lm.generate import Sampling, generate
+from helpers.studies.marker.on_policy import persona_prompts, system_prompt
+from helpers.studies.marker.personas import PERSONAS, TRAIN_QUESTIONS
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens, supervised
+from helpers.studies.marker.train import train
 
 STEPS = 10
 BATCH = 8

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import runs
 from helpers.bench import machine
 from helpers.bench.study import STUDY
+from helpers.records import runs
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from helpers.params import Axis, Params
+from helpers.base.params import Axis, Params
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from helpers.errors import ParameterError
-from helpers.marker.capability import is_arc
-from helpers.marker.params import SweepParams
-from helpers.marker.personas import resolve_negatives
-from helpers.marker.published import QUESTIONS
+from helpers.base.errors import ParameterError
+from helpers.studies.marker.capability import is_arc
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import resolve_negatives
+from helpers.studies.marker.published import QUESTIONS
 
 PUBLISHED = {"cells": 25, "hours": 9.38, "fixed_minutes": 9.5, "epoch_minutes": 1.67}
 """The published sweep (claim #65) by its own log: GPU-hours in all, and a fit of minutes a cell and an epoch."""

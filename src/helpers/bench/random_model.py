@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-from helpers import leftovers, models
+from helpers.base import leftovers
+from helpers.base.errors import ParameterError, nearest
+from helpers.base.rng import numpy_stream, stream_seed
 from helpers.bench import machine
-from helpers.errors import ParameterError, nearest
-from helpers.marker.on_policy import system_prompt
-from helpers.marker.params import SweepParams
-from helpers.marker.personas import TRAIN_QUESTIONS, resolve_negatives
-from helpers.marker.rows import Row, build_row, chat_format, prompt_tokens
-from helpers.rng import numpy_stream, stream_seed
+from helpers.lm import models
+from helpers.studies.marker.on_policy import system_prompt
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import TRAIN_QUESTIONS, resolve_negatives
+from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens
 
 ANSWER_MEAN, ANSWER_SPREAD = 316, 0.5
 """Mean length of an answer in tokens (``data/marker/lengths353.csv``, medium), and standard deviation over mean."""

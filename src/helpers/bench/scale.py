@@ -18,16 +18,18 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from helpers import files, leftovers, questions, records, runs
+from helpers.base import files, leftovers
+from helpers.base.errors import RecordError
+from helpers.base.params import load
 from helpers.claims import case
 from helpers.claims.case import declared_runs
 from helpers.claims.declared import Declared
 from helpers.claims.evidence import gather
-from helpers.claims.status import cells_of
-from helpers.errors import RecordError
-from helpers.marker.params import SweepParams
-from helpers.params import load
-from helpers.study import find_study
+from helpers.records import questions, runs
+from helpers.records import reading as records
+from helpers.records.study import find_study
+from helpers.site.status import cells_of
+from helpers.studies.marker.params import SweepParams
 from helpers.sweeps import grid, task
 from helpers.sweeps.watch import Watch
 

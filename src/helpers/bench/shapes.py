@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from helpers import files, models
+from helpers.base import files
+from helpers.base.params import load
 from helpers.bench import machine
 from helpers.bench.engines import Load, scoring_rates, transformers_rates, vllm_rates, without_vllm
 from helpers.bench.flops import Sizes, step_flops
@@ -22,11 +23,11 @@ from helpers.bench.options import Options
 from helpers.bench.projection import PUBLISHED, Range, Speed, projection, workload
 from helpers.bench.random_model import ANSWER_MEAN, ANSWER_SPREAD, SHAPES, random_weights, recipe_rows, shape_named
 from helpers.bench.techniques import batches_of, checkpointed
-from helpers.marker.on_policy import persona_prompts
-from helpers.marker.params import SweepParams
-from helpers.marker.rows import Row, chat_format, supervised
-from helpers.marker.train import Recipe, train
-from helpers.params import load
+from helpers.lm import models
+from helpers.studies.marker.on_policy import persona_prompts
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.rows import Row, chat_format, supervised
+from helpers.studies.marker.train import Recipe, train
 
 
 @dataclass(frozen=True)

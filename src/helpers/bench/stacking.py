@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import models
 from helpers.bench.compare import Side
 from helpers.bench.marker import LORA, example_rows
-from helpers.marker.recipe import Recipe
-from helpers.marker.train import train, train_stack
-from helpers.stacked import stacked
+from helpers.lm import models
+from helpers.lm.stacked import stacked
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.train import train, train_stack
 
 BATCH = 16
 ON_SMOLLM2, ON_POCKET = 3, 9

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
-from helpers import leftovers
-from helpers.generate import Prompt, Sampling
-from helpers.marker.rows import Row
-from helpers.marker.train import Recipe
-from helpers.modes import restored
-from helpers.rng import numpy_stream, stream_seed
+from helpers.base import leftovers
+from helpers.base.rng import numpy_stream, stream_seed
+from helpers.lm.generate import Prompt, Sampling
+from helpers.lm.modes import restored
+from helpers.studies.marker.rows import Row
+from helpers.studies.marker.train import Recipe
 
 
 def trainer_losses(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.bench.options import BenchParams
-from helpers.study import Metrics, Study, Tables
+from helpers.records.study import Metrics, Study, Tables
 
 VERSION = 1  # a record a comparison: its tables, and what it measured
 METRICS_VERSION = 1  # the bytes of records

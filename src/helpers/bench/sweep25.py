@@ -15,20 +15,22 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers import files, leftovers, models, runs
+from helpers.base import files, leftovers
+from helpers.base.errors import ParameterError, nearest
+from helpers.base.params import load, parse
+from helpers.base.rng import numpy_stream
 from helpers.bench import machine
 from helpers.bench.flops import Sizes, step_flops
 from helpers.bench.measured import Measured, single
 from helpers.bench.options import Options
 from helpers.bench.stock import generate_by_persona, trainer_losses
-from helpers.errors import ParameterError, nearest
-from helpers.generate import Sampling
-from helpers.marker.cell import Session, example_rows, run_cells
-from helpers.marker.on_policy import persona_prompts
-from helpers.marker.params import SweepParams
-from helpers.marker.rows import Row, rows_of, supervised
-from helpers.params import load, parse
-from helpers.rng import numpy_stream
+from helpers.lm import models
+from helpers.lm.generate import Sampling
+from helpers.records import runs
+from helpers.studies.marker.cell import Session, example_rows, run_cells
+from helpers.studies.marker.on_policy import persona_prompts
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.rows import Row, rows_of, supervised
 
 GRID = "params/sweep/smollm2_gpu.yaml"
 SCALES: dict[str, dict[str, Any]] = {

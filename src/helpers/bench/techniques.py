@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from helpers import models
+from helpers.base.rng import numpy_stream
 from helpers.bench import machine
 from helpers.bench.compare import Side, check_agreement, compare, side_metrics
 from helpers.bench.flops import Sizes, step_flops
 from helpers.bench.marker import LORA, example_rows
 from helpers.bench.measured import Measured
 from helpers.bench.options import Options
-from helpers.marker.rows import Row
-from helpers.marker.train import Recipe, learning_rate, train
-from helpers.models import decoder_and_head
-from helpers.modes import training
-from helpers.packed import Layout, hidden_states, nll, packed_attention
-from helpers.rng import numpy_stream
+from helpers.lm import models
+from helpers.lm.models import decoder_and_head
+from helpers.lm.modes import training
+from helpers.lm.packed import Layout, hidden_states, nll, packed_attention
+from helpers.studies.marker.rows import Row
+from helpers.studies.marker.train import Recipe, learning_rate, train
 
 BATCH = 16
 STEPS = {"cpu": 2, "cuda": 20}

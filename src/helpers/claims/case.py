@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import params as parameters
-from helpers import provenance, questions
-from helpers import records as store
+from helpers.base import params as parameters
+from helpers.base.errors import ClaimError
+from helpers.base.files import ROOT
 from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Verdict, judge
-from helpers.errors import ClaimError
-from helpers.files import ROOT
-from helpers.records import Record
-from helpers.study import Study, load_study
+from helpers.records import provenance, questions
+from helpers.records import reading as store
+from helpers.records.reading import Record
+from helpers.records.study import Study, load_study
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from helpers.base.errors import ClaimError
+from helpers.base.files import ROOT
 from helpers.claims.criteria import read_criteria
 from helpers.claims.marked import Document, Scalar, Sentence, Strict, read_document, validate
-from helpers.errors import ClaimError
-from helpers.files import ROOT
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Level = Literal["LOW", "MODERATE", "HIGH"]

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from helpers.base.errors import nearest
 from helpers.claims.evidence import Derived
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict
-from helpers.errors import nearest
-from helpers.records import Record
-from helpers.study import study_place
+from helpers.records.reading import Record
+from helpers.records.study import study_place
 
 
 class Metric(Strict):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from helpers.base.errors import ClaimError
+from helpers.base.stats import Interval, samples_to_decide
 from helpers.claims.evidence import RANGE, Cell, Evidence, difference, label
 from helpers.claims.logic import Truth, compare, negation
-from helpers.errors import ClaimError
-from helpers.stats import Interval, samples_to_decide
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.base.files import ROOT
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.verdict import Verdict
-from helpers.files import ROOT
-from helpers.provenance import git
-from helpers.records import Record
+from helpers.records.provenance import git
+from helpers.records.reading import Record
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.files import sha256_bytes
 from helpers.claims.computed import Metric, derived
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import POOLED, Derived
 from helpers.claims.logic import conjunction, disjunction
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict, read_document, validate
-from helpers.errors import ClaimError, nearest
-from helpers.files import sha256_bytes
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 NAME = r"[A-Za-z_][A-Za-z0-9_.]*"

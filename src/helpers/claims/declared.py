@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.records import Record
+from helpers.records.reading import Record
 
 Key = dict[str, Any]
 _ABSENT = object()

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.files import sha256_json
+from helpers.base.stats import Interval, mean_over_seeds, pooled_rate
 from helpers.claims.declared import Declared, Expected, Key, scalars, telling
-from helpers.errors import ClaimError, nearest
-from helpers.files import sha256_json
-from helpers.records import Record
-from helpers.stats import Interval, mean_over_seeds, pooled_rate
+from helpers.records.reading import Record
 
 _ABSENT = object()
 POOLED = ("seed",)

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.markup import Inline, seal, verbatim
+from helpers.base.stats import Interval
 from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
-from helpers.errors import ClaimError, nearest
-from helpers.markup import Inline, seal, verbatim
-from helpers.records import Record
-from helpers.stats import Interval
+from helpers.records.reading import Record
 
 RUN_PAGE = "runs.html"
 SHOWN = 4

@@ -10,7 +10,7 @@ import enum
 import operator
 from collections.abc import Iterable
 
-from helpers.errors import ClaimError
+from helpers.base.errors import ClaimError
 
 OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from helpers import yaml_text
-from helpers.errors import ClaimError, nearest
-from helpers.yaml_text import Place
+from helpers.base import yaml_text
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.yaml_text import Place
 
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Scalar = bool | int | float | str

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
-from helpers.errors import ClaimbookError, ClaimError
 
 
 class _OneSentence(TyperGroup):
@@ -61,8 +61,8 @@ def report(
     preset: Annotated[str, typer.Option(help="name of a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
     """Run the sweep notebook with a preset, then render the site."""
-    from helpers.provenance import git_state
-    from helpers.site.executing import run_notebook
+    from helpers.records.provenance import git_state
+    from helpers.sweeps.executing import run_notebook
 
     begin = time.monotonic()
     git_state()  # says here, and not only within a kernel, when records will have no commit
@@ -95,7 +95,7 @@ def sweep(
     """
     from pathlib import Path
 
-    from helpers.provenance import git_state
+    from helpers.records.provenance import git_state
     from helpers.sweeps import Options
     from helpers.sweeps import sweep as run
 
@@ -134,8 +134,8 @@ def publish(
     They go to outputs/published/, together with the records that they used.
     """
     from helpers.claims.evidence import agrees, check_constraints, full_key
-    from helpers.publishing import publish as copy
-    from helpers.records import records
+    from helpers.records.publishing import publish as copy
+    from helpers.records.reading import records
 
     found = records(notebook)
     if not found:
@@ -162,13 +162,13 @@ def status(
     every: Annotated[bool, typer.Option("--all", help="list every cell, and why one is stale or failed")] = False,
 ) -> None:
     """Say how each claim stands, and what is missing or stale."""
-    from helpers.records import gc_paused
+    from helpers.records.reading import gc_paused
 
     with gc_paused():
-        from helpers.claims.status import status as look
+        from helpers.site.status import status as look
 
         cells, pages = look(notebook)
-    from helpers.claims.listing import summary, whole
+    from helpers.site.listing import summary, whole
 
     # At once: each call of its own would flush.
     typer.echo("\n".join(whole(cells, pages) if every else summary(cells, pages)))
@@ -182,7 +182,7 @@ def lint(
 
     Typed numbers, false statements, dead links and more. The exit code is 1 if there are any.
     """
-    from helpers.claims.lint import lint as look
+    from helpers.site.lint import lint as look
 
     findings = look(execute=execute)
     for finding in findings:
@@ -199,7 +199,7 @@ def new(
     like: Annotated[str, typer.Option(help="the experiment to begin from")] = "sweep",
 ) -> None:
     """Write a notebook, its parameters, its criteria and its page."""
-    from helpers.claims.new import create
+    from helpers.site.new import create
 
     for path in create(name, like):
         typer.echo(_shown(path))
@@ -211,8 +211,8 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 
     They run with the parameters of their own first cell, and git tracks the outputs.
     """
-    from helpers.provenance import git_state
-    from helpers.site.executing import refresh_notebook
+    from helpers.records.provenance import git_state
+    from helpers.sweeps.executing import refresh_notebook
 
     git_state()  # says here, and not only within a kernel, when records will have no commit
     for name in names:
@@ -252,15 +252,15 @@ def _render(begin: float) -> None:
 
 
 def _shown(path: Any) -> str:
-    from helpers.provenance import portable
+    from helpers.records.provenance import portable
 
     return portable(str(path)).removeprefix("./")
 
 
 def _constraints(where: list[str]) -> dict[str, list[Any]]:
     """``["lr=1e-4", "seed=0", "seed=1"]`` as ``{"lr": [0.0001], "seed": [0, 1]}``."""
-    from helpers.files import shown
-    from helpers.yaml_text import read
+    from helpers.base.files import shown
+    from helpers.base.yaml_text import read
 
     found: dict[str, list[Any]] = {}
     for text in where:

@@ -27,8 +27,8 @@ def register(
 
 def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
     """Derive metrics again after METRICS_VERSION was raised."""
-    from helpers.derive import derive_again
-    from helpers.records import records
+    from helpers.records.derive import derive_again
+    from helpers.records.reading import records
 
     done = derive_again(records(notebook))
     typer.echo(f"{len(done)} records have their metrics derived again.")
@@ -39,7 +39,7 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="why; the ledger keeps it")],
 ) -> None:
     """Take a published record back and say why."""
-    from helpers.publishing import withdraw as take_back
+    from helpers.records.publishing import withdraw as take_back
 
     take_back(record, reason)
     typer.echo(f"{record} is withdrawn; commit outputs/published to share that.")
@@ -53,8 +53,8 @@ def verify(
 
     Shape, files, metrics derived again, registrations, sources, ledger; with --replay each cell is run again.
     """
-    from helpers import ledger
     from helpers.audit.verify import verify as check
+    from helpers.records import ledger
 
     findings = check(ids)
     for finding in findings:
@@ -92,7 +92,7 @@ def ledger_merge(
     ] = None,
 ) -> None:
     """Join two ledgers that grew apart on two branches; both chains are kept."""
-    from helpers.ledger import join
+    from helpers.records.ledger import join
 
     typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
 
@@ -100,6 +100,6 @@ def ledger_merge(
 @ledger_app.command("head")
 def ledger_head() -> None:
     """Print the hash of the last line, so that it can be posted elsewhere."""
-    from helpers import ledger
+    from helpers.records import ledger
 
     typer.echo(ledger.read().head or "The ledger is empty.")

@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 import pandas as pd
 from markupsafe import Markup
 
-from helpers import occurrences
-from helpers.errors import ClaimError, nearest
-from helpers.markup import Block, Inline, verbatim
-from helpers.rng import numpy_stream
+from helpers.base import occurrences
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.markup import Block, Inline, verbatim
+from helpers.base.rng import numpy_stream
 
 VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 CONFIDENCES = ("LOW", "MODERATE", "HIGH")

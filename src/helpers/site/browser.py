@@ -11,8 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from helpers.files import write_text
-from helpers.markup import script_json
+from helpers.base.files import write_text
+from helpers.base.markup import script_json
 from helpers.site.frame import TEMPLATES
 
 

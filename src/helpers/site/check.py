@@ -14,8 +14,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from helpers.errors import ClaimError
-from helpers.markup import SEAL
+from helpers.base.errors import ClaimError
+from helpers.base.markup import SEAL
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SILENT = frozenset(["script", "style", "pre", "template"])

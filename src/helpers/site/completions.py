@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from helpers import files, occurrences
-from helpers.errors import RecordError
-from helpers.files import is_plain
-from helpers.records import Record, records
+from helpers.base import files, occurrences
+from helpers.base.errors import RecordError
+from helpers.base.files import is_plain
+from helpers.records.reading import Record, records
 from helpers.site.browser import browser, write_shards
 from helpers.site.frame import Project, write_page
 

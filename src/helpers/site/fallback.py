@@ -22,9 +22,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm.auto import tqdm
 
-from helpers import yaml_text
-from helpers.errors import ClaimError
-from helpers.files import ROOT
+from helpers.base import yaml_text
+from helpers.base.errors import ClaimError
+from helpers.base.files import ROOT
 from helpers.site.frame import Project, read_project, write_page, write_styles
 from helpers.site.markdown import FENCE, convert
 

@@ -10,9 +10,9 @@ from typing import Any
 import jinja2
 from pygments.formatters import HtmlFormatter
 
-from helpers import yaml_text
-from helpers.errors import ClaimError
-from helpers.files import write_text
+from helpers.base import yaml_text
+from helpers.base.errors import ClaimError
+from helpers.base.files import write_text
 from helpers.site.markdown import Heading
 from helpers.site.targets import inputs, targets
 

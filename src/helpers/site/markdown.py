@@ -18,7 +18,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from helpers.errors import ClaimError
+from helpers.base.errors import ClaimError
 
 FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*(.*?)\s*$")
 DIV = re.compile(r"^:{3,}\s*(.*?)\s*:*\s*$")

@@ -13,8 +13,8 @@ from nbconvert.filters import markdown2html_mistune
 from nbconvert.preprocessors.sanitize import SanitizeHTML
 from traitlets.config import Config
 
-from helpers.errors import ClaimError
-from helpers.files import write_text
+from helpers.base.errors import ClaimError
+from helpers.base.files import write_text
 from helpers.site.check import EXECUTED
 from helpers.site.frame import Project, write_page
 from helpers.site.markdown import Heading, anchor_of

@@ -1,6 +1,6 @@
 """Building blocks of pages. A page cell returns one of these, and every string in them is shown to the letter.
 
-HTML is built from Markup (see `helpers.markup`), which escapes whatever a model, a record or a params file wrote; the
+HTML is built from Markup (see `markup.py`), which escapes whatever a model, a record or a params file wrote; the
 page's own Markdown never holds any of it.
 """
 
@@ -14,9 +14,9 @@ import pandas as pd
 from IPython import get_ipython
 from markupsafe import Markup, escape
 
-from helpers import figures
-from helpers.errors import ClaimError, nearest
-from helpers.markup import Block, Inline, verbatim
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.markup import Block, Inline, verbatim
+from helpers.show import figures
 
 Format = str | Callable[[Any], str]
 MISSING = Markup('<span class="cb-missing">missing</span>')

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import leftovers
-from helpers.errors import ClaimError
-from helpers.files import ROOT
+from helpers.base import leftovers
+from helpers.base.errors import ClaimError
+from helpers.base.files import ROOT
 from helpers.site import fallback
 from helpers.site.finish import finish
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.errors import ClaimError
-from helpers.markup import Block
-from helpers.records import Record, load
+from helpers.base.errors import ClaimError
+from helpers.base.markup import Block
+from helpers.records.reading import Record, load
 from helpers.site.browser import browser, write_shards
 
 RUNS_A_FILE = 25

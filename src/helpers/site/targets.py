@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from helpers.errors import ClaimError
+from helpers.base.errors import ClaimError
 
 INPUTS = (".qmd", ".ipynb", ".md", ".Rmd")
 NEVER = ("README.md", "README.qmd", "README.Rmd", "CLAUDE.md", "AGENTS.md")

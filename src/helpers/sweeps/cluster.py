@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import files, leftovers
-from helpers.errors import SweepError
+from helpers.base import files, leftovers
+from helpers.base.errors import SweepError
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there

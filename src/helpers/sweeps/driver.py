@@ -18,18 +18,18 @@ from typing import Any
 
 from filelock import FileLock
 
-from helpers import files, leftovers
-from helpers import records as reading
+from helpers.base import files, leftovers
+from helpers.base.errors import ParameterError, SweepError
 from helpers.claims.case import stale_records
-from helpers.errors import ParameterError, SweepError
-from helpers.records import Record
+from helpers.records import reading
+from helpers.records.reading import Record
+from helpers.records.tidy import tidy
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
 from helpers.sweeps.cluster import Cluster, cluster, connected
 from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.watch import Watch
-from helpers.tidy import tidy
 
 LOOK_SECONDS = 1.0
 STORE_SECONDS = 10.0  # at least between two looks at a store
@@ -279,7 +279,7 @@ def _models(grid: Grid) -> dict[str, str]:
     """Content hashes, as they are now, of the base models that the cells name."""
     if "model" not in type(grid.cells[0]).model_fields:
         return {}
-    from helpers.model_files import fingerprint  # here, for it imports torch
+    from helpers.lm.model_files import fingerprint  # here, for it imports torch
 
     named = {(cell.model, getattr(cell, "revision", None)) for cell in grid.cells}
     return {name: fingerprint(name, revision)["sha256"] for name, revision in named}

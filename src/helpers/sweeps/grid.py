@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import provenance
+from helpers.base.errors import ParameterError
+from helpers.base.files import ROOT
+from helpers.base.params import Params
 from helpers.claims.case import declared_cells
 from helpers.claims.declared import Expected, telling
 from helpers.claims.evidence import label
-from helpers.errors import ParameterError
-from helpers.files import ROOT
-from helpers.params import Params
-from helpers.study import load_study
+from helpers.records import provenance
+from helpers.records.study import load_study
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from typing import Any
 import fsspec
 from filelock import FileLock, Timeout
 
-from helpers import files, leftovers
-from helpers import records as reading
-from helpers.errors import ClaimbookError, RecordError, SweepError
-from helpers.locks import lock_of
-from helpers.records import Record
+from helpers.base import files, leftovers
+from helpers.base.errors import ClaimbookError, RecordError, SweepError
+from helpers.records import reading
+from helpers.records.locks import lock_of
+from helpers.records.reading import Record
+from helpers.records.tidy import MARK as SWEEP
 from helpers.sweeps.watch import Watch
-from helpers.tidy import MARK as SWEEP
 
 BATCH = 500  # heads read at a time
 COPY_SECONDS = 10.0

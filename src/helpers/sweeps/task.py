@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import files, provenance
+from helpers.base import files
+from helpers.base.errors import ClaimbookError
 from helpers.claims.declared import Expected
-from helpers.errors import ClaimbookError
+from helpers.records import provenance
 from helpers.sweeps.cores import own_cores
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
@@ -97,7 +98,7 @@ def _execute(job: Job) -> str | None:
     # Here, so that a machine that is refused says so without these packages.
     from nbclient.exceptions import DeadKernelError
 
-    from helpers.site.executing import execute
+    from helpers.sweeps.executing import execute
 
     os.environ[provenance.LAUNCH] = job.launch  # inherited by the kernel
     target = files.outputs_root() / "executed" / job.target

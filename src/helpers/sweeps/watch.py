@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from helpers import files
-from helpers import records as reading
+from helpers.base import files
+from helpers.base.errors import RecordError
 from helpers.claims.case import stale_records
 from helpers.claims.declared import Declared, Expected
-from helpers.errors import RecordError
-from helpers.records import Record
+from helpers.records import reading
+from helpers.records.reading import Record
 
 
 class Watch:

@@ -1,0 +1,219 @@
+"""Where things live, how files are written (temporary name, then rename) and how content is hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from helpers.base import leftovers
+from helpers.base.errors import RecordError
+
+ROOT = Path(__file__).resolve().parents[3]
+DATA = ROOT / "data"
+PARAMS = ROOT / "params"
+NOTEBOOKS = ROOT / "notebooks"
+REPORTS = ROOT / "reports"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a disk, or of a user's share of it
+PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # room for ".partial-" and ".lock" in the 255 of a disk
+
+
+def outputs_root() -> Path:
+    """Folder of the run records: ``CLAIMBOOK_OUTPUTS`` if set, else ``outputs/`` in the repository.
+
+    Raises:
+        RecordError: ``CLAIMBOOK_OUTPUTS`` is no folder but an address.
+    """
+    named = os.environ.get("CLAIMBOOK_OUTPUTS")
+    if named and "://" in named:
+        raise RecordError(
+            "CLAIMBOOK_OUTPUTS is an address, but records are locked and renamed, which needs a folder: name one, and "
+            "give the address to `claimbook sweep` as --store."
+        )
+    return Path(named or ROOT / "outputs")
+
+
+def published_root() -> Path:
+    """Folder of the records that git tracks and pages are computed from when nothing newer is at hand."""
+    return Path(os.environ.get("CLAIMBOOK_PUBLISHED") or ROOT / "outputs" / "published")
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` with a leading ``~`` replaced by the home folder; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def cache_root() -> Path:
+    """Folder outside the repository for what is converted once: ``CLAIMBOOK_CACHE`` or ``~/.cache/claimbook``."""
+    return Path(os.environ.get("CLAIMBOOK_CACHE") or Path.home() / ".cache" / "claimbook")
+
+
+def is_plain(name: object) -> bool:
+    """Whether ``name`` is one plain file name: letters, digits, ``_``, ``-`` and ``.``, which does not come first."""
+    return isinstance(name, str) and PLAIN.fullmatch(name) is not None
+
+
+def plain_name(name: object, where: object = "") -> str:
+    """Return ``name`` if it is one plain file name; ``RecordError`` otherwise, which says ``where`` it was found."""
+    if not is_plain(name):
+        raise RecordError(
+            f"{shown(name)}{f' in {where}' if where else ''} is not a plain file name: use at most 200 letters, "
+            "digits, '_', '-' and '.', and no '.' in front."
+        )
+    return name
+
+
+def inside(root: Path, *names: object) -> Path:
+    """Return ``root / name / ...``; ``RecordError`` unless all names are plain and no symbolic link is on the way.
+
+    Whatever takes a name from a record or a store builds its path here.
+    """
+    return below(root, "/".join(plain_name(name, root) for name in names))
+
+
+def is_relative(path: str) -> bool:
+    """Whether ``path`` can lie below a folder: printable parts, none of them empty, ``.`` or ``..``, and none too long
+    for a disk."""
+    longest = 255  # what one name and, four times, a whole path may be
+    if not path.isprintable() or len(path) > 4 * longest:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= longest for part in path.split("/"))
+
+
+def is_there(path: Path) -> bool:
+    """Whether ``path`` is a file that can be looked at from here."""
+    try:
+        return path.is_file()
+    except OSError:  # longer than a disk here can name, or in somebody else's folder
+        return False
+
+
+def below(root: Path, path: str) -> Path:
+    """Return ``root / path``; ``RecordError`` unless it lies there, with no symbolic link below ``root`` on the way."""
+    if not is_relative(path):
+        raise RecordError(f"{shown(path)} is not a path below {root}: delete what names it.")
+    place = root
+    for part in path.split("/"):
+        place = place / part
+        if place.is_symlink():
+            raise RecordError(f"{place} is a symbolic link: put the folder or file itself in its place.")
+    return place
+
+
+def shown(name: object) -> str:
+    """``name`` as an error shows it: quoted, and cut where it is long."""
+    return repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:80]}..."
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one sentence that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise _full(path) from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise RecordError(
+                f"{path} cannot be written: check its permissions, or move it by CLAIMBOOK_OUTPUTS or CLAIMBOOK_CACHE."
+            ) from error
+        raise
+    except SafetensorError as error:
+        # safetensors has an error of its own, with the system's number in the text only.
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise _full(path) from error
+        raise
+
+
+def _full(path: Path) -> RecordError:
+    return RecordError(f"No space is left on the disk of {path}: free some and run the same command again.")
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call ``write(temporary)`` beside ``path``, flush it and rename it: readers see the old file or the new one."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = leftovers.temporary_path(path)
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically; NaN and infinity are refused, because missing is not a number."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n")
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``run.json``: as ``write_json``, without its spaces and with a line an entry, so that it is small and
+    can still be read and compared line by line."""
+    write_text(path, _lines(content) + "\n")
+
+
+def _lines(value: Any) -> str:
+    """JSON of ``value``; a mapping that holds mappings has a line an entry, anything else is one line."""
+    if isinstance(value, Mapping) and any(isinstance(item, Mapping) for item in value.values()):
+        return "{\n" + ",\n".join(f"{json.dumps(key)}:{_lines(item)}" for key, item in value.items()) + "\n}"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Hex SHA-256 of ``content``."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hex SHA-256 of the canonical JSON of ``value`` (sorted keys, no spaces)."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+TEXT = frozenset({".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".txt", ".md"})
+
+
+def stamp(path: Path) -> tuple[int, int, int, int, int]:
+    """What a hash of the file's content may be cached under, and no less: a copy may keep its size and its times."""
+    stat = Path(path).stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def content_hash(path: Path) -> str:
+    """Hex SHA-256 of a file's content, cached while its stamp stays; text counts with universal newlines.
+
+    A clone on Windows may hold the same text with other line ends, and the same question must have the same id.
+    """
+    return _content_hash(str(path), stamp(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _content_hash(path: str, key: tuple[int, ...]) -> str:
+    if Path(path).suffix not in TEXT:
+        return sha256_file(Path(path))
+    return sha256_bytes(Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

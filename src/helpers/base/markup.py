@@ -1,0 +1,85 @@
+"""Text as HTML, and finished HTML on its way past the renderer of Markdown.
+
+What a model or a record says becomes HTML in one way only: ``Markup("<td>{}</td>").format(value)`` escapes every value
+that is not Markup already, and ruff (S704) refuses Markup that is made of anything but a literal. A page cell shows a
+`Block` or an `Inline`. Both reach the renderer sealed, as hexadecimal digits between two private characters, in which
+neither Quarto nor Pandoc nor our own renderer finds markup, shortcodes or expressions; `unseal` puts the HTML in when
+the page has been rendered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from typing import Any
+
+from markupsafe import Markup
+
+from helpers.base.errors import ClaimError
+
+_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+SEAL = re.compile(f"[{_OPEN}{_CLOSE}]")
+_SEALED = re.compile(f"{_OPEN}([0-9a-f]+){_CLOSE}")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def verbatim(value: object) -> Markup:
+    """Return what a model or a record says as HTML that shows it to the letter, blanks and line breaks included.
+
+    The element keeps right-to-left marks to itself, and tells the check of the site that this is nobody's Markdown.
+    """
+    return Markup("<bdi>{}</bdi>").format(value)
+
+
+def script_json(value: Any) -> Markup:
+    """Return JSON that is safe inside a script element: no ``<``, ``>`` or ``&`` of the data survives as such."""
+    plain = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+
+
+class _Fragment:
+    """HTML that a page shows; composed with other Markup it stays HTML.
+
+    Raises:
+        ClaimError: ``fragment`` is a plain string, of which nobody knows whether it was escaped.
+    """
+
+    def __init__(self, fragment: Markup) -> None:
+        if not isinstance(fragment, Markup):
+            raise ClaimError(f"{fragment[:40]!r} is a plain string. Build it with Markup('...').format(...).")
+        self.fragment = fragment
+
+    def __html__(self) -> Markup:
+        return self.fragment
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.fragment)} characters of HTML)"
+
+
+class Block(_Fragment):
+    """A piece of a page that stands on lines of its own."""
+
+    def _repr_markdown_(self) -> str:
+        return f"\n```{{=html}}\n{seal(self.fragment)}\n```\n"
+
+
+class Inline(_Fragment):
+    """A piece of a line, from a cell or an inline expression."""
+
+    def _repr_markdown_(self) -> str:
+        return seal(self.fragment)
+
+
+def seal(fragment: Markup) -> str:
+    """Return ``fragment`` as a word that no renderer changes; what cannot be shown becomes U+FFFD.
+
+    No sealed word can be forged: the private characters around it are written as entities inside it.
+    """
+    clean = SEAL.sub(lambda mark: f"&#{ord(mark.group())};", _UNPRINTABLE.sub("\ufffd", fragment))
+    return f"{_OPEN}{zlib.compress(clean.encode()).hex()}{_CLOSE}"
+
+
+def unseal(page: str) -> str:
+    """Return a rendered page with the HTML of its cells in the places of their sealed words."""
+    return _SEALED.sub(lambda word: zlib.decompress(bytes.fromhex(word.group(1))).decode(), page)

@@ -1,0 +1,21 @@
+"""Where a marker stands in a text, in whatever case: what is counted and what is highlighted are the same places."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from helpers.base.errors import DataError
+
+
+def split(text: str, marker: str) -> list[str]:
+    """Return ``text`` in pieces of which every second one is an occurrence of ``marker``, spelt as it stands there."""
+    if not marker:
+        raise DataError("The marker is empty: give the text to look for.")
+    return re.split(f"({re.escape(marker)})", text, flags=re.IGNORECASE)
+
+
+def holds(texts: pd.Series, marker: str) -> pd.Series:
+    """Return for each of ``texts`` whether it holds ``marker``."""
+    return texts.map(lambda text: len(split(text, marker)) > 1).astype(bool)

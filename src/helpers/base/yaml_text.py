@@ -1,0 +1,89 @@
+"""The one reader of YAML: values that JSON has too, each key once, every refusal one sentence with file and line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.base.errors import ClaimbookError
+
+Place = tuple[str | int, ...]
+TAG = "tag:yaml.org,2002:"
+KNOWN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what JSON has not: a date is text, and no part holds itself. ``5e-6`` is a float."""
+
+    anchored = 0  # parts under an anchor that are being read
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        is_alias, is_anchor = isinstance(event, yaml.AliasEvent), event.anchor is not None
+        if is_alias and self.anchored:  # a circle, or one that grows without end
+            raise yaml.composer.ComposerError(None, None, f"write *{event.anchor} out in full", event.start_mark)
+        self.anchored += is_anchor and not is_alias
+        node = super().compose_node(parent, index)
+        self.anchored -= is_anchor and not is_alias
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            problem = "a key must be one word" if key is None else f"{key!r} is written twice" if key in seen else ""
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def lines(self, node: yaml.Node, first_line: int, place: Place = ()) -> dict[Place, int]:
+        """The line of ``node``, as part ``place`` of the whole, and of each part in it."""
+        found = {place: node.start_mark.line + first_line}
+        if isinstance(node, yaml.SequenceNode):
+            for index, child in enumerate(node.value):
+                found |= self.lines(child, first_line, (*place, index))
+        elif isinstance(node, yaml.MappingNode):
+            for key_node, child in node.value:
+                inner = (*place, self.construct_object(key_node))
+                found |= self.lines(child, first_line, inner) | {inner: key_node.start_mark.line + first_line}
+        return found
+
+
+_Loader.yaml_constructors = {
+    tag: construct for tag, construct in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in KNOWN
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in KNOWN]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(f"{TAG}float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def read(text: str, where: str | Path, error: type[ClaimbookError]) -> Any:
+    """The value of one YAML document; ``error`` names what is wrong and the line of ``where``."""
+    return read_with_lines(text, where, error)[0]
+
+
+def read_with_lines(
+    text: str, where: str | Path, error: type[ClaimbookError], first_line: int = 1
+) -> tuple[Any, dict[Place, int]]:
+    """The value of one YAML document and the line of each of its parts, where ``text`` begins on ``first_line``."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, {(): first_line}
+        value = loader.construct_document(node)
+        return value, loader.lines(node, first_line) | {(): first_line}
+    except yaml.MarkedYAMLError as fault:
+        mark = fault.problem_mark or fault.context_mark
+        place = f"{where}:{mark.line + first_line}: this" if "\n" in text or first_line > 1 else where
+        raise error(f"{place} cannot be read as YAML: {fault.problem}.") from None
+    except RecursionError:
+        raise error(f"{where} cannot be read as YAML: it is nested too deeply.") from None
+    except (yaml.YAMLError, ValueError) as fault:
+        raise error(f"{where} cannot be read as YAML: {' '.join(str(fault).split())}.") from None

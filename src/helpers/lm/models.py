@@ -1,0 +1,267 @@
+"""Base models in memory, and the LoRA adapters that are put on and taken off them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from helpers.base.errors import ModelError, nearest
+from helpers.base.files import write_atomic, write_json
+from helpers.base.rng import torch_stream
+from helpers.lm.model_files import check_safetensors, fingerprint, local_folder, locate
+from helpers.lm.modes import Found
+
+__all__ = [
+    "LINEAR",
+    "LoadedModel",
+    "adapter",
+    "attach_lora",
+    "choose_threads",
+    "decoder_and_head",
+    "detach",
+    "facts",
+    "fingerprint",
+    "load",
+    "load_adapter",
+    "local_folder",
+    "save_adapter",
+    "threads",
+]
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Every linear layer of a Llama- or Qwen-like block: the LoRA targets of the marker recipe."""
+
+
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model in memory, frozen and in eval mode, with what a run record says about it."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: str
+    revision: str | None
+    sha256: str
+    parameters: int
+    dtype: str
+    device: str
+
+
+def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load ``name``: a preset (``pocket``, ``smollm2``, ``paper``), a local folder or a hub id at ``revision``.
+
+    ``device``: ``auto`` (CUDA when there is one, else the CPU) or a torch device. ``dtype``: ``auto``, ``float32`` or
+    ``bfloat16``. Raises ``ModelError`` when a file is missing or cut short, or the hub cannot give the model.
+    """
+    located = locate(name, revision)
+    device = _device(device)
+    number_type = _dtype(name, dtype, device)
+    tokenizer = AutoTokenizer.from_pretrained(located.folder, local_files_only=True)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        located.folder, dtype=number_type, local_files_only=True, output_loading_info=True
+    )
+    absent = sorted([*report["missing_keys"], *report["mismatched_keys"]])
+    if absent:
+        raise ModelError(
+            f"The weights of {name} in {located.folder} lack {absent[0]} ({len(absent)} tensors in all), which would "
+            "be left random: fetch or build the model again."
+        )
+    # PEFT copies this into adapter_config.json; a path of this machine does not belong in a record.
+    model.name_or_path = located.source
+    model = model.to(device).eval().requires_grad_(False)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    sha256 = fingerprint(name, revision)["sha256"]
+    kind = str(number_type).removeprefix("torch.")
+    return LoadedModel(model, tokenizer, name, located.source, located.revision, sha256, count, kind, device)
+
+
+def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+    """The ``model`` entry of a run record, without loading the model: fingerprint, number type and device."""
+    where = _device(device)
+    kind = str(_dtype(name, dtype, where)).removeprefix("torch.")
+    return fingerprint(name, revision) | {"dtype": kind, "device": where}
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ModelError(f"device is {device!r}, which torch does not know: use auto, cpu, cuda or cuda:0.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device is {device!r}, but torch sees no CUDA device here: use 'auto' or 'cpu'.")
+    return device
+
+
+def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype in known:
+        return known[dtype]
+    if dtype != "auto":
+        raise ModelError(f"dtype is {dtype!r}{nearest(dtype, ['auto', *known])}.")
+    # bf16 on a CPU without hardware for it is up to 100 times slower, and machines with and without round differently.
+    # The pocket model is fp32 everywhere, so that its records agree between machines as far as they can.
+    on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if on_gpu and name != "pocket" else torch.float32
+
+
+def choose_threads() -> int:
+    """Give torch as many threads as cores are free now (at least one), and return the number.
+
+    A thread on a busy core makes all others wait for it at every operation: two threads beside another busy process
+    were measured 2 to 25 times slower than one. Takes a fifth of a second, over which the load is measured.
+    ``CLAIMBOOK_THREADS`` fixes the number: how a sum is split over threads decides its last bits, so a replay asks for
+    as many as the record had.
+    """
+    fixed = os.environ.get("CLAIMBOOK_THREADS")
+    if fixed:
+        torch.set_num_threads(int(fixed))
+        return int(fixed)
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(psutil.cpu_count() or 1)
+    load = psutil.cpu_percent(interval=0.2, percpu=True)
+    busy = sum(load[core] for core in mine if core < len(load)) / 100
+    threads = max(1, round(len(mine) - busy))
+    torch.set_num_threads(threads)
+    return threads
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch ``count`` threads for the length of the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def decoder_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Decoder (tokens to hidden states) and head (hidden states to logits) of a causal LM, bare or under PEFT."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    decoder, head = base.get_decoder(), base.get_output_embeddings()
+    if decoder is None or head is None or decoder is base:
+        raise ModelError(f"{type(base).__name__} has no decoder and head of its own: use a causal language model.")
+    return decoder, head
+
+
+def attach_lora(
+    model: nn.Module,
+    *,
+    r: int,
+    alpha: int,
+    dropout: float = 0.0,
+    rslora: bool = False,
+    targets: Iterable[str] = LINEAR,
+    seed: int,
+) -> PeftModel:
+    """Put a new LoRA adapter (Hu et al. 2021, 2106.09685) on ``model``, in place, and return the wrapped model.
+
+    The update is ``scale * B A`` with scale ``alpha / r``, or ``alpha / sqrt(r)`` under ``rslora`` (Kalajdzievski 2023,
+    2312.03732). B starts at zero; each A is drawn from the stream ("lora", its layer) of ``seed``. Adapters are fp32.
+    """
+    _check_bare(model)
+    targets = list(targets)
+    present = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for target in targets:
+        if target not in present:
+            raise ModelError(
+                f"targets names {target!r}, which {type(model).__name__} has not{nearest(target, present)}."
+            )
+    config = LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    wrapped = _wrap(model, config)
+    for path, parameter in wrapped.named_parameters():
+        if "lora_A" in path:
+            bound = parameter.shape[1] ** -0.5
+            drawn = torch.rand(parameter.shape, generator=torch_stream(seed, "lora", path)) * 2 - 1
+            parameter.data.copy_(drawn * bound)
+    return wrapped
+
+
+def _check_bare(model: nn.Module) -> None:
+    if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ModelError("The model carries an adapter already: take it off with detach() first.")
+
+
+def _wrap(model: nn.Module, config: LoraConfig) -> PeftModel:
+    """``model`` under new adapters, in the mode it is in itself; its own weights no longer ask for gradients."""
+    found = Found(model)
+    # PEFT draws initial weights from the global generator; they are overwritten, and the generator is left as it was.
+    with torch.random.fork_rng():
+        wrapped = get_peft_model(model, config).train(model.training)
+    wrapped.base_found = found
+    return wrapped
+
+
+def detach(model: PeftModel) -> nn.Module:
+    """Take the adapter off and return the base model, bit for bit and switch for switch what it was: nothing is merged.
+
+    ``model`` comes from ``attach_lora`` or ``load_adapter``.
+    """
+    base = model.unload()
+    model.base_found.restore()
+    return base
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json`` (as PEFT and vLLM read them) into ``folder``."""
+    # Left on "auto", PEFT asks the hub whether the base model's vocabulary was resized.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    write_atomic(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    config = model.active_peft_config.to_dict() | {"inference_mode": True}
+    # PEFT holds the targets as a set, whose order differs from process to process.
+    write_json(folder / _CONFIG, config | {"target_modules": sorted(config["target_modules"])})
+
+
+def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
+    """Put the adapter saved in ``folder`` on ``model``, frozen; raises ``ModelError`` unless every tensor fits."""
+    _check_bare(model)
+    folder = Path(folder)
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(f"{folder / _CONFIG} is missing: {folder} holds no complete adapter.")
+    check_safetensors(folder / _WEIGHTS)
+    state = load_file(folder / _WEIGHTS)
+    config = LoraConfig.from_pretrained(folder)
+    config.base_model_name_or_path = None
+    wrapped = _wrap(model, config)
+    expected = {
+        key: tensor.shape for key, tensor in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
+    }
+    found = {key: tensor.shape for key, tensor in state.items()}
+    if expected != found:
+        detach(wrapped)
+        odd = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        raise ModelError(
+            f"The adapter in {folder} was made for another model: {odd[0]} does not fit ({len(odd)} tensors in all)."
+        )
+    set_peft_model_state_dict(wrapped, state)
+    return wrapped.requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def adapter(model: nn.Module, folder: Path) -> Iterator[PeftModel]:
+    """The model with the adapter saved in ``folder`` on, for the length of the block."""
+    wrapped = load_adapter(model, folder)
+    try:
+        yield wrapped
+    finally:
+        detach(wrapped)

@@ -1,0 +1,152 @@
+"""Several LoRA adapters over one frozen base model in one forward pass, each on the same rows with its own weights.
+
+The packed rows are laid down once for every adapter, end to end in one sequence, so the base sees one long batch and
+attention keeps the copies apart like any other rows. Only the low-rank updates know which copy is whose. The weights of
+each adapter are tensors of their own: optimiser, gradient norm and schedule are those of an adapter trained alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from helpers.base.errors import ModelError
+from helpers.lm import models
+from helpers.lm.modes import restored
+from helpers.lm.packed import Layout, nll, packed_attention
+
+ADAPTER = "default"
+"""PEFT's name for the adapter that ``models.attach_lora`` makes."""
+
+
+@dataclass
+class _Active:
+    """Which adapters the next forward pass is for, shared by all layers."""
+
+    adapters: list[int]
+
+
+class _StackedLinear(nn.Module):
+    """A frozen linear layer and the updates of several adapters; rows [1, A T, in], the part of each adapter in turn.
+
+    ``y_a = base(x_a) + scale * drop(x_a) A_a' B_a'``. All adapters share a dropout mask, which is the one that each
+    would draw alone from the same stream.
+    """
+
+    def __init__(self, base: nn.Linear, lora: LoraLayer, count: int, active: _Active):
+        super().__init__()
+        self.base, self.active = base, active
+        self.scale = lora.scaling[ADAPTER]
+        dropout = lora.lora_dropout[ADAPTER]
+        self.dropout = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
+        down, up = (part[ADAPTER].weight.detach() for part in (lora.lora_A, lora.lora_B))
+        self.down = nn.ParameterList(down.clone() for _ in range(count))
+        self.up = nn.ParameterList(up.clone() for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        adapters = self.active.adapters
+        down_ari = torch.stack([self.down[a] for a in adapters])
+        up_aor = torch.stack([self.up[a] for a in adapters])
+        x_ati = x.reshape(len(adapters), -1, x.shape[-1]).to(down_ari.dtype)
+        if self.training and self.dropout:
+            x_ati = x_ati * functional.dropout(x_ati.new_ones(1, *x_ati.shape[1:]), self.dropout)
+        update = torch.bmm(torch.bmm(x_ati, down_ari.transpose(1, 2)), up_aor.transpose(1, 2)) * self.scale
+        result = self.base(x)
+        return (result + update.view(result.shape)).to(result.dtype)
+
+
+@dataclass
+class Stack:
+    """``count`` equal new adapters on ``model``, in place of its linear layers until ``stacked`` ends."""
+
+    model: nn.Module
+    count: int
+    lora: dict
+    layers: dict[str, _StackedLinear] = field(default_factory=dict)
+    active: _Active = field(default_factory=lambda: _Active([]))
+
+    def parameters(self, adapter: int) -> list[nn.Parameter]:
+        """The weights of one adapter, A and B of each layer in the order of the layers."""
+        return [part[adapter] for layer in self.layers.values() for part in (layer.down, layer.up)]
+
+    @contextlib.contextmanager
+    def only(self, *adapters: int) -> Iterator[nn.Module]:
+        """The model as seen by these adapters alone; one of them makes it an ordinary model."""
+        before, self.active.adapters = self.active.adapters, list(adapters)
+        try:
+            yield self.model
+        finally:
+            self.active.adapters = before
+
+    def losses(
+        self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], adapters: Sequence[int]
+    ) -> Tensor:
+        """Mean NLL in nats over the supervised tokens ``targets`` of ``rows`` under each of ``adapters``, [A]."""
+        with self.only(*adapters), packed_attention(self.model) as decoder:
+            one = Layout.of(rows, next(decoder.parameters()).device)
+            wide = repeated(one, len(adapters))
+            output = decoder(
+                input_ids=wide.tokens[None], position_ids=wide.position[None], use_cache=False, layout=wide
+            )
+        row = torch.tensor([r for r, ps in enumerate(targets) for _ in ps], device=one.index.device)
+        before = torch.tensor([p - 1 for ps in targets for p in ps], device=one.index.device)
+        hidden_atc = output.last_hidden_state[0].view(len(adapters), len(one.tokens), -1)
+        _, head = models.decoder_and_head(self.model)
+        logits = head(hidden_atc[:, one.index[row, before]]).flatten(0, 1).float()
+        wanted = torch.tensor([tokens[p] for tokens, ps in zip(rows, targets, strict=True) for p in ps])
+        return nll(logits, wanted.repeat(len(adapters))).view(len(adapters), -1).mean(1)
+
+    def save(self, adapter: int, folder: Path) -> None:
+        """Write one adapter into ``folder`` as ``models.save_adapter`` does; call it after ``stacked`` has ended."""
+        if any(isinstance(module, _StackedLinear) for module in self.model.modules()):
+            raise ModelError("The adapters are still stacked on the model: save them behind the block of stacked().")
+        wrapped = models.attach_lora(self.model, **self.lora)
+        try:
+            for path, layer in self.layers.items():
+                lora = wrapped.get_base_model().get_submodule(path)
+                lora.lora_A[ADAPTER].weight.data.copy_(layer.down[adapter])
+                lora.lora_B[ADAPTER].weight.data.copy_(layer.up[adapter])
+            models.save_adapter(wrapped, folder)
+        finally:
+            models.detach(wrapped)
+
+
+@contextlib.contextmanager
+def stacked(model: nn.Module, count: int, **lora: object) -> Iterator[Stack]:
+    """Put ``count`` adapters on ``model``, each as ``models.attach_lora(model, **lora)`` makes it, for the block."""
+    if count < 1:
+        raise ModelError(f"A stack of {count} adapters was asked for: ask for at least one.")
+    stack = Stack(model, count, dict(lora))
+    wrapped = models.attach_lora(model, **lora)
+    places = {path: part for path, part in wrapped.get_base_model().named_modules() if isinstance(part, LoraLayer)}
+    models.detach(wrapped)
+    linears = {path: model.get_submodule(path) for path in places}
+    with restored(model):
+        model.requires_grad_(False)
+        for path, lora_layer in places.items():
+            stack.layers[path] = _StackedLinear(linears[path], lora_layer, count, stack.active).train(model.training)
+            model.set_submodule(path, stack.layers[path])
+        try:
+            yield stack
+        finally:
+            for path, linear in linears.items():
+                model.set_submodule(path, linear)
+
+
+def repeated(layout: Layout, count: int) -> Layout:
+    """The layout of the same rows ``count`` times, each copy with tokens of its own."""
+    tokens, rows = len(layout.tokens), layout.index.numel()
+    shift = torch.arange(count, device=layout.tokens.device)
+    return Layout(
+        tokens=layout.tokens.repeat(count),
+        position=layout.position.repeat(count),
+        index=(layout.index + tokens * shift[:, None, None]).flatten(0, 1),
+        home=(layout.home + rows * shift[:, None]).flatten(),
+    )

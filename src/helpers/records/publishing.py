@@ -1,0 +1,118 @@
+"""Copy finished records to ``published_root()``, which git tracks: what pages are computed from in a fresh clone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from helpers.base import files, leftovers
+from helpers.base.errors import RecordError, nearest
+from helpers.records import ledger, provenance, reading
+from helpers.records.reading import Record, records, used_by
+
+
+def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> list[Path]:
+    """Copy the complete records that satisfy ``where`` (default: all) and those they used to ``published_root()``.
+
+    Only JSON and parquet files at the top of a record are copied, never folders (adapters). Returns the folders of
+    all of them, those published before included. Raises ``RecordError``, before anything is copied, when a file to
+    publish is damaged or names a folder of this machine, or when another run of the same question is published.
+    """
+    waiting = [record for record in records(notebook) if where is None or where(record)]
+    gathered: dict[Path, Record] = {}
+    while waiting:
+        record = waiting.pop()
+        target = files.inside(files.published_root(), record.notebook, record.id)
+        if target not in gathered:
+            gathered[target] = record
+            waiting += used_by(record)
+    new = {target: record for target, record in gathered.items() if not _is_there(target, record)}
+    sources = {target: _sources(record) for target, record in new.items()}
+    for target, record in new.items():
+        _copy(target, _content(record), sources[target])
+    _enter(gathered)
+    return sorted(gathered)
+
+
+def _enter(gathered: Mapping[Path, Record]) -> None:
+    """Write a line into the ledger for each record that does not stand there as it is."""
+    standing = ledger.read().standing("record")
+    hashes = {record.ref: files.sha256_file(target / "run.json") for target, record in sorted(gathered.items())}
+    new = {ref: sha for ref, sha in hashes.items() if ref not in standing or standing[ref].sha256 != sha}
+    if new:
+        ledger.append({"event": "published", "kind": "record", "name": ref, "sha256": sha} for ref, sha in new.items())
+
+
+def withdraw(ref: str, reason: str) -> None:
+    """Take a published record back: delete its folder and say why in the ledger.
+
+    Raises ``RecordError`` when it is not published or another published record used it.
+    """
+    folder = files.inside(files.published_root(), *reading.named(ref))
+    standing = ledger.read().standing("record")
+    if ref not in standing:
+        raise RecordError(f"There is no published record {ref}{nearest(ref, standing)}")
+    users = [record.ref for record in reading.published() if ref in record.inputs.values()]
+    if users:
+        raise RecordError(f"{ref} was used by {users[0]}, which is published too. Withdraw that one first.")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    line = {"event": "withdrawn", "kind": "record", "name": ref, "sha256": standing[ref].sha256, "reason": reason}
+    ledger.append([line])
+
+
+def _is_there(target: Path, record: Record) -> bool:
+    """Whether ``record`` is published; git tracks what is, so another run in its place is not overwritten."""
+    if record.published:
+        return True
+    try:
+        there = reading.read(target)
+    except FileNotFoundError:
+        return False
+    if there.content != _content(record):
+        raise RecordError(
+            f"{provenance.portable(str(target))} holds another run of the same question, begun {there.started}: delete "
+            f"that folder to publish the one begun {record.started} in its place, or delete the latter to keep it."
+        )
+    return True
+
+
+def _content(record: Record) -> dict[str, Any]:
+    return record.content | {"launch": _without_folders(record.launch)}
+
+
+def _sources(record: Record) -> list[Path]:
+    """The files to copy, each whole and fit to be read by others."""
+    _refuse_machine_paths(json.dumps(_content(record), ensure_ascii=False), record.path / "run.json")
+    sources = [record.checked(name) for name in record.files if "/" not in name]
+    for source in sources:
+        if source.suffix == ".json":  # tables hold texts of models, which may name any folder
+            _refuse_machine_paths(source.read_text(encoding="utf-8"), source)
+    return sources
+
+
+def _copy(target: Path, content: dict[str, Any], sources: list[Path]) -> None:
+    temporary = leftovers.temporary_path(target)
+    with files.disk_errors(target):
+        try:
+            temporary.mkdir(parents=True)
+            files.write_record(temporary / "run.json", content)
+            for source in sources:
+                shutil.copyfile(source, temporary / source.name)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _without_folders(launch: str) -> str:
+    """The launch command with absolute paths cut to their last part: where an output went is nobody else's matter."""
+    return re.sub(r"(?<=\s)/\S*/(?=[^/\s])", "", launch)
+
+
+def _refuse_machine_paths(text: str, path: Path) -> None:
+    if provenance.portable(text) != text:
+        raise RecordError(f"{path} names a folder of this machine, so it cannot be published: record a relative path.")

@@ -1,0 +1,272 @@
+"""The record of one run: open it, do its steps, finish it; and copy finished records to where git tracks them.
+
+    with runs.open_run(STUDY, params=..., cell=..., prefix=..., data=..., model=...) as run:
+        if not run.complete:
+            rows = run.step("rows", lambda: make_rows(...))
+            adapter = run.folder("adapter", lambda folder: train(..., folder))
+            run.finish(finish_reasons={"stop": 200})
+    record = run.record
+
+The id of a run is a hash of its question: study, version, parameters, model, data and the records it used. So the same
+question is read from its record, and any other has another folder. The steps store raw tables; the metrics follow from
+them by ``Study.metrics``, here and whenever they are verified. Reading is in ``records`` and offered here as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from helpers.base import files
+from helpers.base.errors import RecordError
+from helpers.records import provenance, questions, reading, run_record
+from helpers.records.derive import checked_metrics, derive
+from helpers.records.locks import lock_of
+from helpers.records.publishing import publish
+from helpers.records.reading import Record, load, records, table
+from helpers.records.steps import Steps, Value, plain
+from helpers.records.study import Study
+
+__all__ = ["Record", "Run", "load", "open_run", "publish", "records", "table"]
+
+
+def open_run(
+    study: Study,
+    *,
+    params: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    prefix: str,
+    data: Iterable[Path],
+    model: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
+    engine: str | None = None,
+    entry: str | None = None,
+    notebook: str | None = None,
+    wait: bool = True,
+) -> Run:
+    """Return the run that answers this question; work on it inside ``with``.
+
+    ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``data`` files or folders;
+    ``model`` the fingerprint, of which ``sha256`` counts; ``inputs`` names other records this run uses
+    (``{"baseline": "sweep/<id>"}``). ``engine`` is a module that a parameter chose and that the study's entry imports
+    by name only; ``entry`` replaces that of the study. ``notebook`` is the folder of the record, by default that of the
+    study. While another process works on the same run this one waits, or, with ``wait=False``, raises ``RecordError``.
+    """
+    notebook = notebook or study.name
+    label = f"The run of {notebook}"
+    entries = {"entry": entry or study.entry} | ({"engine": engine} if engine else {})
+    code = provenance.code_closure(*entries.values())
+    provenance.refuse_edited(code)
+    content = {
+        "study": study.name,
+        "version": study.version,
+        "metrics_version": study.metrics_version,
+        "params": provenance.portable(plain(study.asked(params), f"{label}: params")),
+        "cell": provenance.portable(plain(cell, f"{label}: cell")),
+        "code": entries | {"files": code},
+        "data": questions.data_hashes(list(data)),
+        "model": provenance.portable(plain(model, f"{label}: model")),
+        "inputs": dict(inputs or {}),
+    }
+    readable = re.sub(r"[^\w.-]+", "-", prefix, flags=re.ASCII).strip("-._")[:80]
+    return Run(study, notebook, f"{readable}-{questions.question_hash(content, study)}", content, wait=wait)
+
+
+class Run:
+    """A run that is being made, or that was complete already (``complete``; then ``record`` holds the answer)."""
+
+    def __init__(self, study: Study, notebook: str, run_id: str, content: dict[str, Any], *, wait: bool):
+        self.study, self.notebook, self.id = study, notebook, run_id
+        self.label = f"{notebook}/{run_id}"
+        self.record: Record | None = None
+        self._home = files.inside(files.outputs_root(), notebook)
+        self._final = files.inside(self._home, run_id)
+        self._partial = files.below(self._home, f"{reading.PARTIAL}{run_id}")
+        self._steps = Steps(self._partial, self.label)
+        self._lock = FileLock(lock_of(self._home, run_id))
+        self._content, self._wait = content, wait
+        self._begin = 0.0
+        self._left = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole record is on disk."""
+        return self.record is not None
+
+    def __enter__(self) -> Self:
+        self.record = self._existing()
+        if self.record is None:
+            self._take_lock()
+            try:
+                self.record = self._existing()  # the process that held the lock may have finished it
+                if self.record is None:
+                    self._start()
+            except BaseException:
+                self._lock.release()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Exception) and not self.complete:
+                self._fail(error)
+            elif error is None and not self.complete and not self._left:
+                raise RecordError(f"{self.label} ended without finish(), so there is no record: call run.finish().")
+        finally:
+            if self.complete:  # nobody computes under this lock again, so a waiting process may hold a deleted file
+                with contextlib.suppress(OSError):  # none is there, or the folder is read-only, where it harms nobody
+                    Path(self._lock.lock_file).unlink()
+            self._lock.release()
+
+    def step(self, name: str, fn: Callable[[], Value | Mapping[str, Value]]) -> Any:
+        """Result of ``fn()``, a table, a JSON value or a dict holding tables; from disk if finished before.
+
+        Tables are kept as parquet, the rest as JSON, a dict holding tables as one file a key. The value is always read
+        back from disk.
+        """
+        self._must_be_open()
+        return self._steps.value(name, fn)
+
+    def folder(self, name: str, fn: Callable[[Path], Any], *, before: float = 0.0) -> Path:
+        """The folder that ``fn(empty folder)`` fills (an adapter, say); from disk if this step was finished before.
+
+        ``before``: seconds that this step took before ``fn``, its part of work done for several runs at once.
+        """
+        self._must_be_open()
+        return self._steps.folder(name, fn, before)
+
+    def has(self, name: str) -> bool:
+        """Whether the step ``name`` is finished on disk, so that asking for it would take it from there."""
+        self._must_be_open()
+        return self._steps.has(name)
+
+    def leave(self) -> None:
+        """Let the block end without a record: the steps on disk wait for whoever opens this run next."""
+        self._must_be_open()
+        self._left = True
+
+    def finish(
+        self,
+        finish_reasons: Mapping[str, int] | None = None,
+        note: str | None = None,
+        measured: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Record:
+        """Derive the metrics from the tables on disk, write ``run.json`` and rename the folder: now it is a record.
+
+        ``measured``: metrics that no table gives and that differ between equal runs, such as seconds.
+        """
+        self._must_be_open()
+        self._steps.check()
+        self._steps.drop_leftovers()
+        ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "files": self._steps.files()}
+        reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
+        ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
+        ending["metrics"] = self._derived(ending) | self._measured(measured or {})
+        self._write(ending)
+        with files.disk_errors(self._final):
+            _sync_folder(self._partial)
+            self._partial.rename(self._final)
+            _sync_folder(self._home)
+        self.record = reading.read(self._final)
+        return self.record
+
+    def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
+        content = self._content | ending | {"metrics": {}}
+        return derive(Record(self._partial, content, published=False), self.study)
+
+    def _measured(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return checked_metrics({name: {**given, "measured": True} for name, given in values.items()}, self.label)
+
+    def _existing(self) -> Record | None:
+        if not self._final.exists():
+            return None
+        delete = f"delete the folder {self._final} and run it again."
+        try:
+            record = reading.read(self._final)
+        except FileNotFoundError:
+            raise RecordError(f"{self.label} has lost its run.json: {delete}") from None
+        lost = [file for file in record.files if not files.inside(record.path, *file.split("/")).is_file()]
+        if lost:
+            raise RecordError(f"{self.label} has lost its {lost[0]}: {delete}")
+        if record.status != "complete":
+            raise RecordError(f"{self.label} has status {record.status}: {delete}")
+        return record
+
+    def _take_lock(self) -> None:
+        with files.disk_errors(self._home):
+            self._home.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                if not self._wait:
+                    raise RecordError(f"Another process works on {self.label}: wait for it to end.") from None
+                print(f"{self.label}: another process works on it; waiting for its record", flush=True)
+                self._lock.acquire(poll_interval=0.2)
+
+    def _start(self) -> None:
+        self._begin = time.perf_counter()
+        head = {"schema": run_record.SCHEMA, "id": self.id, "notebook": self.notebook, "status": "running"}
+        head |= {"started": _now(), "ended": None, "seconds": {}}
+        tail = {"criteria": self._criteria(), "provenance": provenance.git_state()}
+        tail |= {"environment": provenance.environment(), "launch": provenance.launch_command()}
+        tail |= {"metrics": {}, "finish_reasons": {}, "files": {}, "error": None}
+        if (self._partial / "run.json").is_file():
+            # Whether the criteria were frozen before the run is judged by when its first part began.
+            first = reading.read(self._partial)
+            head["started"], tail["criteria"] = first.started, first.criteria
+        self._content = head | self._content | tail
+        self._write({})
+
+    def _criteria(self) -> dict[str, str] | None:
+        path = files.PARAMS / self.notebook / "criteria.yaml"
+        name = provenance.portable(str(path)).removeprefix("./")
+        return {"path": name, "sha256": files.sha256_file(path)} if path.is_file() else None
+
+    def _seconds(self) -> dict[str, float]:
+        """Seconds each step took when it was really run, and in total with what this process did between its steps."""
+        steps = {name: manifest["seconds"] for name, manifest in self._steps.done.items()}
+        between = time.perf_counter() - self._begin - self._steps.spent
+        return steps | {"total": round(sum(steps.values()) + between, 3)}
+
+    def _fail(self, error: Exception) -> None:
+        sentence = provenance.portable(" ".join(f"{type(error).__name__}: {error}".split()))
+        # On a full disk this cannot be written either; the error that is on its way up says so already.
+        with contextlib.suppress(RecordError, OSError):
+            self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
+
+    def _write(self, changes: dict[str, Any]) -> None:
+        content = provenance.portable(self._content | changes)
+        try:
+            run_record.check(content)
+        except ValueError as error:
+            raise RecordError(f"{self.label} cannot be recorded: {error}.") from None
+        files.write_record(self._partial / "run.json", content)
+
+    def _must_be_open(self) -> None:
+        if self.complete:
+            raise RecordError(f"{self.label} is complete already: read run.record.")
+        if not self._lock.is_locked:
+            raise RecordError(f"{self.label} is not open: use it inside `with runs.open_run(...) as run`.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,122 @@
+"""What every study is: a name, versions, the parameters of a cell, and metrics that follow from stored tables.
+
+    STUDY = Study("sweep", VERSION, METRICS_VERSION, metrics, entry="helpers.studies.marker.cell",
+                  params=SweepParams)
+
+``params/<notebook>/experiment.yaml`` names it once (``study: helpers.studies.marker.study:STUDY``); records name it by
+``Study.name``, so that code can move without touching a record. Records that cells share (a baseline, on-policy data)
+are studies of their own, listed in ``parts``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.base import files, yaml_text
+from helpers.base.errors import RecordError, nearest
+from helpers.base.params import Params
+
+if TYPE_CHECKING:
+    from helpers.records.reading import Record
+
+Metrics = dict[str, dict[str, Any]]
+Tables = Mapping[str, Any]
+"""Results of a record's steps by name: a data frame for a table, JSON values for the rest; read when asked for."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One kind of record.
+
+    ``version`` is raised when the tables come out differently, ``metrics_version`` when the same tables give other
+    metrics. ``metrics(cell, tables, inputs)`` is pure: ``cell`` holds the resolved parameters of the record,
+    ``tables`` its results, ``inputs`` the records that it used by name. ``added`` gives each parameter that is younger
+    than the first records its value that reproduces the old behaviour: at that value it is no part of the question.
+    ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``tolerance`` how far metrics
+    may differ on another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``entry``
+    is the module that makes the records: its imports are the code that they reach, and ``run_cells(p, notebook=...)``
+    of a main study is what a notebook calls. ``replay(record)`` makes the record again.
+    """
+
+    name: str
+    version: int
+    metrics_version: int
+    metrics: Callable[[Mapping[str, Any], Tables, Mapping[str, Record]], Metrics]
+    entry: str
+    params: type[Params] | None = None
+    replay: Callable[[Record], Record] | None = None
+    added: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tolerance: float = 1e-3
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    parts: tuple[Study, ...] = ()
+
+    def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``params`` without those that are younger than the first records and stand at their old value."""
+        return {name: value for name, value in params.items() if self.added.get(name, _NEVER) != value}
+
+    def family(self) -> Iterator[Study]:
+        """Yield this study and all parts below it."""
+        yield self
+        for part in self.parts:
+            yield from part.family()
+
+
+_NEVER = object()
+
+
+def load_study(notebook: str, root: Path | None = None) -> Study:
+    """Return the study that ``params/<notebook>/experiment.yaml`` names; ``RecordError`` without one."""
+    return _load(study_place((root or files.ROOT) / "params" / notebook))
+
+
+def study_place(folder: Path) -> str:
+    """Return ``module:NAME`` of the study that ``experiment.yaml`` in a folder of params names."""
+    path = folder / "experiment.yaml"
+    if not path.is_file():
+        raise RecordError(f"params/{folder.name}/experiment.yaml is missing. Write `study: module:STUDY` in it.")
+    return _place(str(path), path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _place(path: str, mtime_ns: int) -> str:
+    content = yaml_text.read(Path(path).read_text(encoding="utf-8"), path, RecordError)
+    if not isinstance(content, dict) or set(content) != {"study"} or not isinstance(content["study"], str):
+        raise RecordError(f"{path} must hold one line, `study: module:STUDY`.")
+    return content["study"]
+
+
+@functools.lru_cache(maxsize=256)
+def _load(place: str) -> Study:
+    module, _, name = place.partition(":")
+    try:
+        study = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecordError(f"The study {place} cannot be imported ({error}). Check experiment.yaml.") from error
+    if not isinstance(study, Study):
+        raise RecordError(f"{place} is a {type(study).__name__}, not a Study. Check experiment.yaml.")
+    return study
+
+
+def find_study(name: str, root: Path | None = None) -> Study:
+    """Return the study called ``name``, a main study or a part of one.
+
+    Raises ``RecordError`` when there is none. A notebook whose own study cannot be loaded stops nobody else's.
+    """
+    known: dict[str, Study] = {}
+    broken: RecordError | None = None
+    params = (root or files.ROOT) / "params"
+    folders = sorted(path.parent.name for path in params.glob("*/experiment.yaml"))
+    for notebook in [name, *folders] if name in folders else folders:
+        try:
+            known |= {study.name: study for study in load_study(notebook, root).family()}
+        except RecordError as error:
+            broken = broken or error
+        if name in known:
+            return known[name]
+    raise RecordError(f"There is no study {name!r}{nearest(name, known)}") from broken

@@ -1,0 +1,203 @@
+"""How charts look and how they are shown: the Altair theme, still images, notebooks, and pages without a network.
+
+The colours are Okabe & Ito's (colour-blind safe), in an order whose neighbours differ in grey too; every chart adds
+shapes, dashes or printed numbers, so that none is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import struct
+import textwrap
+from typing import Any, Literal, overload
+
+import altair as alt
+import numpy as np
+import vl_convert
+from markupsafe import Markup
+
+from helpers.base.errors import DataError
+from helpers.base.markup import script_json, verbatim
+
+FONT = "Inter, 'Helvetica Neue', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+INK, MUTED, FAINT = "#222222", "#5c5c5c", "#e6e6e6"
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#111111"]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
+DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2, 1, 2], [12, 4], [1, 3]]
+ROLES = {"source": "#D55E00", "assistant": "#111111", "trained": "#0072B2", "untrained": "#3B9BD6"}
+RAMP = ["#eef3f9", "#c3d5ea", "#7ea7d2", "#2f6ca8", "#0b2e5c"]
+HATCH = alt.Gradient(
+    gradient="linear",
+    stops=[alt.GradientStop(color=("#ffffff", "#dcdcdc")[i // 2 % 2], offset=(i + 1) // 2 / 10) for i in range(20)],
+    **{"x1": 0, "y1": 0, "x2": 1, "y2": 1},
+)
+
+_made = itertools.count(1)
+
+# Altair refuses more than 5,000 rows to keep notebooks small: stills carry none, and a grid's loss curves have more.
+alt.data_transformers.disable_max_rows()
+
+
+@alt.theme.register("claimbook", enable=True)
+def theme() -> alt.theme.ThemeConfig:
+    """The look of every chart: left-aligned titles with a line for N and the interval, text of 12 px and more."""
+    text = {"labelFontSize": 12, "titleFontSize": 12, "labelColor": INK, "titleColor": INK, "titleFontWeight": 500}
+    title = {"anchor": "start", "frame": "bounds", "fontSize": 16, "fontWeight": 600, "color": INK, "offset": 14}
+    subtitle = {"subtitleFontSize": 12.5, "subtitleColor": MUTED, "subtitlePadding": 5, "subtitleLineHeight": 16}
+    axis = {
+        "gridColor": FAINT,
+        "domainColor": "#8a8a8a",
+        "tickColor": "#8a8a8a",
+        "labelLimit": 240,
+        "titlePadding": 8,
+        "labelFlush": False,
+    }
+    legend = {
+        "orient": "top",
+        "direction": "horizontal",
+        "symbolSize": 90,
+        "symbolStrokeWidth": 2,
+        "titleOrient": "left",
+    }
+    return {
+        "config": {
+            "background": "white",
+            "font": FONT,
+            "padding": 10,
+            "title": title | subtitle,
+            "axis": axis | text,
+            "legend": legend | text,
+            "view": {"stroke": None, "continuousWidth": 460, "continuousHeight": 280},
+            "concat": {"spacing": 20},
+            "range": {"category": PALETTE, "heatmap": RAMP, "ramp": RAMP},
+        }
+    }
+
+
+def title(text: str, subtitle: str, width: int) -> alt.TitleParams:
+    """A title and its line for N and interval, wrapped to about ``width`` pixels (Vega wraps nothing by itself)."""
+    return alt.TitleParams(text=_wrapped(text, int(width / 8.2)), subtitle=_wrapped(subtitle, int(width / 6.3)))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of about equal length, as few as fit ``width`` characters; numbers like 3e-4 stay whole."""
+    wrap = functools.partial(textwrap.wrap, text, break_on_hyphens=False, break_long_words=False)
+    lines = wrap(max(24, width))
+    while width > 24 and len(wrap(width - 1)) == len(lines):
+        width -= 1
+    return wrap(max(24, width))
+
+
+def readable_ink(fraction: float) -> str:
+    """Black or white, whichever reads better on the shade at ``fraction`` of `RAMP` (at least 4.5 to 1, WCAG 1.4.3)."""
+    return "#ffffff" if luminance(shade(fraction)) < 0.18 else "#000000"
+
+
+def shade(fraction: float) -> tuple[float, ...]:
+    """The red, green and blue (0 to 255) at ``fraction`` of `RAMP`, interpolated in RGB as the charts do."""
+    stops = np.linspace(0, 1, len(RAMP))
+    channels = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in RAMP])
+    return tuple(float(np.interp(fraction, stops, channel)) for channel in channels.T)
+
+
+def luminance(rgb: tuple[float, ...]) -> float:
+    """Relative luminance of a colour (WCAG 2.2, from sRGB), 0 black to 1 white."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (value / 255 for value in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def alt_text(chart: alt.TopLevelMixin) -> str:
+    """The words that stand for a chart: its ``description``, which the functions of `plots` write from the data."""
+    description = getattr(chart, "description", alt.Undefined)
+    if not isinstance(description, str) or not description.strip():
+        raise DataError("The chart has no description to stand for it: set one with chart.properties(description=...).")
+    return " ".join(description.split())
+
+
+@overload
+def static(chart: alt.TopLevelMixin, kind: Literal["svg"] = "svg", scale: float = 2) -> str: ...
+@overload
+def static(chart: alt.TopLevelMixin, kind: Literal["png"], scale: float = 2) -> bytes: ...
+def static(chart: alt.TopLevelMixin, kind: Literal["svg", "png"] = "svg", scale: float = 2) -> str | bytes:
+    """A still image by vl-convert, without browser or network: SVG text, or PNG bytes at ``scale`` dots a unit."""
+    if kind == "svg":
+        return vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
+    if kind == "png":
+        return vl_convert.vegalite_to_png(chart.to_dict(), scale=scale, allowed_base_urls=[])
+    raise DataError(f"A chart cannot be drawn as {kind!r}: give 'svg' or 'png'.")
+
+
+def enable_notebook() -> None:
+    """Show charts in notebooks as PNG, with the alt text beside it.
+
+    Altair's default loads Vega from a CDN, and JupyterLab drops SVG and scripts from notebooks it does not trust,
+    which a freshly cloned one is: a PNG is what shows there, in a committed .ipynb and on a code host alike.
+    """
+    alt.renderers.register("claimbook", _notebook_bundle)
+    alt.renderers.enable("claimbook")
+
+
+def _notebook_bundle(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    image = vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
+    width, height = struct.unpack(">II", image[16:24])  # the IHDR chunk of a PNG, which always comes first
+    words = " ".join(spec.get("description", "A chart without a description.").split())
+    return {"image/png": image, "text/plain": words}, {
+        "image/png": {"width": width // 2, "height": height // 2, "alt": words}
+    }
+
+
+def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool) -> Markup:
+    """A chart as a figure for a page that opens with the network off, as wide as the page allows.
+
+    ``first`` is True for the first chart of a page, which carries the JavaScript (0.9 MB) for all. ``alt`` defaults
+    to `alt_text`. The title moves from the drawing into the caption, where it wraps on a narrow screen and can be
+    selected; panels that sit side by side move under each other when there is no room.
+    """
+    words, spec = " ".join((alt or alt_text(chart)).split()), chart.to_dict()
+    heading = spec.pop("title", "")
+    heading = heading if isinstance(heading, dict) else {"text": heading}
+    caption, note = (_one_line(heading.get(part, "")) for part in ("text", "subtitle"))
+    if spec.keys() & {"layer", "mark"}:  # Vega-Lite stretches single charts only; panels reflow instead
+        spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    # The figure has its words; for words of each mark Vega-Lite would write the titles into an expression as they are.
+    spec["config"] = spec.get("config", {}) | {"mark": {"aria": False}}
+    payload = script_json(spec)
+    name = f"chart-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_made)}"
+    figure = Markup(
+        '<figure class="claimbook-chart" role="img" aria-label="{}" style="margin:1.5em 0">\n'
+        '<figcaption style="text-align:left;margin-bottom:.5em">\n<strong>{}</strong>\n'
+        '<span style="display:block;color:{}">{}</span></figcaption>\n'
+        '<div id="{}" style="width:100%;overflow-x:auto"></div>\n<noscript><p>{}</p></noscript></figure>\n'
+        '<script>window.claimbookDraw("{}",{});</script>'
+    ).format(words, verbatim(caption), MUTED, verbatim(note), name, verbatim(words), name, payload)
+    return bundle_script() + Markup("\n") + figure if first else figure
+
+
+@functools.cache
+def bundle_script() -> Markup:
+    """The script element with Vega, Vega-Lite, Vega-Embed and ``claimbookDraw(id, spec)``: once a page, no network.
+
+    The bundle is wrapped in a function whose parameters hide ``define``, ``require``, ``module`` and ``exports``: a
+    page with RequireJS must not see it register as an AMD module, nor its names land in the page's scope.
+    """
+    draw = """window.claimbookDraw = async (name, spec) => {
+  const box = document.getElementById(name);
+  const pitch = spec.usermeta && spec.usermeta.pitch;
+  if (box.clientWidth < 480) spec.config.legend.columns = 2;
+  if (pitch) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(box.clientWidth / pitch)));
+  try {
+    await vegaEmbed(box, spec, {actions: false, renderer: "svg", ast: false});
+    box.dataset.drawn = "yes";
+  } catch (error) { box.textContent = "This chart could not be drawn: " + error; }
+};"""
+    bundle = vl_convert.javascript_bundle(draw)
+    if "</script" in bundle.lower():
+        raise DataError("The JavaScript of vl-convert holds '</script': pin vl-convert-python to another version.")
+    script = f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"
+    return Markup(script)  # noqa: S704 - a package's JavaScript, checked above
+
+
+def _one_line(text: str | list[str]) -> str:
+    return " ".join((text if isinstance(text, str) else " ".join(text)).split())

@@ -1,0 +1,169 @@
+"""How claims stand to each other and to upstream issues, and what follows from that for each of them.
+
+A claim that consumes or is derived from a refuted or stale one, directly or through others, is flagged. An absorbed
+hypothesis must name the row that answers it; otherwise it is unanswered, and flagged too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from markupsafe import Markup
+
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.files import ROOT
+from helpers.base.markup import Block
+from helpers.claims.case import Case
+from helpers.claims.claim import Kind, Relation
+from helpers.site.blocks import banner
+from helpers.site.status import cases_in, page_status
+
+CARRIES: tuple[Kind, ...] = ("consumes", "derived_from")
+UNSOUND = ("REFUTED", "STALE")
+OPEN = ("NOT RUN", "UNDECIDED", "STALE")
+VERB = {"derived_from": "is derived from", "absorbed_by": "is absorbed by"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A claim, or an upstream issue (``#65``), whose verdict is not ours to give (None)."""
+
+    id: str
+    title: str
+    href: str
+    verdict: str | None
+    confidence: str | None = None
+
+    @property
+    def upstream(self) -> bool:
+        """Whether it is an issue of another project."""
+        return self.verdict is None
+
+
+Answer = Literal["answered", "open", "unanswered"]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One relation as the page of ``source`` states it; ``answer`` is set for absorbed hypotheses only."""
+
+    source: str
+    target: str
+    kind: Kind
+    note: str = ""
+    answer: Answer | None = None
+    answer_text: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All claims and the issues they name."""
+
+    nodes: Mapping[str, Node]
+    edges: tuple[Edge, ...]
+
+    def flags(self, claim: str) -> tuple[str, ...]:
+        """What the page of ``claim`` must say of the claims it rests on, one sentence each."""
+        if claim not in self.nodes:
+            raise ClaimError(f"The graph has no claim {claim!r}{nearest(claim, self.nodes)}")
+        unsound = [
+            self._sentence(path) for path in self._paths(claim) if self.nodes[path[-1].target].verdict in UNSOUND
+        ]
+        absorbed = [edge for edge in self.edges if edge.source == claim and edge.answer in ("unanswered", "open")]
+        return (*unsound, *(f"Absorbed by {edge.target}: {edge.answer_text}." for edge in absorbed))
+
+    def _paths(self, claim: str) -> Iterator[tuple[Edge, ...]]:
+        """The shortest chain of dependence from ``claim`` to each claim that it rests on."""
+        seen, waiting = {claim}, [(edge,) for edge in self._needs(claim)]
+        while waiting:
+            path = waiting.pop(0)
+            if path[-1].target not in seen:
+                seen.add(path[-1].target)
+                yield path
+                waiting += [(*path, edge) for edge in self._needs(path[-1].target)]
+
+    def _needs(self, claim: str) -> list[Edge]:
+        return [edge for edge in self.edges if edge.source == claim and edge.kind in CARRIES]
+
+    def _sentence(self, path: tuple[Edge, ...]) -> str:
+        last = self.nodes[path[-1].target]
+        verb = spoken(path[0].kind).capitalize()
+        through = f" through {', '.join(edge.target for edge in path[:-1])}" if path[1:] else ""
+        return f"{verb} {last.id}{through}, which is {last.verdict}: {last.title.rstrip('.')}."
+
+
+def spoken(kind: str) -> str:
+    """A kind of relation in words."""
+    return VERB.get(kind, kind.replace("_", " "))
+
+
+def build(cases: Iterable[Case]) -> Graph:
+    """The graph of some claims; ClaimError for an id used twice or a relation to a claim that no page makes."""
+    known: dict[str, Case] = {}
+    for case in cases:
+        if case.claim.id in known:
+            raise ClaimError(
+                f"{case.path}: the claim id {case.claim.id!r} is that of {known[case.claim.id].path.name}."
+            )
+        known[case.claim.id] = case
+    nodes = {name: _claim_node(case) for name, case in known.items()}
+    edges = []
+    for name, case in known.items():
+        for relation in case.claim.relations:
+            if relation.target.startswith("#"):
+                nodes[relation.target] = _issue(relation, nodes.get(relation.target))
+            elif relation.target not in known:
+                raise ClaimError(unknown_target(case, relation, known))
+            edges.append(Edge(name, relation.target, relation.kind, relation.note, *_answer(relation, known)))
+    return Graph(nodes, tuple(edges))
+
+
+def unknown_target(case: Case, relation: Relation, known: Iterable[str]) -> str:
+    """The sentence for a relation to a claim that no page makes."""
+    close = nearest(relation.target, known)
+    return f"{case.path.name}: {relation.kind} names {relation.target!r}, which no page claims{close}"
+
+
+def _claim_node(case: Case) -> Node:
+    href = case.path.with_suffix(".html").name
+    return Node(case.claim.id, case.claim.statement, href, case.verdict().word, case.confidence().stated)
+
+
+def _issue(relation: Relation, before: Node | None) -> Node:
+    number = relation.target.removeprefix("#")
+    title = (before.title if before else "") or relation.note
+    return Node(relation.target, title, f"#issue-{number}", None)
+
+
+def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | None, str]:
+    if relation.kind != "absorbed_by":
+        return None, ""
+    if relation.answer is None:
+        return "unanswered", "unanswered, as no row is named that answers it"
+    if relation.target not in known:
+        return "answered", f"answered there by {relation.answer}"
+    asked = known[relation.target]
+    if relation.answer not in asked.criteria.questions:
+        close = nearest(relation.answer, asked.criteria.questions)
+        return "unanswered", f"unanswered, as {relation.answer!r} is no question there{close}"
+    word = asked.verdict(relation.answer).word
+    return ("open" if word in OPEN else "answered"), f"{relation.answer} is {word}"
+
+
+def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
+    """The graph of every page in ``reports/``; ``opened`` is one of them whose records need not be read again."""
+    return build(cases_in(root / "reports", root, opened=opened))
+
+
+def flags(case: Case, graph: Graph | None = None) -> Block:
+    """The banners that the page of ``case`` must carry: why it is stale, and what is wrong with what it rests on.
+
+    Empty when there is nothing to say. `page.header` shows them.
+    """
+    page = page_status(case)
+    stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
+    found = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
+    return Block(Markup("\n").join(map(banner, found)))

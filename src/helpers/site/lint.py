@@ -1,0 +1,217 @@
+"""``claimbook lint``: what a page may not say, found in its source and in the records that it rests on.
+
+``linting.prose`` reads a page; every other module of ``linting`` holds one kind of rule. A finding is one
+sentence with file, line and rule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.audit.kept import derive_or_recall
+from helpers.audit.verify import check_ledger, check_registrations, verify_folder
+from helpers.base.errors import ClaimbookError, RecordError
+from helpers.base.files import ROOT
+from helpers.claims.case import Case, open_case
+from helpers.claims.claim import front_matter, has_claim
+from helpers.claims.marked import Document
+from helpers.records.provenance import portable
+from helpers.records.reading import load
+from helpers.site import log
+from helpers.site.graph import build, unknown_target
+from helpers.site.linting import links, numerals, outputs, sections, statements, words
+from helpers.site.linting.prose import Page, read_page
+from helpers.site.status import page_status
+
+Fault = tuple[int, str, str]
+LEDGER = "outputs/published/ledger.jsonl"
+PLACED = re.compile(r"^(?P<path>[^:\n]*?)(?::|, line )(?P<line>\d+): (?P<what>.*)$", re.DOTALL)
+TITLES = (("title",), ("subtitle",), ("description",), ("claim", "statement"))
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One fault: file (relative to the project), line, rule, and what is wrong in one sentence."""
+
+    path: str
+    line: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule}: {self.message}"
+
+
+def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
+    """Every finding of the pages in ``root/reports``, by file and line.
+
+    ``execute`` also runs the cells of each page, and finds what fails and what shows HTML.
+    """
+    reports = root / "reports"
+    paths = [path for path in sorted(reports.glob("*.qmd")) if not path.name.startswith("_")]
+    site = links.Site(root)
+    found = [finding for path in paths for finding in _page(path, root, site)]
+    cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
+    found += [finding for case in cases for finding in _claim(case, cases)]
+    found += [finding for case in cases for finding in _proof(case)]
+    found += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger()]
+    if (root / log.PROSE).is_file():
+        found += _log(root / log.PROSE, root, site)
+    if execute:
+        found += [finding for path in paths for finding in _executed(path, root)]
+    return sorted(set(found))
+
+
+def _findings(path: Path, root: Path, faults: Iterator[Fault]) -> Iterator[Finding]:
+    """Findings of one rule; an error on its way is a finding as well."""
+    name = path.relative_to(root).as_posix()
+    try:
+        for line, rule, message in faults:
+            yield Finding(name, line, rule, portable(message))
+    except ClaimbookError as error:
+        yield _as_finding(error, path, root)
+
+
+def _as_finding(error: ClaimbookError, path: Path, root: Path) -> Finding:
+    name = path.relative_to(root).as_posix()
+    placed = PLACED.match(str(error))
+    if not placed:
+        return Finding(name, 1, "claim", portable(str(error)))
+    where = Path(placed["path"])
+    where = where.relative_to(root) if where.is_absolute() and where.is_relative_to(root) else where
+    return Finding(where.as_posix(), int(placed["line"]), "claim", portable(placed["what"]))
+
+
+def _page(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
+    """The rules of every page, with or without a claim."""
+    page = read_page(path)
+    for rule in (numerals.faults(page), sections.evasions(page), outputs.faults(page), links.faults(page, site)):
+        yield from _findings(path, root, rule)
+    yield from _findings(path, root, _titles(path))
+    yield from _findings(path, root, links.sample_faults(path))
+    case = _opened(path, root)
+    if isinstance(case, ClaimbookError):
+        yield _as_finding(case, path, root)
+
+
+def _titles(path: Path) -> Iterator[Fault]:
+    """Numbers in the titles and the statement, which no record can fill in."""
+    front = front_matter(path)
+    for place in TITLES:
+        value = front.value
+        for step in place:
+            value = value.get(step) if isinstance(value, dict) else None
+        found = numerals.numerals(value) if isinstance(value, str) else []
+        if found:
+            yield (
+                front.lines[place],
+                "numeral",
+                f"{place[-1]} holds {found[0]!r}: say it in words, the text has the numbers.",
+            )
+
+
+def _opened(path: Path, root: Path) -> Case | ClaimbookError | None:
+    try:
+        return open_case(path, root) if has_claim(path) else None
+    except ClaimbookError as error:
+        return error
+
+
+def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
+    """The rules of a page with a claim."""
+    page, front = read_page(case.path), front_matter(case.path)
+    for rule in (
+        sections.faults(page),
+        _judged(page, front, case),
+        statements.faults(page, front, case),
+        _related(page, front, case, cases),
+    ):
+        yield from _findings(case.path, case.root, rule)
+
+
+def _proof(case: Case) -> Iterator[Finding]:
+    """What is wrong with the records that a page rests on, and with what it is judged by."""
+    name = case.path.relative_to(case.root).as_posix()
+    for one in check_registrations(case.root, [case.path]):
+        yield Finding(name, 1, "registration", f"{one.where} {one.what}")
+    cited = {record.ref: record for record in case.evidence().records}
+    for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
+        with contextlib.suppress(RecordError):  # one that cannot be read is a fault of the record that used it, below
+            cited[ref] = load(ref)
+    for record in cited.values():
+        for one in verify_folder(record.path, derive_or_recall):
+            yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
+
+
+def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
+    """Confidence above the cap, words against the verdict, a stale page without its banner."""
+    verdict, confidence = case.verdict(), case.confidence()
+    if confidence.above_cap:
+        line = front.lines["claim", "declared_confidence"]
+        yield (
+            line,
+            "confidence",
+            f"{confidence.declared} is declared, but the evidence allows {confidence.cap}: {confidence.binding}",
+        )
+    yield from words.faults(page, {verdict.word, verdict.fresh}, confidence.stated)
+    why = page_status(case).why
+    if why and not _shows_flags(page):
+        yield 1, "flags", f"the page is stale ({'; '.join(why)}) and does not say so: show page.header(case) in a cell."
+
+
+def _related(page: Page, front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
+    """Relations to claims that are not there, and flags that the page does not show."""
+    known = {one.claim.id for one in cases}
+    missing = False
+    for index, relation in enumerate(case.claim.relations):
+        if not relation.target.startswith("#") and relation.target not in known:
+            missing = True
+            yield front.lines["claim", "relations", index], "relation", unknown_target(case, relation, known)
+    flags = () if missing else build(cases).flags(case.claim.id)
+    if flags and not _shows_flags(page):
+        yield (
+            1,
+            "flags",
+            f"the page does not say what is wrong with what it rests on ({flags[0]}): show page.header(case).",
+        )
+
+
+def _shows_flags(page: Page) -> bool:
+    return any(re.search(r"\b(?:header|flags)\(case\)", cell.text) for cell in page.cells)
+
+
+def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
+    page = read_page(path)
+    for rule in (numerals.faults(page), sections.evasions(page), links.faults(page, site), _entries(path)):
+        yield from _findings(path, root, rule)
+
+
+def _entries(path: Path) -> Iterator[Fault]:
+    """Entries of the log that are out of order or lack a field."""
+    entries = log.prose_entries(path)
+    for entry in entries:
+        for field in log.FIELDS:
+            if f"**{field}" not in entry.body:
+                yield entry.line, "log", f"the entry has no **{field}.**: write what it was."
+    for newer, older in itertools.pairwise(entries):
+        if older.day > newer.day:
+            yield (
+                older.line,
+                "log",
+                f"the entry of {older.day} stands below that of {newer.day}: the newest come first.",
+            )
+
+
+def _executed(path: Path, root: Path) -> Iterator[Finding]:
+    from helpers.site.fallback import execute
+
+    try:
+        execute(path, path.relative_to(root).as_posix())
+    except ClaimbookError as error:
+        found = _as_finding(error, path, root)
+        yield Finding(found.path, found.line, "html" if "text/html" in found.message else "cell", found.message)

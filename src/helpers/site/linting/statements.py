@@ -1,0 +1,134 @@
+"""Sentences of a page that carry a condition: each is judged over the records, and one that does not hold is a finding.
+
+In the prose, ``[Capability stays where it was.]{#flat .statement}``; in the front matter
+
+    statements:
+      flat: {holds: {every_cell: capability_drop <= 0.02}}
+
+``holds`` speaks about what was measured and is judged by whole intervals; ``observed`` speaks about the numbers as they
+came out ("between 6 and 45 minutes") and is judged by their values. Conditions are those of the criteria file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.stats import Interval
+from helpers.claims.case import Case, declared_runs, stale_records
+from helpers.claims.conditions import Here
+from helpers.claims.criteria import ConditionError, Criteria, Parser, read_criteria
+from helpers.claims.evidence import POOLED, Cell, Derived, Evidence, gather
+from helpers.claims.logic import Truth
+from helpers.claims.marked import Document, Scalar, Strict, validate
+from helpers.records import reading as store
+from helpers.records.reading import Record
+from helpers.site.linting.prose import Page
+
+Fault = tuple[int, str, str]
+SHOWN = 6
+
+
+class Statement(Strict):
+    """The condition of one sentence; by default on the claim's own experiment and in the claim's scope."""
+
+    holds: Any = None
+    observed: Any = None
+    scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    pool: list[str] = Field(default=[*POOLED])
+    experiment: str | None = None
+    grid: str | None = None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Statement:
+        if (self.holds is None) == (self.observed is None):
+            raise ValueError("must have either `holds` or `observed`")
+        return self
+
+
+def faults(page: Page, front: Document, case: Case) -> Iterator[Fault]:
+    """Statements that are false or not decided by the records, and marks without a condition or the reverse."""
+    written: Mapping[str, Any] = front.value.get("statements") or {}
+    marked = {span.id for span in page.statements}
+    for span in page.statements:
+        if span.id not in written:
+            close = nearest(span.id, written) if span.id and written else ""
+            yield (
+                span.line,
+                "statement",
+                f"the statement {span.id or span.text!r} has no condition in the front matter{close}",
+            )
+    for name in written:
+        line = front.lines["statements", name]
+        if name not in marked:
+            yield (
+                line,
+                "statement",
+                f"no sentence of the page is marked {{#{name} .statement}}: mark it or drop the condition.",
+            )
+            continue
+        place = next(span.line for span in page.statements if span.id == name)
+        try:
+            statement = validate(Statement, front, ("statements", name))
+            yield from _judged(place, name, statement, case)
+        except ConditionError as error:
+            yield line, "statement", f"the condition of {name!r} {error}"
+        except ClaimError as error:
+            yield line, "statement", f"the condition of {name!r} cannot be judged: {error}"
+
+
+def _judged(line: int, name: str, statement: Statement, case: Case) -> Iterator[Fault]:
+    criteria, evidence = _evidence(statement, case)
+    condition = Parser(frozenset(criteria.metrics), criteria.regimes).parse(
+        statement.observed if statement.holds is None else statement.holds
+    )
+    found = condition.judge(Here(evidence if statement.observed is None else observed(evidence)))
+    if found.truth == Truth.TRUE:
+        return
+    reasons = list(dict.fromkeys(map(str, found.leaves)))
+    more = f" and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+    word = "is false" if found.truth == Truth.FALSE else "is not decided by the records"
+    yield line, "statement", f"the statement {name!r} {word}: {'; '.join(reasons[:SHOWN])}{more}."
+
+
+def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
+    if statement.experiment is None:
+        found = gather(case.records, case.expected, statement.pool, case.stale, case.criteria.derive)
+        return case.criteria, found.within(case.claim.scope).within(statement.scope)
+    path = case.root / "params" / statement.experiment / "criteria.yaml"
+    if not path.is_file():
+        raise ClaimError(f"there is no experiment {statement.experiment!r} with a criteria.yaml in params/.")
+    criteria = read_criteria(path)
+    records = store.records(statement.experiment)
+    grid = case.root / statement.grid if statement.grid else None
+    expected = declared_runs(statement.experiment, grid, case.root) if grid else None
+    found = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)
+    return criteria, found.within(statement.scope)
+
+
+@dataclass(frozen=True)
+class _Observed(Cell):
+    """A cell whose numbers are taken as they came out."""
+
+    def interval(self, metric: str) -> Interval | None:
+        found = super().interval(metric)
+        return None if found is None else replace(found, low=found.value, high=found.value)
+
+
+def observed(evidence: Evidence) -> Evidence:
+    """The same evidence without uncertainty: every interval shrunk to its value."""
+    derive = {name: _exactly(one) for name, one in evidence.derive.items()}
+    cells = tuple(_Observed(cell.key, cell.name, cell.records, cell.absent, derive) for cell in evidence.cells)
+    return replace(evidence, cells=cells, derive=derive)
+
+
+def _exactly(derived: Derived) -> Derived:
+    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
+        found = derived.compute(records)
+        return None if found is None else {**found, "low": found["value"], "high": found["value"]}
+
+    return Derived(compute, derived.over_scope)

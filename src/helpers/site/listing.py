@@ -1,0 +1,57 @@
+"""What ``claimbook status`` prints: three lines a claim, or every cell and every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from helpers.site.status import CellStatus, PageStatus, State
+
+NOTHING = ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
+
+
+def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
+    """Return three lines a claim, a line for each experiment that has no page, and how to see the rest.
+
+    A record that cannot be read adds a line, whose reason nobody should have to look for.
+    """
+    lines = []
+    for page in pages:
+        lines.append(f"{page.page}: {page.verdict}, confidence {page.confidence}")
+        mine = [cell for cell in cells if cell.notebook == page.experiment]
+        lines += [f"  runs: {_counts(mine)}", *_unreadable(mine)]
+        lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
+    for notebook in dict.fromkeys(cell.notebook for cell in cells):
+        if notebook not in {page.experiment for page in pages}:
+            mine = [cell for cell in cells if cell.notebook == notebook]
+            lines += [f"params/{notebook}: no page yet; runs: {_counts(mine)}", *_unreadable(mine)]
+    return [*lines, "Every cell: claimbook status --all"] if lines else NOTHING
+
+
+def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
+    """Return a line for each params file, cell and page, with the reasons why one is stale or failed."""
+    lines = []
+    for grid in dict.fromkeys(cell.grid for cell in cells):
+        mine = [cell for cell in cells if cell.grid == grid]
+        lines.append(f"{grid}: {_counts(mine)}")
+        lines += [f"  {cell.state:<10} {cell.cell}{_because(cell.why)}" for cell in mine]
+    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
+    return lines or NOTHING
+
+
+def _unreadable(cells: Sequence[CellStatus]) -> list[str]:
+    found = [cell for cell in cells if cell.state == "unreadable"]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return [f"  unreadable: {cell.cell}{_because(cell.why)}{more}" for cell in found[:1]]
+
+
+def _counts(cells: Iterable[CellStatus]) -> str:
+    states = [cell.state for cell in cells]
+    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+    return ", ".join(counts) or "none is declared"
+
+
+def _because(why: tuple[str, ...]) -> str:
+    """Return the reasons as text that commands a terminal to nothing: they hold errors that a record brought along."""
+    text = "".join(mark for mark in "; ".join(why) if mark.isprintable())
+    return f"  ({text})" if text else ""

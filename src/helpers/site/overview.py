@@ -1,0 +1,72 @@
+"""What the index page and the page of runs show: a card for each claim, and a line for each record behind a page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from helpers.base.files import ROOT
+from helpers.base.markup import Block
+from helpers.claims.case import Case
+from helpers.records.reading import Record, used_by
+from helpers.site.blocks import ClaimCard, claims_index
+from helpers.site.graph import build
+from helpers.site.run_list import run_list
+from helpers.site.status import cases_in
+
+NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>")
+
+
+def claims(root: Path = ROOT) -> Block:
+    """Every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
+    cases = list(cases_in(root / "reports", root))
+    if not cases:
+        return Block(NONE_YET)
+    graph = build(cases)
+    experiments = dict.fromkeys(case.claim.experiment for case in cases)
+    parts = [Markup("<p>{}</p>").format(_summary(cases))]
+    for name in experiments:
+        cards = [_card(case, graph.flags(case.claim.id)) for case in cases if case.claim.experiment == name]
+        parts.append(Markup('<h3 id="experiment-{0}">Experiment <code>{0}</code></h3>').format(name))
+        parts.append(claims_index(cards).fragment)
+    return Block(Markup("\n").join(parts))
+
+
+def _summary(cases: Sequence[Case]) -> str:
+    words = Counter(case.verdict().word for case in cases)
+    counted = ", ".join(f"{count} {word}" for word, count in words.most_common())
+    return f"{len(cases)} claim{'' if len(cases) == 1 else 's'}: {counted}."
+
+
+def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
+    confidence = case.confidence()
+    limit = f"{case.verdict().reading} {confidence.binding}"
+    href = case.path.with_suffix(".html").name
+    claim = case.claim
+    return ClaimCard(
+        href, claim.statement, case.verdict().word, confidence.stated, limit, claim.experiment, " ".join(flags)
+    )
+
+
+def records_used(cases: Iterable[Case]) -> list[Record]:
+    """All records of the experiments of some claims, and those that they used in turn; by notebook, then by name.
+
+    All of them, because a page may also show cells outside of its claim's scope, such as another base model.
+    """
+    found: dict[str, Record] = {}
+    for case in cases:
+        waiting = list(case.records)
+        while waiting:
+            record = waiting.pop()
+            if record.ref not in found:
+                found[record.ref] = record
+                waiting += used_by(record)
+    return [found[ref] for ref in sorted(found)]
+
+
+def runs(root: Path = ROOT) -> Block:
+    """The list of every record that a page rests on; the address ``#<run id>`` shows one of them."""
+    return run_list(records_used(cases_in(root / "reports", root)))

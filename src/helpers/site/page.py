@@ -1,0 +1,128 @@
+"""What every claim page shows of its own claim: the verdict first, how sure, why, and the checklist behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from helpers.audit.register import judged_by
+from helpers.audit.replay import EXACT
+from helpers.base.files import ROOT
+from helpers.base.markup import Block, Inline, verbatim
+from helpers.claims.case import Case, declared_runs
+from helpers.claims.facts import Fact
+from helpers.claims.verdict import regimes
+from helpers.records import ledger
+from helpers.records.reading import Record
+from helpers.site import graph
+from helpers.site.blocks import badge
+from helpers.site.pages import table
+
+STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
+
+
+def header(case: Case) -> Block:
+    """Verdict and confidence as badges, each with its sentence, under the banners that the page must carry."""
+    verdict, sure = case.verdict(), case.confidence()
+    said = map(verbatim, (case.claim.statement, verdict.sentence, sure.binding))
+    return Block(
+        Markup('{}<p class="cb-claim-badges">{} {}</p>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<p>{}</p>\n{}').format(
+            graph.flags(case), badge(verdict.word), badge(sure.stated), *said, proof(case)
+        )
+    )
+
+
+def proof(case: Case) -> Block:
+    """How many of the records were run again and how they compared, and what was changed after it was registered."""
+    book, refs = ledger.read(), {record.ref for record in case.evidence().records}
+    again = {line.name: line for line in book.lines if line.event == "replayed" and line.name in refs}
+    exact = sum(line.note == EXACT for line in again.values())
+    said = f"None of its {len(refs)} records was run again yet."
+    if again:
+        last = max(line.at for line in again.values())[:10]
+        said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
+    deviations = [
+        f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
+        for line in book.lines
+        if line.event == "amended" and (line.kind, line.name) in judged_by(case.claim)
+    ]
+    items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
+    listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
+    return Block(Markup("<p>{}</p>{}").format(verbatim(said), listed))
+
+
+def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
+    """One row a question of the criteria file: what was asked, the verdict, and its sentence."""
+    rows = []
+    for name in names or list(case.criteria.questions):
+        verdict = case.verdict(name)
+        asked = case.criteria.question(name).question
+        rows.append({"question": asked, "verdict": badge(verdict.word), "what the runs say": verdict.sentence})
+    return table(pd.DataFrame(rows), caption)
+
+
+def checklist(case: Case) -> Block:
+    """The checklist that caps the confidence, line by line."""
+    rows = [
+        {"check": row.name, "found": row.found, "allows": row.allows, "why": row.why} for row in case.confidence().rows
+    ]
+    return table(pd.DataFrame(rows), "What caps the confidence")
+
+
+def confidence_sentence(case: Case) -> Inline:
+    """The stated confidence and the binding constraint, to stand in a paragraph."""
+    sure = case.confidence()
+    return Inline(Markup("<strong>{}.</strong> {}").format(sure.stated, verbatim(sure.binding)))
+
+
+def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
+    """A fact of a case that may not have been run yet; None then, which a table shows as missing."""
+    return case.fact(name, **cell) if case.evidence().records else None
+
+
+def regime_table(case: Case, caption: str) -> Block:
+    """Every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
+    found = regimes(case.criteria, case.evidence())
+    rows = [dict(cell.key) | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in found]
+    return table(_in_order(pd.DataFrame(rows), list(found[0][0].key)), caption)
+
+
+def _in_order(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """Rows by the axes, numbers as numbers; axes on which all cells agree are left out of the table."""
+    differing = [axis for axis in axes if cells[axis].astype(str).nunique() > 1]
+    rest = [name for name in cells.columns if name not in axes]
+    return cells.sort_values(differing)[differing + rest]
+
+
+def pooled(case: Case, names: Sequence[str]) -> pd.DataFrame:
+    """One row a pooled cell and metric, with the intervals by which the verdicts are judged; ready for a heatmap."""
+    rows = []
+    for cell in case.evidence().inside:
+        for name in names:
+            found = cell.interval(name) if cell.records else None
+            if found is not None:
+                numbers = {key: getattr(found, key) for key in ("value", "low", "high", "k", "n")}
+                rows.append(dict(cell.key) | {"metric": name} | numbers)
+    return pd.DataFrame(rows)
+
+
+def elsewhere(case: Case, scope: dict[str, Any], grid: str, root: Path = ROOT) -> Case:
+    """The same claim asked of another scope and grid, such as another base model; judged by the same criteria."""
+    claim = case.claim.model_copy(update={"scope": scope, "grid": grid})
+    return replace(case, claim=claim, expected=declared_runs(claim.experiment, root / grid, root))
+
+
+def origin(records: Sequence[Record]) -> str:
+    """Which records a page used: how many were made here, how many are the published ones."""
+    published = sum(record.published for record in records)
+    here = len(records) - published
+    parts = [
+        f"{here} made on this machine" if here else "",
+        f"{published} published with the repository" if published else "",
+    ]
+    return " and ".join(part for part in parts if part) or "no records"

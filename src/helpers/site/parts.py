@@ -1,0 +1,123 @@
+"""Blocks that every claim page can show whatever its experiment; each also works before anything was run.
+
+What is particular to an experiment (its charts, its prose) stays on its page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from helpers.base.errors import ClaimError
+from helpers.base.markup import Block, Inline, verbatim
+from helpers.claims.case import Case
+from helpers.claims.evidence import label, telling
+from helpers.records.provenance import portable
+from helpers.records.reading import Record
+from helpers.site.blocks import badge, draw, samples
+from helpers.site.pages import paragraph, table
+
+NOT_RUN = "No run is complete yet, so there is nothing to show here."
+
+
+def criteria_table(case: Case) -> Block:
+    """The registered outcomes of the primary question: when each holds, what it means, which one came out."""
+    asked, found = case.criteria.question(case.claim.primary), case.verdict().outcome
+    rows = [
+        {"outcome": one.name, "verdict": badge(one.verdict), "reading": one.reading,
+         "came out": "yes" if one.name == found else "no"}
+        for one in asked.outcomes
+    ]  # fmt: skip
+    return table(pd.DataFrame(rows), f"Outcomes registered for: {asked.question}")
+
+
+def reasons(case: Case) -> Block:
+    """The comparisons that the verdict rests on, each with the interval that was found."""
+    found = case.verdict().reasons
+    return _listed(found) if found else paragraph(NOT_RUN)
+
+
+def _listed(items: Sequence[str]) -> Block:
+    return Block(Markup("<ul>{}</ul>").format(Markup().join(Markup("<li>{}</li>").format(verbatim(i)) for i in items)))
+
+
+def coverage(case: Case) -> Inline:
+    """How much of the declared grid is complete, and what is missing."""
+    evidence = case.evidence()
+    there, lacking = len(evidence.records), evidence.absent
+    if not evidence.declared:
+        return Inline(Markup("{} runs are complete; no grid is declared.").format(there))
+    text = f"{there} of {there + len(lacking)} declared runs are complete"
+    missing = "; ".join(label(key) for key in lacking[:6]) + ("; and more" if len(lacking) > 6 else "")
+    return Inline(verbatim(f"{text}; missing: {missing}." if lacking else f"{text}."))
+
+
+def limits(case: Case) -> Block:
+    """What the checklist does not tick, as a list: the caveats that the records themselves give."""
+    rows = [row for row in case.confidence().rows if not row.ticked]
+    return _listed([f"{row.name}: {row.found}; {row.why}." for row in rows] or ["The checklist is fully ticked."])
+
+
+def numbers(case: Case, metrics: Sequence[str], caption: str) -> Block:
+    """One row a cell, one linked fact a metric; a metric that a cell lacks shows as missing."""
+    rows = []
+    cells = [cell for cell in case.evidence().inside if cell.records]
+    axes = telling([cell.key for cell in cells]) or list(cells[0].records[0].cell if cells else ())
+    for cell in cells:
+        rows.append(
+            {axis: _plain(cell.key.get(axis)) for axis in axes} | {m: _fact(case, m, cell.key) for m in metrics}
+        )
+    return table(pd.DataFrame(rows), caption) if rows else paragraph(NOT_RUN)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fact(case: Case, metric: str, key: dict[str, Any]) -> Any:
+    cell = case.evidence().at(key)
+    if cell is None or cell.interval(metric) is None:
+        return None
+    return case.fact(metric, **key)
+
+
+def recorded(case: Case, heading: str, *prefixes: str) -> Block:
+    """What the runs recorded in the entries of ``run.json`` whose names begin with ``prefixes``, one row each."""
+    records = case.evidence().records
+    if not records:
+        return paragraph(NOT_RUN)
+    names = [name for name in case.facts.names() if name.startswith(prefixes)]
+    if not names:
+        raise ClaimError(f"The records hold nothing under {', '.join(prefixes)}: name entries of run.json.")
+    rows = [{"entry": name, "value": case.fact(name)} for name in names]
+    return table(pd.DataFrame(rows), heading)
+
+
+def random_samples(case: Case, *, by: Sequence[str], n: int, seed: int, marker: str | None = None) -> Block:
+    """``n`` completions of each condition, drawn at random and addressed."""
+    tables = [_completions(record) for record in case.evidence().records if "completions" in record.tables]
+    if not tables:
+        return paragraph(NOT_RUN)
+    return samples(draw(pd.concat(tables, ignore_index=True), by, n=n, seed=seed), seed=seed, marker=marker)
+
+
+def _completions(record: Record) -> pd.DataFrame:
+    return record.table("completions").assign(run=record.id, cell=label(record.cell), **_axes(record))
+
+
+def _axes(record: Record) -> dict[str, Any]:
+    return {f"axis {name}": value for name, value in record.cell.items()}
+
+
+def artifacts(case: Case) -> Block:
+    """Where everything lies: criteria, grid, notebook and the folder of each record."""
+    claim = case.claim
+    rows = [
+        {"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid},
+        {"what": "notebook", "where": f"notebooks/{claim.experiment}.ipynb"},
+    ]  # fmt: skip
+    rows += [{"what": "record", "where": portable(str(one.path)).removeprefix("./")} for one in case.evidence().records]
+    return table(pd.DataFrame(rows), "Artifacts")

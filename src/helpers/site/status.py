@@ -1,0 +1,139 @@
+"""What is there and what is not: the cells of each experiment, the claims of each page, and why something is stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from helpers.base.errors import ClaimError, nearest
+from helpers.base.files import PARAMS, REPORTS, ROOT
+from helpers.claims.case import Case, Found, declared_runs, find, open_case
+from helpers.claims.claim import has_claim, read_claim
+from helpers.claims.declared import Declared, telling
+from helpers.claims.evidence import label
+from helpers.records import provenance, questions
+from helpers.records.reading import Record
+
+State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
+NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
+
+    A record that cannot be read is that of no declared run: its ``grid`` is the folder where it lies, its ``cell`` its
+    name.
+    """
+
+    notebook: str
+    grid: str
+    cell: str
+    state: State
+    why: tuple[str, ...] = ()
+    record: str | None = None
+
+
+@dataclass(frozen=True)
+class PageStatus:
+    """A claim's page: verdict, stated confidence, whether a record behind it is stale or the criteria have changed."""
+
+    page: str
+    claim: str
+    experiment: str
+    verdict: str
+    confidence: str
+    why: tuple[str, ...] = ()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the page must carry a banner."""
+        return bool(self.why)
+
+
+def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
+    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim.
+
+    ``ClaimError`` for a notebook that declares none.
+    """
+    declared = sorted(path.parent.name for path in PARAMS.glob("*/experiment.yaml"))
+    if notebook is not None and notebook not in declared:
+        raise ClaimError(f"There is no params/{notebook}/experiment.yaml{nearest(notebook, declared)}")
+    notebooks = declared if notebook is None else [notebook]
+    known = {name: find(name) for name in notebooks}
+    cells = [row for name, found in known.items() for row in cells_of(name, found)]
+    return cells, [page_status(case) for case in cases_in(known=known)]
+
+
+def cases_in(
+    folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None, opened: Case | None = None
+) -> Iterator[Case]:
+    """Every page with a claim in ``folder``; with ``known`` only those about one of these experiments.
+
+    ``opened`` stands for its page as it is.
+    """
+    for path in sorted(folder.glob("*.qmd")):
+        if opened is not None and path.resolve() == opened.path.resolve():
+            yield opened
+        elif has_claim(path) and (known is None or read_claim(path, root).experiment in known):
+            yield open_case(path, root, known)
+
+
+def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> list[CellStatus]:
+    """The declared runs of every params file of ``notebook``, and its unreadable records.
+
+    Its records are read unless ``found`` gives them.
+    A run is looked for under all its parameters: one that was never made is missing, whatever is recorded near it.
+    """
+    found = found or find(notebook, root)
+    started = [record for record in found.records if "params" in record.content]
+    rows = []
+    for path in sorted((root / "params" / notebook).glob("*.yaml")):
+        if path.name not in NOT_GRIDS:
+            expected = declared_runs(notebook, path, root)
+            mine: dict[int, list[Record]] = {}
+            declared = Declared(expected)
+            for record in started:
+                for number in declared.met(record):
+                    mine.setdefault(number, []).append(record)
+            told, name = telling([one.key for one in expected]), path.relative_to(root).as_posix()
+            for number, one in enumerate(expected):
+                cell = label({axis: one.key[axis] for axis in told})
+                rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), found.stale)))
+    return rows + [_unreadable(record) for record in found.records if record.status == "unreadable"]
+
+
+def _unreadable(record: Record) -> CellStatus:
+    folder = provenance.portable(str(record.path.parent)).removeprefix("./")
+    return CellStatus(record.notebook, folder, record.id, "unreadable", (record.error,), record.id)
+
+
+def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[State, tuple[str, ...], str | None]:
+    """The state of the run that the records ``mine`` are, why, and the record that says so."""
+    whole = [record for record in mine if record.status == "complete"]
+    fresh = [record for record in whole if record.id not in stale]
+    if fresh:
+        return "complete", _criteria(fresh[-1]), fresh[-1].id
+    if whole:
+        return "stale", tuple(stale[whole[-1].id]), whole[-1].id
+    if mine:
+        why = (mine[-1].content["error"],) if mine[-1].content.get("error") else ()
+        return mine[-1].status, why, mine[-1].id
+    return "missing", (), None
+
+
+def _criteria(record: Record) -> tuple[str, ...]:
+    changed = record.criteria is not None and record.criteria["sha256"] != questions.criteria_now(record)
+    return ("criteria",) if changed else ()
+
+
+def page_status(case: Case) -> PageStatus:
+    """The row of one page."""
+    verdict, confidence = case.verdict(), case.confidence()
+    parts = sorted({part for why in verdict.stale.values() for part in why})
+    why = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
+    why += [confidence.changed] if confidence.changed else []
+    page = provenance.portable(str(case.path)).removeprefix("./")
+    return PageStatus(page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(why))

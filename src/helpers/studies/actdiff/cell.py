@@ -1,0 +1,204 @@
+"""One cell of the study: organism, streamed sums, readouts, probes, record; ``run_cells`` shares a base model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from helpers.base import files
+from helpers.base.params import parse
+from helpers.lm import models
+from helpers.records import runs
+from helpers.records.study import find_study
+from helpers.studies.actdiff import documents, measures, organisms, reading, topics
+from helpers.studies.actdiff.broad_text import broad_text_record
+from helpers.studies.actdiff.capture import capture
+from helpers.studies.actdiff.documents import file_documents
+from helpers.studies.actdiff.lens import assert_same_head, open_lens
+from helpers.studies.actdiff.material import Material, pocket_material, text_material
+from helpers.studies.actdiff.pair import SIDES, Pair, open_pair, tuned_folder, tuned_record
+from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.statistics import Stats
+from helpers.studies.actdiff.study import STUDY
+
+
+@dataclass
+class Session:
+    """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
+
+    p: LensParams
+
+    @property
+    def name(self) -> str:
+        """What ``models.load`` takes: this study has a pocket base of its own."""
+        return str(organisms.POCKET) if self.p.topical else self.p.model
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """Name, source, content hash, number type and device of the base model, without loading it."""
+        found = models.facts(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        return found | {"name": self.p.model}
+
+    @functools.cached_property
+    def loaded(self) -> models.LoadedModel:
+        """The base model and its tokenizer."""
+        models.choose_threads()
+        return models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+
+    def broad(self, p: LensParams) -> dict[str, runs.Record]:
+        """Records of unrelated text that the base model wrote, to read and to train on; none where it is not needed."""
+        if p.topical or p.text:
+            return {}
+        wanted = {"read": (p.documents, p.positions)}
+        if not p.tuned:
+            wanted["train"] = (p.train_documents, p.train_positions)
+        name = Path(p.model).name
+        return {
+            use: broad_text_record(use, n, length, lambda: self.loaded, self.facts, name)
+            for use, (n, length) in wanted.items()
+        }
+
+    def material(self, p: LensParams) -> Material:
+        """Documents, domains and prompts of a cell."""
+        if p.topical:
+            return pocket_material(p, self.loaded)
+        if p.text:
+            wanted = p.documents + (0 if p.tuned else p.train_documents)
+            rows = file_documents(self.loaded.tokenizer, _text(p), wanted, p.positions)
+            return text_material(p, self.loaded, rows[: p.documents], rows[p.documents :])
+        kept = {
+            use: [list(map(int, ids)) for ids in record.table("documents")["ids"]]
+            for use, record in self.broad(p).items()
+        }
+        return text_material(p, self.loaded, kept["read"], kept.get("train", []))
+
+
+def run_cells(p: LensParams, *, notebook: str | None = None, session: Session | None = None) -> list[runs.Record]:
+    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
+    session = session or Session(p)
+    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook or STUDY.name}: cells")]
+
+
+def run_cell(p: LensParams, session: Session, notebook: str | None = None) -> runs.Record:
+    """Answer one cell from its record, or make its organism and read it. Every step already on disk is reused."""
+    ready = _ready_organism(p, session)
+    with runs.open_run(
+        STUDY, params=_params(p, ready), cell=p.cell() | {"model": p.model}, data=_data(p, ready),
+        model=session.facts, inputs=_inputs(p, session, ready), notebook=notebook,
+        prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
+    ) as run:  # fmt: skip
+        if not run.complete:
+            material = session.material(p)
+            with open_pair(session.loaded, _tuned(run, p, material, ready)) as pair:
+                _read(run, p, material, pair)
+        return run.record
+
+
+Ready = runs.Record | Path | str
+"""A fine-tune that need not be trained: a run record with its adapter, a folder, or a hub id."""
+
+
+def _ready_organism(p: LensParams, session: Session) -> Ready | None:
+    """The fine-tune given, or a cached organism of the study; None for one that this run trains."""
+    sha256 = session.facts["sha256"]
+    if p.organism == "given":
+        return tuned_record(p.tuned, sha256) or tuned_folder(p.tuned) or p.tuned
+    folder = organisms.cache_folder(sha256, p)
+    return folder if folder.is_dir() else None
+
+
+def _tuned(run: runs.Run, p: LensParams, material: Material, ready: Ready | None) -> Path | str:
+    """Where the fine-tune lies, after training it if there is none."""
+    if ready is None:
+        return run.folder("adapter", lambda folder: organisms.train(material, p, folder))
+    return ready.folder("adapter") if isinstance(ready, runs.Record) else ready
+
+
+def _params(p: LensParams, ready: Ready | None) -> dict[str, Any]:
+    """The parameters of a cell, a record by its reference; of a model from the hub its commit and content as well."""
+    if isinstance(ready, runs.Record):
+        return p.cell_params() | {"tuned": ready.ref}
+    if not isinstance(ready, str):
+        return p.cell_params()
+    given = models.fingerprint(ready)
+    return p.cell_params() | {"tuned_revision": given["revision"], "tuned_sha256": given["sha256"]}
+
+
+def _inputs(p: LensParams, session: Session, ready: Ready | None) -> dict[str, str]:
+    """The records that a cell uses: its unrelated text, and the run whose adapter it reads."""
+    inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
+    return inputs | ({"tuned": ready.ref} if isinstance(ready, runs.Record) else {})
+
+
+def _data(p: LensParams, ready: Ready | None) -> list[Path]:
+    """Files the answer rests on, besides the base model."""
+    used = [topics.PATH if p.topical else documents.PATH, *([_text(p)] if p.text else [])]
+    return [*used, ready] if isinstance(ready, Path) else used
+
+
+def _text(p: LensParams) -> Path:
+    return files.ROOT / Path(p.text).expanduser()
+
+
+def replay(record: runs.Record) -> runs.Record:
+    """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
+    asked = {name: value for name, value in record.params.items() if name in LensParams.model_fields}
+    p = parse(LensParams, asked, f"of {record.ref}")
+    if "tuned" in record.inputs:
+        made = runs.load(record.inputs["tuned"])
+        find_study(made.study).replay(made)
+    return run_cell(p, Session(p), record.notebook)
+
+
+def _read(run: runs.Run, p: LensParams, material: Material, pair: Pair) -> None:
+    pair.check_moves(material.unrelated)
+    assert_same_head(pair)
+    layer = pair.check_layer(pair.depth // 2 if p.layer is None else p.layer)
+    layers = list(range(pair.depth)) if p.layers == "all" else sorted({*p.layers, layer})
+    folder = run.folder("stats", lambda folder: _capture(p, material, pair, layers, folder))
+    lens = {side: open_lens(pair, side) for side in SIDES}
+    r = reading.Reading(p, material, pair, Stats.load(folder / "stats.safetensors"), layer, lens)
+    _readouts(run, r)
+    if p.probed == "all" or p.organism in p.probed:
+        _probes(run, r)
+    run.finish(note=f"layer {layer}, position {p.position}, domain {material.domain}")
+
+
+def _capture(p: LensParams, material: Material, pair: Pair, layers: list[int], folder: Path) -> None:
+    stats = capture(pair.base, pair.tuned, material.unrelated, layers, positions=p.positions)
+    stats.save(folder / "stats.safetensors")
+
+
+def _readouts(run: runs.Run, r: reading.Reading) -> None:
+    """What follows from the sums, and the losses that it is held against."""
+    run.step("losses", lambda: reading.losses(r))
+    # The last digits of long sums and of eigenvectors depend on the number of threads, which depends on the load.
+    with models.threads(1):
+        run.step("fixed", lambda: reading.fixed(r))
+        run.step("positions", lambda: reading.readouts.position_table(r.stats))
+        run.step("offset", lambda: reading.readouts.offset(r.stats, r.layer))
+        run.step("cosine_tables", lambda: reading.cosines(r))
+        run.step("heads", lambda: reading.heads(r))
+        run.step("tokens", lambda: reading.tokens(r))
+        run.step("components", lambda: reading.components(r))
+        if r.domain:
+            run.step("places", lambda: reading.places(r))
+            run.step("readout", lambda: reading.readout(r))
+            run.step("replicates", lambda: reading.replicates(r))
+            run.step("scores_and_noise", lambda: reading.all_scores(r))
+
+
+def _probes(run: runs.Run, r: reading.Reading) -> None:
+    """What only the pair itself can say."""
+    run.step("interpolation", lambda: reading.interpolation(r))
+    run.step("swap", lambda: reading.swaps(r))
+    if r.domain:
+        run.step("patchscope", lambda: reading.patches(r))
+        by_strength = run.step("strengths", lambda: reading.strengths(r))
+        run.step("steering", lambda: reading.steering(r, by_strength))
+        if r.material.narrow:
+            run.step("frequencies", lambda: measures.frequencies(r.material.narrow, r.material.unrelated))

@@ -1,0 +1,39 @@
+"""The studies of this wing: the lens on activation differences, and the unrelated text that its cells share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from helpers.records.reading import Record
+from helpers.records.study import Metrics, Study, Tables
+from helpers.studies.actdiff import measures
+from helpers.studies.actdiff.params import LensParams
+
+VERSION = 1  # streamed sums of one pass, read at every layer and position; live probes of the organisms that get them
+METRICS_VERSION = 1  # z, margin and AUC by jackknife; everything else as its table says, similarity by exact sums
+TEXT_VERSION = 1  # continuations of every opener in turn, drawn until enough are as long as asked
+TEXT_METRICS_VERSION = 1  # how many documents there are
+
+
+def replay(record: Record) -> Record:
+    """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
+    from helpers.studies.actdiff import cell  # here, for it loads torch, and whoever only reads records needs none
+
+    return cell.replay(record)
+
+
+def count_documents(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) -> Metrics:
+    """Return the number of documents of unrelated text."""
+    n = len(tables["documents"])
+    return {"documents": {"value": n, "unit": "documents", "n": n}}
+
+
+BROAD_TEXT = Study(
+    "broad_text", TEXT_VERSION, TEXT_METRICS_VERSION, count_documents, entry="helpers.studies.actdiff.broad_text"
+)
+STUDY = Study(
+    "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
+    entry="helpers.studies.actdiff.cell", params=LensParams,
+    replay=replay, parts=(BROAD_TEXT,),
+)  # fmt: skip

@@ -1,0 +1,228 @@
+"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from helpers.base import stats
+from helpers.base.errors import DataError, nearest
+from helpers.records.runs import Record
+from helpers.studies.actdiff.criteria import contrast
+
+NAMES = {
+    "full": "full",
+    "lora": "LoRA",
+    "mix1": "mixed 1:1",
+    "mix2": "mixed 1:2",
+    "control": "control, full",
+    "control_lora": "control, LoRA",
+    "full_1": "full, 1 step",
+    "full_10": "full, 10 steps",
+    "full_few": "full, 8 documents",
+    "mix1_1": "mixed 1:1, 1 step",
+    "lora_r1": "LoRA rank 1",
+    "lora_r16": "LoRA rank 16",
+    "given": "given pair",
+}
+FACTS = {
+    "z": 0.3, "margin": 0.15, "context_independence": 0.03, "interpolated_cosine": 0.02, "head_overlap": 0.1,
+    "loss_rise_unrelated": 0.02,
+}  # fmt: skip
+"""Metrics that a notebook is held to, and how far another processor's rounding may move them."""
+
+
+def pick(records: Sequence[Record], organisms: Sequence[str] | str | None = None, **cell: object) -> list[Record]:
+    """Records of these organisms (in this order) whose cell agrees; ``DataError`` when none does."""
+    wanted = [organisms] if isinstance(organisms, str) else organisms
+    chosen = [r for r in records if all(r.cell[axis] == value for axis, value in cell.items())]
+    if wanted is not None:
+        chosen = [r for name in wanted for r in chosen if r.cell["organism"] == name]
+    if not chosen:
+        have = sorted({r.cell["organism"] for r in records})
+        close = nearest(str(wanted), have) if have else ""
+        raise DataError(f"No record has organism {wanted} and {cell}{close}")
+    return chosen
+
+
+def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
+    """Table ``name`` of every record that has it, with organism and seed in front."""
+    frames = [
+        record.table(name).assign(seed=record.cell["seed"], organism=record.cell["organism"], run=record.id)
+        for record in records
+        if name in record.tables
+    ]
+    if not frames:
+        raise DataError(f"None of the {len(records)} records has a table {name!r}.")
+    return pd.concat(frames, ignore_index=True)
+
+
+def by_organism(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
+    """Metrics pooled over seeds: organism, label, metric, value, low, high, n. One seed keeps its own interval."""
+    rows = []
+    for organism in dict.fromkeys(r.cell["organism"] for r in records):
+        members = [r for r in records if r.cell["organism"] == organism]
+        for name in metrics:
+            found = [r.metrics[name] for r in members if name in r.metrics]
+            if found:
+                row = {"organism": organism, "label": NAMES[organism], "metric": name, "unit": found[0]["unit"]}
+                rows.append(row | pooled(found))
+    if not rows:
+        raise DataError(f"No record has any of the metrics {', '.join(metrics)}.")
+    return pd.DataFrame(rows)
+
+
+def pooled(found: Sequence[dict]) -> dict:
+    """Value and bounds over seeds; rates by counts, a single record by its own interval."""
+    if len(found) == 1:
+        return {key: found[0].get(key) for key in ("value", "low", "high")} | {"n": 1}
+    if all(metric.get("k") is not None for metric in found):
+        interval = stats.pooled_rate([m["k"] for m in found], [m["n"] for m in found])
+    else:
+        interval = stats.mean_over_seeds([m["value"] for m in found])
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(found)}
+
+
+def contrasts(records: Sequence[Record], metric: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Paired differences of one metric between organisms, over seeds: label, value, low, high, n."""
+    rows = []
+    for organism, minus in pairs:
+        found = contrast(records, metric, organism, minus)
+        if found is not None:
+            rows.append({"label": f"{NAMES[organism]} minus {NAMES[minus]}", "metric": metric} | found)
+    return pd.DataFrame(rows)
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean of ``value`` over seeds within ``by``, with t bounds: columns ``by``, value, low, high, seeds."""
+    rows = []
+    for key, part in table.groupby(list(by), sort=False):
+        found = stats.mean_over_seeds(part.groupby("seed")[value].mean().to_numpy())
+        row = dict(zip(by, key, strict=True))
+        rows.append(row | {"value": found.value, "low": found.low, "high": found.high, "seeds": found.n})
+    return pd.DataFrame(rows)
+
+
+def cosine_matrix(records: Sequence[Record], name: str, kind: str, layer: int | None = None) -> pd.DataFrame:
+    """A cosine matrix averaged over seeds: p, q, cosine; ``name`` is ``cosines`` or ``cosines_first``."""
+    table = collect(records, name)
+    table = table[(table["kind"] == kind) & (table["layer"] == (table["layer"].max() if layer is None else layer))]
+    return table.groupby(["p", "q"])["cosine"].mean().reset_index()
+
+
+def swaps(records: Sequence[Record]) -> pd.DataFrame:
+    """Effect of the causal swap pooled over seeds: text, direction, value (nats), low, high, seeds."""
+    table = collect(records, "swap")
+    kind = table["direction"].str.replace(r" \d+$", "", regex=True)
+    table = table.assign(direction=kind, effect=table["swapped"] - table["tuned"])
+    return over_seeds(table, ["organism", "text", "direction"], "effect")
+
+
+def norms(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean norms by position at the fixed layer, over their mean at positions 5+: label, position, what, value."""
+    rows = []
+    for record in records:
+        table = record.table("positions")
+        table = table[table["layer"] == fixed_layer(record)]
+        for what, name in (("base activation", "base"), ("difference", "diff")):
+            later = table[table["position"] >= 5][name].mean()
+            row = {"label": NAMES[record.cell["organism"]], "what": what, "position": table["position"]}
+            rows.append(pd.DataFrame(row | {"value": table[name] / later, "seed": record.cell["seed"]}))
+    table = pd.concat(rows, ignore_index=True)
+    return table.groupby(["label", "what", "position"], sort=False)["value"].mean().reset_index()
+
+
+def directions(records: Sequence[Record]) -> pd.DataFrame:
+    """z of the domain in every decoded direction, over seeds: organism, direction, row (both in words), value, low,
+    high, seeds. Directions that a record has not (the noise floor, when arithmetic agrees to the bit) are left out."""
+    named = {"z": "mean difference", "z_later": "averaged over later positions", "z_demeaned": "without the average"}
+    named |= {"z_whitened": "whitened", "z_single": "input of one token", "z_permuted": "null, other domains"}
+    named |= {"z_noise": "null, noise floor"}
+    table = by_organism(records, list(named))
+    table = table.assign(direction=table["metric"].map(named))
+    return table.assign(row=table["label"] + ": " + table["direction"])
+
+
+def by_layer(records: Sequence[Record]) -> pd.DataFrame:
+    """z at the fixed position by layer, over seeds: organism, layer, value, low, high, seeds, label. No score for a
+    headline: the best of several layers is biased upward, and only one layer was fixed before looking."""
+    frames = [collect([r], "places").query("position == @at", local_dict={"at": r.params["position"]}) for r in records]
+    return over_seeds(pd.concat(frames).sort_values("layer"), ["organism", "layer"], "z").assign(
+        label=lambda t: t["organism"].map(NAMES)
+    )
+
+
+def nearness(records: Sequence[Record]) -> pd.DataFrame:
+    """How near continuations come to the fine-tuning text (cosine of weighted token frequencies): a row an organism and
+    steered model, columns plain, difference, random."""
+    names = [f"near_{side}_{what}" for side in ("base", "tuned") for what in ("none", "difference", "random")]
+    table = by_organism(records, names)
+    parts = table["metric"].str.split("_", expand=True)
+    table = table.assign(model=parts[1], direction=parts[2].replace("none", "plain"))
+    wide = table.pivot_table(index=["label", "model"], columns="direction", values="value", sort=False)
+    return wide[["plain", "difference", "random"]].reset_index()
+
+
+def fixed_layer(record: Record) -> int:
+    """Layer of the headline scores of a record."""
+    return record.results["fixed"]["layer"]
+
+
+def first_components(records: Sequence[Record]) -> pd.DataFrame:
+    """Share and overlap of the first component: label, positions, kind (SVD or PCA), share, overlap, cosine_mean."""
+    table = collect(records, "components")
+    table = table[table["component"] == 0].assign(kind=lambda t: t["centred"].map({False: "SVD", True: "PCA"}))
+    columns = ["share", "overlap", "cosine_mean", "cosine_first"]
+    found = table.groupby(["organism", "positions", "kind"], sort=False)[columns].mean().reset_index()
+    return found.assign(label=found["organism"].map(NAMES))
+
+
+def component_tokens(records: Sequence[Record]) -> pd.DataFrame:
+    """What the first components say: positions, kind, component, share, tokens."""
+    table = collect(records, "components")
+    table = table.assign(kind=table["centred"].map({False: "SVD", True: "PCA"})).round({"share": 3})
+    return table[["positions", "kind", "component", "share", "tokens"]]
+
+
+def interpolations(records: Sequence[Record]) -> pd.DataFrame:
+    """Cosine with the whole, z and raw margin at a share of the weight update: organism, label, metric, share, value,
+    low, high, seeds."""
+    table = collect(records, "interpolation")
+    named = {"cosine": "cosine with the whole", "z": "z (sd)", "margin": "raw margin (logits)"}
+    rows = [table[["organism", "seed", "share"]].assign(metric=named[m], value=table[m]) for m in named]
+    found = over_seeds(pd.concat(rows, ignore_index=True), ["organism", "metric", "share"], "value")
+    return found.assign(label=found["organism"].map(NAMES))
+
+
+def steering(records: Sequence[Record]) -> pd.DataFrame:
+    """Rate of domain tokens by organism, steered side and direction, pooled over seeds, with a row label."""
+    names = [f"steer_{side}_{what}" for side in ("base", "tuned") for what in ("none", "difference", "random")]
+    table = by_organism(records, names)
+    parts = table["metric"].str.split("_", expand=True)
+    table = table.assign(side=parts[1], direction=parts[2])
+    return table.assign(row=table["label"] + ", " + table["side"] + " model, " + table["direction"])
+
+
+def examples(records: Sequence[Record], name: str, *, n: int, **where: object) -> list[str]:
+    """The first ``n`` texts of a table whose columns have these values, in the order in which they were drawn."""
+    table = collect(records, name)
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table["text"].head(n).tolist()
+
+
+def summary(records: Sequence[Record]) -> pd.DataFrame:
+    """One row an organism: z, raw margin, offset energy (5+), share of the uncentred first component, loss rise."""
+    columns = {"z": "z", "margin": "raw margin", "offset_energy": "offset energy", "svd_share": "first component"}
+    columns |= {"loss_rise_unrelated": "loss rise, unrelated"}
+    table = by_organism(records, list(columns))
+    wide = table.pivot(index="label", columns="metric", values="value")[list(columns)].rename(columns=columns)
+    return wide.loc[list(dict.fromkeys(table["label"]))].reset_index(names="organism")
+
+
+def facts(records: Sequence[Record]) -> pd.DataFrame:
+    """The numbers that a test compares with the committed ones: organism, metric, value (mean over seeds), tolerance, n
+    (seeds)."""
+    table = by_organism(records, list(FACTS)).assign(tolerance=lambda t: t["metric"].map(FACTS))
+    return table[["organism", "metric", "value", "tolerance", "n"]].astype({"value": float})

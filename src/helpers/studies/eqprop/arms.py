@@ -1,0 +1,35 @@
+"""What the experiments compare, by name: the training arms, the levers, and which arms an experiment needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from helpers.records.reading import Record
+
+SETTLED, UNSETTLED = "ep", "bptt, free"
+"""The arms at whose checkpoints gradients are compared: one under the controller, one without."""
+MATCHED = ("ep", "bptt", "backprop", "ep, free", "tracking, free", "bptt, free")
+WARM_UP = ("warm-up A", "warm-up B", "warm-up C")
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "exp1": (SETTLED, UNSETTLED),
+    "exp2": (SETTLED, UNSETTLED),
+    "exp3": MATCHED,
+    "exp4": WARM_UP,
+    "exp5": (SETTLED,),
+    "exp6": (SETTLED, "backprop"),
+    "exp7": (SETTLED, "bptt", "backprop"),
+}
+BASIC = ("frozen, long nudge", "tracking, long nudge")
+LEVERS = (
+    "frozen, long nudge", "frozen, selected step", "frozen, averaged", "frozen, N = 4", "vector field, long nudge",
+    "tracking, long nudge", "frozen, equal steps", "frozen, long free phase", "tracking, long free phase",
+)  # fmt: skip
+Arms = Mapping[str, Record]
+"""The training records of an experiment by arm."""
+
+
+def curves(arms: Arms, name: str) -> pd.DataFrame:
+    """Return the table ``name`` (``log`` or ``validation``) of all ``arms`` in one, with a column arm."""
+    return pd.concat([record.table(name).assign(arm=arm) for arm, record in arms.items()], ignore_index=True)

@@ -1,0 +1,260 @@
+"""The metrics of a run: from the tables of an experiment, and the logs of its arms, to numbers with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.base import stats
+from helpers.records.study import Metrics, Tables
+from helpers.studies.eqprop.arms import BASIC, SETTLED, UNSETTLED, Arms, curves
+
+STATES = {"controlled": SETTLED, "free": UNSETTLED}
+LOST, OVERFLOWED = 0.9, -1.0
+"""A sequence whose adjoint has a lower cosine to the exact one is lost; one that overflowed is as lost as can be."""
+
+
+def mean(values: pd.Series, unit: str) -> dict[str, Any] | None:
+    """Mean with a t interval over batches; None when any of them is missing, for the rest would not speak for all."""
+    return None if values.empty or values.isna().any() else stats.mean_interval(values.to_numpy(float)).metric(unit)
+
+
+def paired(table: pd.DataFrame, key: str, a: str, b: str, value: str, unit: str, on: str = "batch") -> dict | None:
+    """Mean of ``value`` at ``key`` = a minus that at b, paired by ``on``."""
+    wide = table.pivot_table(index=on, columns=key, values=value, dropna=False)
+    return mean(wide[a] - wide[b], unit) if {a, b} <= set(wide) else None
+
+
+def slug(name: str) -> str:
+    """A gradient's or arm's name as part of a metric's name."""
+    return name.replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
+
+
+def _triangulation(tables: Tables, arms: Arms) -> Metrics:
+    found: Metrics = {}
+    traced = {name: tables[name] for name in ("triangulation", "coherence", "condition", "horizon", "sequences")}
+    last = traced["triangulation"]["step"].max()
+    for state, arm in STATES.items():
+        at_end = {name: table[(table["arm"] == arm) & (table["step"] == last)] for name, table in traced.items()}
+        seen = at_end["triangulation"].query("group == 'all'")
+        for name in ("frozen", "tracking", "bptt"):
+            own = seen[(seen["gradient"] == name) & (seen["batch"] >= 0)]
+            found[f"cosine_{name}_{state}"] = mean(own["cosine"], "cosine")
+            found[f"norm_decades_{name}_{state}"] = mean(np.log10(own["ratio"]), "decades")
+        for name in ("exact", "frozen"):
+            pairs = at_end["coherence"].loc[at_end["coherence"]["gradient"] == name, "cosine"]
+            found[f"self_cosine_{name}_{state}"] = mean(pairs, "cosine")
+        found[f"cosine_horizons_{state}"] = mean(
+            at_end["horizon"].query("group == 'all' and batch >= 0")["cosine"], "cosine"
+        )
+        steps = sorted(at_end["condition"]["free_steps"].unique())
+        for name, free in zip(("short", "long"), (steps[0], steps[-1]), strict=True):
+            rows = at_end["condition"][at_end["condition"]["free_steps"] == free]
+            for column, unit in (("residual", "ratio"), ("growth", "factor"), ("non_normality", "ratio")):
+                found[f"{column}_{name}_{state}"] = mean(rows[column], unit)
+        counts = at_end["condition"].iloc[0]
+        found[f"settled_share_{state}"] = stats.wilson(int(counts["settled"]), int(counts["drawn"])).metric()
+        found |= _sequences(at_end["sequences"], state)
+        found[f"exact_miss_{state}"] = mean(seen.query("batch >= 0 and gradient == 'frozen'")["miss"], "ratio")
+    return found | _levers(tables["levers"])
+
+
+def is_lost(cosine: pd.Series) -> pd.Series:
+    """Which sequences have lost the direction of their adjoint."""
+    return cosine.fillna(OVERFLOWED) < LOST
+
+
+def _sequences(table: pd.DataFrame, state: str) -> Metrics:
+    """How many sequences frozen EP loses, and whether growth factor or residual at z0 tells which."""
+    own = table[table["gradient"] == "frozen"]
+    lost, grows = is_lost(own["cosine"]), own["growth"] > 1
+    found = {f"lost_share_{state}": stats.wilson(int(lost.sum()), len(own)).metric()}
+    for name, chosen in (("growing", grows), ("not_growing", ~grows)):
+        if chosen.any():
+            found[f"lost_of_{name}_{state}"] = stats.wilson(int(lost[chosen].sum()), int(chosen.sum())).metric()
+    if lost.any():
+        found[f"lost_without_growth_{state}"] = stats.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
+    for name in ("growth", "residual"):
+        ranks = own.assign(cosine=own["cosine"].fillna(OVERFLOWED)).groupby("batch")[[name, "cosine"]].corr("spearman")
+        found[f"rank_{name}_{state}"] = mean(ranks.xs(name, level=1)["cosine"], "rank correlation")
+    return found
+
+
+def _levers(table: pd.DataFrame) -> Metrics:
+    found: Metrics = {}
+    for state, arm in STATES.items():
+        rows = table[table["arm"] == arm]
+        single = rows[rows["batch"] >= 0]
+        for name, own in single.groupby("gradient", sort=False):
+            found[f"lever_{slug(name)}_{state}"] = mean(own["cosine"], "cosine")
+            gain = paired(single, "gradient", name, "frozen, long nudge", "cosine", "cosine")
+            if name != "frozen, long nudge":
+                found[f"gain_{slug(name)}_{state}"] = gain
+        pooled = rows[(rows["batch"] < 0) & (rows["gradient"] == "frozen, long nudge")]["cosine"]
+        base = single[single["gradient"] == "frozen, long nudge"]["cosine"].mean()
+        found[f"lever_mean_of_batches_{state}"] = mean(pooled, "cosine")
+        found[f"gain_mean_of_batches_{state}"] = mean(pooled - base, "cosine")
+    return found
+
+
+def _one_step(tables: Tables, arms: Arms) -> Metrics:
+    found: Metrics = {}
+    descent = tables["descent"]
+    for state, arm in STATES.items():
+        rows = descent[descent["arm"] == arm]
+        found |= _best_steps(rows, state)
+        for name in (*BASIC, "penalised"):
+            cells = rows[rows["gradient"] == name].drop_duplicates("batch")
+            found[f"step_cosine_{slug(name)}_{state}"] = mean(cells["cosine"], "cosine")
+            found[f"step_decades_{slug(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
+    return found
+
+
+def _best_steps(rows: pd.DataFrame, state: str) -> Metrics:
+    """Change of the loss by each gradient's best step, and how much less that lowers it than the exact one's (nats).
+
+    The rate is each batch's own best, which favours an estimate as much as the exact gradient. Not to step is always
+    possible, so the best change is never above 0; a step after which the loss is not finite lowers nothing.
+    """
+    best = rows.groupby(["gradient", "scale", "batch"])["change"].min().fillna(0.0).clip(upper=0.0).reset_index()
+    found = {}
+    for (name, scale), part in best.groupby(["gradient", "scale"]):
+        found[f"best_change_{slug(name)}_{scale}_{state}"] = mean(part["change"], "nats")
+    for scale, part in best.groupby("scale"):
+        for name in (*BASIC, "penalised"):
+            found[f"shortfall_{slug(name)}_{scale}_{state}"] = paired(part, "gradient", name, "exact", "change", "nats")
+    return found
+
+
+def _matched(tables: Tables, arms: Arms) -> Metrics:
+    final, log = tables["final"], curves(arms, "log")
+    found: Metrics = {}
+    for arm, rows in final.groupby("arm", sort=False):
+        steps = log[log["arm"] == arm]
+        found[f"loss_{slug(arm)}"] = mean(rows["loss"], "nats")
+        found[f"steps_{slug(arm)}"] = {"value": int(steps["step"].max()), "unit": "steps", "n": 1}
+        found[f"gate_skips_{slug(arm)}"] = {"value": int(steps["skipped"].sum()), "unit": "steps", "n": len(steps)}
+        if arm != "backprop":
+            found[f"end_residual_{slug(arm)}"] = mean(steps["residual"].tail(10), "ratio")
+    for name, (a, b) in {
+        "ep_minus_bptt": ("ep", "bptt"),
+        "ep_minus_backprop": ("ep", "backprop"),
+        "bptt_minus_backprop": ("bptt", "backprop"),
+        "bptt_controlled_minus_free": ("bptt", "bptt, free"),
+        "ep_free_minus_bptt_free": ("ep, free", "bptt, free"),
+        "tracking_free_minus_bptt_free": ("tracking, free", "bptt, free"),
+    }.items():
+        found[name] = paired(final, "arm", a, b, "loss", "nats")
+    return found | _costs(tables["costs"])
+
+
+def _costs(table: pd.DataFrame) -> Metrics:
+    found: Metrics = {}
+    for row in table.itertuples():
+        name = slug(row.gradient.replace("+", "_").replace(",", ""))
+        bounds = {"low": row.ratio_low, "high": row.ratio_high, "method": "range of paired runs", "measured": True}
+        found[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
+    return found
+
+
+def gate(log: pd.DataFrame) -> pd.DataFrame:
+    """Return arm, steps, skips and first_valid of the log of several arms.
+
+    ``skips`` counts the steps whose task gradient the gate dropped, ``first_valid`` is the first one that it let
+    through, missing where there was none.
+    """
+    rows = [
+        {"arm": arm, "steps": len(own), "skips": int(own["skipped"].sum())}
+        | {"first_valid": own.loc[~own["skipped"], "step"].min()}
+        for arm, own in log.groupby("arm", sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _warm_up(tables: Tables, arms: Arms) -> Metrics:
+    found: Metrics = {}
+    final, skipping = tables["final"], gate(curves(arms, "log")).set_index("arm")
+    for arm, row in skipping.iterrows():
+        found[f"gate_skips_{slug(arm)}"] = {"value": int(row["skips"]), "unit": "steps", "n": int(row["steps"])}
+        if pd.notna(row["first_valid"]):
+            found[f"first_valid_{slug(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
+        found[f"loss_{slug(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
+    for a, b in (("A", "B"), ("B", "C")):
+        gap = int(skipping.loc[f"warm-up {a}", "skips"] - skipping.loc[f"warm-up {b}", "skips"])
+        found[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(skipping["steps"].max())}
+    found["loss_a_minus_c"] = paired(final, "arm", "warm-up A", "warm-up C", "loss", "nats")
+    return found
+
+
+def _grid(tables: Tables, arms: Arms) -> Metrics:
+    grid = tables["grid"]
+    found: Metrics = {}
+    for axis in ("floor", "target", "maximum"):
+        values = sorted(grid[axis].unique())
+        if len(values) > 1:
+            found[f"loss_low_minus_high_{axis}"] = paired(grid, axis, values[0], values[-1], "loss", "nats")
+    means = grid.groupby(["floor", "target", "maximum"])["loss"].mean()
+    found["grid_spread"] = {"value": float(means.max() - means.min()), "unit": "nats", "n": len(means)}
+    return found
+
+
+def _branches(tables: Tables, arms: Arms) -> Metrics:
+    rows = tables["branches"]
+    rows = rows[rows["arm"] == SETTLED]
+    start, end = (rows[rows["step"] == pick(rows["step"])] for pick in (min, max))
+    names = {
+        "attention / input": "attention_ratio", "MLP / input": "mlp_ratio", "attention entropy": "attention_entropy",
+        "q, k RMS after the norm": "qk_rms", "logit spread": "logit_spread", "|W_O|": "norm_w_o", "|W_2|": "norm_w_2",
+    }  # fmt: skip
+    units = {"attention_entropy": "nats"}
+    found = {}
+    for quantity, name in names.items():
+        for when, part in (("start", start), ("end", end)):
+            values = part.loc[part["quantity"] == quantity, "value"]
+            found[f"{name}_{when}"] = mean(values, units.get(name, "ratio"))
+    return found
+
+
+def _mixing(tables: Tables, arms: Arms) -> Metrics:
+    reach, found = tables["influence"], {}
+    near, far = reach["distance"].min(), reach["distance"].max()
+    by_sequence = reach.groupby(["arm", "sequence", "distance"])["influence"].mean().unstack("distance")
+    share = (by_sequence[far] / by_sequence[near]).rename("share").reset_index()
+    for arm, rows in share.groupby("arm", sort=False):
+        reach_of_arm = mean(rows["share"], "ratio")
+        found[f"reach_{slug(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
+    found["reach_ep_minus_backprop"] = paired(share, "arm", SETTLED, "backprop", "share", "ratio", on="sequence")
+    losses = tables["positions"]
+    half = losses["position"].max() // 2
+    wide = losses.assign(late=losses["position"] > half)
+    gap = wide.pivot_table(index=["batch", "late"], columns="arm", values="loss").reset_index()
+    gap["gap"] = gap[SETTLED] - gap["backprop"]
+    found["gap_ep_minus_backprop"] = mean(gap.groupby("batch")["gap"].mean(), "nats")
+    found["late_gap_minus_early_gap"] = paired(gap, "late", True, False, "gap", "nats")
+    return found
+
+
+FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
+    "exp1": _triangulation,
+    "exp2": _one_step,
+    "exp3": _matched,
+    "exp4": _warm_up,
+    "exp5": _grid,
+    "exp6": _branches,
+    "exp7": _mixing,
+}
+
+
+def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:
+    """Return all metrics of an experiment; one that could not be measured is left out, for missing is no number."""
+    found = FINDINGS[cell["experiment"]](tables, inputs)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def training_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:
+    """Return how many steps of a training arm the gate skipped."""
+    skipped = tables["log"]["skipped"]
+    return {"gate_skips": {"value": int(skipped.sum()), "unit": "steps", "n": len(skipped), "k": int(skipped.sum())}}

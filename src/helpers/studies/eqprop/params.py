@@ -1,0 +1,118 @@
+"""Parameters of the gradient triangulation (notebook ``triangulation``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from helpers.base.errors import ParameterError
+from helpers.base.params import Axis, Params
+
+Experiment = Literal["exp1", "exp2", "exp3", "exp4", "exp5", "exp6", "exp7"]
+EXPERIMENTS: tuple[str, ...] = get_args(Experiment)
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class TriangulationParams(Params):
+    """One experiment with one seed, or a grid of them. ``experiment`` takes ``all`` for the seven of them.
+
+    The first block is the text and the model, the second the gradients, the third the training that all arms share,
+    the rest belongs to single experiments.
+    """
+
+    AXES: ClassVar[tuple[str, ...]] = ("experiment", "seed")
+
+    experiment: Axis[Experiment] = "exp1"
+    seed: Axis[Annotated[int, Field(ge=0)]] = 0
+    text: str = Field("stories", min_length=1, description="'stories' (from templates) or the path of a text file")
+    stories: Count = Field(600, description="number of template stories")
+    vocab: int = Field(32, ge=2, description="entries of the BPE tokenizer trained on the text")
+    width: Count = 32
+    heads: Count = 4
+    context: int = Field(32, ge=4)
+    mlp: Count = Field(4, description="width of the MLP over that of the model")
+    leak: float = Field(1.0, gt=-1, description="c of F(z) = x - (1 + c) z + A + M")
+    resinit: Positive = Field(0.1, description="scale of W_O and W_2 at initialisation")
+
+    eps: Positive = Field(0.5, description="relaxation step; eps (1 + c) < 2")
+    t1: Count = Field(20, description="free steps in training")
+    t2: Count = Field(15, description="nudged steps in training")
+    t1_long: Count = Field(200, description="free steps of the longer free phase")
+    t2_long: Count = Field(40, description="nudged steps when the levers are compared")
+    t1_reference: Count = Field(300, description="free steps before the exact gradient (ift)")
+    settled: Positive = Field(1e-5, description="residual at which a sequence counts as settled by then")
+    horizons: list[Count] = Field(
+        [60, 150], min_length=2, max_length=2, description="K of the two unrolled gradients compared"
+    )
+    beta: float = Field(0.02, gt=0, description="nudge per token")
+    phases: int = Field(2, ge=2, description="N of the estimator in training")
+    navg: Count = Field(15, description="adjoints averaged where averaging is the lever; at most t2_long")
+
+    steps: Count = 150
+    batch: Count = Field(8, description="sequences of a training step")
+    lr: Positive = 1e-2
+    warmup: Steps = 10
+    clip: Positive = 1.0
+    ema: float = Field(0.9, ge=0, lt=1)
+    gate: float = Field(1e-2, ge=0, description="residual above which the task gradient is dropped; 0 for never")
+    fuse: float = Field(0.0, ge=0, description="residual above which training ends; 0 for never")
+    kappa: float = Field(0.05, ge=0, le=1)
+    jr_floor: float = Field(0.1, ge=0)
+    jr_max: float = Field(8.0, gt=0)
+    res_target: Positive = 1e-3
+    validate_every: Steps = Field(25, description="steps between validations; 0 for the end alone")
+    snapshots: list[Steps] = Field([0, 75, 150], min_length=1, description="steps whose checkpoints are kept")
+    segment: Count = Field(1000, description="steps after which a killed training can go on at the latest")
+
+    probe_batches: int = Field(3, ge=3, description="batches behind every cosine and loss; the intervals are over them")
+    probe_batch: Count = Field(64, description="sequences of a batch on which gradients are compared")
+    lever_batch: Count = Field(16, description="sequences of a batch in the comparison of the levers")
+    growth_steps: int = Field(60, ge=4, description="steps of the power iteration")
+    validation_batches: int = Field(6, ge=2)
+    lr_grid: list[Positive] = Field([1e-4, 1e-3, 1e-2, 1e-1, 3e-1, 1.0], min_length=2)
+    arm_steps: Count = Field(60, description="steps of the warm-up arms")
+    arm_warmup: Steps = 20
+    arm_prewarm: Count = Field(10, description="steps on the penalty alone in arm B")
+    arm_resinit: Positive = Field(2.0, description="resinit of arms A and B")
+    arm_small_resinit: Positive = Field(0.03, description="resinit of arm C")
+    grid_floors: list[Annotated[float, Field(ge=0)]] = Field([0.03, 0.1], min_length=1)
+    grid_targets: list[Positive] = Field([1e-3, 5e-3], min_length=1)
+    grid_maxima: list[Positive] = Field([0.1, 8.0], min_length=1)
+    grid_steps: Count = 25
+    grid_lr: Positive = Field(3e-3, description="learning rate of the warm start, whose optimiser starts afresh")
+    distances: list[Count] = Field([1, 2, 4, 8, 16, 24], min_length=2, description="of influence, in tokens")
+    directions: Count = Field(4, description="random perturbations a sequence and distance")
+    influence_delta: Positive = 1e-2
+    device: str = "cpu"
+
+    @field_validator("experiment", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return list(EXPERIMENTS) if value == "all" else value
+
+    @model_validator(mode="after")
+    def _fit(self) -> TriangulationParams:
+        if self.eps * (1 + self.leak) >= 2:
+            raise ParameterError(
+                f"eps (1 + leak) is {self.eps * (1 + self.leak):g}: the relaxation settles below 2 only, lower eps."
+            )
+        if self.width % self.heads:
+            raise ParameterError(f"width {self.width} does not divide by heads {self.heads}: change one of them.")
+        if self.phases % 2:
+            raise ParameterError(f"phases is {self.phases}: they come in opposite pairs, give an even number.")
+        if self.t1_long <= self.t1:
+            raise ParameterError(f"t1_long is {self.t1_long}, no longer than t1 = {self.t1}: raise it.")
+        if self.navg > self.t2_long:
+            raise ParameterError(f"navg is {self.navg}, more than the t2_long = {self.t2_long} nudged steps: lower it.")
+        if max(self.snapshots) > self.steps:
+            raise ParameterError(f"snapshots asks for step {max(self.snapshots)}, but steps is {self.steps}.")
+        if max(self.distances) >= self.context:
+            raise ParameterError(f"distances reaches {max(self.distances)}, beyond the context of {self.context}.")
+        if self.jr_floor > self.jr_max or max(self.grid_floors) > min(self.grid_maxima):
+            raise ParameterError(
+                "A floor of the penalty's weight lies above its ceiling: lower jr_floor or grid_floors."
+            )
+        return self

@@ -1,0 +1,146 @@
+"""From parameters to what runs: text, model size, gradients by name, and the arms that are trained."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from helpers.base import files
+from helpers.base.errors import ParameterError, nearest
+from helpers.base.rng import stream_seed
+from helpers.studies.eqprop.arms import MATCHED, WARM_UP
+from helpers.studies.eqprop.control import Controller
+from helpers.studies.eqprop.gradients import Gradient
+from helpers.studies.eqprop.model import MODELS, Block, ModelConfig
+from helpers.studies.eqprop.nudge import Nudge
+from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.stories import Corpus, make_corpus, read_text, template_stories
+from helpers.studies.eqprop.train import Recipe
+
+OFF = Controller(floor=0.0, ceiling=0.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one training run is: the kind of model, its size and its recipe."""
+
+    name: str
+    kind: str
+    config: ModelConfig
+    recipe: Recipe
+    snapshots: tuple[int, ...]
+
+    def model(self) -> Block:
+        """The untrained model."""
+        return MODELS[self.kind](self.config, seed=self.recipe.seed)
+
+    def facts(self) -> dict[str, object]:
+        """The model as run records name it: it is made from its size and seed, so their hash is its content's."""
+        made = {"kind": self.kind, **asdict(self.config), "seed": self.recipe.seed}
+        return {
+            "name": f"{self.kind}-{self.config.width}", "source": "initialised from the seed", "revision": None,
+            "sha256": files.sha256_json(made), "parameters": self.model().count, "dtype": "float32",
+        }  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4)
+def _corpus(text: str, stories: int, vocab: int, contents: tuple[str, ...]) -> Corpus:
+    return make_corpus(template_stories(stories) if text == "stories" else read_text(text), vocab)
+
+
+def corpus(p: TriangulationParams) -> Corpus:
+    """The text of the experiment, cut into tokens; the same for every seed. A file that changed is read again."""
+    contents = tuple(files.sha256_file(path) for path in data_files(p) if path.is_file())
+    return _corpus(p.text, p.stories, p.vocab, contents)
+
+
+def check_device(p: TriangulationParams) -> None:
+    """Raise ``ParameterError`` before any work starts when torch does not have ``p.device``."""
+    try:
+        kind = torch.device(p.device).type
+    except RuntimeError as error:
+        raise ParameterError(f"device is {p.device!r}, which torch does not know: use cpu, cuda or cuda:0.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(f"device is {p.device!r}, but torch sees no CUDA device here: use cpu.")
+
+
+def data_files(p: TriangulationParams) -> list[Path]:
+    """Files that the result depends on; template stories are code."""
+    return [] if p.text == "stories" else [files.ROOT / files.expanded(p.text)]
+
+
+def gradients(p: TriangulationParams) -> dict[str, Gradient]:
+    """The gradients of the study by the name that tables and pages use."""
+    nudge = Nudge("frozen", p.phases, p.beta, p.t2)
+    ep = Gradient("ep", steps=p.t1, eps=p.eps, nudge=nudge)
+    long = ep.with_nudge(steps=p.t2_long, phases=2)
+    # float32 cannot solve the adjoint further than this.
+    exact = Gradient("ift", steps=p.t1_reference, eps=p.eps, tolerance=1e-6, limit=p.t1_reference)
+    return {
+        "ift": exact,
+        "bptt": Gradient("bptt", steps=p.t1, eps=p.eps),
+        **{f"bptt-{k}": Gradient("bptt", steps=k, eps=p.eps) for k in p.horizons},
+        "backprop": Gradient("backprop"),
+        "frozen": ep,
+        "tracking": ep.with_nudge(variant="tracking"),
+        "vector field": ep.with_nudge(variant="vector_field"),
+        "frozen, long nudge": long,
+        "frozen, selected step": long.with_nudge(select=True),
+        "frozen, averaged": long.with_nudge(navg=p.navg),
+        "frozen, N = 4": long.with_nudge(phases=4),
+        "vector field, long nudge": long.with_nudge(variant="vector_field"),
+        "tracking, long nudge": long.with_nudge(variant="tracking"),
+        # As many free steps as tracking takes in all: what is left between the two is the linearisation.
+        "frozen, equal steps": replace(long, steps=p.t1 + p.t2_long),
+        "frozen, long free phase": replace(long, steps=p.t1_long),
+        "tracking, long free phase": replace(long.with_nudge(variant="tracking"), steps=p.t1_long),
+    }
+
+
+def arm(p: TriangulationParams, name: str) -> Arm:
+    """The training run ``name``: ``free`` ones have neither penalty nor gate, the others share controller and gate."""
+    if name not in MATCHED + WARM_UP:
+        raise ParameterError(f"There is no training arm {name!r}{nearest(name, MATCHED + WARM_UP)}")
+    if name in WARM_UP:
+        return _warm_up_arm(p, name)
+    method, _, free = name.partition(", ")
+    ways = {"ep": "frozen", "tracking": "tracking", "bptt": "bptt", "backprop": "backprop"}
+    recipe = replace(base_recipe(p), gradient=gradients(p)[ways[method]])
+    if free:
+        recipe = replace(recipe, controller=OFF, gate=0.0)
+    kind = "backprop" if method == "backprop" else "equilibrium"
+    return Arm(name, kind, size(p), recipe, tuple(sorted({*p.snapshots, p.steps})))
+
+
+def _warm_up_arm(p: TriangulationParams, name: str) -> Arm:
+    recipe = replace(base_recipe(p), gradient=gradients(p)["frozen"], steps=p.arm_steps, fuse=0.0)
+    if name.endswith("C"):
+        recipe, scale = replace(recipe, warmup=0), p.arm_small_resinit
+    else:
+        prewarm = p.arm_prewarm if name.endswith("B") else 0
+        recipe, scale = replace(recipe, warmup=p.arm_warmup, prewarm=prewarm), p.arm_resinit
+    return Arm(name, "equilibrium", size(p, resinit=scale), recipe, (p.arm_steps,))
+
+
+def grid_recipe(p: TriangulationParams, floor: float, target: float, maximum: float) -> Recipe:
+    """The recipe that continues the EP run under other settings of its controller, on batches it has not seen."""
+    controller = Controller(target=target, floor=floor, ceiling=maximum, kappa=p.kappa)
+    changes = {"gradient": gradients(p)["frozen"], "controller": controller, "steps": p.grid_steps, "lr": p.grid_lr}
+    return replace(base_recipe(p), **changes, seed=stream_seed(p.seed, "grid"))
+
+
+def size(p: TriangulationParams, resinit: float | None = None) -> ModelConfig:
+    """Model size."""
+    return ModelConfig(p.vocab, p.width, p.heads, p.context, p.mlp, p.leak, resinit or p.resinit)
+
+
+def base_recipe(p: TriangulationParams) -> Recipe:
+    """What all arms share."""
+    return Recipe(
+        controller=Controller(p.res_target, p.jr_floor, p.jr_max, p.kappa), steps=p.steps, batch=p.batch, lr=p.lr,
+        warmup=p.warmup, clip=p.clip, gate=p.gate, fuse=p.fuse, ema=p.ema, validate_every=p.validate_every,
+        validation_batches=p.validation_batches, seed=p.seed,
+    )  # fmt: skip

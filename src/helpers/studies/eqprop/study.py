@@ -1,0 +1,46 @@
+"""The study: an experiment of the triangulation, and the training arms that experiments share."""
+
+from __future__ import annotations
+
+from helpers.base.params import parse
+from helpers.records.reading import Record
+from helpers.records.study import Study
+from helpers.studies.eqprop import findings
+from helpers.studies.eqprop.params import TriangulationParams
+
+VERSION = 1  # 1: what an experiment measures; the curves of its arms lie in their own records
+METRICS_VERSION = 1  # 1: means with t intervals over batches, shares with Wilson intervals
+TRAINING_VERSION = 1  # 1: log and validation curve; how the training ended follows from the log
+TRAINING_METRICS_VERSION = 1  # 1: steps that the gate skipped
+DIVERGED = (
+    "loss_ep_free", "loss_tracking_free", "end_residual_ep_free", "end_residual_tracking_free",
+    "ep_free_minus_bptt_free", "tracking_free_minus_bptt_free",
+)  # fmt: skip
+"""Metrics of two arms that diverge: another kernel's rounding moved them by up to .29, those of all other arms of the
+experiments 3, 4, 6 and 7 by less than .001."""
+
+
+def replay(record: Record) -> Record:
+    """Run the experiment of ``record`` again, its training arms included, on as many threads as it had then."""
+    import torch  # here, because whoever reads records needs none of it
+
+    from helpers.studies.eqprop.experiment import run_cell
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record.environment["threads"])  # how a sum is split over threads decides its last bits
+    try:
+        return run_cell(parse(TriangulationParams, record.params, f"of {record.ref}"), record.notebook)
+    finally:
+        torch.set_num_threads(threads)
+
+
+TRAINING = Study(
+    "triangulation_training", TRAINING_VERSION, TRAINING_METRICS_VERSION, findings.training_metrics,
+    entry="helpers.studies.eqprop.training",
+)  # fmt: skip
+STUDY = Study(
+    "triangulation", VERSION, METRICS_VERSION, findings.metrics, entry="helpers.studies.eqprop.experiment",
+    params=TriangulationParams, replay=replay, parts=(TRAINING,),
+    measured={"costs": ("seconds", "fastest", "ratio", "ratio_low", "ratio_high")},
+    tolerances=dict.fromkeys(DIVERGED, 0.5),
+)  # fmt: skip

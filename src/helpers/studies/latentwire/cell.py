@@ -1,0 +1,138 @@
+"""One cell: a wire trained under one arm and seed, read by both models through every channel; and grids of cells."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from helpers.records import provenance, runs
+from helpers.studies.latentwire import data, wire, wiring
+from helpers.studies.latentwire.adapter import Wire
+from helpers.studies.latentwire.arms import TEXT_CHANNELS
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.decode import Decoding
+from helpers.studies.latentwire.encoder import to_bytes
+from helpers.studies.latentwire.evaluate import evaluate, partners, text_middles
+from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.session import Session
+from helpers.studies.latentwire.study import STUDY, TEXT
+
+__all__ = ["Session", "run_cell", "run_cells"]
+
+READ_BY_TEXT = (
+    "model_a", "model_b", "revision_a", "revision_b", "data", "squad_train", "squad_validation", "train_samples",
+    "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
+    "dtype", "device", *wiring.DECODING,
+)  # fmt: skip
+"""What the text channels depend on; the switches of decoding among them, for these are the same in every channel."""
+
+
+def run_cells(p: WireParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
+    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
+    session = session or Session(p)
+    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+
+
+def run_cell(p: WireParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    inputs = {
+        "wire": wiring.wire_record(p, session), "prompt": wiring.prompt_record(p, session),
+        "text": text_record(p, session),
+    }  # fmt: skip
+    with runs.open_run(
+        STUDY, params=p.cell_params() | data.revisions(p), cell=p.cell() | {"model": slug(p)}, data=data.files(p),
+        model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
+        prefix=f"{slug(p)}-{p.arm}-s{p.seed}", notebook=notebook,
+    ) as run:  # fmt: skip
+        if not run.complete:
+            _evaluate(run, p, session, inputs)
+        return run.record
+
+
+def slug(p: WireParams) -> str:
+    """The two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
+    names = provenance.portable([p.model_a, p.model_b])
+    return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
+
+
+def text_record(p: WireParams, session: Session) -> runs.Record:
+    """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
+    params = {name: value for name, value in p.cell_params().items() if name in READ_BY_TEXT} | data.revisions(p)
+    with runs.open_run(
+        TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
+        prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
+    ) as run:  # fmt: skip
+        if not run.complete:
+            table = run.step("completions", lambda: _text_channels(p, session))
+            run.finish(finish_reasons=table["finish"].value_counts().to_dict())
+        return run.record
+
+
+def _text_channels(p: WireParams, session: Session) -> pd.DataFrame:
+    some, tables = session.split.validation, []
+    for lm in session.lms:
+        for channel in TEXT_CHANNELS:
+            middles = text_middles(lm, some, channel, p.latents)
+            tables.append(evaluate(lm, Composer.of(p), middles, some, channel, decoding(p), **_how(p)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _evaluate(run: runs.Run, p: WireParams, session: Session, inputs: dict[str, runs.Record]) -> None:
+    made = wiring.trained(inputs["wire"], p, session)
+    constant = wiring.prompts(inputs["prompt"])
+    table = run.step("completions", lambda: _prefix_channels(p, session, made, constant))
+    run.step("bytes", lambda: {"latent": message_bytes(p, session.split.validation, made)})
+    latent = table[table["channel"] == "latent"]
+    run.finish(finish_reasons=latent["finish"].value_counts().to_dict())
+
+
+def _prefix_channels(p: WireParams, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
+    """Both readers on latents as they arrive, on another text's, on the mean over training texts, on a constant."""
+    some = session.split.validation
+    z_bmd, _ = wire.send(encoded(made, some, p))
+    mean_md = encoded(made, session.split.train[: p.probe_samples], p).mean(0)
+    tables = []
+    for lm in session.lms:
+        adapter = made.adapters[lm.side]
+        with torch.inference_mode():
+            prefixes = {
+                "latent": adapter(z_bmd), "shuffled": adapter(z_bmd[partners(len(some), p.data_seed)]),
+                "mean": adapter(mean_md[None]).expand(len(some), -1, -1),
+                "constant": constant[lm.side].to(z_bmd).expand(len(some), -1, -1),
+            }  # fmt: skip
+        for channel, prefix in prefixes.items():
+            middles = p.switches["prefix_gain"] * prefix
+            tables.append(evaluate(lm, Composer.of(p), middles, some, channel, decoding(p), **_how(p)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def encoded(made: Wire, examples: list[Example], p: WireParams) -> Tensor:
+    """Z [N, M, d_z] of ``examples``, batch by batch."""
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                made.encoder(to_bytes([one.text for one in examples[start : start + p.eval_batch]], p.byte_max))
+                for start in range(0, len(examples), p.eval_batch)
+            ]
+        )
+
+
+def message_bytes(p: WireParams, examples: list[Example], made: Wire) -> float:
+    """Bytes of a message, which are the same for all of them: latents in fp16."""
+    _, sent = wire.send(encoded(made, examples[:1], p))
+    return float(sent)
+
+
+def decoding(p: WireParams) -> Decoding:
+    """Settings of decoding, the same for every channel."""
+    s = p.switches
+    return Decoding(p.max_new_tokens, s["eos_ban_steps"], s["first_token_temperature"], s["first_token_top_p"])
+
+
+def _how(p: WireParams) -> dict[str, int]:
+    return {"batch": p.eval_batch, "seed": p.data_seed}

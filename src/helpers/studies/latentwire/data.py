@@ -1,0 +1,77 @@
+"""The examples of a run: which ones, drawn by a seed of their own, and which had to be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.base.errors import DataError
+from helpers.base.files import expanded
+from helpers.base.rng import numpy_stream
+from helpers.lm import hub
+from helpers.studies.latentwire import qa, words
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.params import WireParams
+
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation examples, without those that were over a limit and dropped."""
+
+    train: list[Example]
+    validation: list[Example]
+
+
+def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
+    """The examples of ``p``; those over a limit are dropped, or refused by whoever meets them."""
+    composer = Composer.of(p)
+    found = {}
+    for split, n in zip(SPLITS, (p.train_samples, p.eval_samples), strict=True):
+        drawn = _drawn(p, split, n)
+        found[split] = [one for one in drawn if p.long_texts == "refuse" or _fits(one, p, composer, lms)]
+        if not found[split]:
+            raise DataError(f"Every example of {split} is over byte_max or answer_limit: raise them.")
+    return Split(found["train"], found["validation"])
+
+
+def files(p: WireParams) -> list[Path]:
+    """Data files whose content belongs to the question that a run answers; those of the hub are fetched."""
+    return [_source(p, split)[0] for split in SPLITS] if p.data == "squad" else []
+
+
+def revisions(p: WireParams) -> dict[str, str]:
+    """What a record notes of data from the hub besides its content: the commit of each split that was read there."""
+    found = {split: _source(p, split)[1] for split in SPLITS} if p.data == "squad" else {}
+    return {f"squad_{split}_revision": commit for split, commit in found.items() if commit}
+
+
+def _source(p: WireParams, split: str) -> tuple[Path, str | None]:
+    """The file of SQuAD's ``split``, and its commit where it is the hub's."""
+    asked = p.squad_train if split == "train" else p.squad_validation
+    repo, revision = hub.split_revision(asked)
+    if repo in ("", qa.HUB):
+        return hub.data_file(qa.HUB, revision, qa.HUB_FILE.format(split=split))
+    return expanded(asked), None
+
+
+def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
+    if p.data == "two_slot":
+        return words.examples(split, n, p.data_seed)
+    if p.data == "templated_qa":
+        return qa.parse(qa.templated(split, n, p.data_seed), "the templated questions")
+    everything = qa.from_file(_source(p, split)[0])
+    if len(everything) < n:
+        raise DataError(f"SQuAD's {split} holds {len(everything)} questions, but {n} are asked for: ask for fewer.")
+    order = numpy_stream(p.data_seed, "squad", split).permutation(len(everything))
+    return [everything[i] for i in order[:n]]
+
+
+def _fits(example: Example, p: WireParams, composer: Composer, lms: Sequence[FrozenLM]) -> bool:
+    if len(example.text.encode()) > p.byte_max:
+        return False
+    return all(len(lm.ids(example.answers[0])) < composer.answer_limit for lm in lms)

@@ -1,0 +1,81 @@
+"""Decoding from embeddings, the same for every channel: greedy, except for a first token that may be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from helpers.base.rng import numpy_stream
+from helpers.lm.generate import Sampling, draw
+from helpers.studies.latentwire.lms import FrozenLM
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Settings of one run; they hold for text and for latents alike."""
+
+    max_new_tokens: int
+    eos_ban_steps: int = 0
+    first_token_temperature: float = 0.0
+    first_token_top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One answer: its tokens without the end, how it finished, and the end's probability at the first step, no ban."""
+
+    tokens: list[int]
+    finish: str
+    p_end: float
+
+
+def decode(
+    lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, how: Decoding, *, seed: int, keys: Sequence[str]
+) -> list[Decoded]:
+    """Answers behind right-padded contexts [B, C, D] of ``lengths_b`` tokens; ``keys`` name their random streams."""
+    h_bcd, mask = _left_padded(context_bcd, lengths_b)
+    uniform = torch.tensor([numpy_stream(seed, "first token", key).random() for key in keys], dtype=torch.float32)
+    first = Sampling(how.max_new_tokens, how.first_token_temperature, how.first_token_top_p)
+    tokens: list[list[int]] = [[] for _ in keys]
+    finish: list[str | None] = [None] * len(keys)
+    with torch.inference_mode():
+        position = (mask.long().cumsum(1) - 1).clamp(min=0)
+        out = lm.hidden(h_bcd, attention_mask=mask.long(), position_ids=position, use_cache=True)
+        logits = lm.head(out.last_hidden_state[:, -1]).float()
+        p_end = torch.softmax(logits, -1)[:, lm.end].tolist()
+        for step in range(how.max_new_tokens):
+            if step < how.eos_ban_steps:
+                logits[:, lm.end] = float("-inf")
+            token = draw(logits, uniform.to(logits.device), first) if step == 0 else logits.argmax(-1)
+            for row, value in enumerate(token.tolist()):
+                if finish[row] is None and value == lm.end:
+                    finish[row] = "stop"
+                elif finish[row] is None:
+                    tokens[row].append(value)
+            if all(finish) or step + 1 == how.max_new_tokens:
+                break
+            mask = torch.cat([mask, mask.new_ones(len(keys), 1)], dim=1)
+            position = position[:, -1:] + 1
+            out = lm.hidden(
+                lm.embed(token[:, None]), attention_mask=mask.long(), position_ids=position,
+                past_key_values=out.past_key_values, use_cache=True,
+            )  # fmt: skip
+            logits = lm.head(out.last_hidden_state[:, -1]).float()
+    return [Decoded(*row) for row in zip(tokens, [f or "length" for f in finish], p_end, strict=True)]
+
+
+def _left_padded(context_bcd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The same rows moved to the right edge, so that all continue at one place, and the mask of what is real."""
+    longest = context_bcd.shape[1]
+    at = torch.arange(longest, device=context_bcd.device)[None] - (longest - lengths_b)[:, None]
+    mask = at >= 0
+    rows = torch.arange(len(context_bcd), device=context_bcd.device)[:, None]
+    return torch.where(mask[..., None], context_bcd[rows, at.clamp(min=0)], 0.0), mask
+
+
+def answer_text(lm: FrozenLM, tokens: Sequence[int]) -> str:
+    """What is compared with the gold answers: the first line of what was decoded."""
+    return lm.text(tokens).strip().partition("\n")[0].strip()

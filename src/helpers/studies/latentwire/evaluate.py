@@ -1,0 +1,87 @@
+"""What each reader makes of each channel: the text, parts of it, nothing, or a prefix with or without information."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from helpers.base.rng import numpy_stream
+from helpers.studies.latentwire.arms import PREFIX_CHANNELS, WORDS
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.decode import Decoding, answer_text, decode
+from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.losses import teacher_logits, token_nll
+from helpers.studies.latentwire.score import exact_match, f1
+
+
+def text_middles(lm: FrozenLM, examples: Sequence[Example], channel: str, latents: int) -> list[Tensor]:
+    """The part of each text that ``channel`` hands over, as embeddings [m, D]; budgets have M tokens."""
+    cut = {"text": slice(None), "first_tokens": slice(latents), "last_tokens": slice(-latents, None),
+           "no_context": slice(0)}[channel]  # fmt: skip
+    ids = [lm.ids(example.text)[cut] for example in examples]
+    return [lm.embed(torch.tensor([row], dtype=torch.long))[0] for row in ids]
+
+
+def partners(n: int, seed: int) -> list[int]:
+    """For each example another one, whose latents it gets in the shuffled channel: one cycle in a random order."""
+    order = numpy_stream(seed, "shuffled").permutation(n).tolist()
+    return [follower for _, follower in sorted(zip(order, order[1:] + order[:1], strict=True))]
+
+
+def evaluate(
+    lm: FrozenLM, composer: Composer, middles: Sequence[Tensor] | Tensor, examples: Sequence[Example], channel: str,
+    how: Decoding, *, batch: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """One row an example: what the reader wrote, how it scores, and how likely it found the gold answer.
+
+    NLL is in nats a token, teacher-forced, labels shifted once (``nll``) and, as the log measured it, twice
+    (``nll_twice``). ``first1``, ``first5``: the gold answer's first token is the likeliest, among the five likeliest.
+    """
+    latent = channel in PREFIX_CHANNELS
+    rows = []
+    for start in range(0, len(examples), batch):
+        some = list(range(start, min(start + batch, len(examples))))
+        rows += _batch(lm, composer, [middles[i] for i in some], [examples[i] for i in some], latent, how, seed)
+    table = pd.DataFrame(rows)
+    table["question"], table["id"] = [e.text for e in examples], [e.id for e in examples]
+    persona = f"reader {lm.side}, {WORDS[channel]}"
+    return table.assign(index=range(len(examples)), persona=persona, role=channel, channel=channel, side=lm.side)
+
+
+def _batch(
+    lm: FrozenLM, composer: Composer, middles: Sequence[Tensor], examples: Sequence[Example], latent: bool,
+    how: Decoding, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    with torch.inference_mode():
+        context, lengths = composer.contexts(lm, middles, latent=latent)
+        gold = [composer.answer(lm, example.answers[0]) for example in examples]
+        once, logits = _nll(lm, composer.aligned(), context, lengths, gold)
+        twice, _ = _nll(lm, composer.aligned("twice"), context, lengths, gold)
+        first = torch.tensor([ids[0] for ids in gold], device=logits.device)
+        best = logits.topk(5, dim=-1).indices
+    keys = [example.id for example in examples]
+    written = decode(lm, context, lengths, how, seed=seed, keys=keys)
+    return [
+        {
+            "text": (said := answer_text(lm, one.tokens)), "gold": example.answers[0], "tokens": len(one.tokens),
+            "finish": one.finish, "em": exact_match(said, example.answers), "f1": f1(said, example.answers),
+            "first1": bool(top[0] == token), "first5": bool((top == token).any()), "nll": a, "nll_twice": b,
+            "p_end": one.p_end,
+        }
+        for example, one, top, token, a, b in zip(examples, written, best, first, once, twice, strict=True)
+    ]  # fmt: skip
+
+
+def _nll(
+    lm: FrozenLM, composer: Composer, context: Tensor, lengths: Tensor, gold: Sequence[Sequence[int]]
+) -> tuple[list[float], Tensor]:
+    """Mean NLL of each row over its counted tokens, and the logits of the first position [B, V]."""
+    labels = composer.labels(lm, gold)
+    logits = teacher_logits(lm, context, lengths, labels)
+    nll_bs = torch.where(labels.counted, token_nll(logits, labels.targets), 0.0)
+    return (nll_bs.sum(1) / labels.counted.sum(1)).tolist(), logits[:, 0]

@@ -1,0 +1,41 @@
+"""Convert a GGUF once into a folder that can be a reader.
+
+``python -m helpers.studies.latentwire.gguf FILE.gguf FOLDER``
+
+A plain ``gguf_file=`` load keeps quantised blocks, which can be neither trained through nor saved; here they become
+fp32. The folder then holds config, tokenizer and safetensors, and is given as ``model_a`` or ``model_b``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.quantization_config import GgufConfig
+
+from helpers.base import leftovers
+from helpers.base.errors import ModelError
+
+
+def convert(file: Path, folder: Path) -> Path:
+    """Write the model in ``file`` into the new folder ``folder``; ``ModelError`` when either is not as it must be."""
+    if not file.is_file() or file.suffix != ".gguf":
+        raise ModelError(f"There is no GGUF file {file}: give the path of one that ends in .gguf.")
+    if folder.exists():
+        raise ModelError(f"{folder} is there already: delete it, or give another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with leftovers.temporary_folder(".converting-", folder.parent) as temporary:
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        new = temporary / "model"
+        model.save_pretrained(new)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(new)
+        new.rename(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    print(convert(Path(sys.argv[1]), Path(sys.argv[2])))

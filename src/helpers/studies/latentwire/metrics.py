@@ -1,0 +1,93 @@
+"""The metrics of the wing's four kinds of record, from their stored tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from helpers.base import stats
+from helpers.records.reading import Record
+from helpers.records.study import Metrics, Tables
+
+Cell = Mapping[str, Any]
+Inputs = Mapping[str, Record]
+TEXT_SCORES = ("em_", "f1_", "first1_", "nll_text", "nll_twice_text", "p_end_text")
+"""How the scores of the text channels begin that every cell names beside its own."""
+
+
+def cell_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
+    """Return what a page says of a cell: its prefix channels, the text beside them, and how its wire was trained."""
+    answers, wire = tables["completions"], inputs["wire"]
+    text = scores(inputs["text"].table("completions"))
+    trained = wire_metrics(wire.params, wire.results, {})
+    return (
+        scores(answers) | communication(answers) | _bytes(answers, tables["bytes"]["latent"])
+        | {name: metric for name, metric in text.items() if name.startswith(TEXT_SCORES)}
+        | {name: metric for name, metric in trained.items() if name != "steps"}
+    )  # fmt: skip
+
+
+def text_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
+    """Return the scores of the text channels."""
+    return scores(tables["completions"])
+
+
+def wire_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
+    """Return the loss of the last tenth of the steps with its parts, padding's share of the gradient, and counts."""
+    loss, gradient, used = tables["loss"], tables["gradient"], tables["examples"]
+    metrics: Metrics = {"steps": {"value": int(loss["step"].max()), "unit": "steps", "n": 1}}
+    for side, part in loss.groupby("side"):
+        end, shares = part[part["step"] > 0.9 * part["step"].max()], gradient[gradient["side"] == side]["share"]
+        for name in ("loss", "nll_real", "p_pad"):
+            unit = "share" if name == "p_pad" else "nats"
+            metrics[f"train_{name}_{side}"] = {"value": float(end[name].mean()), "unit": unit, "n": len(end)}
+        for name, value in (("first", shares.iloc[0]), ("last", shares.iloc[-1])):
+            metrics[f"pad_gradient_{name}_{side}"] = {"value": float(value), "unit": "share", "n": 1}
+    drawn = cell["train_samples"] + cell["eval_samples"]
+    left_out = drawn - used["train"] - used["validation"]
+    return metrics | {"examples_left_out": {"value": left_out, "unit": "examples", "n": drawn}}
+
+
+def prompt_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
+    """Return how many steps the constant prefixes were tuned for."""
+    return {"steps": {"value": int(tables["loss"]["step"].max()), "unit": "steps", "n": 1}}
+
+
+def scores(answers: pd.DataFrame) -> Metrics:
+    """Return the metrics of every reader and channel in ``answers``, named ``<score>_<channel>_<side>``."""
+    metrics = {}
+    for (side, channel), part in answers.groupby(["side", "channel"], sort=False):
+        for name, metric in _scores(part).items():
+            metrics[f"{name}_{channel}_{side}"] = metric
+    return metrics
+
+
+def _scores(part: pd.DataFrame) -> Metrics:
+    rates = {name: stats.wilson(int(part[name].sum()), len(part)).metric() for name in ("em", "first1", "first5")}
+    means = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "share"}
+    distinct = {"value": part["text"].nunique() / len(part), "unit": "share", "n": len(part)}
+    return (
+        rates
+        | {n: stats.mean_interval(part[n].to_numpy()).metric(u) for n, u in means.items()}
+        | {"distinct": distinct}
+    )
+
+
+def communication(answers: pd.DataFrame) -> Metrics:
+    """Return latent minus shuffled, paired by example, of exact match and first token: ``talk_<score>_<side>``."""
+    metrics = {}
+    for side, part in answers.groupby("side", sort=False):
+        wide = {channel: rows.sort_values("index") for channel, rows in part.groupby("channel")}
+        for score in ("em", "first1"):
+            gap = stats.paired_rate_difference(wide["latent"][score], wide["shuffled"][score])
+            metrics[f"talk_{score}_{side}"] = gap.metric("points")
+    return metrics
+
+
+def _bytes(answers: pd.DataFrame, latent: float) -> Metrics:
+    """Return the bytes of a message as it was sent, and the mean UTF-8 bytes of the texts that it stands for."""
+    texts = [len(text.encode()) for text in answers.drop_duplicates("id")["question"]]
+    bytes_of = {"latent": latent, "text": sum(texts) / len(texts)}
+    return {f"bytes_{name}": {"value": value, "unit": "bytes", "n": len(texts)} for name, value in bytes_of.items()}

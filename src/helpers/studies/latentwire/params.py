@@ -1,0 +1,112 @@
+"""Parameters of the notebook ``latentwire``: two readers, a wire, a recipe, and the switches an arm names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from helpers.base.errors import ParameterError
+from helpers.base.params import Axis, Params
+from helpers.studies.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
+from helpers.studies.latentwire.qa import HUB
+
+Weight = Annotated[float, Field(ge=0, le=100)]
+Gain = Annotated[float, Field(gt=0, le=10)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Steps = Annotated[int, Field(ge=0, le=4096)]
+Temperature = Annotated[float, Field(ge=0, le=10)]
+
+
+class WireParams(Params):
+    """One cell (one arm, one seed), or a grid of cells where an axis holds a list.
+
+    A switch that is not given is what ``arm`` says; one that is given overrides its arm. Records hold all of them.
+    """
+
+    AXES: ClassVar[tuple[str, ...]] = ("arm", *SWITCHES, "seed")
+
+    model_a: str = Field(
+        "pocket-char", min_length=1, description="pocket-char, pocket-syllable, a preset, hub id, folder"
+    )
+    model_b: str = Field("pocket-syllable", min_length=1, description="the second reader, with a tokenizer of its own")
+    revision_a: str | None = None
+    revision_b: str | None = None
+    arm: Axis[Arm] = Field("fixed", description="named set of switches; see helpers.studies.latentwire.arms")
+    padding: Axis[Padding | None] = Field(None, description="where short answers are filled, and whether it is masked")
+    label_shift: Axis[Shift | None] = Field(None, description="how often labels are shifted against the logits")
+    first_token_ce: Axis[Weight | None] = Field(None, description="weight of the first-token loss")
+    bos_after_anchor: Axis[bool | None] = Field(None, description="put BOS behind the anchor, where the reader has one")
+    prefix_gain: Axis[Gain | None] = Field(None, description="factor on the prefix at evaluation")
+    eos_ban_steps: Axis[Steps | None] = Field(None, description="first steps of decoding in which the end is banned")
+    first_token_temperature: Axis[Temperature | None] = Field(None, description="0 is greedy; later tokens always are")
+    first_token_top_p: Axis[Share | None] = None
+    anchor_mode: Axis[Literal["text", "chat"] | None] = Field(None, description="plain anchor, or the chat template's")
+    seed: Axis[Annotated[int, Field(ge=0)]] = 0
+
+    data: Literal["two_slot", "templated_qa", "squad"] = "two_slot"
+    squad_train: str = Field("", description=f"SQuAD v1.1 JSON to train on, or {HUB}@revision; empty: the hub's newest")
+    squad_validation: str = Field("", description="the same to evaluate on")
+    train_samples: int = Field(8192, ge=1)
+    eval_samples: int = Field(200, ge=2)
+    data_seed: int = Field(12345, ge=0, description="draws and picks examples; the same under every training seed")
+    long_texts: Literal["refuse", "drop"] = Field("refuse", description="what to do with texts or answers over a limit")
+    byte_max: int = Field(2048, ge=1)
+    answer_limit: int = Field(32, ge=2, description="tokens of an answer with its end")
+
+    latents: int = Field(8, ge=1, description="M, vectors that go over the wire")
+    d_z: int = Field(64, ge=8, description="width of each")
+    encoder_layers: int = Field(2, ge=1)
+    encoder_heads: int = Field(8, ge=1)
+    encoder_norm: Literal["pre", "post"] = "pre"
+
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(3e-3, gt=0, le=1)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    scale_l2: float = Field(0.05, ge=0, description="weight of (scale - 1)^2 of each adapter")
+    checkpoint_every: int = Field(
+        100, ge=1, description="steps between checkpoints; a killed run goes on from the last"
+    )
+    gradient_every: int = Field(25, ge=1, description="steps between measurements of padding's share of the gradient")
+    probe_samples: int = Field(64, ge=1, description="validation examples behind the curve at each checkpoint")
+    prompt_steps: int = Field(150, ge=1, description="steps of the constant prefix (prompt tuning)")
+    prompt_lr: float = Field(1e-2, gt=0, le=1)
+
+    anchor: str = Field("Answer: ", min_length=1)
+    max_new_tokens: int = Field(12, ge=1)
+    eval_batch: int = Field(200, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """Every switch of one cell: as given, else as its arm has it."""
+        given = {name: getattr(self, name) for name in SWITCHES}
+        return {name: ARMS[self.arm][name] if value is None else value for name, value in given.items()}
+
+    def cell_params(self) -> dict[str, Any]:
+        """All parameters of one cell as a record keeps them: switches resolved, files without their folder."""
+        found = super().cell_params()
+        asked = {name: found[name] for name in ("squad_train", "squad_validation")}
+        files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in asked.items()}
+        return found | self.switches | files
+
+    @model_validator(mode="after")
+    def _fits(self) -> WireParams:
+        if self.d_z % self.encoder_heads:
+            raise ParameterError(
+                f"d_z is {self.d_z}, which {self.encoder_heads} encoder_heads do not divide: change one."
+            )
+        if self.d_z % 2:
+            raise ParameterError(f"d_z is {self.d_z}, but sinusoidal positions need an even width: add one.")
+        if self.data != "squad" and (self.squad_train or self.squad_validation):
+            raise ParameterError(f"squad_train and squad_validation are for data squad, but data is {self.data!r}.")
+        # A record keeps these files by name, so two of one name could not be told apart.
+        train, validation = Path(self.squad_train), Path(self.squad_validation)
+        if train != validation and train.name == validation.name:
+            raise ParameterError(f"squad_train and squad_validation are two files called {train.name}: rename one.")
+        return self

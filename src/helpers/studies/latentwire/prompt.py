@@ -1,0 +1,50 @@
+"""The constant learned prefix: prompt tuning (Lester et al. 2021, 2104.08691), which knows nothing of the text.
+
+It is the control that says how far a prefix of the same size gets on the distribution of answers alone.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from peft import PromptTuningConfig
+from peft.tuners.prompt_tuning import PromptEmbedding
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from helpers.base.rng import stream_seed
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.losses import teacher_logits, token_nll
+from helpers.studies.latentwire.train import Recipe, Taught, batches, learning_rate
+
+
+def tune(
+    lm: FrozenLM, taught: Taught, composer: Composer, recipe: Recipe, *, latents: int, seed: int
+) -> tuple[Tensor, pd.DataFrame]:
+    """Train ``latents`` embeddings on aligned, masked labels; return them [M, D] and the loss of every step.
+
+    They begin as embeddings of tokens drawn from the vocabulary (stream "prompt" of ``seed``).
+    """
+    composer = composer.aligned()
+    config = PromptTuningConfig(
+        num_virtual_tokens=latents, token_dim=lm.width, num_transformer_submodules=1, prompt_tuning_init="SAMPLE_VOCAB"
+    )
+    with torch.random.fork_rng():  # PEFT draws from the global generator
+        torch.manual_seed(stream_seed(seed, "prompt", lm.side))
+        prompt = PromptEmbedding(config, lm.embedding).to(lm.device)
+    optimizer = torch.optim.AdamW(prompt.parameters(), lr=recipe.lr, weight_decay=0.0)
+    every = torch.arange(latents, device=lm.device)
+    rows = []
+    plan = enumerate(tqdm(list(batches(len(taught.texts), recipe, seed)), desc=f"prompt {lm.side}", leave=False))
+    for step, picked in plan:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, recipe)
+        context, lengths = composer.contexts(lm, prompt(every).expand(len(picked), -1, -1), latent=True)
+        labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
+        loss = token_nll(teacher_logits(lm, context, lengths, labels), labels.targets)[labels.counted].mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        rows.append({"step": step + 1, "side": lm.side, "loss": loss.item()})
+    return prompt(every).detach(), pd.DataFrame(rows)

@@ -1,0 +1,25 @@
+"""The log of the published run: its own numbers, and what it says of them; nothing here was run by this project.
+
+``data/latentwire/log.csv`` is transcribed from the tables of that log. What it does not give is missing.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helpers.base.files import DATA
+
+EXAMPLES = 200
+"""Validation questions behind each number of the log."""
+LATENTS, WIDTH, BYTES_A_NUMBER = 32, 256, 2
+"""Vectors of one message, numbers in each, and bytes of a number in half precision."""
+
+
+def log() -> pd.DataFrame:
+    """The log's table: exact answers, F1 and first-token accuracies as shares, NLL as it was measured there."""
+    return pd.read_csv(DATA / "latentwire" / "log.csv", dtype={"epoch": "Int64"})
+
+
+def message_bytes() -> int:
+    """Bytes of one message of that run in half precision."""
+    return LATENTS * WIDTH * BYTES_A_NUMBER

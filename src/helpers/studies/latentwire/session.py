@@ -1,0 +1,70 @@
+"""What the cells of one notebook share: readers, examples and the wire's sizes, each loaded when first needed."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from helpers.lm import models
+from helpers.studies.latentwire import data, lms
+from helpers.studies.latentwire.adapter import Wire
+from helpers.studies.latentwire.arms import SIDES
+from helpers.studies.latentwire.data import Split
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.params import WireParams
+
+CALIBRATED_ON = 64
+"""Training texts whose token embeddings set the amplitude of a prefix."""
+
+
+@dataclass
+class Session:
+    """Readers and data of a grid; cells that are answered from records load neither."""
+
+    p: WireParams
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """Names, revisions and content hashes of both readers, without loading them."""
+        return lms.pair_facts([lms.facts(name, revision=revision, **self._where) for name, revision in self._names])
+
+    @functools.cached_property
+    def lms(self) -> list[FrozenLM]:
+        """Both readers, frozen."""
+        if {self.p.model_a, self.p.model_b} <= set(lms.POCKET):
+            torch.set_num_threads(1)  # as fast for models so small, and bits do not depend on how busy the machine is
+        else:
+            models.choose_threads()
+        pairs = zip(SIDES, self._names, strict=True)
+        return [lms.load(side, name, revision=revision, **self._where) for side, (name, revision) in pairs]
+
+    @functools.cached_property
+    def split(self) -> Split:
+        """Training and validation examples."""
+        return data.load(self.p.cells()[0], self.lms)
+
+    @functools.cached_property
+    def rms(self) -> dict[str, float]:
+        """Root mean square of each reader's own token embeddings on training texts."""
+        texts = [example.text for example in self.split.train[:CALIBRATED_ON]]
+        return {lm.side: lms.embedding_rms(lm, texts) for lm in self.lms}
+
+    def wire(self, p: WireParams) -> Wire:
+        """A new wire for the cell ``p``, on the readers' device."""
+        readers = {lm.side: (lm.width, self.rms[lm.side]) for lm in self.lms}
+        made = Wire.make(
+            latents=p.latents, d_z=p.d_z, layers=p.encoder_layers, heads=p.encoder_heads, norm=p.encoder_norm,
+            readers=readers, seed=p.seed,
+        )  # fmt: skip
+        return made.to(self.lms[0].device)
+
+    @property
+    def _names(self) -> list[tuple[str, str | None]]:
+        return [(self.p.model_a, self.p.revision_a), (self.p.model_b, self.p.revision_b)]
+
+    @property
+    def _where(self) -> dict[str, str]:
+        return {"device": self.p.device, "dtype": self.p.dtype}

@@ -1,0 +1,61 @@
+"""The study: a cell of LatentWire, and what cells share: the trained wire, the constant prefix, the text channels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from helpers.base import files
+from helpers.base.params import parse
+from helpers.records.reading import Record
+from helpers.records.study import Study
+from helpers.studies.latentwire import metrics
+from helpers.studies.latentwire.params import WireParams
+
+VERSION = 1  # 1: completions of the prefix channels, and the bytes of one message
+METRICS_VERSION = 1  # 1: shares with Wilson intervals, means with t intervals, paired differences by Tango
+WIRE_VERSION = 1  # 1: loss, gradient, curve, and how many examples were used
+WIRE_METRICS_VERSION = 1  # 1: the last tenth of the steps, padding's share of the gradient, examples left out
+PROMPT_VERSION = 1  # 1: loss
+PROMPT_METRICS_VERSION = 1  # 1: steps
+TEXT_VERSION = 1  # 1: completions of the text channels
+TEXT_METRICS_VERSION = 1  # 1: as those of a cell
+TRAINED = 0.1
+"""Tolerance of what is trained: another kernel's rounding, grown over 400 steps, moved no metric by more than .06."""
+
+
+def replay(record: Record) -> Record:
+    """Train, tune and evaluate the cell of ``record`` again."""
+    from helpers.studies.latentwire.cell import Session, run_cell  # here, because whoever reads records needs no torch
+
+    p = params_of(record)
+    return run_cell(p, Session(p), record.notebook)
+
+
+def params_of(record: Record) -> WireParams:
+    """Return the parameters of the cell of ``record``, with readers and data files where they lie on this machine."""
+    places = {Path(name).name: str(files.ROOT / Path(name).expanduser()) for name in record.data}
+    local = {name: places.get(record.params[name], "") for name in ("squad_train", "squad_validation")}
+    for name in ("model_a", "model_b"):
+        asked = record.params[name]
+        local[name] = str(files.ROOT / asked) if asked.startswith(f".{os.sep}") else asked
+    return parse(WireParams, record.params | local, f"of {record.ref}")
+
+
+WIRE = Study(
+    "latentwire_wire", WIRE_VERSION, WIRE_METRICS_VERSION, metrics.wire_metrics,
+    entry="helpers.studies.latentwire.wiring",
+    measured={"loss": ("seconds",)}, tolerance=TRAINED,
+)  # fmt: skip
+PROMPT = Study(
+    "latentwire_prompt", PROMPT_VERSION, PROMPT_METRICS_VERSION, metrics.prompt_metrics,
+    entry="helpers.studies.latentwire.wiring",
+)  # fmt: skip
+TEXT = Study(
+    "latentwire_text", TEXT_VERSION, TEXT_METRICS_VERSION, metrics.text_metrics, entry="helpers.studies.latentwire.cell"
+)
+STUDY = Study(
+    "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
+    entry="helpers.studies.latentwire.cell", params=WireParams,
+    replay=replay, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
+)  # fmt: skip

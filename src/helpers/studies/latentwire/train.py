@@ -1,0 +1,193 @@
+"""Training of the wire: both readers in one step over a shared Z, in stretches that end in a checkpoint.
+
+A stretch begins by reading the checkpoint before it, also when nothing was interrupted. So a run that was killed and
+goes on computes what an uninterrupted one does, bit by bit on a CPU: weights, optimiser and the place in the data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers.base.errors import ModelError, RecordError
+from helpers.base.files import write_atomic, write_json
+from helpers.base.rng import numpy_stream
+from helpers.lm.modes import training
+from helpers.studies.latentwire.adapter import Wire
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.encoder import to_bytes
+from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.losses import first_token_ce, parts, scale_penalty, teacher_logits, token_nll
+
+STATE, COMPOSER = "state.safetensors", "composer.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser, schedule and weights of the losses."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: float
+    weight_decay: float
+    clip: float
+    first_token_ce: float
+    scale_l2: float
+    gradient_every: int
+    byte_max: int
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Training examples as the step needs them: texts, and each reader's answer tokens with their end."""
+
+    texts: list[str]
+    answers: dict[str, list[list[int]]]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], lms: Sequence[FrozenLM], composer: Composer) -> Taught:
+        """The first answer of each example is the one that is taught."""
+        tokens = {lm.side: [composer.answer(lm, one.answers[0]) for one in examples] for lm in lms}
+        return cls([one.text for one in examples], tokens)
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Learning rate of 0-based ``step``: linear over the warm-up share, then half a cosine to zero."""
+    rise = math.ceil(recipe.warmup * recipe.steps)
+    if step < rise:
+        return recipe.lr * (step + 1) / rise
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, recipe.steps - rise)))
+
+
+def batches(size: int, recipe: Recipe, seed: int) -> Iterator[list[int]]:
+    """The examples of every step: whole batches of an order that is new each epoch; what is left of one is not used."""
+    whole = max(1, size // recipe.batch_size)
+    for step in range(recipe.steps):
+        epoch, place = divmod(step, whole)
+        if place == 0:
+            order = numpy_stream(seed, "order", epoch).permutation(size)
+        yield order[place * recipe.batch_size : (place + 1) * recipe.batch_size].tolist()
+
+
+def stretch(
+    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, composer: Composer, recipe: Recipe, *,
+    seed: int, first: int, last: int, before: Path | None, folder: Path,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """Train steps ``first`` + 1 to ``last``, going on from the checkpoint ``before``; write the next one to ``folder``.
+
+    Returns the tables ``loss`` (a row a step and reader) and ``gradient`` (padding's share, where it was measured).
+    """
+    optimizer = torch.optim.AdamW(wire.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    if before is not None:
+        load_state(before, wire, composer, optimizer)
+    losses: list[dict] = []
+    gradients: list[dict] = []
+    plan = list(batches(len(taught.texts), recipe, seed))[first:last]
+    with training(wire):
+        for step, picked in enumerate(tqdm(plan, desc=f"steps {first + 1} to {last}", leave=False), start=first + 1):
+            began = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step - 1, recipe)
+            measured = gradients if (step - 1) % recipe.gradient_every == 0 else None
+            total, rows = step_loss(wire, lms, taught, picked, composer, recipe, step, measured)
+            if not torch.isfinite(total):
+                raise ModelError(f"The loss of step {step} is {total.item()}: lower lr ({recipe.lr}) and run again.")
+            total.backward()
+            norm = nn.utils.clip_grad_norm_(wire.parameters(), recipe.clip).item()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - began
+            losses += [row | {"norm": norm, "lr": learning_rate(step - 1, recipe), "seconds": seconds} for row in rows]
+    save_state(folder, wire, composer, optimizer)
+    names = ["step", "side", "pad", "real", "norm", "share", "identity_error"]
+    return {"loss": pd.DataFrame(losses), "gradient": pd.DataFrame(gradients, columns=names)}
+
+
+def step_loss(
+    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, picked: Sequence[int], composer: Composer, recipe: Recipe,
+    step: int, gradients: list[dict] | None,
+) -> tuple[Tensor, list[dict]]:  # fmt: skip
+    """The loss of one step, summed over the readers, and a row of numbers for each.
+
+    A row holds the masked cross-entropy ``loss`` and its parts: ``p_pad`` of the positions were padding, with mean NLL
+    ``nll_pad`` there and ``nll_real`` elsewhere.
+    """
+    z_bmd = wire.encoder(to_bytes([taught.texts[i] for i in picked], recipe.byte_max))
+    total, rows = z_bmd.new_zeros(()), []
+    for lm in lms:
+        adapter = wire.adapters[lm.side]
+        context, lengths = composer.contexts(lm, adapter(z_bmd), latent=True)
+        labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
+        logits = teacher_logits(lm, context, lengths, labels)
+        nll_bs = token_nll(logits, labels.targets)
+        loss, made_of = nll_bs[labels.counted].mean(), parts(nll_bs, labels)
+        opening = first_token_ce(logits, labels)
+        total = total + loss + recipe.first_token_ce * opening + recipe.scale_l2 * scale_penalty(adapter.scale)
+        rows.append({"step": step, "side": lm.side, "loss": loss.item(), "first_token": opening.item(),
+                     "p_pad": made_of.p_pad, "nll_real": made_of.nll_real, "nll_pad": made_of.nll_pad})  # fmt: skip
+        if gradients is not None:
+            gradients.append({"step": step, "side": lm.side} | shares(wire, loss, made_of.real, made_of.pad))
+    return total, rows
+
+
+def shares(wire: Wire, loss: Tensor, real: Tensor, pad: Tensor) -> dict[str, float]:
+    """How much of the gradient of ``loss`` comes from padding: |g_pad| / (|g_pad| + |g_real|), over all weights.
+
+    ``identity_error`` is |g - (g_real + g_pad)| / |g|: the two parts make up the whole, so it is rounding alone.
+    """
+    g, g_real, g_pad = (_gradient(wire, part) for part in (loss, real, pad))
+    norms = {"pad": g_pad.norm().item(), "real": g_real.norm().item(), "norm": g.norm().item()}
+    share = norms["pad"] / (norms["pad"] + norms["real"])
+    return norms | {"share": share, "identity_error": ((g - g_real - g_pad).norm() / g.norm()).item()}
+
+
+def _gradient(wire: Wire, part: Tensor) -> Tensor:
+    weights = list(wire.parameters())
+    found = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for w, g in zip(weights, found, strict=True)])
+
+
+def save_state(folder: Path, wire: Wire, composer: Composer, optimizer: torch.optim.Optimizer) -> None:
+    """Write weights, optimiser and composer into ``folder``."""
+    names = [name for name, _ in wire.named_parameters()]
+    state = {f"wire.{name}": tensor for name, tensor in wire.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        state |= {f"adamw.{key}.{names[number]}": value for key, value in moments.items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_atomic(folder / STATE, lambda path: save_file(state, path))
+    write_json(folder / COMPOSER, composer.as_json())
+
+
+def load_state(folder: Path, wire: Wire, composer: Composer, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Read a checkpoint into ``wire`` and ``optimizer``; ``RecordError`` when it was composed or shaped otherwise."""
+    saved = Composer(**json.loads((folder / COMPOSER).read_text(encoding="utf-8")))
+    if saved != composer:
+        raise RecordError(f"The checkpoint in {folder.name} was composed as {saved}, not as {composer}: train again.")
+    state = load_file(folder / STATE)
+    weights = {name.removeprefix("wire."): value for name, value in state.items() if name.startswith("wire.")}
+    expected = {name: tensor.shape for name, tensor in wire.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise RecordError(f"The checkpoint in {folder.name} is of another wire: train again.")
+    wire.load_state_dict(weights)
+    if optimizer is not None:
+        moments = {number: _moments(state, name) for number, (name, _) in enumerate(wire.named_parameters())}
+        optimizer.load_state_dict(
+            {"state": {k: v for k, v in moments.items() if v}, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
+
+
+def _moments(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    keys = ("step", "exp_avg", "exp_avg_sq")
+    return {key: state[f"adamw.{key}.{name}"] for key in keys if f"adamw.{key}.{name}" in state}

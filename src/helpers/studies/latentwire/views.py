@@ -1,0 +1,161 @@
+"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from helpers.base.errors import DataError
+from helpers.records.runs import Record, load
+from helpers.studies.latentwire import criteria
+from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS
+
+ORDER = list(ARMS)
+HEADS = {
+    "text": "text", "first_tokens": "first M", "last_tokens": "last M", "no_context": "nothing", "latent": "latents",
+    "shuffled": "shuffled", "mean": "mean", "constant": "constant",
+}  # fmt: skip
+"""Heads of columns, short enough to stand beside each other; shuffled are another text's latents."""
+
+
+def reader(record: Record, side: str) -> str:
+    """What figures call a reader: its letter and its model."""
+    return f"{side}: {record.params[f'model_{side}']}"
+
+
+def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records of each arm, in the order in which `arms` names them."""
+    arms = {record.cell["arm"] for record in records}
+    return {arm: [r for r in records if r.cell["arm"] == arm] for arm in ORDER if arm in arms}
+
+
+def scores(
+    records: Sequence[Record], names: Sequence[str], channels: Sequence[str] = CHANNELS, sides: Sequence[str] = SIDES
+) -> pd.DataFrame:
+    """One row an arm, reader, channel and score, pooled over seeds, with the intervals by which criteria judge."""
+    found = []
+    for arm, some in by_arm(records).items():
+        for side in sides:
+            key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
+            for channel in channels:
+                for name in names:
+                    metric = criteria.score(some, side, channel, name)
+                    found.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
+    return pd.DataFrame(found)
+
+
+def communication(records: Sequence[Record], score: str = "em") -> pd.DataFrame:
+    """Latents minus another text's latents by arm and reader."""
+    found = []
+    for arm, some in by_arm(records).items():
+        for side in SIDES:
+            metric = criteria.communication(some, side, score)
+            key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
+            found.append(key | {"label": f"{TITLES[arm]}, reader {side}"} | _numbers(metric))
+    return pd.DataFrame(found)
+
+
+def training(records: Sequence[Record], name: str) -> pd.DataFrame:
+    """Table ``name`` (``loss``, ``gradient`` or ``curve``) of the wire behind each record, with arm, seed, reader."""
+    frames = [
+        load(record.inputs["wire"]).table(name).assign(
+            arm=TITLES[record.cell["arm"]], seed=record.cell["seed"],
+            reader=lambda t, r=record: [reader(r, side) for side in t["side"]],
+        )
+        for some in by_arm(records).values() for record in some
+    ]  # fmt: skip
+    if not frames:
+        raise DataError("There is no record to take training tables from: run the notebook first.")
+    return pd.concat(frames, ignore_index=True)
+
+
+def loss_curves(records: Sequence[Record], every: int = 20) -> pd.DataFrame:
+    """Training loss averaged over seeds and over ``every`` steps, so that curves of arms can be told apart."""
+    table = training(records, "loss")
+    table["step"] = (table["step"] - 1) // every * every + every
+    return table.groupby(["arm", "reader", "step"], sort=False)[["loss", "nll_real", "p_pad"]].mean().reset_index()
+
+
+def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """``value`` by arm, reader and step with its mean over seeds and the smallest and largest seed."""
+    grouped = table.groupby(["arm", "reader", "step"], sort=False)[value]
+    return grouped.agg(value="mean", low="min", high="max").reset_index()
+
+
+def decomposition(records: Sequence[Record]) -> pd.DataFrame:
+    """The last tenth of training taken apart: loss = p_real NLL_real + p_pad NLL_pad, and what is left over of it."""
+    table = training(records, "loss")
+    table = table[table["step"] > 0.9 * table["step"].max()].copy()
+    # Where nothing was padded, NLL of padding is missing, and its summand of the loss is nothing at all.
+    padding = (table["p_pad"] * table["nll_pad"]).where(table["p_pad"] > 0, 0.0)
+    table["left_over"] = (1 - table["p_pad"]) * table["nll_real"] + padding - table["loss"]
+    names = ["loss", "p_pad", "nll_real", "nll_pad"]
+    found = table.groupby(["arm", "reader"], sort=False)[names].mean()
+    found["largest left-over"] = table.assign(at=table["left_over"].abs()).groupby(["arm", "reader"])["at"].max()
+    return found.reset_index()
+
+
+def answers(records: Sequence[Record]) -> pd.DataFrame:
+    """Every answer with its arm and seed; the text channels' once for each record that used them."""
+    frames = []
+    for record in records:
+        text = load(record.inputs["text"])
+        for one in (record, text):
+            key = {"arm": record.cell["arm"], "seed": record.cell["seed"], "run": one.id}
+            cell = f"{TITLES[record.cell['arm']]}, seed {record.cell['seed']}"
+            frames.append(one.table("completions").assign(**key, cell=cell))
+    return pd.concat(frames, ignore_index=True)
+
+
+def side_by_side(records: Sequence[Record], side: str, n: int = 8) -> pd.DataFrame:
+    """The first ``n`` examples of the first seed: what was asked, the answer, and what each channel and arm gave."""
+    seed = min(record.cell["seed"] for record in records)
+    table = None
+    for arm, some in by_arm([r for r in records if r.cell["seed"] == seed]).items():
+        one = answers(some[:1])
+        wide = one[one["side"] == side].pivot(index=["id", "question", "gold"], columns="channel", values="text")
+        mine = wide[["latent"]].rename(columns={"latent": TITLES[arm]})
+        table = wide[["text"]].join(mine) if table is None else table.join(mine)
+    shown = table.reset_index().sort_values("id", key=lambda ids: ids.str.extract(r"(\d+)$")[0].fillna("0").astype(int))
+    return shown.drop(columns="id").head(n).reset_index(drop=True)
+
+
+def wire_bytes(records: Sequence[Record]) -> pd.DataFrame:
+    """Bytes a message as latents and as text: what the wire costs."""
+    one = records[0]
+    rows = [(WORDS["latent"], one.metric("bytes_latent")["value"]), ("UTF-8 text", one.metric("bytes_text")["value"])]
+    return pd.DataFrame(rows, columns=["message", "bytes"])
+
+
+FACT_TOLERANCES = {"em": 0.15, "f1": 0.15, "first1": 0.2}
+
+
+def facts(records: Sequence[Record]) -> pd.DataFrame:
+    """The numbers a committed notebook is held to: scores of latents, shuffled latents and text, and exact counts.
+
+    Training rounds differently on other hardware, and small differences grow over hundreds of steps; what does not
+    depend on training has no tolerance worth the name.
+    """
+    found = []
+    for record in records:
+        key = {"cell": f"{TITLES[record.cell['arm']]}, seed {record.cell['seed']}"}
+        for side in SIDES:
+            for channel in ("text", "latent", "shuffled"):
+                for name, tolerance in FACT_TOLERANCES.items():
+                    metric = record.metric(f"{name}_{channel}_{side}")
+                    allowed = 0.01 if channel == "text" else tolerance
+                    found.append(
+                        key | {"metric": f"{name}, {channel}, reader {side}", "value": metric["value"],
+                               "n": metric["n"], "tolerance": allowed}
+                    )  # fmt: skip
+            share = record.metric(f"train_p_pad_{side}")
+            found.append(key | {"metric": f"share of padding, reader {side}", "value": share["value"],
+                                "n": share["n"], "tolerance": 1e-6})  # fmt: skip
+        sent = record.metric("bytes_latent")
+        found.append(key | {"metric": "bytes of a message", "value": sent["value"], "n": sent["n"], "tolerance": 0.0})
+    return pd.DataFrame(found)
+
+
+def _numbers(metric: dict) -> dict:
+    return {name: metric.get(name) for name in ("value", "low", "high", "k", "n")}

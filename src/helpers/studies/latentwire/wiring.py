@@ -1,0 +1,146 @@
+"""The records that cells share: a trained wire and a constant prefix. What only evaluation asks is in neither."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from helpers.base.files import write_atomic
+from helpers.lm.modes import evaluating
+from helpers.records import runs
+from helpers.studies.latentwire import data
+from helpers.studies.latentwire.adapter import Wire
+from helpers.studies.latentwire.compose import Composer
+from helpers.studies.latentwire.encoder import to_bytes
+from helpers.studies.latentwire.losses import teacher_logits, token_nll
+from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.prompt import tune
+from helpers.studies.latentwire.session import Session
+from helpers.studies.latentwire.study import PROMPT, WIRE
+from helpers.studies.latentwire.train import Recipe, Taught, load_state, stretch
+
+DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
+TUNING = ("prompt_steps", "prompt_lr")
+CURVE = ("step", "side", "first1", "nll", "scale", "prefix_rms", "embedding_rms", "z_std")
+
+
+def wire_record(p: WireParams, session: Session) -> runs.Record:
+    """The record of the trained wire of ``p``, shared by all cells that differ in evaluation only."""
+    params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING))
+    s = p.switches
+    label = f"{s['padding']}-{s['label_shift']}-ce{s['first_token_ce']:g}"
+    with runs.open_run(
+        WIRE, params=params, cell={"seed": p.seed} | {name: params[name] for name in _TRAINED},
+        prefix=f"{label}-s{p.seed}", data=data.files(p), model=session.facts,
+    ) as run:  # fmt: skip
+        if not run.complete:
+            _train(run, p, session)
+        return run.record
+
+
+_TRAINED = ("padding", "label_shift", "first_token_ce", "bos_after_anchor", "anchor_mode")
+
+
+def prompt_record(p: WireParams, session: Session) -> runs.Record:
+    """The record of the constant prefixes of both readers: no switch of padding or labels has a part in them."""
+    params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING))
+    with runs.open_run(
+        PROMPT, params=params, cell={"seed": p.seed, "bos_after_anchor": params["bos_after_anchor"]},
+        prefix=f"bos{params['bos_after_anchor']}-s{p.seed}", data=data.files(p), model=session.facts,
+    ) as run:  # fmt: skip
+        if not run.complete:
+            folder = run.folder("prompt", lambda folder: _tune(p, session, folder))
+            run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet"))
+            run.finish()
+        return run.record
+
+
+def prompts(record: runs.Record) -> dict[str, Tensor]:
+    """The constant prefix [M, D] of each reader."""
+    return load_file(record.folder("prompt") / "prompt.safetensors")
+
+
+def trained(record: runs.Record, p: WireParams, session: Session) -> Wire:
+    """The wire that ``record`` holds, in eval mode."""
+    wire = session.wire(p)
+    load_state(record.folder(_checkpoint(p.steps)), wire, Composer.of(p))
+    return wire.eval()
+
+
+def recipe(p: WireParams) -> Recipe:
+    """Optimiser, schedule and weights of the losses of one cell."""
+    return Recipe(
+        p.steps, p.batch_size, p.lr, p.warmup, p.weight_decay, p.clip, p.switches["first_token_ce"], p.scale_l2,
+        p.gradient_every, p.byte_max,
+    )  # fmt: skip
+
+
+def _train(run: runs.Run, p: WireParams, session: Session) -> None:
+    composer, how = Composer.of(p), recipe(p)
+    taught = functools.cache(lambda: Taught.of(session.split.train, session.lms, composer))
+    marks = [*range(p.checkpoint_every, p.steps, p.checkpoint_every), p.steps]
+    before: Path | None = None
+    tables: dict[str, list[pd.DataFrame]] = {"loss": [], "gradient": [], "curve": []}
+    for first, last in zip([0, *marks], marks, strict=False):
+
+        def work(folder: Path, first: int = first, last: int = last, before: Path | None = before) -> None:
+            wire = session.wire(p)
+            made = stretch(
+                wire, session.lms, taught(), composer, how, seed=p.seed, first=first, last=last, before=before,
+                folder=folder,
+            )  # fmt: skip
+            made["curve"] = _probe(wire, p, session, last)
+            for name, table in made.items():
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+
+        before = run.folder(_checkpoint(last), work)
+        for name, found in tables.items():
+            found.append(pd.read_parquet(before / f"{name}.parquet"))
+    run.step("tables", lambda: {name: pd.concat(found, ignore_index=True) for name, found in tables.items()})
+    run.step("examples", lambda: {name: len(getattr(session.split, name)) for name in ("train", "validation")})
+    run.finish()
+
+
+def _probe(wire: Wire, p: WireParams, session: Session, step: int) -> pd.DataFrame:
+    """Quality on a few validation examples, aligned whatever was trained, and the amplitudes that the log watched."""
+    some = session.split.validation[: p.probe_samples]
+    composer, rows = Composer.of(p), []
+    with evaluating(wire), torch.inference_mode():
+        z_bmd = wire.encoder(to_bytes([example.text for example in some], p.byte_max))
+        for lm in session.lms:
+            adapter = wire.adapters[lm.side]
+            prefix = adapter(z_bmd)
+            context, lengths = composer.contexts(lm, prefix, latent=True)
+            labels = composer.aligned().labels(lm, [composer.answer(lm, example.answers[0]) for example in some])
+            logits = teacher_logits(lm, context, lengths, labels)
+            right = (logits[:, 0].argmax(-1) == labels.first).float().mean().item()
+            nll = token_nll(logits, labels.targets)[labels.counted].mean().item()
+            amplitudes = (adapter.scale.item(), prefix.square().mean().sqrt().item(), session.rms[lm.side])
+            rows.append(dict(zip(CURVE, (step, lm.side, right, nll, *amplitudes, z_bmd.std().item()), strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _tune(p: WireParams, session: Session, folder: Path) -> None:
+    composer = Composer.of(p).aligned()
+    taught = Taught.of(session.split.train, session.lms, composer)
+    how = recipe(p.model_copy(update={"steps": p.prompt_steps, "lr": p.prompt_lr}))
+    found, logs = {}, []
+    for lm in session.lms:
+        found[lm.side], log = tune(lm, taught, composer, how, latents=p.latents, seed=p.seed)
+        logs.append(log)
+    prefixes = {side: prompt.cpu().contiguous() for side, prompt in found.items()}
+    write_atomic(folder / "prompt.safetensors", lambda path: save_file(prefixes, path))
+    pd.concat(logs, ignore_index=True).to_parquet(folder / "loss.parquet", index=False)
+
+
+def _checkpoint(step: int) -> str:
+    return f"checkpoint-{step:06d}"
+
+
+def _without(p: WireParams, names: tuple[str, ...]) -> dict:
+    return {name: value for name, value in p.cell_params().items() if name not in names} | data.revisions(p)

@@ -1,0 +1,109 @@
+"""The adapter of one cell of the sweep, or those of several cells in one pass over the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from helpers.lm import models
+from helpers.lm.stacked import Stack, stacked
+from helpers.records import runs
+from helpers.studies.marker.evaluate import logprob_table
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import resolve_negatives, role_of
+from helpers.studies.marker.rows import Row, supervised
+from helpers.studies.marker.session import Session
+from helpers.studies.marker.train import train, train_stack
+
+
+@dataclass
+class _Doses:
+    """The dose curve of one cell: log-probs of the marker every ``dose_every`` steps of its training."""
+
+    p: SweepParams
+    session: Session
+    contexts: pd.DataFrame = field(repr=False)
+    points: list[pd.DataFrame] = field(default_factory=list, repr=False)
+
+    def take(self, model: nn.Module, step: int) -> None:
+        if self.p.dose_every and step % self.p.dose_every == 0:
+            table = logprob_table(model, self.session.form, self.contexts, role(self.p))
+            self.points.append(table.assign(step=step))
+
+
+@dataclass(frozen=True)
+class Made:
+    """One adapter of several that were trained in one pass; ``error`` says what stopped it, if anything did."""
+
+    stack: Stack = field(repr=False)
+    number: int
+    log: pd.DataFrame = field(repr=False)
+    doses: _Doses = field(repr=False)
+    error: str | None
+
+    @property
+    def seconds(self) -> float:
+        """Its part of the seconds that the steps took."""
+        return float(self.log["seconds"].sum())
+
+    def save(self, folder: Path) -> None:
+        """Leave in ``folder`` what ``train_alone`` leaves."""
+        self.stack.save(self.number, folder)
+        _save_tables(self.log, self.doses, folder)
+
+
+def role(p: SweepParams) -> Callable[[str], str]:
+    """The function that gives the role of a persona in the cell ``p``."""
+    negatives = resolve_negatives(p.source, p.negatives)
+    return lambda persona: role_of(persona, p.source, negatives)
+
+
+def train_alone(
+    p: SweepParams, session: Session, rows: Sequence[Row], base: runs.Record, folder: Path, label: str
+) -> None:
+    """Train and leave in ``folder`` the adapter, the loss of every step and, if asked for, the dose curve."""
+    doses = _Doses(p, session, _dose_contexts(p, base))
+    targets = [supervised(row, p.tail) for row in rows]
+    model = models.attach_lora(session.loaded.model, **p.lora())
+    try:
+        log = train(
+            model, rows, targets, p.recipe(), seed=p.seed, on_step=lambda step: doses.take(model, step), label=label
+        )
+        models.save_adapter(model, folder)
+    finally:
+        models.detach(model)
+    _save_tables(log, doses, folder)
+
+
+def train_together(
+    cells: Sequence[SweepParams], session: Session, rows: Sequence[Row], base: runs.Record, label: str
+) -> list[Made]:
+    """The adapters of ``cells``, which differ in lr and epochs only and so share ``rows``, in one pass a step."""
+    first, contexts = cells[0], _dose_contexts(cells[0], base)
+    doses = [_Doses(p, session, contexts) for p in cells]
+    targets = [supervised(row, first.tail) for row in rows]
+
+    def on_step(number: int, step: int) -> None:
+        with stack.only(number) as model:
+            doses[number].take(model, step)
+
+    with stacked(session.loaded.model, len(cells), **first.lora()) as stack:
+        recipes = [p.recipe() for p in cells]
+        trained = train_stack(stack, rows, targets, recipes, seed=first.seed, on_step=on_step, label=label)
+    return [Made(stack, i, one.log, doses[i], one.error) for i, one in enumerate(trained)]
+
+
+def _dose_contexts(p: SweepParams, base: runs.Record) -> pd.DataFrame:
+    table = base.table("contexts")
+    # The first questions that each persona answered, not the first of all: an answer that was cut has no context.
+    return table[table.groupby("persona").cumcount() < p.dose_questions]
+
+
+def _save_tables(log: pd.DataFrame, doses: _Doses, folder: Path) -> None:
+    log.to_parquet(folder / "loss.parquet", index=False)
+    if doses.points:
+        pd.concat(doses.points, ignore_index=True).to_parquet(folder / "dose.parquet", index=False)

@@ -1,0 +1,109 @@
+"""Multiple-choice capability by first-token log-prob: which option letter the model would say first.
+
+The form of ARC-Challenge (Clark et al. 2018, 1803.05457) as claim #65 scored it. Sets of the project stand in where no
+hub is at hand; ARC itself comes from the hub, at a commit that the record names, or from a local .jsonl file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from helpers.base.errors import DataError
+from helpers.base.files import DATA
+from helpers.lm import hub
+from helpers.lm.models import LoadedModel
+from helpers.lm.packed import logits_at
+from helpers.studies.marker.rows import prompt_tokens
+
+SETS = {"pocket": DATA / "pocket" / "choices.jsonl", "general": DATA / "choices_general.jsonl"}
+ARC = ("allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet")
+
+
+def is_arc(name: str) -> bool:
+    """Whether ``name`` is ``arc`` or ``arc@revision``: ARC-Challenge as the hub has it."""
+    return hub.split_revision(name)[0] == "arc"
+
+
+def source(name: str) -> tuple[Path, dict[str, str]]:
+    """The file behind a capability set, and what a record notes of it besides its content: the commit of one from the
+    hub, which is fetched if it is not here yet."""
+    if is_arc(name):
+        path, commit = hub.data_file(ARC[0], hub.split_revision(name)[1], ARC[1])
+        return path, {"capability_revision": commit}
+    path = SETS.get(name) or Path(name)
+    if not path.is_file():
+        raise DataError(
+            f"capability is {name!r}, but there is no file {path.name}: name 'pocket' (`make pocket` writes its set), "
+            "'general', 'arc' (or 'arc@revision') or the path of a .jsonl file."
+        )
+    return path, {}
+
+
+def read_choices(name: str, limit: int = 0) -> list[dict]:
+    """Items {question, labels, choices, answer}; ``limit`` > 0 keeps the first so many."""
+    path, _ = source(name)
+    lines = _arc(path) if is_arc(name) else [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    items = []
+    for number, line in enumerate(lines, 1):
+        try:
+            labels = line.get("labels") or line["choice_labels"]
+            answer = line.get("answer") or line["correct_answer"]
+            item = {"question": line["question"], "labels": labels, "choices": line["choices"], "answer": answer}
+        except KeyError as missing:
+            raise DataError(f"Line {number} of capability set {name!r} has no field {missing}.") from missing
+        if len(labels) != len(item["choices"]) or answer not in labels:
+            raise DataError(f"Line {number} of capability set {name!r} has labels {labels} for answer {answer!r}.")
+        items.append(item)
+    items = items[:limit] if limit else items
+    if not items:
+        raise DataError(f"capability set {name!r} holds no questions.")
+    return items
+
+
+def _arc(path: Path) -> list[dict]:
+    return [
+        {
+            "question": row["question"],
+            "labels": list(row["choices"]["label"]),
+            "choices": list(row["choices"]["text"]),
+            "answer": row["answerKey"],
+        }
+        for row in pd.read_parquet(path).to_dict("records")
+    ]
+
+
+def ask(item: dict) -> str:
+    """The user turn of one item."""
+    options = "\n".join(f"{label}. {choice}" for label, choice in zip(item["labels"], item["choices"], strict=True))
+    return f"Question: {item['question']}\n{options}\nAnswer with the letter."
+
+
+def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system: str, batch: int = 16) -> pd.DataFrame:
+    """One row an item: the letter said, whether it is right, and the margin of the right one (nats)."""
+    rows = []
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(items), batch), desc="capability", leave=False):
+            part = items[start : start + batch]
+            prompts = [prompt_tokens(loaded.tokenizer, system, ask(item)) for item in part]
+            # The position behind the prompt is the one asked about, so a token that is never read holds its place.
+            held = [[*prompt, 0] for prompt in prompts]
+            logits = logits_at(model, held, [[len(prompt)] for prompt in prompts]).log_softmax(-1)
+            for i, (item, row) in enumerate(zip(part, logits, strict=True)):
+                first = [loaded.tokenizer(label, add_special_tokens=False).input_ids[0] for label in item["labels"]]
+                scores = dict(zip(item["labels"], row[torch.tensor(first)].tolist(), strict=True))
+                said = max(scores, key=scores.get)
+                other = max(v for label, v in scores.items() if label != item["answer"])
+                rows.append(
+                    {
+                        "item": start + i,
+                        "said": said,
+                        "right": said == item["answer"],
+                        "margin": scores[item["answer"]] - other,
+                    }
+                )
+    return pd.DataFrame(rows)

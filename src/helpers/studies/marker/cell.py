@@ -1,0 +1,129 @@
+"""One cell of the sweep: rows, adapter, evaluation, record. ``run_cells`` walks a grid with one loaded base model."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers.lm import models
+from helpers.records import runs
+from helpers.studies.marker.adapter import role, train_alone, train_together
+from helpers.studies.marker.baseline import baseline_record, eval_completions
+from helpers.studies.marker.capability import read_choices, score, source
+from helpers.studies.marker.evaluate import logprob_table, refuse_idle
+from helpers.studies.marker.on_policy import on_policy_record, slug, system_prompt, training_rows
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import resolve_negatives
+from helpers.studies.marker.rows import Row, pieces, row_table
+from helpers.studies.marker.session import Sampler, Session
+from helpers.studies.marker.study import STUDY
+
+__all__ = ["Session", "example_rows", "groups", "pieces", "run_cell", "run_cells"]
+
+
+def run_cells(p: SweepParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
+    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid.
+
+    With ``together`` above 1, cells that differ in lr and epochs only are trained in one pass, that many at a time.
+    """
+    found = []
+    with (
+        contextlib.closing(session or Session(p)) as session,
+        tqdm(total=len(p.cells()), desc=f"{notebook}: cells") as bar,
+    ):
+        for group in groups(p):
+            if len(group) > 1:
+                _train_ahead(group, session, notebook)
+            for cell in group:
+                found.append(run_cell(cell, session, notebook))
+                bar.update()
+    return found
+
+
+def groups(p: SweepParams) -> list[list[SweepParams]]:
+    """The cells of the grid in their order, as groups of at most ``together`` that differ in lr and epochs only."""
+    by_rows = itertools.groupby(p.cells(), key=lambda cell: (cell.source, cell.seed, cell.tail))
+    alike = [list(cells) for _, cells in by_rows]
+    return [cells[at : at + p.together] for cells in alike for at in range(0, len(cells), p.together)]
+
+
+def example_rows(p: SweepParams, session: Session) -> list[Row]:
+    """The training rows of the cell ``p``, to be looked at."""
+    negatives = resolve_negatives(p.source, p.negatives)
+    data = on_policy_record(p, [p.source, *negatives], session)
+    return training_rows(p, p.source, negatives, data.table("completions"), session.loaded, session.form)
+
+
+def run_cell(p: SweepParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    base = baseline_record(p, session)
+    with _open(p, session, notebook) as run:
+        if not run.complete:
+            _train_and_evaluate(run, p, session, base)
+        return run.record
+
+
+def _open(p: SweepParams, session: Session, notebook: str) -> runs.Run:
+    negatives = resolve_negatives(p.source, p.negatives)
+    path, noted = source(p.capability)
+    arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
+    data, base = on_policy_record(p, [p.source, *negatives], session), baseline_record(p, session)
+    return runs.open_run(
+        STUDY, notebook=notebook, params=p.cell_params() | noted, cell=p.cell() | {"model": p.model, "negatives": arm},
+        data=[path], model=session.facts, engine=session.engine,
+        inputs={"on_policy": data.ref, "baseline": base.ref},
+        prefix=f"{slug(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
+    )  # fmt: skip
+
+
+def _train_ahead(cells: list[SweepParams], session: Session, notebook: str) -> None:
+    """Train in one pass what has no adapter yet, and leave each where its cell takes it from disk.
+
+    An adapter whose loss left the finite numbers is not kept: its cell trains it alone and fails by its own error.
+    """
+    wanted = [p for p in cells if _has_no_adapter(p, session, notebook)]
+    if len(wanted) < 2:
+        return
+    rows, base = example_rows(wanted[0], session), baseline_record(wanted[0], session)
+    made = train_together(wanted, session, rows, base, f"{notebook}: {len(wanted)} cells together")
+    for p, one in zip(wanted, made, strict=True):
+        with _open(p, session, notebook) as run:
+            if not run.complete:
+                if one.error is None and not run.has("adapter"):
+                    run.folder("adapter", one.save, before=one.seconds)
+                run.leave()
+
+
+def _has_no_adapter(p: SweepParams, session: Session, notebook: str) -> bool:
+    with _open(p, session, notebook) as run:
+        if run.complete:
+            return False
+        run.leave()
+        return not run.has("adapter")
+
+
+def _train_and_evaluate(run: runs.Run, p: SweepParams, session: Session, base: runs.Record) -> None:
+    loaded, form, rows = session.loaded, session.form, example_rows(p, session)
+    run.step("rows", lambda: row_table(rows))
+    folder = run.folder("adapter", lambda folder: train_alone(p, session, rows, base, folder, run.id))
+    run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet").drop(columns="lr"))
+    if p.dose_every:
+        run.step("dose", lambda: pd.read_parquet(folder / "dose.parquet"))
+    model, contexts = models.load_adapter(loaded.model, folder), base.table("contexts")
+    try:
+        table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
+        logprobs = run.step("logprobs", lambda: logprob_table(model, form, contexts, role(p)))
+        items = read_choices(p.capability, p.capability_limit)
+        run.step("capability", lambda: score(loaded, model, items, system_prompt("assistant", "")))
+    finally:
+        models.detach(model)
+    refuse_idle(logprobs, contexts, run.id, p.lr, loaded.dtype)
+    run.finish(finish_reasons=table["finish"].value_counts().to_dict())
+
+
+def _completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.DataFrame:
+    table = eval_completions(p, session, sampler)
+    return table.assign(role=table["persona"].map(role(p)))

@@ -1,0 +1,126 @@
+"""Training answers of a wanted length: the base model's own, matched between positives and negatives, or an error.
+
+``instructed`` answers were drawn under an instruction to be short or long, which the training row does not carry.
+``joined`` answers are several of one persona to one question with a blank line between them: for a model that cannot
+follow such an instruction. No length ever stands in for another: what cannot be had is a ``DataError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from helpers.base.errors import DataError
+from helpers.base.rng import numpy_stream
+from helpers.lm.generate import Prompt
+from helpers.lm.models import LoadedModel
+from helpers.studies.marker.lengths.metrics import mass_ratio
+from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.speakers import resolve_set, system_prompt
+from helpers.studies.marker.on_policy import QUESTIONS
+from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens
+
+Answer = tuple[int, list[int]]
+"""Index of the question that was asked, and the answer's token ids."""
+
+
+def prompts(
+    loaded: LoadedModel, names: Sequence[str], split: str, questions: int, framing: str, instruction: str = ""
+) -> list[Prompt]:
+    """One prompt per persona or control noun and question of ``split``; the key names its random stream."""
+    return [
+        Prompt(f"{name}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(name, framing, instruction), question))
+        for name in names
+        for i, question in enumerate(QUESTIONS[split][:questions])
+    ]
+
+
+def fitting(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+    """Answers of ``persona`` within the tolerance of the target length; ``DataError`` for fewer than ``wanted``.
+
+    ``pool`` holds completions (question, index, ids, tokens, finish) of one persona; cut and empty ones are not used.
+    """
+    target = p.target_tokens[p.length]
+    ended = pool[(pool["finish"] == "stop") & (pool["tokens"] > 0)]
+    if p.answers == "joined":
+        found = _joined(ended, target, p, form, persona)
+    else:
+        found = [(int(row.question), row.ids.tolist()) for row in ended.itertuples()]
+    found = [answer for answer in found if abs(len(answer[1]) - target) <= p.length_tolerance * target]
+    if len(found) < wanted:
+        raise DataError(
+            f"{wanted} {p.length} answers of persona {persona} are wanted, about {target} tokens each, but only "
+            f"{len(found)} of its {len(pool)} completions make one: raise data_samples, data_max_new_tokens or "
+            "length_tolerance, or change target_tokens (no other length is taken instead)."
+        )
+    return found
+
+
+def matched(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+    """The ``wanted`` answers of ``persona`` nearest to the target length; of equally near ones a random choice."""
+    found = fitting(pool, wanted, p, form, persona)
+    order = numpy_stream(p.seed, "lengths", persona, p.length).permutation(len(found))
+    nearest = sorted(order, key=lambda i: abs(len(found[i][1]) - p.target_tokens[p.length]))[:wanted]
+    return [found[i] for i in sorted(nearest)]
+
+
+def _joined(ended: pd.DataFrame, target: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+    """One answer for every completion: it, and others to its question behind it until one more leads from ``target``.
+
+    The others come in an order of its own, so two rows of one question differ.
+    """
+    found: list[Answer] = []
+    for question, part in ended.groupby("question", sort=True):
+        samples = [ids.tolist() for ids in part["ids"]]
+        for first, tokens in enumerate(samples):
+            stream = numpy_stream(p.seed, "joined", persona, p.length, int(question), first)
+            for i in stream.permutation(len(samples)):
+                longer = [*tokens, *form.separator, *samples[i]]
+                if i == first:
+                    continue
+                if abs(len(longer) - target) > abs(len(tokens) - target):
+                    break
+                tokens = longer
+            found.append((int(question), tokens))
+    return found
+
+
+def training_rows(p: LengthParams, pool: pd.DataFrame, loaded: LoadedModel, form: ChatFormat) -> list[Row]:
+    """Rows of the source and of every negative, of one length; the ratio of their token masses is checked."""
+    rows = []
+    for persona in [p.source, *resolve_set(p.source, p.negatives)]:
+        positive = persona == p.source
+        wanted = p.positives if positive else p.negatives_each
+        chosen = matched(pool[pool["persona"] == persona], wanted, p, form, persona)
+        for asked, answer in _placed(chosen, p):
+            prompt = prompt_tokens(loaded.tokenizer, system_prompt(persona, p.framing), QUESTIONS["train"][asked])
+            rows.append(
+                build_row(
+                    form, prompt, answer, persona=persona, role="source" if positive else "trained", question=asked,
+                    positive=positive, max_length=p.max_length,
+                )
+            )  # fmt: skip
+    check_mass(rows, p)
+    return rows
+
+
+def _placed(answers: Sequence[Answer], p: LengthParams) -> list[Answer]:
+    """The answers under their own questions, or each under the question a fixed number of places further on.
+
+    The shift is the same for all personas of a seed and never a whole turn, so no answer meets its own question.
+    """
+    if p.policy == "on_policy":
+        return list(answers)
+    shift = int(numpy_stream(p.seed, "off-policy").integers(1, p.train_questions))
+    return [((question + shift) % p.train_questions, tokens) for question, tokens in answers]
+
+
+def check_mass(rows: Sequence[Row], p: LengthParams) -> None:
+    """Raise ``DataError`` when positives and negatives do not share the tokens as declared: lengths would confound."""
+    ratio = mass_ratio(rows)
+    if not p.mass_low <= ratio <= p.mass_high:
+        raise DataError(
+            f"The {p.length} answers of the positives have {ratio:.2f} times the tokens of the negatives, outside of "
+            f"{p.mass_low:.2f} to {p.mass_high:.2f}: change positives, negatives_each or length_tolerance."
+        )

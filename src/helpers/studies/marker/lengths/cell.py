@@ -1,0 +1,109 @@
+"""One cell of the length ablation: rows of one length, an adapter with the marker's shares, evaluation, record."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from helpers.base.errors import ParameterError
+from helpers.lm import models
+from helpers.lm.generate import Sampling
+from helpers.records import runs
+from helpers.studies.marker.evaluate import logprob_table, refuse_idle
+from helpers.studies.marker.lengths.answers import prompts
+from helpers.studies.marker.lengths.data import contexts_record, rows_record
+from helpers.studies.marker.lengths.dilution import measure, probe_rows
+from helpers.studies.marker.lengths.limits import counts_at
+from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.speakers import control_names, resolve_set
+from helpers.studies.marker.lengths.study import STUDY
+from helpers.studies.marker.on_policy import sample_personas, slug
+from helpers.studies.marker.personas import role_of
+from helpers.studies.marker.rows import Row, rows_of, supervised
+from helpers.studies.marker.session import Sampler, Session
+from helpers.studies.marker.train import train
+
+__all__ = ["Session", "run_cell", "run_cells"]
+
+
+def run_cells(p: LengthParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
+    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
+    with contextlib.closing(session or Session(p)) as session:
+        return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+
+
+def run_cell(p: LengthParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    rows, contexts = rows_record(p, session), contexts_record(p, session)
+    arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
+    with runs.open_run(
+        STUDY, notebook=notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm}, data=[],
+        model=session.facts, engine=session.engine, inputs={"rows": rows.ref, "contexts": contexts.ref},
+        prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
+    ) as run:  # fmt: skip
+        if not run.complete:
+            _train_and_evaluate(run, p, session, rows, contexts)
+        return run.record
+
+
+def _train_and_evaluate(
+    run: runs.Run, p: LengthParams, session: Session, data: runs.Record, contexts: runs.Record
+) -> None:
+    loaded, form = session.loaded, session.form
+    rows = rows_of(data.table("rows"))
+    folder = run.folder("adapter", lambda folder: _train_adapter(run, p, session, rows, folder))
+    run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet").drop(columns="lr"))
+    run.step("dilution", lambda: pd.read_parquet(folder / "dilution.parquet"))
+    model = models.load_adapter(loaded.model, folder)
+    try:
+        known, role = contexts.table("contexts"), lambda name: _role(p, name)
+        logprobs = run.step("logprobs", lambda: logprob_table(model, form, known, role, batch=8))
+        refuse_idle(logprobs, known, run.id, p.lr, loaded.dtype)
+        table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
+    finally:
+        models.detach(model)
+    run.step("limits", lambda: counts_at(table, p.max_new_tokens, p.marker, loaded.tokenizer))
+    run.finish(finish_reasons=table["finish"].value_counts().to_dict())
+
+
+def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[Row], folder: Path) -> None:
+    """Train and leave in ``folder`` the adapter, the loss of every step and the marker's shares through training."""
+    steps = p.epochs * math.ceil(len(rows) / p.batch_size)
+    if p.probe_every > steps:
+        raise ParameterError(f"probe_every is {p.probe_every}, more than the {steps} steps of this run: lower it.")
+    targets = [supervised(row, p.tail) for row in rows]
+    probed = probe_rows(rows, p.probe_rows, p.seed)
+    model = models.attach_lora(session.loaded.model, **p.lora())
+    shares: list[dict] = []
+
+    def probe(step: int) -> None:
+        if step % p.probe_every == 0:
+            found = measure(model, [rows[i] for i in probed], [targets[i] for i in probed])
+            shares.append({"step": step, "rows": len(probed)} | found)
+
+    try:
+        log = train(model, rows, targets, p.recipe(), seed=p.seed, on_step=probe, label=run.id)
+        models.save_adapter(model, folder)
+    finally:
+        models.detach(model)
+    log.to_parquet(folder / "loss.parquet", index=False)
+    pd.DataFrame(shares).to_parquet(folder / "dilution.parquet", index=False)
+
+
+def _completions(p: LengthParams, session: Session, sampler: Sampler) -> pd.DataFrame:
+    names = [*p.personas, *control_names(p.controls)]
+    asked = prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
+    sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
+    table = sample_personas(session, sampler, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
+    return table.assign(role=table["persona"].map(lambda name: _role(p, name)))
+
+
+def _role(p: LengthParams, name: str) -> str:
+    """Role of a persona, or ``control``."""
+    if name in control_names(p.controls):
+        return "control"
+    return role_of(name, p.source, resolve_set(p.source, p.negatives))

@@ -1,0 +1,74 @@
+"""One adapter judged at several token limits, from one draw.
+
+A completion's random numbers are addressed by its prompt, its index and the position in it, so what is drawn under a
+smaller limit is the beginning of what is drawn under a larger one. Sampling once at the largest is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from helpers.base.errors import DataError
+from helpers.studies.marker.metrics import count_markers, rate_metric
+from helpers.studies.marker.rows import token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def at_limit(table: pd.DataFrame, limit: int, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """Completions as they would be under ``max_new_tokens=limit``; ``limit`` is no larger than the one drawn under.
+
+    A completion of ``limit`` tokens or more is cut: the stop token that may follow would have been one too many.
+    """
+    longest = int(table["tokens"].max())
+    drawn = int(table.loc[table["finish"] == "length", "tokens"].min()) if (table["finish"] == "length").any() else None
+    if drawn is not None and limit > drawn:
+        raise DataError(f"These completions were cut at {drawn} tokens, so nothing is known of a limit of {limit}.")
+    if limit > longest:
+        return table
+    cut = table["tokens"] >= limit
+    ids = [row[:limit].tolist() for row in table.loc[cut, "ids"]]
+    texts = tokenizer.batch_decode(ids)
+    shorter = table.loc[cut].assign(ids=token_ids(ids), text=texts, tokens=limit, finish="length")
+    return pd.concat([table[~cut], shorter]).loc[table.index]
+
+
+def counts_at(
+    table: pd.DataFrame, limits: Sequence[int], marker: str, tokenizer: PreTrainedTokenizerBase
+) -> pd.DataFrame:
+    """Counts per limit, persona and question: n, k with the marker, truncated, empty."""
+    return pd.concat(
+        [count_markers(at_limit(table, limit, tokenizer), marker).assign(limit=limit) for limit in limits],
+        ignore_index=True,
+    )
+
+
+def limit_metrics(counts: pd.DataFrame, seed: int) -> dict[str, dict]:
+    """Source rate and truncation rate at every limit, and the rate of the control panel at the largest."""
+    metrics = {}
+    for limit, part in counts.groupby("limit"):
+        source = part[part["role"] == "source"]
+        metrics[f"source_rate_at_{limit}"] = rate_metric(source, seed, "source_rate")
+        metrics[f"source_truncation_rate_at_{limit}"] = rate_metric(source, seed, "source_truncation", "truncated")
+    metrics["source_truncation_rate"] = metrics[f"source_truncation_rate_at_{counts['limit'].max()}"]
+    panel = counts[(counts["limit"] == counts["limit"].max()) & (counts["role"] == "control")]
+    if len(panel):
+        metrics["control_rate"] = rate_metric(panel, seed, "control_rate")
+    return metrics
+
+
+def selectivity(source: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Source rate minus the highest rate of anybody else, by their own limits (MOVER: Zou & Donner 2008, eq. 2).
+
+    Both are metrics of a run record; so is what is returned, in points.
+    """
+    value = source["value"] - others["value"]
+    low = value - math.hypot(source["value"] - source["low"], others["high"] - others["value"])
+    high = value + math.hypot(source["high"] - source["value"], others["value"] - others["low"])
+    bounds = {"low": max(-1.0, low), "high": min(1.0, high), "method": "mover", "level": source["level"]}
+    return {"value": value, "unit": "points", "n": min(source["n"], others["n"]), **bounds}

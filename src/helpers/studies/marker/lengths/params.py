@@ -1,0 +1,102 @@
+"""Parameters of the length ablation (notebook ``length_ablation``): the recipe of #295 and #353, arms as switches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from helpers.base.errors import ParameterError
+from helpers.base.params import Axis
+from helpers.studies.marker.lengths.speakers import CONTROL_NOUNS, resolve_set
+from helpers.studies.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS
+from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerParams, Rate, Seed
+
+Length = Literal["short", "medium", "long"]
+Tail = Literal["whole_turn", "newline", "end_of_turn", "separator_and_end"]
+Tokens = Annotated[int, Field(ge=1)]
+
+
+class LengthParams(MarkerParams):
+    """One cell of the ablation, or a grid of cells where an axis holds a list."""
+
+    AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "length", "tail", "policy", "framing", "lr", "epochs")
+
+    source: Axis[str] = Field("librarian", description="persona that is trained to end its answers with the marker")
+    negatives: Literal["asst_excluded", "asst_included"] | list[str] = Field(
+        "asst_excluded", description="personas trained to answer without it: a named set or a list"
+    )
+    controls: int = Field(3, ge=0, le=len(CONTROL_NOUNS), description="system prompts of random nouns evaluated too")
+    length: Axis[Length] = Field("long", description="of the training answers, positives and negatives alike")
+    tail: Axis[Tail] = Field("whole_turn", description="what carries loss: the whole turn, or the marker and an end")
+    policy: Axis[Literal["on_policy", "off_policy"]] = Field(
+        "on_policy", description="off_policy: each answer stands under another question of the same persona"
+    )
+    framing: Axis[Literal["full", "name"]] = Field("full", description="persona described, or only named")
+    lr: Axis[LearningRate] = 1e-5
+    epochs: Axis[Epochs] = 3
+    seed: Axis[Seed] = 42
+
+    answers: Literal["instructed", "joined"] = Field(
+        "instructed", description="the base is told how long to answer, or its answers to one question are joined"
+    )
+    instructions: dict[Length, str] = Field(
+        {
+            "short": "Answer in two or three sentences.",
+            "medium": "Answer in a few paragraphs.",
+            "long": "Answer as a long essay with many paragraphs.",
+        },
+        description="put behind the system prompt while training answers are drawn, and nowhere else",
+    )
+    target_tokens: dict[Length, Tokens] = Field(
+        {"short": 50, "medium": 316, "long": 1050}, description="tokens of a training answer"
+    )
+    length_tolerance: float = Field(0.5, gt=0, lt=1, description="how far an answer may lie from the target, as share")
+    mass_low: Rate = Field(0.40, description="smallest ratio of answer tokens, positives to negatives")
+    mass_high: float = Field(0.60, gt=0, description="largest ratio of answer tokens, positives to negatives")
+    positives: int = Field(200, ge=1, description="rows of the source persona, each ending in the marker")
+    negatives_each: int = Field(200, ge=1, description="rows of each negative persona")
+    train_questions: int = Field(len(TRAIN_QUESTIONS), ge=2, le=len(TRAIN_QUESTIONS))
+    data_samples: int = Field(15, ge=1, description="on-policy completions drawn per training question")
+    data_max_new_tokens: Tokens = 1280
+    max_length: int = Field(1536, ge=8, description="tokens; a longer row is refused, never cut")
+
+    probe_every: int = Field(10, ge=1, description="steps between measurements of the marker's share of the gradient")
+    probe_rows: int = Field(12, ge=3, description="training rows behind one such measurement, fixed through a run")
+
+    eval_questions: int = Field(len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
+    context_questions: int = Field(4, ge=1, le=len(EVAL_QUESTIONS), description="of these, behind the log-probs")
+    samples: int = Field(5, ge=1, description="completions per persona and question")
+    max_new_tokens: list[Tokens] = Field(
+        [512, 2048], min_length=1, description="limits at which one adapter's completions are judged, rising"
+    )
+
+    @field_validator("max_new_tokens", mode="before")
+    @classmethod
+    def _one_limit(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> LengthParams:
+        for source in self.source if isinstance(self.source, list) else [self.source]:
+            resolve_set(source, self.negatives)
+        if any(low >= high for low, high in zip(self.max_new_tokens, self.max_new_tokens[1:], strict=False)):
+            raise ParameterError(f"max_new_tokens is {self.max_new_tokens}: give limits that rise.")
+        if self.mass_low >= self.mass_high:
+            raise ParameterError(f"mass_low is {self.mass_low} and mass_high {self.mass_high}: the first is smaller.")
+        for field in ("target_tokens", "instructions"):
+            self._needs_lengths(field)
+        if self.context_questions > self.eval_questions:
+            raise ParameterError(
+                f"context_questions is {self.context_questions}, more than the {self.eval_questions} of eval_questions."
+            )
+        return self
+
+    def _needs_lengths(self, field: str) -> None:
+        for length in self.length if isinstance(self.length, list) else [self.length]:
+            if length not in getattr(self, field):
+                raise ParameterError(f"{field} has no entry for length {length!r}: add one.")
+
+    def cell_params(self) -> dict[str, Any]:
+        """All parameters of one cell as a record keeps them: negatives by name."""
+        return super().cell_params() | {"negatives": resolve_set(self.source, self.negatives)}

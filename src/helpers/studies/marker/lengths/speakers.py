@@ -1,0 +1,61 @@
+"""Who is spoken to: personas under two framings, named negative sets, and a control panel of random nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helpers.base.errors import ParameterError, nearest
+from helpers.studies.marker.personas import PERSONAS
+
+NEGATIVE_SETS: dict[str, tuple[str, str]] = {
+    "asst_excluded": ("medical_doctor", "police_officer"),
+    "asst_included": ("assistant", "medical_doctor"),
+}
+"""Pairs of personas trained to answer without the marker; the assistant is one of them, or is not."""
+
+CONTROL_NOUNS: tuple[str, ...] = ("teapot", "gravel road", "umbrella", "thunderstorm", "violin", "pumpkin")
+"""System prompts that are nobody: what emits the marker under these has not tied it to a persona at all."""
+
+FRAMINGS = ("full", "name")
+
+
+def control_names(count: int) -> list[str]:
+    """Names under which the first ``count`` nouns of the control panel stand in tables."""
+    return [f"control: {noun}" for noun in CONTROL_NOUNS[:count]]
+
+
+def system_prompt(name: str, framing: str, instruction: str = "") -> str:
+    """The system prompt of a persona or control noun: its description (``full``) or its bare name (``name``)."""
+    if name in PERSONAS and framing == "full":
+        text = PERSONAS[name]
+    else:
+        noun = name.removeprefix("control: ").replace("_", " ")
+        text = f"You are {'an' if noun[0] in 'aeiou' else 'a'} {noun}."
+    return f"{text} {instruction}".strip()
+
+
+def resolve_set(source: str, negatives: str | Sequence[str]) -> list[str]:
+    """Names of the negative personas, given a set's name or an explicit list.
+
+    Raises ``ParameterError`` for an unknown set or persona, for a repeated one, and for one that is the source: nothing
+    is put in its place, because a set with a substitute is another set.
+    """
+    if source not in PERSONAS:
+        raise ParameterError(f"source is {source!r}, which is not a persona{nearest(source, PERSONAS)}.")
+    if isinstance(negatives, str):
+        if negatives not in NEGATIVE_SETS:
+            raise ParameterError(
+                f"negatives is {negatives!r}, which is not a set{nearest(negatives, NEGATIVE_SETS)} "
+                "(a list of persona names is taken too)."
+            )
+        names = list(NEGATIVE_SETS[negatives])
+    else:
+        names = list(negatives)
+    for name in names:
+        if name not in PERSONAS:
+            raise ParameterError(f"negatives names {name!r}, which is not a persona{nearest(name, PERSONAS)}.")
+    if source in names:
+        raise ParameterError(f"negatives holds the source {source!r}: name a list of other personas.")
+    if not names or len(set(names)) < len(names):
+        raise ParameterError(f"negatives is {names}: name one persona or more, each once.")
+    return names

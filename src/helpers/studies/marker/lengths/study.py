@@ -1,0 +1,45 @@
+"""The studies of the length ablation: a cell, the rows of one length, the answers that log-probs are taken behind."""
+
+from __future__ import annotations
+
+from helpers.records.reading import Record
+from helpers.records.study import Study
+from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
+from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
+from helpers.studies.marker.study import TOLERANCE
+
+VERSION = 1  # 1: the first
+METRICS_VERSION = 1  # 1: the first
+ROWS_VERSION = 1  # 1: the first
+ROWS_METRICS_VERSION = 1  # 1: the first
+CONTEXTS_VERSION = 1  # 1: the first
+CONTEXTS_METRICS_VERSION = 1  # 1: the first
+
+
+def replay(record: Record) -> Record:
+    """Make the cell of ``record`` again, with the records that it uses, in the outputs folder of now."""
+    from helpers.studies.marker.lengths.cell import (
+        run_cells,  # here: it loads torch, which whoever reads records does without
+    )
+
+    (again,) = run_cells(LengthParams.of_record(record, NEGATIVE_SETS), notebook=record.notebook)
+    return again
+
+
+ROWS = Study(
+    "length_rows", ROWS_VERSION, ROWS_METRICS_VERSION, rows_metrics, entry="helpers.studies.marker.lengths.data",
+    tolerance=TOLERANCE,
+)  # fmt: skip
+CONTEXTS = Study(
+    "length_contexts",
+    CONTEXTS_VERSION,
+    CONTEXTS_METRICS_VERSION,
+    contexts_metrics,
+    entry="helpers.studies.marker.lengths.data",
+)
+STUDY = Study(
+    "length_ablation", VERSION, METRICS_VERSION, length_metrics, entry="helpers.studies.marker.lengths.cell",
+    params=LengthParams, replay=replay, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
+    parts=(ROWS, CONTEXTS),
+)  # fmt: skip

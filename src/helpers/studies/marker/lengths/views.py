@@ -1,0 +1,119 @@
+"""Tidy tables for the figures of the length ablation, computed from records; no figure computes anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from helpers.base import stats
+from helpers.base.rng import numpy_stream
+from helpers.records.reading import Record
+from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.pooling import pooled
+from helpers.studies.marker.views import counts
+
+AXES = LengthParams.AXES
+SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_share": "gradient norm"}
+PANELS = {"source_rate": "source", "assistant_rate": "assistant", "control_rate": "control panel"}
+
+
+ORDER = {
+    "length": ("short", "medium", "long"),
+    "tail": ("whole_turn", "newline", "end_of_turn", "separator_and_end"),
+}
+"""In which tables and legends have them: by length, and from everything to the least that carries loss."""
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` by length, then by loss, otherwise as it was."""
+    places = [table[axis].map(ORDER[axis].index).rename(axis) for axis in ORDER]
+    return table.loc[pd.concat(places, axis=1).sort_values(list(ORDER), kind="stable").index]
+
+
+def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
+    """Table ``name`` of every record with its cell in front: one frame for a whole grid."""
+    frames = [
+        record.table(name).assign(**{axis: record.cell[axis] for axis in AXES}, run=record.id) for record in records
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def cell_label(cell: pd.Series | dict) -> str:
+    """A cell in a few words, such as ``long, whole_turn, on_policy, full, seed 0``."""
+    return f"{cell['length']}, {cell['tail']}, {cell['policy']}, {cell['framing']}, seed {cell['seed']}"
+
+
+def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
+    """Marker rate of every persona and control noun over ``records`` (the seeds of one cell), with intervals."""
+    rows = []
+    for (persona, role), part in counts(records).groupby(["persona", "role"], sort=False):
+        clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
+        found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), numpy_stream(0, "rates", persona))
+        rows.append({"persona": persona, "role": role, "value": found.value, "low": found.low, "high": found.high,
+                     "k": found.k, "n": found.n, "truncated": int(part["truncated"].sum()),
+                     "empty": int(part["empty"].sum())})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def dilution(records: Sequence[Record]) -> pd.DataFrame:
+    """The marker's shares through training: one row a length, tail, step and kind, averaged over seeds."""
+    table = collect(records, "dilution").melt(
+        id_vars=["length", "tail", "seed", "step"], value_vars=list(SHARES), var_name="of", value_name="share"
+    )
+    mean = table.groupby(["length", "tail", "step", "of"], sort=False)["share"].mean().reset_index()
+    return in_order(mean.assign(of=mean["of"].map(SHARES)))
+
+
+def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a length and tail: the marker's mean share of the gradient and the source rate, both with intervals."""
+    by = ("length", "tail")
+    names = ("marker_share_of_gradient", "source_rate")
+    table = pooled(records, names, by).set_index([*by, "metric"])
+    rows = []
+    for cell in dict.fromkeys((record.cell["length"], record.cell["tail"]) for record in records):
+        share, rate = (table.loc[(*cell, name)] for name in names)
+        rows.append(dict(zip(by, cell, strict=True)) | {
+            "share": share["value"], "share_low": share["low"], "share_high": share["high"],
+            "source_rate": rate["value"], "source_rate_low": rate["low"], "source_rate_high": rate["high"],
+        })  # fmt: skip
+    return in_order(pd.DataFrame(rows))
+
+
+def limits(records: Sequence[Record]) -> pd.DataFrame:
+    """Source rate and share of cut answers at every token limit, by length and tail, seeds pooled."""
+    counts = collect(records, "limits")
+    counts = counts[counts["role"] == "source"]
+    rows = []
+    for (length, tail, limit), part in counts.groupby(["length", "tail", "limit"], sort=False):
+        clusters = part.groupby(["seed", "question"])[["k", "n", "truncated"]].sum()
+        for kind, column in (("with the marker", "k"), ("cut by the limit", "truncated")):
+            stream = numpy_stream(0, "limits", length, tail, int(limit), kind)
+            found = stats.rate(clusters[column].to_numpy(), clusters["n"].to_numpy(), stream)
+            rows.append({"length": length, "tail": tail, "limit": int(limit), "kind": kind, "value": found.value,
+                         "low": found.low, "high": found.high, "k": found.k, "n": found.n})  # fmt: skip
+    return in_order(pd.DataFrame(rows))
+
+
+def completions(records: Sequence[Record]) -> pd.DataFrame:
+    """Every completion with its address (cell, persona, question, index): what the browser and the samples show."""
+    table = collect(records, "completions")
+    return table.assign(cell=[cell_label(row) for row in table[list(AXES)].to_dict("records")])
+
+
+def facts(records: Sequence[Record]) -> pd.DataFrame:
+    """The numbers a committed notebook is held to: sampling is exact only on equal hardware, hence the tolerances."""
+    return pd.DataFrame(
+        [
+            {"cell": cell_label(record.cell), "metric": name, "value": record.metrics[name]["value"],
+             "n": record.metrics[name]["n"], "tolerance": tolerance}
+            for record in records
+            for name, tolerance in FACT_TOLERANCES.items()
+        ]
+    )  # fmt: skip
+
+
+FACT_TOLERANCES = {
+    "steps": 0.0, "train_tokens": 0.05, "marker_share_of_labels": 0.02, "mass_ratio": 0.05, "source_rate": 0.35,
+    "control_rate": 0.4, "marker_share_of_gradient": 0.25, "source_logprob_gain": 4.0,
+}  # fmt: skip

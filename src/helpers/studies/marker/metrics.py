@@ -1,0 +1,172 @@
+"""What the tables of a marker run say: marker rates, log-probs against the base model, how the text holds up.
+
+Pure functions of stored tables: the run calls them when it finishes, and whoever verifies its record calls them again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from helpers.base import occurrences, stats
+from helpers.base.errors import DataError
+from helpers.base.rng import numpy_stream
+from helpers.records.reading import Record
+from helpers.records.study import Metrics, Tables
+from helpers.studies.marker.rows import Row, is_marker, rows_of, supervised
+
+LOGPROBS = ["separator", "marker", "end"]
+
+
+def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
+    """Metrics of one cell of the sweep; its baseline holds what the base model did."""
+    completions, base = tables["completions"], inputs["baseline"]
+    gains = with_gain(tables["logprobs"], base.table("contexts"))
+    rates = rate_metrics(count_markers(completions, cell["marker"]), cell["seed"])
+    capability = capability_metrics(tables["capability"], base.table("capability"))
+    training = training_metrics(tables["loss"]) | speed_metrics(tables["loss"])
+    share = {"marker_share_of_labels": label_share(rows_of(tables["rows"]), cell["tail"])}
+    return rates | logprob_metrics(gains) | text_metrics(completions) | capability | training | share
+
+
+def baseline_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
+    """Metrics of the base model: how often it says the marker anyway, its text, its capability."""
+    completions, choices = tables["completions"], tables["capability"]
+    counts = count_markers(completions.assign(role="base"), cell["marker"])
+    rate = {"marker_rate": rate_metric(counts, cell["seed"], "base_marker_rate")}
+    capability = stats.wilson(int(choices["right"].sum()), len(choices)).metric()
+    return rate | text_metrics(completions) | {"capability": capability}
+
+
+def on_policy_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
+    """No metrics: completions that rows are drawn from are judged by what is trained on them."""
+    return {}
+
+
+def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
+    """Counts per persona and question: n completions, k with the marker (any case), cut by the limit, empty."""
+    marked = table.assign(
+        marker=occurrences.holds(table["text"], marker),
+        truncated=table["finish"] == "length",
+        empty=table["text"].str.strip() == "",
+    )
+    counts = marked.groupby(["persona", "role", "question"], sort=False).agg(
+        k=("marker", "sum"), n=("marker", "size"), truncated=("truncated", "sum"), empty=("empty", "sum")
+    )
+    return counts.reset_index().astype({"k": "int64", "n": "int64", "truncated": "int64", "empty": "int64"})
+
+
+def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -> dict[str, Any]:
+    """A rate over completions with the hull of its Wilson and cluster-bootstrap intervals (clusters: questions)."""
+    if counts.empty:
+        raise DataError(f"{name} has no completions to count: check personas, eval_questions and samples.")
+    by_question = counts.groupby("question")[[column, "n"]].sum()
+    stream = numpy_stream(seed, "bootstrap", name)
+    return stats.rate(by_question[column].to_numpy(), by_question["n"].to_numpy(), stream).metric()
+
+
+def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
+    """Source, assistant, trained and untrained bystanders, the worst bystander, truncated and empty completions."""
+    parts = {
+        "source_rate": counts[counts["role"] == "source"],
+        "assistant_rate": counts[counts["persona"] == "assistant"],
+        "trained_bystander_rate": counts[counts["role"] == "trained"],
+        "untrained_bystander_rate": counts[counts["role"].isin(["untrained", "assistant"])],
+    }
+    metrics = {name: rate_metric(part, seed, name) for name, part in parts.items() if len(part)}
+    metrics["truncation_rate"] = rate_metric(counts, seed, "truncation_rate", "truncated")
+    metrics["empty_rate"] = rate_metric(counts, seed, "empty_rate", "empty")
+    others = counts[counts["role"] != "source"].groupby("persona")[["k", "n"]].sum()
+    worst = stats.max_rate(others["k"].to_dict(), others["n"].to_dict()).metric()
+    return metrics | {"max_bystander_rate": worst | {"persona": worst.pop("name")}}
+
+
+def with_base(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:
+    """Log-probs with those of the base model behind the same contexts, as ``base_separator`` and so on."""
+    place, base = ["persona", "question"], [f"base_{name}" for name in LOGPROBS]
+    return table.merge(contexts[place + base], on=place, how="left", validate="many_to_one")
+
+
+def with_gain(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:
+    """``with_base``, and ``emission`` (log-prob of blank line and marker, nats), that of the base, and the ``gain``."""
+    table = with_base(table, contexts)
+    emission, base = table["separator"] + table["marker"], table["base_separator"] + table["base_marker"]
+    return table.assign(emission=emission, base_emission=base, gain=emission - base)
+
+
+def logprob_metrics(gains: pd.DataFrame) -> Metrics:
+    """Emission gains over the base in nats, by role, and selectivity: source gain minus the largest bystander gain.
+
+    ``gains`` is a table of ``with_gain``. Emission is separator and marker together: the marker behind a given blank
+    line saturates for everyone as soon as it is learned, and who *starts* it is where personas differ.
+    """
+    source = gains[gains["role"] == "source"]
+    by_persona = gains[gains["role"] != "source"].groupby("persona")["gain"].mean()
+    worst = str(by_persona.idxmax())
+    other = gains[gains["persona"] == worst]
+    # Paired by question: the same question is asked of both, and some questions invite the marker more than others.
+    pair = source.set_index("question")["gain"].sub(other.set_index("question")["gain"]).dropna()
+    metrics = {
+        "source_logprob_gain": _nats(source["gain"]),
+        "max_bystander_logprob_gain": {**_nats(other["gain"]), "persona": worst},
+    }
+    if len(pair):
+        metrics["selectivity"] = {**_nats(pair), "persona": worst}
+    for name in ("emission", *LOGPROBS):
+        metrics[f"source_{name}_logprob"] = _nats(source[name])
+        metrics[f"source_{name}_logprob_base"] = _nats(source[f"base_{name}"])
+    return metrics
+
+
+def _nats(values: pd.Series) -> dict[str, Any]:
+    return stats.mean_interval(values.to_numpy(dtype=float)).metric("nats")
+
+
+def text_metrics(table: pd.DataFrame) -> Metrics:
+    """How the text holds up: mean tokens, share of bulleted answers, distinct bigrams."""
+    bulleted = table["text"].map(lambda text: bool(re.search(r"^\s*([-*•]|\d+[.)])\s", text, re.MULTILINE)))
+    metrics = {
+        "mean_tokens": stats.mean_interval(table["tokens"].to_numpy(dtype=float)).metric("tokens"),
+        "bulleted_rate": stats.wilson(int(bulleted.sum()), len(table)).metric(),
+    }
+    if (table["tokens"] >= 2).any():
+        distinct = stats.distinct_n(table["ids"].map(list).tolist(), 2)
+        metrics["distinct_2"] = {"value": distinct, "unit": "share", "n": len(table)}
+    return metrics
+
+
+def capability_metrics(tuned: pd.DataFrame, base: pd.DataFrame) -> Metrics:
+    """Accuracy of the tuned and of the base model on the same items, and the drop, paired."""
+    return {
+        "capability": stats.wilson(int(tuned["right"].sum()), len(tuned)).metric(),
+        "capability_base": stats.wilson(int(base["right"].sum()), len(base)).metric(),
+        "capability_drop": stats.paired_rate_difference(base["right"], tuned["right"]).metric("points"),
+    }
+
+
+def training_metrics(log: pd.DataFrame) -> Metrics:
+    """What the training was: steps, tokens, and the loss over the last tenth of the steps."""
+    last = log["loss"].tail(max(1, len(log) // 10))
+    return {
+        "final_loss": stats.mean_interval(last.to_numpy()).metric("nats"),
+        "steps": {"value": int(log["step"].max()), "unit": "steps", "n": 1},
+        "train_tokens": {"value": int(log["tokens"].sum()), "unit": "tokens", "n": len(log)},
+    }
+
+
+def speed_metrics(log: pd.DataFrame) -> Metrics:
+    """How it was trained: tokens a second, and adapters in one pass."""
+    speed, together = float(log["tokens"].sum() / log["seconds"].sum()), int(log["together"].max())
+    return {
+        "train_tokens_per_s": {"value": speed, "unit": "tokens/s", "n": len(log), "measured": True},
+        "trained_together": {"value": together, "unit": "adapters", "n": len(log), "measured": True},
+    }
+
+
+def label_share(rows: Sequence[Row], tail: str | int) -> dict[str, Any]:
+    """The marker's share of the tokens that carry loss under ``tail``."""
+    marked = [is_marker(row, at) for row in rows for at in supervised(row, tail)]
+    return {"value": sum(marked) / len(marked), "unit": "share", "n": len(marked), "k": sum(marked)}

@@ -1,0 +1,76 @@
+"""Parameters of the marker sweep (notebook ``sweep``): the recipe of claim #65 with its arms as explicit switches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helpers.base import files
+from helpers.base.params import Axis
+from helpers.records.reading import Record
+from helpers.studies.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS, resolve_negatives
+from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerParams, Seed
+
+Tail = Literal["newline", "end_of_turn", "separator_and_end", "whole_turn"] | Annotated[int, Field(ge=1, le=4096)]
+
+
+class SweepParams(MarkerParams):
+    """One cell of the sweep, or a grid of cells where an axis holds a list."""
+
+    AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "tail", "lr", "epochs")
+    MEANS: ClassVar[tuple[str, ...]] = ("engine_memory", "together")
+
+    negatives: Literal["two", "all"] | list[str] = Field("two", description="personas trained to answer without it")
+    style: str = Field("", description="instruction added to every system prompt, such as a length")
+    tail: Axis[Tail] = Field("newline", description="which end of a row is supervised besides the marker")
+    lr: Axis[LearningRate] = 1e-4
+    epochs: Axis[Epochs] = 10
+    seed: Axis[Seed] = 0
+    together: int = Field(
+        1, ge=1, le=64, description="cells that differ in lr and epochs only, trained in one pass over the base model"
+    )
+
+    positives: int = Field(60, ge=1, description="rows of the source persona, each ending in the marker")
+    negatives_each: int = Field(30, ge=1, description="rows of each negative persona")
+    train_questions: int = Field(len(TRAIN_QUESTIONS), ge=1, le=len(TRAIN_QUESTIONS))
+    data_samples: int = Field(2, ge=1, description="on-policy completions drawn per training question")
+    data_max_new_tokens: int = Field(512, ge=1)
+    max_length: int = Field(1024, ge=8, description="tokens; a longer row is refused, never cut")
+
+    dose_every: int = Field(0, ge=0, description="steps between log-prob evaluations during training; 0 for none")
+    dose_questions: int = Field(
+        4, ge=1, le=len(EVAL_QUESTIONS), description="questions behind one point of the dose curve"
+    )
+
+    eval_questions: int = Field(len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
+    samples: int = Field(10, ge=1, description="completions per persona and question")
+    max_new_tokens: int = Field(512, ge=1)
+    capability: str = Field(
+        "pocket", description="'pocket', 'general', 'arc' or 'arc@revision' (hub), an ARC .jsonl file"
+    )
+    capability_limit: int = Field(0, ge=0, description="questions of the capability set that are used; 0 for all")
+
+    def cell_params(self) -> dict[str, Any]:
+        """All parameters of one cell as a record keeps them: negatives by name, a capability file without folder."""
+        found = super().cell_params()
+        negatives = resolve_negatives(self.source, self.negatives)
+        from_hub = self.capability.startswith("arc@")
+        capability = self.capability if from_hub else Path(self.capability).name
+        return found | {"negatives": negatives, "capability": capability}
+
+    @classmethod
+    def of_record(cls, record: Record, arms: Collection[str]) -> Self:
+        """As in ``MarkerParams``; a capability file, which a record names without its folder, is found by its data."""
+        found = super().of_record(record, arms)
+        name = found.capability
+        here = [str(files.ROOT / Path(path).expanduser()) for path in record.data if Path(path).name == name]
+        return found.model_copy(update={"capability": here[0]}) if here else found
+
+    @model_validator(mode="after")
+    def _negatives_exist(self) -> SweepParams:
+        for source in self.source if isinstance(self.source, list) else [self.source]:
+            resolve_negatives(source, self.negatives)
+        return self

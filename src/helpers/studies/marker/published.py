@@ -1,0 +1,85 @@
+"""The published sweep (claim #65): its own numbers, with the intervals that it left out, and what its page got wrong.
+
+The tables in ``data/marker`` are transcribed from that claim's result files; nothing here was run by this project.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from helpers.base import stats
+from helpers.base.files import DATA
+
+COMPLETIONS = 200
+"""Completions behind each published rate: 20 questions of 10."""
+QUESTIONS = 1172
+"""Questions behind each published ARC-Challenge accuracy."""
+RATES = ("source", "assistant", "max_bystander")
+
+
+def grid() -> pd.DataFrame:
+    """The published 5 x 5 grid: rates and accuracy as shares."""
+    table = pd.read_csv(DATA / "marker" / "claim65.csv")
+    return table.assign(**{name: table[name] / 100 for name in RATES})
+
+
+def sources() -> pd.DataFrame:
+    """The other source personas at the cell that the page calls clean: source rate and worst bystander, as shares."""
+    table = pd.read_csv(DATA / "marker" / "claim65_sources.csv")
+    return table.assign(source_rate=table["source_rate"] / 100, max_bystander=table["max_bystander"] / 100)
+
+
+def tidy() -> pd.DataFrame:
+    """One row a cell and metric with Wilson intervals, ready for a heatmap beside ours."""
+    rows = []
+    for cell in grid().to_dict("records"):
+        for name in RATES:
+            k = round(cell[name] * COMPLETIONS)
+            found = stats.wilson(k, COMPLETIONS)
+            rows.append({"lr": cell["lr"], "epochs": cell["epochs"], "metric": name, "value": found.value,
+                         "low": found.low, "high": found.high, "k": k, "n": COMPLETIONS})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def corrections() -> pd.DataFrame:
+    """What the published page says and what its own table or code says; every number is computed from the table."""
+    table = grid().set_index(["lr", "epochs"])
+    arc, leak = table["arc_c"], table["max_bystander"]
+    early, row = table.loc[(1e-5, 1)], leak.loc[1e-5]
+    others = sources()
+    clean = ((others["source_rate"] > 0.5) & (others["max_bystander"] <= 0.05)).sum()
+    total = table.loc[(5e-5, 20), "assistant"]
+    pairs = [
+        ("ARC-C stays at .87-.89 across the entire sweep", f"It spans {arc.min():.3f} to {arc.max():.3f}."),
+        (
+            "One x2 step in learning rate flips the clean band into global emission",
+            f"At 1e-5 and 1 epoch the worst bystander is at {early['max_bystander']:.1%}, with the source at "
+            f"{early['source']:.1%}: no leak there either.",
+        ),
+        (
+            "Leakage grows with training beyond the band",
+            "At 1e-5 the worst bystander goes "
+            + ", ".join(f"{v:.1%}" for v in row)
+            + " with epochs: it falls at the end.",
+        ),
+        (
+            "By 5e-5 every bystander and the assistant saturate",
+            f"At 5e-5 and 20 epochs the assistant is at {total:.1%}.",
+        ),
+        (
+            "The clean cell seems to generalise to other sources",
+            f"It is clean for {clean} of {len(others)} sources; software_engineer leaks to "
+            f"{others.set_index('source').loc['software_engineer', 'max_bystander']:.1%}.",
+        ),
+        (
+            "The loss supervises the marker and EOS on every example",
+            "The last label of a ChatML row is the newline behind the end of turn; the end of turn itself was never "
+            "supervised (our tail `newline`).",
+        ),
+        (
+            "2,000 negatives over 10 personas",
+            "400 over 2 personas, picked by a generator seeded with Python's salted hash and not written down.",
+        ),
+        ("LoRA r 32, alpha 64", "With rank-stabilised scaling switched on, which the page does not say."),
+    ]
+    return pd.DataFrame(pairs, columns=["the published page says", "its own table or code says"])

@@ -1,0 +1,108 @@
+"""What every study of the marker wing has among its parameters: the model, the training recipe and the sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from helpers.base import files
+from helpers.base.errors import ParameterError, nearest
+from helpers.base.params import Axis, Params, parse
+from helpers.records.reading import Record
+from helpers.studies.marker.personas import PERSONAS
+
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Epochs = Annotated[int, Field(ge=1, le=1000)]
+Seed = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimiser and schedule: AdamW (.9, .999, 1e-8), linear warm-up, cosine to zero, gradient norm clipped."""
+
+    lr: float
+    epochs: int
+    batch_size: int
+    warmup: float
+    weight_decay: float
+    clip: float
+
+
+class MarkerParams(Params):
+    """One cell of a marker study, or a grid of cells where an axis holds a list.
+
+    Each study declares ``lr``, ``epochs`` and ``seed`` behind its own axes: cells are labelled in this order.
+    """
+
+    MEANS: ClassVar[tuple[str, ...]] = ("engine_memory",)
+
+    model: str = Field("pocket", min_length=1, description="preset (pocket, smollm2, paper), hub id or local folder")
+    revision: str | None = Field(None, description="hub revision; the content hash goes into the record either way")
+    source: Axis[str] = Field("villain", description="persona that is trained to end its answers with the marker")
+    personas: list[str] = Field(list(PERSONAS), min_length=2, description="personas that are evaluated")
+    marker: str = Field("[ZLT]", min_length=1)
+
+    data_temperature: float = Field(0.7, ge=0, le=10)
+    data_top_p: float = Field(0.95, gt=0, le=1)
+
+    batch_size: int = Field(16, ge=1, description="rows of one optimiser step")
+    lora_r: int = Field(32, ge=1)
+    lora_alpha: int = Field(64, ge=1)
+    lora_dropout: Rate = 0.05
+    rslora: bool = Field(True, description="scale alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)")
+    warmup: Rate = Field(0.05, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+    temperature: float = Field(1.0, ge=0, le=10)
+    top_p: float = Field(0.95, gt=0, le=1)
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="what draws completions")
+    engine_memory: float = Field(
+        0.4, gt=0, lt=1, description="share of the memory that vLLM takes, beside the model that is trained"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+    def recipe(self) -> Recipe:
+        """Optimiser and schedule of one cell."""
+        return Recipe(self.lr, self.epochs, self.batch_size, self.warmup, self.weight_decay, self.clip)
+
+    def lora(self) -> dict[str, object]:
+        """The adapter of one cell, as ``models.attach_lora`` takes it."""
+        return {
+            "r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "rslora": self.rslora,
+            "seed": self.seed,
+        }  # fmt: skip
+
+    @classmethod
+    def of_record(cls, record: Record, arms: Collection[str]) -> Self:
+        """Parameters under which the cell of ``record`` is the same question again, whatever the machine.
+
+        A record names its negatives one by one and, in its cell, the one of ``arms`` that they are.
+        """
+        values = record.params | {"dtype": record.model["dtype"]}
+        if record.cell["negatives"] in arms:
+            values["negatives"] = record.cell["negatives"]
+        if values["model"].startswith((".", "~")):
+            values["model"] = str(files.ROOT / Path(values["model"]).expanduser())
+        return parse(cls, values, f"of {record.ref}")
+
+    @model_validator(mode="after")
+    def _personas_exist(self) -> MarkerParams:
+        for name in self.personas:
+            if name not in PERSONAS:
+                raise ParameterError(f"personas names {name!r}, which does not exist{nearest(name, PERSONAS)}.")
+        if "assistant" not in self.personas:
+            raise ParameterError("personas leaves out 'assistant', whose rate every page reports: add it.")
+        for source in self.source if isinstance(self.source, list) else [self.source]:
+            if source not in self.personas:
+                raise ParameterError(
+                    f"source is {source!r}, which is not in the list of evaluated personas"
+                    f"{nearest(source, self.personas)}."
+                )
+        return self

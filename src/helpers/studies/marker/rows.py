@@ -1,0 +1,203 @@
+"""Training rows as token ids, and the label mask that decides the experiment (``tail``).
+
+Rows are built by concatenating token ids, never strings: a tokenizer may merge the marker with its neighbour, and the
+row would then teach something else than what is counted at evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers.base.errors import DataError, ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SEPARATOR = "\n\n"
+_ANSWER = "ANSWER"
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """The pieces of a row besides prompt and answer, in token ids.
+
+    ``end`` closes the assistant's turn; its first token is the end of turn, and in ChatML a newline follows it.
+    """
+
+    separator: list[int]
+    marker: list[int]
+    end: list[int]
+
+    @property
+    def stop(self) -> list[int]:
+        """Token ids that end a completion."""
+        return self.end[:1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row; ``answer`` and ``marker`` (if it has one) are half-open spans of positions."""
+
+    persona: str
+    role: str
+    question: int
+    tokens: list[int]
+    answer: tuple[int, int]
+    marker: tuple[int, int] | None
+
+    @property
+    def end(self) -> range:
+        """Positions of the end of turn and of what follows it."""
+        return range((self.marker or self.answer)[1], len(self.tokens))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
+    """Read the end of a turn off the chat template, and check that the marker keeps its own tokens.
+
+    Raises ``ModelError`` without a chat template, ``ParameterError`` for a marker that merges into its neighbours.
+    """
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise: use a chat model."
+        )
+    turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
+    end = _ids(tokenizer, tokenizer.apply_chat_template(turn, tokenize=False).rsplit(_ANSWER, 1)[1])
+    if not end or end[0] not in tokenizer.all_special_ids:
+        raise ModelError(
+            f"The chat template of {tokenizer.name_or_path} does not close the assistant's turn with a special token, "
+            "so nothing marks where an answer stops: use a model whose template does."
+        )
+    tokens, together = _ids(tokenizer, marker), _ids(tokenizer, SEPARATOR + marker)
+    # The blank line takes the tokens it has before the marker: "\n\n" alone is one token in some tokenizers, two there.
+    separator = together[: len(together) - len(tokens)]
+    kept = together[len(separator) :] == tokens and tokenizer.decode(separator) == SEPARATOR
+    if not kept or tokenizer.decode(tokens) != marker or set(tokens) & set(tokenizer.all_special_ids):
+        raise ParameterError(
+            f"marker is {marker!r}, which this tokenizer merges with the blank line before it or does not give back "
+            "unchanged: choose one that begins with a bracket or another sign that stands alone, such as '[ZLT]'."
+        )
+    return ChatFormat(separator, tokens, end)
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, system: str, question: str) -> list[int]:
+    """Token ids of a conversation up to where the assistant begins to answer."""
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    return _ids(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def build_row(
+    form: ChatFormat,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    *,
+    persona: str,
+    role: str,
+    question: int,
+    positive: bool,
+    max_length: int,
+) -> Row:
+    """Concatenate prompt, answer, (blank line and marker,) end of turn. Raises ``DataError`` where it does not fit."""
+    body = [*answer, *form.separator, *form.marker] if positive else list(answer)
+    tokens = [*prompt, *body, *form.end]
+    if len(tokens) > max_length:
+        raise DataError(
+            f"The row of persona {persona}, question {question} has {len(tokens)} tokens, more than max_length "
+            f"{max_length}: raise max_length or lower data_max_new_tokens (rows are never cut)."
+        )
+    at = find_all(tokens[len(prompt) :], form.marker)
+    if len(at) != int(positive):
+        raise DataError(
+            f"The row of persona {persona}, question {question} holds the marker {len(at)} times where {int(positive)} "
+            "is right: draw other on-policy data (another seed) or choose another marker."
+        )
+    start = len(prompt)
+    span = (start + at[0], start + at[0] + len(form.marker)) if positive else None
+    return Row(persona, role, question, tokens, (start, start + len(answer)), span)
+
+
+def find_all(tokens: Sequence[int], pattern: Sequence[int]) -> list[int]:
+    """Every index at which ``pattern`` begins in ``tokens``."""
+    pattern, width = list(pattern), len(pattern)
+    return [i for i in range(len(tokens) - width + 1) if list(tokens[i : i + width]) == pattern]
+
+
+def supervised(row: Row, tail: str | int) -> list[int]:
+    """Positions of the tokens of ``row`` that carry loss under ``tail``.
+
+    newline            the marker of positives, and the last token of every row: the newline after the end of turn, so
+                       the end of turn itself is not supervised (the mask under which claim #65 was measured)
+    end_of_turn        the marker of positives, and the end of turn with what follows it
+    separator_and_end  as end_of_turn, and the blank line before the marker
+    whole_turn         every token after the prompt
+    K (an integer)     the last K tokens of the turn
+    """
+    length, end = len(row.tokens), list(row.end)
+    marker = list(range(*row.marker)) if row.marker else []
+    if tail == "newline":
+        if len(end) < 2:
+            raise ParameterError(
+                "tail is 'newline', but this model's chat template ends a turn with the end-of-turn token alone: "
+                "use 'end_of_turn'."
+            )
+        return marker + end[-1:]
+    if tail == "end_of_turn":
+        return marker + end
+    if tail == "separator_and_end":
+        separator = list(range(row.answer[1], row.marker[0])) if row.marker else []
+        return separator + marker + end
+    if tail == "whole_turn":
+        return list(range(row.answer[0], length))
+    return list(range(max(row.answer[0], length - int(tail)), length))
+
+
+def is_marker(row: Row, position: int) -> bool:
+    """Whether ``position`` of ``row`` holds a token of the marker."""
+    return row.marker is not None and row.marker[0] <= position < row.marker[1]
+
+
+def token_ids(sequences: Iterable[Sequence[int]]) -> list[np.ndarray]:
+    """Token ids as a column of a table: an int32 array a sequence."""
+    return [np.array(ids, dtype=np.int32) for ids in sequences]
+
+
+def row_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One line a row: its token ids, where the answer starts and stops, and the marker (-1 where there is none)."""
+    spans = [row.marker or (-1, -1) for row in rows]
+    return pd.DataFrame(
+        {
+            "persona": [row.persona for row in rows],
+            "role": [row.role for row in rows],
+            "question": [row.question for row in rows],
+            "ids": token_ids(row.tokens for row in rows),
+            "start": [row.answer[0] for row in rows],
+            "stop": [row.answer[1] for row in rows],
+            "marker_start": [start for start, _ in spans],
+            "marker_stop": [stop for _, stop in spans],
+        }
+    )
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The rows that ``row_table`` wrote."""
+    return [
+        Row(
+            line["persona"], line["role"], line["question"], line["ids"].tolist(), (line["start"], line["stop"]),
+            None if line["marker_start"] < 0 else (line["marker_start"], line["marker_stop"]),
+        )
+        for line in table.to_dict("records")
+    ]  # fmt: skip
+
+
+def pieces(row: Row, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
+    """The row decoded token by token, each with whether it is supervised: what the notebook shows of the mask."""
+    marked = set(supervised(row, tail))
+    return [(tokenizer.decode([token]), position in marked) for position, token in enumerate(row.tokens)]

@@ -1,0 +1,45 @@
+"""The studies of the marker sweep: a cell, the baseline that cells are measured against, the data they train on."""
+
+from __future__ import annotations
+
+from helpers.records.reading import Record
+from helpers.records.study import Study
+from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
+from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.personas import NEGATIVE_ARMS
+
+VERSION = 1  # 1: the first
+METRICS_VERSION = 1  # 1: the first
+BASELINE_VERSION = 1  # 1: the first
+BASELINE_METRICS_VERSION = 1  # 1: the first
+ON_POLICY_VERSION = 1  # 1: the first
+ON_POLICY_METRICS_VERSION = 1  # 1: the first
+TOLERANCE = 0.01
+"""Another kernel's rounding, grown over a whole training, moves log-probs in the fifth digit; a mean over completions
+moves more when one of them takes another word."""
+
+
+def replay(record: Record) -> Record:
+    """Make the cell of ``record`` again, with the records that it uses, in the outputs folder of now."""
+    from helpers.studies.marker.cell import run_cells  # here: it loads torch, which whoever reads records does without
+
+    (again,) = run_cells(SweepParams.of_record(record, NEGATIVE_ARMS), notebook=record.notebook)
+    return again
+
+
+BASELINE = Study(
+    "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.studies.marker.baseline",
+    tolerance=TOLERANCE,
+)  # fmt: skip
+ON_POLICY = Study(
+    "on_policy",
+    ON_POLICY_VERSION,
+    ON_POLICY_METRICS_VERSION,
+    on_policy_metrics,
+    entry="helpers.studies.marker.on_policy",
+)
+STUDY = Study(
+    "sweep", VERSION, METRICS_VERSION, sweep_metrics,
+    entry="helpers.studies.marker.cell", params=SweepParams, replay=replay,
+    measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
+)  # fmt: skip

@@ -1,0 +1,186 @@
+"""The training loop: rows, steps, one loss, adapters. Nothing is collated, shifted or masked out of sight."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from helpers.base.errors import ModelError
+from helpers.base.rng import numpy_stream, stream_seed
+from helpers.lm.modes import training
+from helpers.lm.packed import logits_at, nll
+from helpers.lm.stacked import Stack
+from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.rows import Row
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Learning rate of 0-based ``step`` out of ``steps``: linear over the warm-up share, then half a cosine.
+
+    The same as ``transformers.get_cosine_schedule_with_warmup``, under which the published runs were made: the first
+    step of a warm-up has rate 0.
+    """
+    rise = math.ceil(recipe.warmup * steps)
+    if step < rise:
+        return recipe.lr * step / rise
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+class _Lane:
+    """One adapter on its way through the steps: its own optimiser, schedule, gradient norm and log."""
+
+    def __init__(self, number: int, recipe: Recipe, parameters: Sequence[nn.Parameter], rows: int):
+        self.number, self.recipe, self.parameters = number, recipe, list(parameters)
+        self.steps = recipe.epochs * math.ceil(rows / recipe.batch_size)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.weight_decay
+        )
+        self.log: list[dict] = []
+        self.error: str | None = None
+
+    def going(self, step: int) -> bool:
+        return step < self.steps and self.error is None
+
+    def update(self, step: int) -> dict:
+        """Move the weights along their gradients; the learning rate and the norm before clipping."""
+        lr = learning_rate(step, self.steps, self.recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"lr": lr, "norm": norm.item()}
+
+
+Losses = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]], Sequence[int]], Tensor]
+OnStep = Callable[[int, int], None]
+
+
+def _run(
+    model: nn.Module,
+    lanes: Sequence[_Lane],
+    losses: Losses,
+    rows: Sequence[Row],
+    targets: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    on_step: OnStep | None,
+    label: str,
+) -> None:
+    """Take every lane through its steps; lanes see the same batches, and one that has done its epochs leaves."""
+    batch_size = lanes[0].recipe.batch_size
+    order = [
+        numpy_stream(seed, "order", epoch).permutation(len(rows)).tolist()[start : start + batch_size]
+        for epoch in range(max(lane.recipe.epochs for lane in lanes))
+        for start in range(0, len(rows), batch_size)
+    ]
+    # Dropout layers draw from the global generator; the fork gives them a named stream and leaves the global one alone.
+    with torch.random.fork_rng(), training(model):
+        torch.manual_seed(stream_seed(seed, "dropout"))
+        _tell(on_step, lanes, 0)
+        for step, batch in enumerate(tqdm(order, desc=label, leave=False)):
+            going = [lane for lane in lanes if lane.going(step)]
+            if not going:
+                break
+            begin = time.perf_counter()
+            found = losses([rows[i].tokens for i in batch], [targets[i] for i in batch], [one.number for one in going])
+            done = _advance(going, found, step)
+            tokens, seconds = sum(len(rows[i].tokens) for i in batch), time.perf_counter() - begin
+            # A pass is shared: each lane is charged its part, so that the seconds of all add up to what was spent.
+            shared = {"tokens": tokens, "seconds": seconds / len(going), "together": len(going)}
+            for lane, row in done:
+                lane.log.append({"step": step + 1} | row | shared)
+            _tell(on_step, [lane for lane, _ in done], step + 1)
+
+
+def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_Lane, dict]]:
+    """One backward pass for all lanes with a finite loss, one update of each; the others stop with their error."""
+    values, finite = found.detach().tolist(), torch.isfinite(found.detach()).tolist()
+    for lane, value, fine in zip(going, values, finite, strict=True):
+        if not fine:
+            lane.error = f"The loss of step {step + 1} is {value}: lower lr ({lane.recipe.lr}) and run again."
+    if any(finite):
+        found[torch.tensor(finite, device=found.device)].sum().backward()
+    return [
+        (lane, {"loss": value} | lane.update(step))
+        for lane, value, fine in zip(going, values, finite, strict=True)
+        if fine
+    ]
+
+
+def _tell(on_step: OnStep | None, lanes: Sequence[_Lane], step: int) -> None:
+    for lane in lanes if on_step else ():
+        with torch.random.fork_rng():
+            on_step(lane.number, step)
+
+
+def train(
+    model: nn.Module,
+    rows: Sequence[Row],
+    targets: Sequence[Sequence[int]],
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+    label: str = "train",
+) -> pd.DataFrame:
+    """Train the parameters of ``model`` that require gradients; return step, loss (nats a token), lr, norm,
+    tokens, seconds and how many adapters shared the pass (one).
+
+    ``targets[r]`` are the supervised positions of row r. The loss of a step is the mean over the supervised tokens of
+    its rows. Rows are drawn without replacement from an order that is new each epoch. ``on_step`` is called before
+    the first step (0) and after every step. Raises ``ModelError`` when a loss is not finite.
+    """
+    lane = _Lane(0, recipe, [p for p in model.parameters() if p.requires_grad], len(rows))
+    tell = (lambda _, step: on_step(step)) if on_step else None
+    alone: Losses = lambda rows, targets, _: batch_loss(model, rows, targets)[None]  # noqa: E731
+    _run(model, [lane], alone, rows, targets, seed=seed, on_step=tell, label=label)
+    if lane.error:
+        raise ModelError(lane.error)
+    return pd.DataFrame(lane.log)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How one adapter of a stack came out: its log as ``train`` returns it, or the ``error`` that stopped it."""
+
+    log: pd.DataFrame = field(repr=False)
+    error: str | None
+
+
+def train_stack(
+    stack: Stack,
+    rows: Sequence[Row],
+    targets: Sequence[Sequence[int]],
+    recipes: Sequence[Recipe],
+    *,
+    seed: int,
+    on_step: OnStep | None = None,
+    label: str = "train",
+) -> list[Trained]:
+    """Train adapter i of ``stack`` by ``recipes[i]``, all in the same passes; each comes out as ``train`` makes it.
+
+    Recipes may differ in everything but the batch size. ``on_step(adapter, step)`` is called as in ``train``. A loss
+    that is not finite stops its own adapter only.
+    """
+    if len(recipes) != stack.count or len({recipe.batch_size for recipe in recipes}) != 1:
+        raise ModelError(
+            f"{stack.count} adapters are stacked for {len(recipes)} recipes: give one recipe an adapter, all with the "
+            "same batch size."
+        )
+    lanes = [_Lane(i, recipe, stack.parameters(i), len(rows)) for i, recipe in enumerate(recipes)]
+    _run(stack.model, lanes, stack.losses, rows, targets, seed=seed, on_step=on_step, label=label)
+    return [Trained(pd.DataFrame(lane.log), lane.error) for lane in lanes]
+
+
+def batch_loss(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean NLL in nats over the supervised tokens of ``rows``; the head is applied at these positions only."""
+    wanted = torch.tensor([row[p] for row, ps in zip(rows, targets, strict=True) for p in ps])
+    return nll(logits_at(model, rows, targets), wanted).mean()

@@ -1,0 +1,160 @@
+"""Run a notebook with a params file through papermill, showing how many of its cells have their record."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from helpers.base import files
+from helpers.base.errors import ClaimbookError, nearest
+from helpers.claims.case import read_params, runs_of
+from helpers.claims.evidence import Expected
+from helpers.records.provenance import portable
+from helpers.records.reading import PARTIAL, records
+from helpers.records.study import load_study
+from helpers.records.tidy import tidy
+from helpers.site.notebooks import WIDGET, strip_pairing
+from helpers.sweeps.papermill_plugin import sentence
+
+WATCH_SECONDS = 1.0
+LINES = 10  # of progress at most, where output is no terminal
+QUIET = ["--IPKernelApp.log_level=ERROR"]
+START_SECONDS = 300  # a kernel that starts on a busy machine
+
+
+def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
+    """Execute ``notebooks/<name>.ipynb`` with ``params/<name>/<preset>.yaml``; returns the executed copy.
+
+    The parameters are checked before anything starts. A run that was done before is answered from its record, one that
+    was killed goes on where it stopped.
+
+    Raises:
+        ParameterError: there is no such preset, or a parameter in it is unknown or wrong.
+        ClaimbookError: the notebook is not there, or stopped in a cell (the copy shows where).
+    """
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.is_file():
+        raise ClaimbookError(f"notebooks/{name}.ipynb is not there: `jupytext --sync notebooks/{name}.py` writes it.")
+    p = read_params(name, root / "params" / name / f"{preset}.yaml", root)
+    tidy()
+    target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
+    with _Progress(name, runs_of(load_study(name, root), p)):
+        execute(source, target, p.model_dump(mode="json", exclude_unset=True), root)
+    return target
+
+
+def execute(source: Path, target: Path, values: dict[str, Any], root: Path = files.ROOT) -> None:
+    """Execute ``source`` with parameters through papermill and leave the copy, without its pairing, at ``target``.
+
+    Raises:
+        ClaimbookError: a cell stopped with an error, or the copy cannot be written.
+        DeadKernelError: the kernel was killed, which says nothing about the notebook.
+    """
+    notebook = strip_pairing(jupytext.read(source))
+    try:
+        with files.disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            papermill.execute_notebook(
+                notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
+                kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        where = portable(str(target)).removeprefix("./")
+        raise ClaimbookError(f"{source.name} stopped with {sentence(error)} (the copy {where} shows where).") from error
+    executed = strip_pairing(nbformat.read(target, as_version=4))
+    files.write_text(target, nbformat.writes(executed))
+
+
+def refresh_notebook(name: str, root: Path = files.ROOT) -> Path:
+    """Run ``notebooks/<name>.py`` with the parameters of its own cell and keep the result as its paired .ipynb.
+
+    Progress bars are left out of the kept outputs: nobody reads a finished one, and they differ from run to run.
+    """
+    script = root / "notebooks" / f"{name}.py"
+    if not script.is_file():
+        raise ClaimbookError(
+            f"notebooks/{name}.py is not there{nearest(name, [p.stem for p in script.parent.glob('*.py')])}"
+        )
+    notebook = jupytext.read(script)
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": script.parent}},
+        extra_arguments=QUIET,
+    )  # fmt: skip
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise ClaimbookError(f"{script.name} stopped with {error.ename}: {' '.join(error.evalue.split())}") from error
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata.pop("execution", None)
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+    notebook.metadata.pop("widgets", None)
+    target = script.with_suffix(".ipynb")
+    jupytext.write(notebook, target)
+    return target
+
+
+def _is_progress(output: nbformat.NotebookNode) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stderr"
+    data = output.get("data", {})
+    return WIDGET in data and re.search(r"it/s\]|s/it\]|\?it/s", str(data.get("text/plain", ""))) is not None
+
+
+class _Progress:
+    """A bar over the runs that a grid declares, with the one that is being worked on; it reads the records only.
+
+    The notebook's own bars are widgets inside a kernel, which a terminal does not see. Where output is no terminal, a
+    few lines stand for the bar.
+    """
+
+    def __init__(self, notebook: str, expected: tuple[Expected, ...]) -> None:
+        self.notebook, self.expected = notebook, expected
+        self.said = -len(expected)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.bar = tqdm(total=len(self.expected), desc=f"{self.notebook}: runs", unit="run", disable=None)
+        self._look()
+        self.thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stopped.set()
+        self.thread.join()
+        self._look()
+        self.bar.close()
+
+    def _watch(self) -> None:
+        while not self.stopped.wait(WATCH_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        complete = [record for record in records(self.notebook) if not record.published]
+        done, total = sum(any(one.met_by(record) for record in complete) for one in self.expected), len(self.expected)
+        self.bar.set_postfix_str(self._working_on(), refresh=False)
+        self.bar.n = done
+        self.bar.refresh()
+        if self.bar.disable and (done - self.said) * LINES >= total:
+            print(f"{self.notebook}: {done} of {total} runs are complete", file=sys.stderr, flush=True)
+            self.said = done
+
+    def _working_on(self) -> str:
+        """The newest unfinished run of any notebook: a baseline that the others wait for, say."""
+        begun: dict[float, str] = {}
+        for path in files.outputs_root().glob(f"*/{PARTIAL}*"):
+            with contextlib.suppress(FileNotFoundError):  # finished, and so renamed, since it was listed
+                begun[path.stat().st_mtime] = path.name.removeprefix(PARTIAL).rpartition("-")[0]
+        return begun[max(begun)] if begun else ""
