@@ -113,7 +113,7 @@ SCORE = "function: criteria:score"
 
 def study_of(folder: Path, package: str) -> None:
     """Say beside a criteria file whose functions its names are relative to."""
-    (folder / "experiment.yaml").write_text(f"study: helpers.{package}.study:STUDY\n")
+    (folder / "experiment.yaml").write_text(f"study: helpers.studies.{package}.study:STUDY\n")
 
 
 @pytest.mark.parametrize(

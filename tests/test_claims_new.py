@@ -121,7 +121,7 @@ def test_what_cannot_be_copied_is_refused(root):
     with pytest.raises(ClaimError, match="no experiment 'swep' to begin from; did you mean 'sweep'"):
         create("a", like="swep", root=root)
     write_text(root / "params/other/experiment.yaml", "study: published_records:NOTES\n")
-    with pytest.raises(ClaimError, match=r"helpers\.rng has no run_cells\(p, notebook=\.\.\.\)"):
+    with pytest.raises(ClaimError, match=r"helpers\.base\.rng has no run_cells\(p, notebook=\.\.\.\)"):
         create("a", like="other", root=root)
     (root / "params/sweep/pocket.yaml").unlink()
     with pytest.raises(ClaimError, match=r"params/sweep/pocket\.yaml is not there"):

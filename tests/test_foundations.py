@@ -107,7 +107,7 @@ def test_streams_leave_the_global_generators_alone_and_ignore_the_hash_salt():
     state = torch.get_rng_state()
     rng.torch_stream(0, "x")
     assert torch.equal(state, torch.get_rng_state())
-    code = "from helpers import rng; print(rng.stream_seed(5, 'x'))"
+    code = "from helpers.base import rng; print(rng.stream_seed(5, 'x'))"
     env = {"PYTHONHASHSEED": "123"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
     assert int(out) == rng.stream_seed(5, "x")

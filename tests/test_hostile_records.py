@@ -42,11 +42,11 @@ website: {title: Hostile, navbar: {left: [{text: Claims, href: reports/index.qmd
 format: {html: {css: reports/_style.css}}
 """
 CELLS = {
-    "index": "from helpers.claims import overview\ndisplay(overview.claims(root))",
-    "runs": "from helpers.claims import overview\ndisplay(overview.runs(root))",
-    "log": "from helpers.claims import log\ndisplay(log.show(globals(), root))",
+    "index": "from helpers.site import overview\ndisplay(overview.claims(root))",
+    "runs": "from helpers.site import overview\ndisplay(overview.runs(root))",
+    "log": "from helpers.site import log\ndisplay(log.show(globals(), root))",
     "graph": (
-        "from helpers.claims import drawing, graph\nall = graph.all_claims(root)\n"
+        "from helpers.site import drawing, graph\nall = graph.all_claims(root)\n"
         "for shown in (drawing.draw, drawing.claims_table, drawing.relations_table, drawing.issues_table):\n"
         "    display(shown(all))"
     ),
@@ -54,8 +54,7 @@ CELLS = {
 from helpers.show import plots
 from helpers.studies.actdiff import browse
 from helpers.claims import open_case
-from helpers.site import page, parts
-from helpers.site import blocks, pages
+from helpers.site import blocks, page, pages, parts
 
 case = open_case("reports/first.qmd", root)
 evil = case.records[0].launch
@@ -77,7 +76,8 @@ display(pages.chart(plots.heatmaps(tiles, {evil: evil}, row="first", column="sec
 tokens = pd.DataFrame({"layer": 0, "position": [0, 1], "rank": 1, "token": evil, "id": 1, "head": evil})
 display(pages.html(browse.lens_page_html(browse.lens_rows(tokens, head=evil), "lens", 0, evil)))""",
     "second": (
-        "from helpers.claims import graph, open_case, page\ncase = open_case('reports/second.qmd', root)\n"
+        "from helpers.claims import open_case\nfrom helpers.site import graph, page\n"
+        "case = open_case('reports/second.qmd', root)\n"
         "display(page.header(case))"
     ),
 }

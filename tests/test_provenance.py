@@ -44,15 +44,18 @@ def tree(tmp_path, monkeypatch) -> Path:
     """A small helpers package whose modules import each other in every way there is."""
     sources = {
         "__init__": "",
-        "stats": "import math",
-        "runs": "import helpers.base.stats",
+        "base/__init__": "",
+        "base/stats": "import math",
+        "base/rng": "import helpers.wing.cell\ndef f():\n    import helpers.late",
+        "base/files": "import helpers.lone",
+        "records/__init__": "",
+        "records/runs": "import helpers.lone",
         "lone": "",
         "wing/__init__": "from .alpha import a",
         "wing/alpha": "a = 1",
-        "wing/cell": "from helpers import runs\nfrom helpers.wing import data\nfrom . import beta",
+        "wing/cell": "from helpers.base import files\nfrom helpers.records import runs\nfrom . import beta, data",
         "wing/data": "from helpers.base.stats import mean",
-        "wing/beta": "from ..rng import stream",
-        "rng": "import helpers.wing.cell\ndef f():\n    import helpers.late",
+        "wing/beta": "from ..base.rng import stream",
         "late": "import torch.helpers",
     }
     for name, source in sources.items():
@@ -68,7 +71,7 @@ def test_the_closure_follows_every_kind_of_import_but_no_bookkeeping(tree):
         name.removeprefix("helpers/").removesuffix(".py") for name in provenance.code_closure("helpers.wing.cell")
     }
     assert reached == {
-        *["__init__", "stats", "rng", "late"],
+        *["__init__", "base/__init__", "base/stats", "base/rng", "late"],
         *(f"wing/{n}" for n in ["__init__", "alpha", "cell", "data", "beta"]),
     }
 
@@ -273,7 +276,7 @@ def test_inside_a_kernel_the_parent_is_the_launch_command(monkeypatch):
     import nbclient
     import nbformat
 
-    cell = nbformat.v4.new_code_cell("from helpers import provenance; print(provenance.launch_command())")
+    cell = nbformat.v4.new_code_cell("from helpers.records import provenance; print(provenance.launch_command())")
     notebook = nbformat.v4.new_notebook(cells=[cell])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     printed = notebook.cells[0].outputs[0].text

@@ -31,22 +31,15 @@ LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel w
 LOADED = time.time()  # this process began to load helpers at about this time
 # They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them is
 # no change of a run's code. Anything that can change a number stays out of this set.
-BOOKKEEPING = frozenset(
-    {
-        "errors",
-        "files",
-        "locks",
-        "params",
-        "runs",
-        "records",
-        "steps",
-        "publishing",
-        "provenance",
-        "source",
-        "study",
-        "questions",
-    }
-    | {"plots", "figures", "marks", "widgets"}
+BOOKKEEPING = (
+    "records",
+    "show",
+    "base.errors",
+    "base.files",
+    "base.leftovers",
+    "base.markup",
+    "base.params",
+    "base.yaml_text",
 )
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
 TRACKED = ("src", "params", "data", "notebooks", "pyproject.toml", "constraints.txt", ":(exclude,glob)**/*.ipynb")
@@ -262,7 +255,7 @@ def code_closure(*entries: str) -> dict[str, str]:
     """Map ``helpers/studies/marker/cell.py`` and each other module that ``entries`` reach by imports to its sha256.
 
     Imports are found statically, inside functions too; packages' ``__init__`` files count because Python runs them.
-    ``BOOKKEEPING`` modules are neither hashed nor followed. Comments, docstrings and blank lines do not count.
+    ``BOOKKEEPING`` rooms and modules are neither hashed nor followed. Comments, docstrings and blank lines do not count.
     Raises ``RecordError`` when an entry is no module of helpers.
     """
     source_root = files.ROOT / "src"
@@ -302,7 +295,8 @@ def refuse_edited(closure: dict[str, str]) -> None:
 
 
 def _is_bookkeeping(module: str) -> bool:
-    return module.removeprefix(f"{PACKAGE}.").partition(".")[0] in BOOKKEEPING
+    name = module.removeprefix(f"{PACKAGE}.")
+    return any(name == own or name.startswith(f"{own}.") for own in BOOKKEEPING)
 
 
 def module_file(module: str, source_root: Path) -> Path | None:
