@@ -49,8 +49,8 @@ def wilson(k: int, n: int, level: float = 0.95) -> Interval:
     It assumes independent trials; for completions grouped by question use `rate`. Its coverage is near the level on
     average over rates, a little below it at some: never zero width, also at k = 0 and k = n.
     """
-    ks, ns = _counts([k], [n])
-    low, high = _wilson_bounds(ks[0], ns[0], _level(level))
+    ks, ns = checked_counts([k], [n])
+    low, high = _wilson_bounds(ks[0], ns[0], checked_level(level))
     return Interval(ks[0] / ns[0], low, high, int(ns[0]), int(ks[0]), "wilson", level)
 
 
@@ -66,14 +66,14 @@ def cluster_bootstrap(
     Completions of one question are not independent; questions are. With every cluster at 0 (or at n) all draws
     agree and the width is zero, which is why `rate` takes its hull with Wilson. Needs two clusters or more.
     """
-    ks, ns = _counts(k_by_cluster, n_by_cluster)
+    ks, ns = checked_counts(k_by_cluster, n_by_cluster)
     if len(ks) < 2:
         raise DataError("A cluster bootstrap needs at least 2 clusters and got 1: use wilson() for a single one.")
     if draws < 1:
         raise DataError(f"draws is {draws}: give the number of bootstrap draws, 1 or more.")
     picked = rng.integers(0, len(ks), size=(draws, len(ks)))
     rates = ks[picked].sum(axis=1) / ns[picked].sum(axis=1)
-    tail = (1 - _level(level)) / 2
+    tail = (1 - checked_level(level)) / 2
     low, high = (float(bound) for bound in np.quantile(rates, [tail, 1 - tail]))
     n, k = int(ns.sum()), int(ks.sum())
     return Interval(k / n, low, high, n, k, "cluster", level, {"clusters": len(ks)})
@@ -93,7 +93,7 @@ def rate(
     method then says ``wilson``). Simulated coverage with 8 to 20 clusters is .93 to .98, unless the rate is small and
     a few clusters hold it all (.05, of which most clusters have none: .68): no interval sees clusters not drawn.
     """
-    ks, ns = _counts(k_by_cluster, n_by_cluster)
+    ks, ns = checked_counts(k_by_cluster, n_by_cluster)
     plain = wilson(ks.sum(), ns.sum(), level)
     extra: dict[str, Any] = {"wilson": [plain.low, plain.high], "cluster": None, "clusters": len(ks)}
     if len(ks) == 1:
@@ -119,8 +119,8 @@ def max_rate(ks: Mapping[str, int], ns: Mapping[str, int], level: float = 0.95) 
     if set(ks) != set(ns):
         raise DataError(f"ks and ns name different groups ({sorted(set(ks) ^ set(ns))}): give both for each group.")
     names = list(ks)
-    k_g, n_g = _counts([ks[name] for name in names], [ns[name] for name in names])
-    each = 1 - (1 - _level(level)) / len(names)
+    k_g, n_g = checked_counts([ks[name] for name in names], [ns[name] for name in names])
+    each = 1 - (1 - checked_level(level)) / len(names)
     bounds = [proportion_confint(k, n, alpha=1 - each, method="beta") for k, n in zip(k_g, n_g, strict=True)]
     top = int(np.argmax(k_g / n_g))
     low, high = (float(max(side)) for side in zip(*bounds, strict=True))
@@ -138,9 +138,9 @@ def pooled_rate(ks: ArrayLike, ns: ArrayLike, level: float = 0.95) -> Interval:
     effective size smaller by (z / t)^2 (Korn & Graubard 1998, Survey Methodology 24:193). Simulated coverage at 3 to
     5 seeds: .92 to .98 for rates of .3 to .6; below .85 for a rate of .05 that a few rare seeds make up.
     """
-    ks, ns = _counts(ks, ns)
+    ks, ns = checked_counts(ks, ns)
     n, k, seeds = ns.sum(), ks.sum(), len(ks)
-    p, tail = k / n, (1 + _level(level)) / 2
+    p, tail = k / n, (1 + checked_level(level)) / 2
     effect, shrink = 1.0, 1.0
     if seeds > 1 and 0 < p < 1:
         dispersion = float((ns * (ks / ns - p) ** 2).sum() / (p * (1 - p)) / (seeds - 1))
@@ -163,7 +163,7 @@ def mean_interval(
     The robust variance is G/(G-1) * sum_g (sum_{i in g} (x_i - mean))^2 / n^2 on G - 1 degrees of freedom for G
     clusters (Liang & Zeger 1986, CR1). One value, or one cluster, gives a mean without bounds.
     """
-    x = _finite(values)
+    x = checked_values(values)
     mean, n = float(x.mean()), len(x)
     if clusters is None:
         error, groups, method, extra = float(x.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0, n, "t", {}
@@ -175,8 +175,8 @@ def mean_interval(
         groups, method, extra = len(sums), "t-cluster", {"clusters": len(sums)}
         error = math.sqrt(groups / (groups - 1) * float(sums @ sums)) / n if groups > 1 else 0.0
     if groups < 2:
-        return Interval(mean, None, None, n, None, method, _level(level), extra)
-    half = error * float(distributions.t.ppf((1 + _level(level)) / 2, groups - 1))
+        return Interval(mean, None, None, n, None, method, checked_level(level), extra)
+    half = error * float(distributions.t.ppf((1 + checked_level(level)) / 2, groups - 1))
     return Interval(mean, mean - half, mean + half, n, None, method, level, extra)
 
 
@@ -197,7 +197,7 @@ def paired_rate_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> I
     if len(a) != len(b):
         raise DataError(f"a has {len(a)} items and b has {len(b)}: a paired difference needs the same items in both.")
     n, only_a, only_b = len(a), int((a > b).sum()), int((b > a).sum())
-    z = float(distributions.norm.ppf((1 + _level(level)) / 2))
+    z = float(distributions.norm.ppf((1 + checked_level(level)) / 2))
     value = (only_a - only_b) / n
     low = -1.0 if only_b == n else _tango_limit(only_a, only_b, n, z)
     high = 1.0 if only_a == n else -_tango_limit(only_b, only_a, n, z)
@@ -218,7 +218,7 @@ def samples_to_decide(estimate: float, n: int, threshold: float, level: float = 
         raise DataError(f"n is {n}: an estimate needs at least one sample, without one it is missing.")
     if estimate == threshold:
         return None
-    z = float(distributions.norm.ppf((1 + _level(level)) / 2))
+    z = float(distributions.norm.ppf((1 + checked_level(level)) / 2))
     needed = math.floor(z**2 * threshold * (1 - threshold) / (estimate - threshold) ** 2) + 1
     return max(0, needed - int(n))
 
@@ -256,7 +256,7 @@ def _tango_limit(plus: int, minus: int, n: int, z: float) -> float:
     return float(optimize.brentq(excess, -1.0, (plus - minus) / n - 1e-12, xtol=1e-12))
 
 
-def _counts(k: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def checked_counts(k: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Counts as int64 vectors of one length, 0 <= k <= n and n >= 1 everywhere."""
     ks, ns = np.atleast_1d(np.asarray(k, dtype=float)), np.atleast_1d(np.asarray(n, dtype=float))
     if ks.ndim != 1 or ks.shape != ns.shape:
@@ -274,7 +274,7 @@ def _counts(k: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return ks.astype(np.int64), ns.astype(np.int64)
 
 
-def _finite(values: ArrayLike) -> np.ndarray:
+def checked_values(values: ArrayLike) -> np.ndarray:
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or not len(x):
         raise DataError(f"The values have shape {x.shape}: give a vector of one number or more, none is missing.")
@@ -285,13 +285,13 @@ def _finite(values: ArrayLike) -> np.ndarray:
 
 
 def _zero_one(values: ArrayLike, name: str) -> np.ndarray:
-    x = _finite(values)
+    x = checked_values(values)
     if not np.isin(x, (0, 1)).all():
         raise DataError(f"{name} holds values other than 0 and 1: give one success or failure an item.")
     return x
 
 
-def _level(level: float) -> float:
+def checked_level(level: float) -> float:
     if not 0 < level < 1:
         raise DataError(f"level is {level}: give a coverage between 0 and 1, such as 0.95.")
     return level

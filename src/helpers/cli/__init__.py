@@ -151,7 +151,7 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-for command in (proof.register, proof.derive, proof.withdraw, proof.verify):
+for command in (proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage):
     app.command()(command)
 app.add_typer(proof.ledger_app, name="ledger")
 

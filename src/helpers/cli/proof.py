@@ -103,3 +103,18 @@ def ledger_head() -> None:
     from helpers.records import ledger
 
     typer.echo(ledger.read().head or "The ledger is empty.")
+
+
+def coverage(
+    times: Annotated[int, typer.Option(min=100, help="draws of each situation")] = 1000,
+    every: Annotated[bool, typer.Option("--all", help="a line for each situation, not only the worst ones")] = False,
+) -> None:
+    """Simulate how often the intervals hold what they should.
+
+    One line for each kind of interval and number of seeds, with its lowest coverage. 1,000 draws take some minutes.
+    """
+    from helpers.audit.coverage import table, worst
+
+    found = table(times)
+    shown = found if every else worst(found)
+    typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
