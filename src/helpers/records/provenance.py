@@ -255,7 +255,7 @@ def code_closure(*entries: str) -> dict[str, str]:
     """Map ``helpers/studies/marker/cell.py`` and each other module that ``entries`` reach by imports to its sha256.
 
     Imports are found statically, inside functions too; packages' ``__init__`` files count because Python runs them.
-    ``BOOKKEEPING`` rooms and modules are neither hashed nor followed. Comments, docstrings and blank lines do not count.
+    What is ``BOOKKEEPING`` is neither hashed nor followed. Comments, docstrings and blank lines do not count.
     Raises ``RecordError`` when an entry is no module of helpers.
     """
     source_root = files.ROOT / "src"
