@@ -31,14 +31,14 @@ report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket) and render
 site: $(READY) ## render the pages from the records at hand, without running anything
 	$(BIN)/claimbook site
 
-test: $(READY) ## ruff, deptry, unit tests, notebooks, pages and the lint of the claims
+test: $(READY) ## what a person runs on every change: ruff, deptry, tests and the lint of the claims; minutes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/deptry src notebooks reports tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 
-check: test ## everything that CI runs: `make test`, all published records, and a tiny cell of each study run again
-	$(BIN)/python -m pytest -m check
+check: test ## what CI runs: `make test`, every notebook and page, a tiny cell of each study again, all published records
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify
 
 test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores

@@ -14,6 +14,7 @@ import pytest
 pytestmark = pytest.mark.unit
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("study", another_device.STUDIES)
 def test_a_study_on_another_device_gives_the_metrics_of_the_cpu(study: str) -> None:
     here, there = _run(study).values()

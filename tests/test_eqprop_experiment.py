@@ -205,6 +205,7 @@ def test_experiments_and_their_arms_are_made_again_to_the_last_bit(everything):
     assert sorted(one.record.study for one in compared) == ["triangulation"] * 2 + ["triangulation_training"] * 6
 
 
+@pytest.mark.check
 def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(everything, tmp_path, monkeypatch):
     """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":

@@ -92,6 +92,7 @@ def test_a_cell_and_all_that_it_uses_are_made_again_to_the_last_bit() -> None:
     assert {one.record.study for one in compared} == {one.name for one in study.STUDY.family()}
 
 
+@pytest.mark.check
 def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
     assert set(record.metrics) - set(lasting(record)) == {"train_tokens_per_s", "trained_together"}
 
 
+@pytest.mark.check
 def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outputs")
 
 
+@pytest.mark.check
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
 def test_nbval_runs_the_committed_notebook(name: str, outputs: Path) -> None:
@@ -131,6 +132,7 @@ def test_nbval_runs_the_committed_notebook(name: str, outputs: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.check
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_facts_are_those_committed(name: str, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +156,7 @@ def test_papermill_with_a_misspelt_parameter_stops_and_names_the_right_one(outpu
     assert any("check_names(" in strip_color(frame) for frame in error.traceback[1:-1])
 
 
+@pytest.mark.check
 @pytest.mark.timeout(900)
 def test_papermill_without_an_output_path_leaves_a_complete_record(outputs: Path) -> None:
     done = papermill("-p", "lr", "5e-6", outputs=outputs)

@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.check
 @pytest.mark.pages
 @pytest.mark.timeout(900)
 def test_every_page_is_there_and_the_index_links_the_claims(site: Path) -> None:
@@ -41,6 +42,7 @@ def test_every_page_is_there_and_the_index_links_the_claims(site: Path) -> None:
     assert 'href="reports/lr-epochs-band.html"' in index
 
 
+@pytest.mark.check
 @pytest.mark.pages
 @pytest.mark.parametrize("name", PAGES)
 def test_no_inline_expression_is_left_and_nothing_loads_from_outside(site: Path, name: str) -> None:
@@ -49,6 +51,7 @@ def test_no_inline_expression_is_left_and_nothing_loads_from_outside(site: Path,
     assert "Traceback (most recent call last)" not in text
 
 
+@pytest.mark.check
 @pytest.mark.pages
 @pytest.mark.parametrize("name", PAGES)
 def test_long_pages_have_contents_and_short_ones_none(site: Path, name: str) -> None:
@@ -76,6 +79,7 @@ def browser() -> Iterator[object]:
         chromium.close()
 
 
+@pytest.mark.check
 @pytest.mark.browser
 @no_browser
 @pytest.mark.timeout(300)
