@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import yaml
 from claims_records import STARTED, rate, record
 
+from helpers.audit.publishing import publish
 from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.files import write_json
 from helpers.base.params import Axis, Params
 from helpers.base.stats import wilson
-from helpers.records.publishing import publish
 from helpers.records.questions import question_hash
 from helpers.records.study import Study
 

@@ -11,6 +11,7 @@ import torch
 from test_actdiff_capture import documents, lora, nudged, tiny
 from transformers import AutoTokenizer
 
+from helpers.audit import publishing
 from helpers.base import params
 from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
 from helpers.base.files import DATA, PARAMS
@@ -177,7 +178,7 @@ def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
 
 def test_a_cell_is_made_again_elsewhere_from_nothing(outputs, monkeypatch):
     record = cell.run_cells(LensParams(organism="lora", seed=1, **SMALL))[0]
-    runs.publish("logit_lens_diff")
+    publishing.publish("logit_lens_diff")
     elsewhere(monkeypatch, outputs)
     again = STUDY.replay(runs.load(record.ref))
     assert_same(again, record)
@@ -319,7 +320,7 @@ def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
 
 
 def test_a_published_record_has_no_adapter_to_read(villain, outputs, monkeypatch):
-    runs.publish("sweep")
+    publishing.publish("sweep")
     elsewhere(monkeypatch, outputs)
     with pytest.raises(RecordError, match="was not published: run it again"):
         cell.run_cells(LensParams(organism="given", tuned=villain.ref, **SMALL))
@@ -327,7 +328,7 @@ def test_a_published_record_has_no_adapter_to_read(villain, outputs, monkeypatch
 
 def test_a_given_adapter_is_made_again_before_it_is_read_again(villain, outputs, monkeypatch):
     record = cell.run_cells(LensParams(tuned=villain.ref, **GIVEN))[0]
-    runs.publish("logit_lens_diff")
+    publishing.publish("logit_lens_diff")
     elsewhere(monkeypatch, outputs)
     again = cell.replay(runs.load(record.ref))
     assert_same(again, record)

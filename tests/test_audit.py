@@ -12,12 +12,13 @@ import pytest
 import toy_study
 from toy_study import CoinParams, commit, project, run_cells
 
+from helpers.audit import publishing
 from helpers.audit.register import register
 from helpers.audit.replay import enter, replay, replayable
 from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
-from helpers.records import derive, ledger, provenance, publishing, questions, study
+from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
 
 pytestmark = pytest.mark.unit
@@ -245,11 +246,12 @@ def test_a_changed_estimator_without_a_raised_version_is_found_and_a_raised_one_
     assert "metrics.gain.value" in findings(house)
     become(replace(toy_study.COINS, metrics=more, metrics_version=2))
     assert "Run `claimbook derive`" in findings(house)
-    assert len(derive.derive_again(r for r in records.records("coins") if not r.published)) == 4
+    assert len(publishing.derive_again(r for r in records.records("coins") if not r.published)) == 4
     shutil.rmtree(house / "outputs")
     before = records.records("coins")[0].metric("gain")["value"]
     assert (
-        len(derive.derive_again(records.records("coins"))) == 4 and derive.derive_again(records.records("coins")) == []
+        len(publishing.derive_again(records.records("coins"))) == 4
+        and publishing.derive_again(records.records("coins")) == []
     )
     assert records.records("coins")[0].metric("gain")["value"] == before * 2 + 1
     assert records.records("coins")[0].metric("memory")["value"] == 1.0, "what was measured stays"

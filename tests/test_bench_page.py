@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from helpers.base.files import ROOT
-from helpers.base.markup import unseal
 from helpers.bench import machine, measured, views
 from helpers.bench.measured import Measured, metric, single
 from helpers.claims import open_case
+from helpers.show.markup import unseal
 from helpers.site import page
 from helpers.site.fallback import execute
 

@@ -6,9 +6,9 @@ import pytest
 from claims_records import rate, record
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import unseal
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.facts import Facts, number
+from helpers.show.markup import unseal
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import write_json
-from helpers.base.markup import unseal
+from helpers.show.markup import unseal
 from helpers.site import drawing, log, overview
 from helpers.site import graph as graphs
 from helpers.site.graph import build

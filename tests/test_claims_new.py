@@ -9,10 +9,10 @@ import pytest
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import PARAMS, ROOT, write_text
-from helpers.base.markup import unseal
 from helpers.base.params import read
 from helpers.claims import open_case
 from helpers.records.study import load_study
+from helpers.show.markup import unseal
 from helpers.site import new, parts
 from helpers.site.fallback import execute
 from helpers.site.log import experiments

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from helpers.audit import replay
+from helpers.audit import publishing, replay
 from helpers.base import files
 from helpers.base.errors import DataError, ParameterError, RecordError
 from helpers.base.params import load, parse
@@ -340,7 +340,7 @@ def test_killed_training_continues_to_the_same_weights(outputs, monkeypatch):
 
 def test_published_records_hold_no_checkpoints(outputs):
     training.trained(tiny(), "bptt")
-    runs.publish(study.TRAINING.name)
+    publishing.publish(study.TRAINING.name)
     (record,) = runs.records(study.TRAINING.name)
     record.published = True
     with pytest.raises(RecordError, match="published without its checkpoints"):

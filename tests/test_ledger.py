@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from toy_study import commit, project
 
+from helpers.audit import branches
 from helpers.base.errors import RecordError
 from helpers.records import ledger
 
@@ -108,19 +109,19 @@ def test_what_stands_is_the_last_word_on_each_object(house):
 def test_a_chain_built_anew_shows_in_git(house):
     ledger.append(published(f"coins/{name}") for name in "abc")
     commit(house)
-    assert ledger.history() == ledger.History(True)
+    assert branches.history() == branches.History(True)
     ledger.append([published("coins/d")])
     commit(house)
-    assert ledger.history() == ledger.History(True), "it grew"
+    assert branches.history() == branches.History(True), "it grew"
     ledger.path().unlink()
     ledger.append(published(f"coins/{name}") for name in "abxd")
     assert ledger.read().head, "the forged chain is whole"
-    assert "working tree" in ledger.history().finding
+    assert "working tree" in branches.history().finding
     commit(house)
-    assert "commit" in ledger.history().finding
+    assert "commit" in branches.history().finding
     ledger.append([published("coins/e")])
     commit(house)
-    assert "commit" in ledger.history().finding, "later honest lines do not hide it"
+    assert "commit" in branches.history().finding, "later honest lines do not hide it"
 
 
 def test_history_is_not_checked_where_git_cannot_tell(house, tmp_path):
@@ -130,11 +131,11 @@ def test_history_is_not_checked_where_git_cannot_tell(house, tmp_path):
     commit(house)
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{house}", "shallow"], cwd=tmp_path, check=True)
     (tmp_path / "house/.git").rename(tmp_path / "no-git")
-    assert ledger.history() == ledger.History(False), "a zip has no history"
+    assert branches.history() == branches.History(False), "a zip has no history"
     ledger.path().parent.rename(tmp_path / "gone")
     (tmp_path / "shallow/published").rename(house / "published")
     (tmp_path / "shallow/.git").rename(house / ".git")
-    assert ledger.history() == ledger.History(False), "nor has a shallow clone"
+    assert branches.history() == branches.History(False), "nor has a shallow clone"
 
 
 def test_two_branches_that_both_grew_are_joined(house):
@@ -149,14 +150,14 @@ def test_two_branches_that_both_grew_are_joined(house):
     assert subprocess.run(["git", "merge", "other"], cwd=house, capture_output=True, check=False).returncode
     with pytest.raises(RecordError):
         ledger.read()
-    assert ledger.join() == 4
+    assert branches.join() == 4
     commit(house)
     book = ledger.append([published("coins/after")])
     assert [line.name for line in book.lines if line.kind == "record"] == [
         "coins/a", "coins/ours", "coins/theirs", "coins/after",
     ]  # fmt: skip
     commit(house)
-    assert ledger.history() == ledger.History(True)
+    assert branches.history() == branches.History(True)
     cut = [row for row in rows() if json.loads(row)["name"] != "coins/theirs"]
     write(cut)
     with pytest.raises(RecordError, match="does not follow"):

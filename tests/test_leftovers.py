@@ -18,10 +18,10 @@ from site_fixture import make_record
 from helpers.base import files, leftovers
 from helpers.records.locks import lock_of
 from helpers.records.reading import PARTIAL
-from helpers.records.tidy import tidy
 from helpers.sweeps import cluster, driver
 from helpers.sweeps.grid import read_grid
 from helpers.sweeps.store import MARK, Store
+from helpers.sweeps.tidy import tidy
 
 pytestmark = pytest.mark.unit
 

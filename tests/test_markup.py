@@ -11,7 +11,7 @@ from markupsafe import Markup
 from site_fixture import HOSTILE
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import Block, Inline, script_json, seal, unseal, verbatim
+from helpers.show.markup import Block, Inline, script_json, seal, unseal, verbatim
 from helpers.site.markdown import convert
 
 pytestmark = pytest.mark.unit

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from claims_records import record
 
+from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
 from helpers.records import questions, run_record, runs
@@ -108,7 +109,7 @@ def unreadable(root: Path, folder: Path) -> str:
     assert (row.grid, row.cell, row.state, row.why) == ("outputs/toy", "run", "unreadable", (shown.error,))
     assert everything(root) == before
     published = root / "outputs/published"
-    assert runs.publish("toy") == [published / "toy/good"]
+    assert publishing.publish("toy") == [published / "toy/good"]
     expected = {"toy", "toy/good", "toy/good/run.json", "toy/good/completions.parquet", "ledger.jsonl"}
     new = {f"outputs/published/{name}" for name in expected} | {"outputs/.ledger.lock"}
     assert set(everything(root)) - set(before) == new
@@ -158,7 +159,7 @@ def test_a_plain_name_of_another_folder_is_refused_too(root, key, name):
 @NAMES
 def test_a_notebook_of_no_plain_name_has_no_records(root, name):
     name = name.format(root=root)
-    for call in (runs.records, runs.table, runs.publish, lambda name: Watch(name, [], {})):
+    for call in (runs.records, runs.table, publishing.publish, lambda name: Watch(name, [], {})):
         assert "not a plain file name" in refused(root, lambda call=call: call(name))
 
 
@@ -175,7 +176,7 @@ def test_a_record_that_used_what_is_no_record_is_refused(root, ref):
         case, store = SimpleNamespace(records=[used]), Store(f"file://{root}/store")
         for call in (lambda: store.push(used), lambda: records_used([case])):  # noqa: B023
             assert "used a record that cannot be read" in refused(root, call)
-    assert "used a record that cannot be read" in refused(root, lambda: runs.publish("toy"))
+    assert "used a record that cannot be read" in refused(root, lambda: publishing.publish("toy"))
 
 
 @pytest.mark.parametrize("ref", [*TWO, "n" * 5000], ids=lambda ref: ascii(ref)[:20])
@@ -216,7 +217,7 @@ def test_a_file_that_is_not_there_is_refused(root, file):
         assert f"{file} is missing" in refused(root, call)
     assert ("has no table" if "/" in file else "is missing") in refused(root, lambda: made.table("gone"))
     if "/" not in file:
-        assert f"{file} is missing" in refused(root, lambda: runs.publish("toy"))
+        assert f"{file} is missing" in refused(root, lambda: publishing.publish("toy"))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_links_in_the_place_of_records_are_refused(root):
     (root / "outputs/toy/run").symlink_to(outside)
     for call in (
         lambda: runs.records("toy"), lambda: runs.load("toy/run"), lambda: runs.load(root / "outputs/toy/run"),
-        lambda: runs.publish("toy"), lambda: records.read(root / "outputs/toy/run"),
+        lambda: publishing.publish("toy"), lambda: records.read(root / "outputs/toy/run"),
         lambda: Watch("toy", [], {}).look(), lambda: runs.Run(TOY, "toy", "run", {}, wait=False),
     ):  # fmt: skip
         assert "symbolic link" in refused(root, call)
@@ -284,7 +285,7 @@ def test_links_in_the_place_of_records_are_refused(root):
         refused(root, lambda: made.table("completions"))
         refused(root, lambda: Store(f"file://{root}/store").push(made))
         if file != "run.json":
-            assert "symbolic link" in refused(root, lambda: runs.publish("toy"))
+            assert "symbolic link" in refused(root, lambda: publishing.publish("toy"))
     assert "symbolic link" in unreadable(root, made.path)
 
 
@@ -304,7 +305,7 @@ def test_publishing_does_not_follow_links(root, link):
     plant(at=root / "kept/run")
     (root / link).parent.mkdir(exist_ok=True)
     (root / link).symlink_to(root / "kept")
-    assert "symbolic link" in refused(root, lambda: runs.publish("toy"))
+    assert "symbolic link" in refused(root, lambda: publishing.publish("toy"))
 
 
 def test_a_half_that_is_a_link_is_refused(root):

@@ -17,8 +17,8 @@ import pytest
 
 from helpers.base import stats
 from helpers.base.errors import DataError
-from helpers.base.markup import script_json
 from helpers.show import figures, marks, plots
+from helpers.show.markup import script_json
 
 pytestmark = pytest.mark.unit
 

@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 from safetensors import SafetensorError
 
+from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import DataError, RecordError
 from helpers.records import questions, runs, study
@@ -303,7 +304,7 @@ def test_tampering_and_loss_are_found(house):
     with pytest.raises(RecordError, match="changed after its run"):
         record.table("rates")
     with pytest.raises(RecordError, match="changed after its run"):
-        runs.publish("sweep")
+        publishing.publish("sweep")
     assert not (house / "outputs/published").exists() or not list((house / "outputs/published").rglob("run.json"))
     table.unlink()
     with pytest.raises(RecordError, match=r"lost its rates.parquet"), open_run():
@@ -373,7 +374,7 @@ def test_a_complete_record_on_a_read_only_mount_is_read(house, read_only, monkey
     with pytest.raises(RecordError, match="cannot be written: check its permissions"), open_run(lr=3e-3):
         pass
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(house / "published"))
-    assert len(runs.publish("sweep")) == 1
+    assert len(publishing.publish("sweep")) == 1
 
 
 def test_a_disk_that_fills_while_tensors_are_written_leaves_no_record():
@@ -495,34 +496,34 @@ def test_publishing_copies_tables_and_inputs_but_no_adapters(house):
     baseline = make(OTHER, lr=5e-3)
     record = make(inputs={"baseline": baseline.ref})
     make(lr=9e-3)
-    folders = runs.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3)
+    folders = publishing.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3)
     published = house / "outputs/published"
     assert folders == sorted(published / ref for ref in (baseline.ref, record.ref))
     assert not list(published.rglob("*.safetensors")) and not list(published.rglob(".*"))
-    assert runs.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3) == folders
+    assert publishing.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3) == folders
     assert not runs.load(record.ref).published and not any(r.published for r in runs.records("sweep"))
     (house / "outputs/sweep").rename(house / "gone")
     shown = runs.load(record.ref)
     assert shown.published and shown.table("rates").k.tolist() == [1, 0]
     assert runs.table("sweep").published.tolist() == [True]
-    assert runs.publish("sweep") == folders
+    assert publishing.publish("sweep") == folders
     with pytest.raises(RecordError, match="not published"):
         shown.folder("adapter")
 
 
 def test_a_published_record_is_not_overwritten_by_another_run_of_its_question(house):
     record, published = make(), house / "outputs/published"
-    [folder] = runs.publish("sweep")
+    [folder] = publishing.publish("sweep")
     before = {path: path.read_bytes() for path in published.glob("*/*/*.*")}
     shutil.rmtree(record.path)
     again = make()
     make(lr=2e-3)
     assert again.ref == record.ref and again.started != record.started
     with pytest.raises(RecordError, match=f"{record.id} holds another run .* delete that folder to publish"):
-        runs.publish("sweep")
+        publishing.publish("sweep")
     assert {path: path.read_bytes() for path in published.glob("*/*/*.*")} == before, "or all or nothing"
     shutil.rmtree(folder)
-    assert len(runs.publish("sweep")) == 2 and records.read(folder).started == again.started
+    assert len(publishing.publish("sweep")) == 2 and records.read(folder).started == again.started
 
 
 def test_records_name_no_folder_of_this_machine(house, monkeypatch):
@@ -547,7 +548,7 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
         run.step("where", lambda: {"folder": str(house)})
         run.finish()
     with pytest.raises(RecordError, match=r"where.json names a folder"):
-        runs.publish("sweep", where=lambda r: r.cell["lr"] == 2e-3)
+        publishing.publish("sweep", where=lambda r: r.cell["lr"] == 2e-3)
 
 
 WORKER = """

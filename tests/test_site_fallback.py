@@ -10,7 +10,7 @@ import pytest
 from site_fixture import HOSTILE, make_project, make_record, shown
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import unseal
+from helpers.show.markup import unseal
 from helpers.site import fallback
 from helpers.site.finish import finish
 

@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import Inline
+from helpers.show.markup import Inline
 from helpers.site import blocks, pages
 from helpers.site.markdown import anchor_of, convert
 

@@ -14,6 +14,7 @@ import sweep_toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ParameterError, RecordError, SweepError
 from helpers.base.params import Axis, Params
@@ -143,7 +144,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
         sweep_toy.run_cells(grid.cells[1])
     watch.look()
     assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
-    runs.publish("toy")
+    publishing.publish("toy")
     (here / "outputs/toy").rename(here / "gone")
     fresh = Watch(grid.notebook, grid.expected, {}, grid.root)
     fresh.look()

@@ -10,12 +10,13 @@ from toy_study import CoinParams, commit, project, run_cells
 from typer.testing import CliRunner
 
 from helpers import cli
+from helpers.audit import publishing
 from helpers.audit.register import register
 from helpers.audit.verify import verify
 from helpers.base.files import write_json
 from helpers.claims.case import open_case
-from helpers.records import publishing, run_record, runs
 from helpers.records import reading as records
+from helpers.records import run_record, runs
 from helpers.site import listing
 from helpers.site.lint import lint
 from helpers.site.overview import records_used

@@ -1,1 +1,5 @@
-"""What needs both studies and claims: proof that records and pages say what was registered, run and measured."""
+"""Everything that writes or checks the ledger: proof that records and pages say what was registered, run and measured.
+
+``register`` enters what a claim will be judged by, ``publishing`` copies, derives again and withdraws records, and
+``replay`` runs them again. ``verify`` checks all of it, with ``branches`` for the ledger's own past.
+"""

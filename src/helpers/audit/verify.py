@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.audit import branches
 from helpers.audit.register import of_pages
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
@@ -208,7 +209,7 @@ def check_ledger() -> list[Finding]:
         book = ledger.read()
     except RecordError as error:
         return [Finding("ledger", "chain", str(error))]
-    past = ledger.history()
+    past = branches.history()
     findings = [Finding("ledger", "history", past.finding)] if past.finding else []
     standing, there = book.standing("record"), {f"{f.parent.name}/{f.name}": f for f in _folders(None)}
     for ref, folder in there.items():

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.bench.measured import slug
 from helpers.claims.case import Case
 from helpers.records.reading import Record
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.pages import paragraph, table
 
 NUMBERS = {"seconds": "seconds", "tokens_per_s": "tokens a second", "ratio": "over the first", "mfu": "MFU",

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.markup import Inline, seal, verbatim
 from helpers.base.stats import Interval
 from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
 from helpers.records.reading import Record
+from helpers.show.markup import Inline, seal, verbatim
 
 RUN_PAGE = "runs.html"
 SHOWN = 4

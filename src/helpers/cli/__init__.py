@@ -133,8 +133,8 @@ def publish(
 
     They go to outputs/published/, together with the records that they used.
     """
+    from helpers.audit.publishing import publish as copy
     from helpers.claims.evidence import agrees, check_constraints, full_key
-    from helpers.records.publishing import publish as copy
     from helpers.records.reading import records
 
     found = records(notebook)

@@ -27,7 +27,7 @@ def register(
 
 def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
     """Derive metrics again after METRICS_VERSION was raised."""
-    from helpers.records.derive import derive_again
+    from helpers.audit.publishing import derive_again
     from helpers.records.reading import records
 
     done = derive_again(records(notebook))
@@ -39,7 +39,7 @@ def withdraw(
     reason: Annotated[str, typer.Option(help="why; the ledger keeps it")],
 ) -> None:
     """Take a published record back and say why."""
-    from helpers.records.publishing import withdraw as take_back
+    from helpers.audit.publishing import withdraw as take_back
 
     take_back(record, reason)
     typer.echo(f"{record} is withdrawn; commit outputs/published to share that.")
@@ -53,6 +53,7 @@ def verify(
 
     Shape, files, metrics derived again, registrations, sources, ledger; with --replay each cell is run again.
     """
+    from helpers.audit import branches
     from helpers.audit.verify import verify as check
     from helpers.records import ledger
 
@@ -64,7 +65,7 @@ def verify(
         raise typer.Exit(1)
     if replay:
         _replay(ids)
-    past = ledger.history()
+    past = branches.history()
     end = f"The ledger ends in {ledger.read().head or 'nothing yet'}"
     typer.echo(f"No findings. {end}" + ("." if past.checked else "; its history was not checked."))
 
@@ -92,7 +93,7 @@ def ledger_merge(
     ] = None,
 ) -> None:
     """Join two ledgers that grew apart on two branches; both chains are kept."""
-    from helpers.records.ledger import join
+    from helpers.audit.branches import join
 
     typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
 

@@ -4,15 +4,14 @@
      "before": ["<sha256 of the line before>"]}
 
 A line can be added, never changed: a changed line breaks the chain behind it, and a chain that was built anew shows in
-git, where the file may only ever have grown. Two branches that both grew are joined by a line with two hashes. What
-this cannot prove is that the repository itself was not rewritten: the head's hash is printed so that it can be posted
-elsewhere.
+git, where the file may only ever have grown. Two branches that both grew are joined by a line with two hashes
+(``audit.branches``). The ledger cannot prove that the repository itself was not rewritten. So the head's hash is
+printed, to be posted elsewhere.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,12 +109,13 @@ def _line(number: int, row: str) -> Line:
         raise RecordError(f"The ledger's line {number} is no event ({why}). Restore the file from git.") from None
     except ValueError as error:
         raise RecordError(f"The ledger's line {number} is no JSON ({error}). Restore the file from git.") from None
-    if _written(line) != row:
+    if as_row(line) != row:
         raise RecordError(f"The ledger's line {number} is not as it is written. Restore the file from git.")
     return line
 
 
-def _written(line: Line) -> str:
+def as_row(line: Line) -> str:
+    """Return ``line`` as the ledger writes it."""
     return json.dumps(line.model_dump(exclude_none=True), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -135,6 +135,11 @@ def _check_chain(lines: Sequence[Line], hashes: Sequence[str]) -> None:
         raise RecordError("The ledger has two ends. Join them with `claimbook ledger merge`.")
 
 
+def now() -> str:
+    """Return the moment as a line of the ledger states it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def append(events: Iterable[Mapping[str, Any]]) -> Ledger:
     """Add events (``event``, ``kind``, ``name``, ``sha256``; where needed ``was``, ``reason``, ``note``), and return
     the ledger as it is then. The file is written whole under its lock, so that a killed process leaves no half line."""
@@ -143,89 +148,9 @@ def append(events: Iterable[Mapping[str, Any]]) -> Ledger:
     with FileLock(target.parent.with_name(".ledger.lock")):  # not beside the ledger: git tracks that folder
         text = target.read_text(encoding="utf-8") if target.is_file() else ""
         head = read(text).head
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        at = now()
         for event in events:
-            row = _written(Line(**{"at": now, **event, "before": [head] if head else []}))
+            row = as_row(Line(**{"at": at, **event, "before": [head] if head else []}))
             text, head = f"{text}{row}\n", files.sha256_bytes(row.encode())
         files.write_text(target, text)
     return read(text)
-
-
-def merge(ours: str, theirs: str) -> str:
-    """Return the text of a ledger that holds the lines of both, which share their beginning and then grew apart."""
-    one, other = read(ours), read(theirs)
-    shared = 0
-    while shared < min(len(one.hashes), len(other.hashes)) and one.hashes[shared] == other.hashes[shared]:
-        shared += 1
-    if shared == 0 and one.hashes and other.hashes:
-        raise RecordError("The two ledgers have no line in common, so they are not of one repository.")
-    if shared == len(other.hashes):
-        return ours
-    if shared == len(one.hashes):
-        return theirs
-    apart = [row for row, sha in zip(theirs.split("\n"), other.hashes, strict=False) if sha not in set(one.hashes)]
-    text = ours + "".join(f"{row}\n" for row in apart)
-    line = Line(
-        event="merged", at=datetime.now(UTC).isoformat(timespec="seconds"), kind="ledger", name="ledger.jsonl",
-        sha256=files.sha256_bytes(text.encode()), before=[one.head, other.head],
-    )  # fmt: skip
-    joined = f"{text}{_written(line)}\n"
-    read(joined)
-    return joined
-
-
-def join(theirs: str | None = None) -> int:
-    """Join the ledger with the file or git revision ``theirs``, or the two sides of a conflict; return its length."""
-    where = path().parent
-    if theirs is None:
-        ours, other = (_git(where, "show", f":{stage}:./{path().name}") for stage in (2, 3))
-        if ours is None or other is None:
-            raise RecordError("The ledger is in no merge conflict. Name a file or a revision to join it with.")
-    elif Path(theirs).is_file():
-        ours, other = path().read_text(encoding="utf-8"), Path(theirs).read_text(encoding="utf-8")
-    else:
-        ours, other = path().read_text(encoding="utf-8"), _git(where, "show", f"{theirs}:./{path().name}")
-        if other is None:
-            raise RecordError(f"{theirs!r} is neither a file nor a revision that has a ledger. Check the name.")
-    text = merge(ours, other)
-    files.write_text(path(), text)
-    return len(read(text).lines)
-
-
-@dataclass(frozen=True)
-class History:
-    """What git says of the ledger: ``checked`` is false where it can say nothing, ``finding`` what is wrong."""
-
-    checked: bool
-    finding: str | None = None
-
-
-def history() -> History:
-    """Ask git whether the ledger only ever grew, in every commit and since the last one."""
-    where = path().parent
-    if not path().is_file():
-        return History(True)
-    shallow = _git(where, "rev-parse", "--is-shallow-repository")
-    if shallow is None or shallow.strip() != "false":
-        return History(False)
-    name = path().name
-    log = (
-        _git(where, "log", "--no-renames", "--diff-merges=first-parent", "--numstat", "--format=commit %h", "--", name)
-        or ""
-    )
-    since = _git(where, "diff", "--no-renames", "--numstat", "HEAD", "--", name) or ""
-    commit = "the working tree"
-    for row in [*since.splitlines(), *log.splitlines()]:
-        if row.startswith("commit "):
-            commit = row
-        elif row.strip() and row.split("\t")[1] != "0":
-            return History(True, f"lines of the ledger were changed or removed in {commit}: it may only grow")
-    return History(True)
-
-
-def _git(where: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None

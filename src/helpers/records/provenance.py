@@ -37,7 +37,6 @@ BOOKKEEPING = (
     "base.errors",
     "base.files",
     "base.leftovers",
-    "base.markup",
     "base.params",
     "base.yaml_text",
 )

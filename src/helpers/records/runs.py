@@ -1,4 +1,4 @@
-"""The record of one run: open it, do its steps, finish it; and copy finished records to where git tracks them.
+"""The record of one run: open it, do its steps, finish it.
 
     with runs.open_run(STUDY, params=..., cell=..., prefix=..., data=..., model=...) as run:
         if not run.complete:
@@ -7,9 +7,10 @@
             run.finish(finish_reasons={"stop": 200})
     record = run.record
 
-The id of a run is a hash of its question: study, version, parameters, model, data and the records it used. So the same
-question is read from its record, and any other has another folder. The steps store raw tables; the metrics follow from
-them by ``Study.metrics``, here and whenever they are verified. Reading is in ``records`` and offered here as well.
+The id of a run is a hash of its question: study, version, parameters, model, data and the records it used. Ask the same
+question again and its record is read; any other question has another folder. The steps store raw tables.
+``Study.metrics`` derives the metrics from them, here and whenever they are verified. ``reading`` reads records, and its
+functions for notebooks can be called from here as well.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ from helpers.base.errors import RecordError
 from helpers.records import provenance, questions, reading, run_record
 from helpers.records.derive import checked_metrics, derive
 from helpers.records.locks import lock_of
-from helpers.records.publishing import publish
 from helpers.records.reading import Record, load, records, table
 from helpers.records.steps import Steps, Value, plain
 from helpers.records.study import Study
 
-__all__ = ["Record", "Run", "load", "open_run", "publish", "records", "table"]
+__all__ = ["Record", "Run", "load", "open_run", "records", "table"]
 
 
 def open_run(

@@ -19,7 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from helpers.base.errors import DataError
-from helpers.base.markup import script_json, verbatim
+from helpers.show.markup import script_json, verbatim
 
 FONT = "Inter, 'Helvetica Neue', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, MUTED, FAINT = "#222222", "#5c5c5c", "#e6e6e6"

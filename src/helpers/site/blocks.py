@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from helpers.base import occurrences
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.base.rng import numpy_stream
+from helpers.show.markup import Block, Inline, verbatim
 
 VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 CONFIDENCES = ("LOW", "MODERATE", "HIGH")

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from helpers.base.files import write_text
-from helpers.base.markup import script_json
+from helpers.show.markup import script_json
 from helpers.site.frame import TEMPLATES
 
 

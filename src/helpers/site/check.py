@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import SEAL
+from helpers.show.markup import SEAL
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SILENT = frozenset(["script", "style", "pre", "template"])

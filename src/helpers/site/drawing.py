@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base.markup import Block, Inline, verbatim
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
 from helpers.site.graph import Edge, Graph, Node, spoken
 from helpers.site.layout import layered

@@ -15,7 +15,7 @@ import nbformat
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.base.files import ROOT, write_text
-from helpers.base.markup import unseal
+from helpers.show.markup import unseal
 from helpers.site import completions, notebooks
 from helpers.site.check import Finding, check_site
 from helpers.site.frame import Project, read_project, write_styles

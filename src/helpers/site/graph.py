@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
-from helpers.base.markup import Block
 from helpers.claims.case import Case
 from helpers.claims.claim import Kind, Relation
+from helpers.show.markup import Block
 from helpers.site.blocks import banner
 from helpers.site.status import cases_in, page_status
 

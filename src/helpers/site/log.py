@@ -18,12 +18,12 @@ from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.claims.case import Case
 from helpers.claims.evidence import label
 from helpers.claims.facts import number, run_page
 from helpers.records import reading as store
 from helpers.records.reading import Record
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
 from helpers.site.fallback import INLINE
 from helpers.site.overview import records_used

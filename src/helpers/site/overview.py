@@ -9,9 +9,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from helpers.base.files import ROOT
-from helpers.base.markup import Block
 from helpers.claims.case import Case
 from helpers.records.reading import Record, used_by
+from helpers.show.markup import Block
 from helpers.site.blocks import ClaimCard, claims_index
 from helpers.site.graph import build
 from helpers.site.run_list import run_list

@@ -13,12 +13,12 @@ from markupsafe import Markup
 from helpers.audit.register import judged_by
 from helpers.audit.replay import EXACT
 from helpers.base.files import ROOT
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.claims.case import Case, declared_runs
 from helpers.claims.facts import Fact
 from helpers.claims.verdict import regimes
 from helpers.records import ledger
 from helpers.records.reading import Record
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
 from helpers.site.blocks import badge
 from helpers.site.pages import table

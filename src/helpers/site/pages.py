@@ -15,8 +15,8 @@ from IPython import get_ipython
 from markupsafe import Markup, escape
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.show import figures
+from helpers.show.markup import Block, Inline, verbatim
 
 Format = str | Callable[[Any], str]
 MISSING = Markup('<span class="cb-missing">missing</span>')

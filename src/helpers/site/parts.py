@@ -12,11 +12,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import Block, Inline, verbatim
 from helpers.claims.case import Case
 from helpers.claims.evidence import label, telling
 from helpers.records.provenance import portable
 from helpers.records.reading import Record
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge, draw, samples
 from helpers.site.pages import paragraph, table
 

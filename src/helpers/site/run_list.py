@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base.errors import ClaimError
-from helpers.base.markup import Block
 from helpers.records.reading import Record, load
+from helpers.show.markup import Block
 from helpers.site.browser import browser, write_shards
 
 RUNS_A_FILE = 25

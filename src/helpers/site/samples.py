@@ -14,10 +14,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.markup import Block
 from helpers.claims.claim import front_matter
 from helpers.claims.marked import Sentence, Strict, validate
 from helpers.records.reading import Record
+from helpers.show.markup import Block
 from helpers.site.blocks import samples
 from helpers.site.completions import all_records
 from helpers.site.pages import paragraph

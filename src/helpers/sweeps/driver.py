@@ -23,12 +23,12 @@ from helpers.base.errors import ParameterError, SweepError
 from helpers.claims.case import stale_records
 from helpers.records import reading
 from helpers.records.reading import Record
-from helpers.records.tidy import tidy
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
 from helpers.sweeps.cluster import Cluster, cluster, connected
 from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
+from helpers.sweeps.tidy import tidy
 from helpers.sweeps.watch import Watch
 
 LOOK_SECONDS = 1.0

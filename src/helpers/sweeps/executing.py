@@ -24,9 +24,9 @@ from helpers.claims.evidence import Expected
 from helpers.records.provenance import portable
 from helpers.records.reading import PARTIAL, records
 from helpers.records.study import load_study
-from helpers.records.tidy import tidy
 from helpers.site.notebooks import WIDGET, strip_pairing
 from helpers.sweeps.papermill_plugin import sentence
+from helpers.sweeps.tidy import tidy
 
 WATCH_SECONDS = 1.0
 LINES = 10  # of progress at most, where output is no terminal

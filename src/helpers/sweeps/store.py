@@ -28,7 +28,7 @@ from helpers.base.errors import ClaimbookError, RecordError, SweepError
 from helpers.records import reading
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record
-from helpers.records.tidy import MARK as SWEEP
+from helpers.sweeps.tidy import MARK as SWEEP
 from helpers.sweeps.watch import Watch
 
 BATCH = 500  # heads read at a time

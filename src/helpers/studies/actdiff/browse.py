@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.errors import DataError
-from helpers.base.markup import verbatim
+from helpers.show.markup import verbatim
 
 CELL = "padding:2px 8px;border-bottom:1px solid #eee;white-space:nowrap;color:#222;background:#fff"
 HIT = ";background:#fff0c2;font-weight:600"

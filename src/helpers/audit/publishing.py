@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from helpers.base import files, leftovers
 from helpers.base.errors import RecordError, nearest
-from helpers.records import ledger, provenance, reading
+from helpers.records import ledger, provenance, reading, run_record
+from helpers.records.derive import derive
 from helpers.records.reading import Record, records, used_by
+from helpers.records.study import find_study
 
 
 def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> list[Path]:
@@ -63,6 +65,32 @@ def withdraw(ref: str, reason: str) -> None:
         shutil.rmtree(folder)
     line = {"event": "withdrawn", "kind": "record", "name": ref, "sha256": standing[ref].sha256, "reason": reason}
     ledger.append([line])
+
+
+def derive_again(chosen: Iterable[Record]) -> list[str]:
+    """Derive the metrics of records anew where their study's METRICS_VERSION was raised; return their references.
+
+    A published record gets a line in the ledger. A record that is up to date is left alone: metrics that differ without
+    a raised version are for ``claimbook verify`` to report, not to overwrite.
+    """
+    done, events = [], []
+    for record in chosen:
+        study = find_study(record.study)
+        if record.metrics_version >= study.metrics_version:
+            continue
+        measured = {name: metric for name, metric in record.metrics.items() if metric.get("measured")}
+        head = record.path / "run.json"
+        was = files.sha256_file(head)
+        content = record.content | {"metrics": measured | derive(record, study)}
+        content["metrics_version"] = study.metrics_version
+        files.write_record(head, run_record.check(content))
+        done.append(record.ref)
+        if record.published:
+            sha = files.sha256_file(head)
+            events.append({"event": "derived", "kind": "record", "name": record.ref, "sha256": sha, "was": was})
+    if events:
+        ledger.append(events)
+    return done
 
 
 def _is_there(target: Path, record: Record) -> bool:

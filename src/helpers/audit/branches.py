@@ -1,0 +1,89 @@
+"""The ledger across branches and commits: join two that grew apart, and ask git whether it only ever grew."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.base import files
+from helpers.base.errors import RecordError
+from helpers.records import ledger
+
+
+def merge(ours: str, theirs: str) -> str:
+    """Return the text of a ledger that holds the lines of both, which share their beginning and then grew apart."""
+    one, other = ledger.read(ours), ledger.read(theirs)
+    shared = 0
+    while shared < min(len(one.hashes), len(other.hashes)) and one.hashes[shared] == other.hashes[shared]:
+        shared += 1
+    if shared == 0 and one.hashes and other.hashes:
+        raise RecordError("The two ledgers have no line in common, so they are not of one repository.")
+    if shared == len(other.hashes):
+        return ours
+    if shared == len(one.hashes):
+        return theirs
+    apart = [row for row, sha in zip(theirs.split("\n"), other.hashes, strict=False) if sha not in set(one.hashes)]
+    text = ours + "".join(f"{row}\n" for row in apart)
+    line = ledger.Line(
+        event="merged", at=ledger.now(), kind="ledger", name="ledger.jsonl",
+        sha256=files.sha256_bytes(text.encode()), before=[one.head, other.head],
+    )  # fmt: skip
+    joined = f"{text}{ledger.as_row(line)}\n"
+    ledger.read(joined)
+    return joined
+
+
+def join(theirs: str | None = None) -> int:
+    """Join the ledger with the file or git revision ``theirs``, or the two sides of a conflict; return its length."""
+    where = ledger.path().parent
+    if theirs is None:
+        ours, other = (_git(where, "show", f":{stage}:./{ledger.path().name}") for stage in (2, 3))
+        if ours is None or other is None:
+            raise RecordError("The ledger is in no merge conflict. Name a file or a revision to join it with.")
+    elif Path(theirs).is_file():
+        ours, other = ledger.path().read_text(encoding="utf-8"), Path(theirs).read_text(encoding="utf-8")
+    else:
+        ours, other = ledger.path().read_text(encoding="utf-8"), _git(where, "show", f"{theirs}:./{ledger.path().name}")
+        if other is None:
+            raise RecordError(f"{theirs!r} is neither a file nor a revision that has a ledger. Check the name.")
+    text = merge(ours, other)
+    files.write_text(ledger.path(), text)
+    return len(ledger.read(text).lines)
+
+
+@dataclass(frozen=True)
+class History:
+    """Whether git could check the ledger's past, and what it shows to be wrong."""
+
+    checked: bool
+    finding: str | None = None
+
+
+def history() -> History:
+    """Ask git whether the ledger only ever grew, in every commit and since the last one."""
+    where = ledger.path().parent
+    if not ledger.path().is_file():
+        return History(True)
+    shallow = _git(where, "rev-parse", "--is-shallow-repository")
+    if shallow is None or shallow.strip() != "false":
+        return History(False)
+    name = ledger.path().name
+    options = ("--no-renames", "--numstat")
+    log = _git(where, "log", *options, "--diff-merges=first-parent", "--format=commit %h", "--", name) or ""
+    since = _git(where, "diff", *options, "HEAD", "--", name) or ""
+    commit = "the working tree"
+    for row in [*since.splitlines(), *log.splitlines()]:
+        if row.startswith("commit "):
+            commit = row
+        elif row.strip() and row.split("\t")[1] != "0":
+            return History(True, f"lines of the ledger were changed or removed in {commit}: it may only grow")
+    return History(True)
+
+
+def _git(where: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
