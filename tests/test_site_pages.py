@@ -110,6 +110,7 @@ def test_faulty_calls_say_what_to_do(call, message):
 )
 def test_anchors_are_those_of_pandoc(text, anchor):
     assert anchor_of(text) == anchor
+    assert [heading.anchor for heading in convert(f"## {text}", "page")[1]] == [anchor]
 
 
 def test_markdown_of_quarto():
@@ -133,8 +134,38 @@ x = "```"
 """
     body, headings = convert(source, "page")
     assert [(h.level, h.anchor, h.text) for h in headings] == [(2, "given", "Title")]
-    assert '<h2 id="given" class="unnumbered">Title</h2>' in body
+    assert '<h2 class="unnumbered" id="given">Title</h2>' in body
     assert '<a href="other.html?x#y" class="button" title="go">A page</a>' in body
     assert 'href="https://example.org/a.qmd"' in body and "<b>raw</b>." in body
     assert re.search(r'<div id="box" class="outer">\s*<div class="inner">\s*<p>Text</p>\s*</div>\s*</div>', body)
     assert "gone" not in body and "```" in body
+
+
+def test_tables_images_code_and_titles_are_those_of_quarto():
+    source = """| name | rate |
+|------|-----:|
+| a    | 1    |
+
+: A *caption*
+
+![What it shows](x.png){fig-alt="Seen"}
+
+```python
+return 1  # why
+```
+
+::: {.callout-tip title='Say "so"' collapse="false"}
+- one
+
+  with *two* paragraphs[^1]
+:::
+
+[^1]: A note.
+"""
+    body, _ = convert(source, "page")
+    assert '<div class="cb-scroll" tabindex="0">\n<table class="table">\n<caption>A <em>caption</em></caption>' in body
+    assert '<td style="text-align: right;">1</td>' in body
+    assert "<figcaption" in body and "What it shows</figcaption>" in body and 'alt="Seen"' in body
+    assert '<span class="cf">return</span>' in body and '<span class="co"># why</span>' in body
+    assert '<details class="cb-callout cb-callout-tip" open><summary class="cb-callout-title">Say "so"' in body
+    assert "<em>two</em> paragraphs<a" in body and "A note." in body

@@ -3,8 +3,8 @@
 What a model or a record says becomes HTML in one way only: ``Markup("<td>{}</td>").format(value)`` escapes every value
 that is not Markup already, and ruff (S704) refuses Markup that is made of anything but a literal. A page cell shows a
 `Block` or an `Inline`. Both reach the renderer sealed, as hexadecimal digits between two private characters, in which
-neither Quarto nor Pandoc nor our own renderer finds markup, shortcodes or expressions; `unseal` puts the HTML in when
-the page has been rendered.
+neither Quarto nor Pandoc finds markup, shortcodes or expressions; `unseal` puts the HTML in when the page has been
+rendered.
 """
 
 from __future__ import annotations

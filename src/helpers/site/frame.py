@@ -49,7 +49,7 @@ def read_project(root: Path) -> Project:
 
 def write_styles(project: Project, site: Path) -> None:
     """Put the style sheets that :func:`write_page` links into ``site``."""
-    code = HtmlFormatter(style="friendly").get_style_defs(["pre.code", ".highlight"])
+    code = HtmlFormatter(style="friendly").get_style_defs(".highlight")
     write_text(site / PAGE_CSS, (TEMPLATES / "page.css").read_text(encoding="utf-8") + code + "\n")
     write_text(site / project.css.relative_to(project.root), project.css.read_text(encoding="utf-8"))
 

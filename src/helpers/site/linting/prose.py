@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.site.fallback import INLINE
-from helpers.site.markdown import FENCE, anchor_of, parse_attributes
+from helpers.site.fallback import FENCE, INLINE
+from helpers.site.markdown import anchor_of
 
 FRONT = re.compile(r"\A---[ \t]*\r?\n.*?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -28,6 +28,7 @@ HREF = re.compile(r"""\b(?:href|src)\s*=\s*["']([^"']*)["']""")
 ID = re.compile(r"""\b(?:id|name)\s*=\s*["']([^"']+)["']""")
 HEADING = re.compile(r"^(#{1,6}) +(.*?)\s*(\{[^{}]*\})?\s*$")
 DIV = re.compile(r"^:{3,}.*$")
+TITLE = re.compile(r"""\btitle=(?:(["'])(.*?)\1|([^\s}]+))""")
 STYLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -102,9 +103,17 @@ def read_page(path: Path) -> Page:
         if heading:
             lines[number - 1] = _heading(page, number, heading)
         elif DIV.match(line):
-            lines[number - 1] = parse_attributes("{" + line.partition("{")[2]).values.get("title", "")
+            title = TITLE.search(line)
+            lines[number - 1] = (title.group(2) or title.group(3)) if title else ""
     page.lines = [html.unescape(line) for line in lines]
     return page
+
+
+def _attributes(braces: str) -> tuple[str | None, set[str]]:
+    """Return the id and the classes in ``{#id .class key="value"}``."""
+    words = re.sub(r"""[\w-]+=("[^"]*"|'[^']*'|[^\s}]*)""", " ", braces.strip("{}")).split()
+    ids = [word[1:] for word in words if word.startswith("#")]
+    return ids[0] if ids else None, {word[1:] for word in words if word.startswith(".")}
 
 
 def _blank(text: str) -> str:
@@ -167,15 +176,14 @@ def _spans(text: str, page: Page) -> str:
     """Blank literals; of other spans keep the text. Statements are noted with the text that the reader sees."""
 
     def kept(found: re.Match[str]) -> str:
-        attributes = parse_attributes(found.group(2))
+        anchor, classes = _attributes(found.group(2))
         inner = found.group(1)
-        if "literal" in attributes.classes:
+        if "literal" in classes:
             return _blank(found.group())
-        if "statement" in attributes.classes:
-            words = " ".join(inner.split())
-            page.statements.append(Span(_line(text, found.start()), attributes.id, words))
-        if attributes.id:
-            page.anchors.add(attributes.id)
+        if "statement" in classes:
+            page.statements.append(Span(_line(text, found.start()), anchor, " ".join(inner.split())))
+        if anchor:
+            page.anchors.add(anchor)
         return f" {inner} " + _blank(found.group(2))
 
     return _innermost(text, kept)
@@ -190,7 +198,7 @@ def _innermost(text: str, kept: Callable[[re.Match[str]], str]) -> str:
 
 
 def _heading(page: Page, number: int, found: re.Match[str]) -> str:
-    given = parse_attributes(found.group(3)).id if found.group(3) else None
+    given, _ = _attributes(found.group(3) or "")
     words = found.group(2)
     anchor = base = given or anchor_of(words)
     count = 0
