@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step():
     run = trainer()
     with torch.no_grad():
         run.own["w_h"].fill_(float("nan"))
-    with pytest.raises(ModelError, match="loss of step 1 is nan: lower lr"):
+    with pytest.raises(ModelError, match=r"loss of step 1 is nan\. Lower lr"):
         run.run()
 
 

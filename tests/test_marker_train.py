@@ -13,9 +13,10 @@ from transformers import get_cosine_schedule_with_warmup
 from helpers.base.errors import ModelError
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
+from helpers.lm.descent import warmup_cosine
 from helpers.studies.marker.recipe import Recipe
 from helpers.studies.marker.rows import supervised
-from helpers.studies.marker.train import batch_loss, learning_rate, train
+from helpers.studies.marker.train import batch_loss, train
 
 pytestmark = pytest.mark.unit
 
@@ -98,7 +99,9 @@ def test_the_schedule_is_the_librarys(warmup: float, steps: int) -> None:
     optimizer = torch.optim.SGD([parameter], lr=2e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(warmup * steps), steps)
     for step in range(steps):
-        assert learning_rate(step, steps, recipe) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
+        assert warmup_cosine(step, steps, recipe.lr, recipe.warmup) == pytest.approx(
+            optimizer.param_groups[0]["lr"], abs=1e-12
+        )
         optimizer.step()
         schedule.step()
 
@@ -108,5 +111,5 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     with torch.no_grad():
         broken.lm_head.weight.fill_(float("nan"))
     model = models.attach_lora(broken, dropout=0.0, **LORA)
-    with pytest.raises(ModelError, match="loss of step 1 is nan: lower lr"):
+    with pytest.raises(ModelError, match=r"loss of step 1 is nan\. Lower lr"):
         train(model, rows(), [supervised(r, "newline") for r in rows()], RECIPE, seed=0)

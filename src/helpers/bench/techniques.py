@@ -20,11 +20,12 @@ from helpers.bench.marker import LORA, example_rows
 from helpers.bench.measured import Measured
 from helpers.bench.options import Options
 from helpers.lm import models
+from helpers.lm.descent import Descent, warmup_cosine
 from helpers.lm.models import decoder_and_head
 from helpers.lm.modes import training
 from helpers.lm.packed import Layout, hidden_states, nll, packed_attention
 from helpers.studies.marker.rows import Row
-from helpers.studies.marker.train import Recipe, learning_rate, train
+from helpers.studies.marker.train import Recipe, train
 
 BATCH = 16
 STEPS = {"cpu": 2, "cuda": 20}
@@ -95,17 +96,14 @@ def plain_steps(
 ) -> list[float]:
     """The losses of one epoch: the loop of `marker.train` without its bookkeeping, with another loss."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    descent = Descent(trained, lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
     batches, losses = batches_of(len(rows), recipe.batch_size), []
     with training(model):
         for step, batch in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, len(batches), recipe)
             loss = loss_of(model, [rows[i].tokens for i in batch], [targets[i] for i in batch])
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            descent.clip()
+            descent.step(warmup_cosine(step, len(batches), recipe.lr, recipe.warmup))
             losses.append(loss.item())
     return losses
 

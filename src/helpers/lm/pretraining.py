@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from helpers.base.files import sha256_file, write_json
+from helpers.lm.descent import Descent, check_finite
 from helpers.lm.models import threads
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
@@ -49,20 +50,20 @@ def repeatable() -> Iterator[None]:
 
 def pretrain(model: nn.Module, batches: Iterable[list[Example]], recipe: Pretraining, label: str) -> float:
     """AdamW with a linear schedule over ``recipe.steps`` batches; return the mean loss of the last 50 steps (nats)."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    descent = Descent(
+        model.parameters(), lr=recipe.lr, clip=recipe.clip, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+    )
     losses = []
     with training(model):
         for step, batch in enumerate(tqdm(batches, desc=label, total=recipe.steps)):
             rate = recipe.lr * min((step + 1) / recipe.warmup, (recipe.steps - step) / (recipe.steps - recipe.warmup))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             wanted = torch.tensor([tokens[p] for tokens, positions in batch for p in positions])
             logits = logits_at(model, [tokens for tokens, _ in batch], [places for _, places in batch])
             loss = nll(logits, wanted).mean()
+            check_finite(loss.item(), step + 1, recipe.lr)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            descent.clip()
+            descent.step(rate)
             losses.append(loss.item())
     return sum(losses[-50:]) / len(losses[-50:])
 

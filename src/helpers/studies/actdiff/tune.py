@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from helpers.base.errors import DataError, ModelError
+from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
+from helpers.lm.descent import Descent, check_finite
 from helpers.lm.models import decoder_and_head
 from helpers.lm.modes import training
 from helpers.lm.packed import nll
@@ -59,17 +60,15 @@ def _endless(n: int, seed: int, name: str) -> Iterator[int]:
 def tune(model: nn.Module, rounds: Iterator[list[Sequence[int]]], recipe: Recipe, label: str = "tune") -> list[float]:
     """Train what requires gradients on every token of each batch; return the loss of each step (nats a token)."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.0)
+    descent = Descent(parameters, lr=recipe.lr, clip=1.0)
     losses = []
     with training(model):
         for batch in tqdm(rounds, total=recipe.steps, desc=label, leave=False):
             loss = token_losses(model, batch)[0].mean()
-            if not torch.isfinite(loss):
-                raise ModelError(f"The loss of step {len(losses) + 1} is {loss.item()}: lower lr ({recipe.lr}).")
+            check_finite(loss.item(), len(losses) + 1, recipe.lr)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            descent.clip()
+            descent.step(recipe.lr)
             losses.append(loss.item())
     return losses
 

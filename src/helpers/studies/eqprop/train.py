@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 from helpers.base import files
 from helpers.base.errors import ModelError, ParameterError
 from helpers.base.rng import torch_stream
+from helpers.lm.descent import Descent, check_finite
 from helpers.studies.eqprop.control import Average, Controller, jacobian_penalty
 from helpers.studies.eqprop.gradients import Estimate, Gradient, estimate
 from helpers.studies.eqprop.model import Block, EquilibriumTransformer, load_tensors
@@ -70,7 +70,7 @@ class Trainer:
             model.check_step(recipe.gradient.eps)
         self.model, self.corpus, self.recipe = model, corpus, recipe
         self.own = dict(model.named_parameters())
-        self.optimizer = torch.optim.AdamW(self.own.values(), lr=recipe.lr, betas=BETAS, weight_decay=0.0)
+        self.descent = Descent(self.own.values(), lr=recipe.lr, clip=recipe.clip, betas=BETAS)
         self.average = Average({name: value.detach() for name, value in self.own.items()}, recipe.ema)
         self.weight = recipe.controller.floor if recipe.controller.ceiling else 0.0
         self.step, self.skipped, self.first_valid, self.fused_at = 0, 0, None, None
@@ -104,8 +104,7 @@ class Trainer:
         batch = self.corpus.batch(recipe.seed, self.step, recipe.batch, self.model.config.context)
         tokens, targets = self._to_model(batch)
         found = estimate(self.model, tokens, targets, recipe.gradient)
-        if not math.isfinite(found.loss):
-            raise ModelError(f"The loss of step {self.step + 1} is {found.loss}: lower lr ({recipe.lr}) and run again.")
+        check_finite(found.loss, self.step + 1, recipe.lr)
         valid = found.valid(recipe.gate)
         gradients = found.gradients if valid else {name: torch.zeros_like(value) for name, value in self.own.items()}
         penalty = self._add_penalty(gradients, tokens, found)
@@ -144,14 +143,12 @@ class Trainer:
     def _apply(self, gradients: dict[str, Tensor], lr: float) -> float:
         for name, value in self.own.items():
             value.grad = gradients[name]
-        norm = torch.nn.utils.clip_grad_norm_(self.own.values(), self.recipe.clip)
+        norm = self.descent.clip()
         if not torch.isfinite(norm):
             raise ModelError(
                 f"The Jacobian penalty of step {self.step + 1} is not finite: lower lr ({self.recipe.lr}), run again."
             )
-        self.optimizer.param_groups[0]["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.descent.step(lr)
         self.average.update({name: value.detach() for name, value in self.own.items()})
         return norm.item()
 
@@ -182,7 +179,7 @@ class Trainer:
         tensors = {f"model.{name}": value.detach() for name, value in self.own.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.sums.items()}
         for name, value in self.own.items():
-            tensors |= {f"{key}.{name}": moment for key, moment in self.optimizer.state[value].items()}
+            tensors |= {f"{key}.{name}": moment for key, moment in self.descent.optimizer.state[value].items()}
         state = {key: getattr(self, key) for key in STATE}
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         files.write_atomic(folder / "trainer.safetensors", lambda path: save_file(tensors, path))
@@ -200,7 +197,7 @@ class Trainer:
         for name, value in self.own.items():
             moments = {kind: values[name] for kind, values in parts.items()}
             # Adam counts its steps on the CPU, wherever the moments are.
-            self.optimizer.state[value] = {k: v.cpu() if k == "step" else v for k, v in moments.items()}
+            self.descent.optimizer.state[value] = {k: v.cpu() if k == "step" else v for k, v in moments.items()}
         state = json.loads((folder / "trainer.json").read_text(encoding="utf-8"))
         self.average.updates = state.pop("updates")
         for key, value in state.items():

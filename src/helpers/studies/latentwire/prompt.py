@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.base.rng import stream_seed
+from helpers.lm.descent import Descent, check_finite
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.losses import teacher_logits, token_nll
@@ -33,18 +34,16 @@ def tune(
     with torch.random.fork_rng():  # PEFT draws from the global generator
         torch.manual_seed(stream_seed(seed, "prompt", lm.side))
         prompt = PromptEmbedding(config, lm.embedding).to(lm.device)
-    optimizer = torch.optim.AdamW(prompt.parameters(), lr=recipe.lr, weight_decay=0.0)
+    descent = Descent(prompt.parameters(), lr=recipe.lr)
     every = torch.arange(latents, device=lm.device)
     rows = []
     plan = enumerate(tqdm(list(batches(len(taught.texts), recipe, seed)), desc=f"prompt {lm.side}", leave=False))
     for step, picked in plan:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
         context, lengths = composer.contexts(lm, prompt(every).expand(len(picked), -1, -1), latent=True)
         labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
         loss = token_nll(teacher_logits(lm, context, lengths, labels), labels.targets)[labels.counted].mean()
+        check_finite(loss.item(), step + 1, recipe.lr)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descent.step(learning_rate(step, recipe))
         rows.append({"step": step + 1, "side": lm.side, "loss": loss.item()})
     return prompt(every).detach(), pd.DataFrame(rows)

@@ -7,7 +7,6 @@ goes on computes what an uninterrupted one does, bit by bit on a CPU: weights, o
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.base.errors import ModelError, RecordError
+from helpers.base.errors import RecordError
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import numpy_stream
+from helpers.lm.descent import Descent, check_finite, warmup_cosine
 from helpers.lm.modes import training
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
@@ -64,11 +64,8 @@ class Taught:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Learning rate of 0-based ``step``: linear over the warm-up share, then half a cosine to zero."""
-    rise = math.ceil(recipe.warmup * recipe.steps)
-    if step < rise:
-        return recipe.lr * (step + 1) / rise
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, recipe.steps - rise)))
+    """Return the learning rate of 0-based ``step``."""
+    return warmup_cosine(step, recipe.steps, recipe.lr, recipe.warmup, opens_at_zero=False)
 
 
 def batches(size: int, recipe: Recipe, seed: int) -> Iterator[list[int]]:
@@ -89,28 +86,24 @@ def stretch(
 
     Returns the tables ``loss`` (a row a step and reader) and ``gradient`` (padding's share, where it was measured).
     """
-    optimizer = torch.optim.AdamW(wire.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    descent = Descent(wire.parameters(), lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
     if before is not None:
-        load_state(before, wire, composer, optimizer)
+        load_state(before, wire, composer, descent.optimizer)
     losses: list[dict] = []
     gradients: list[dict] = []
     plan = list(batches(len(taught.texts), recipe, seed))[first:last]
     with training(wire):
         for step, picked in enumerate(tqdm(plan, desc=f"steps {first + 1} to {last}", leave=False), start=first + 1):
-            began = time.perf_counter()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step - 1, recipe)
+            began, lr = time.perf_counter(), learning_rate(step - 1, recipe)
             measured = gradients if (step - 1) % recipe.gradient_every == 0 else None
             total, rows = step_loss(wire, lms, taught, picked, composer, recipe, step, measured)
-            if not torch.isfinite(total):
-                raise ModelError(f"The loss of step {step} is {total.item()}: lower lr ({recipe.lr}) and run again.")
+            check_finite(total.item(), step, recipe.lr)
             total.backward()
-            norm = nn.utils.clip_grad_norm_(wire.parameters(), recipe.clip).item()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            norm = descent.clip().item()
+            descent.step(lr)
             seconds = time.perf_counter() - began
-            losses += [row | {"norm": norm, "lr": learning_rate(step - 1, recipe), "seconds": seconds} for row in rows]
-    save_state(folder, wire, composer, optimizer)
+            losses += [row | {"norm": norm, "lr": lr, "seconds": seconds} for row in rows]
+    save_state(folder, wire, composer, descent.optimizer)
     names = ["step", "side", "pad", "real", "norm", "share", "identity_error"]
     return {"loss": pd.DataFrame(losses), "gradient": pd.DataFrame(gradients, columns=names)}
 

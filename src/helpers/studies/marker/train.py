@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from helpers.base.errors import ModelError
 from helpers.base.rng import numpy_stream, stream_seed
+from helpers.lm.descent import Descent, not_finite, warmup_cosine
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.stacked import Stack
@@ -21,27 +22,13 @@ from helpers.studies.marker.recipe import Recipe
 from helpers.studies.marker.rows import Row
 
 
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Learning rate of 0-based ``step`` out of ``steps``: linear over the warm-up share, then half a cosine.
-
-    The same as ``transformers.get_cosine_schedule_with_warmup``, under which the published runs were made: the first
-    step of a warm-up has rate 0.
-    """
-    rise = math.ceil(recipe.warmup * steps)
-    if step < rise:
-        return recipe.lr * step / rise
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
 class _Lane:
     """One adapter on its way through the steps: its own optimiser, schedule, gradient norm and log."""
 
     def __init__(self, number: int, recipe: Recipe, parameters: Sequence[nn.Parameter], rows: int):
-        self.number, self.recipe, self.parameters = number, recipe, list(parameters)
+        self.number, self.recipe = number, recipe
         self.steps = recipe.epochs * math.ceil(rows / recipe.batch_size)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=recipe.weight_decay
-        )
+        self.descent = Descent(parameters, lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
         self.log: list[dict] = []
         self.error: str | None = None
 
@@ -50,12 +37,9 @@ class _Lane:
 
     def update(self, step: int) -> dict:
         """Move the weights along their gradients; the learning rate and the norm before clipping."""
-        lr = learning_rate(step, self.steps, self.recipe)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        lr = warmup_cosine(step, self.steps, self.recipe.lr, self.recipe.warmup)
+        norm = self.descent.clip()
+        self.descent.step(lr)
         return {"lr": lr, "norm": norm.item()}
 
 
@@ -105,7 +89,7 @@ def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_La
     values, finite = found.detach().tolist(), torch.isfinite(found.detach()).tolist()
     for lane, value, fine in zip(going, values, finite, strict=True):
         if not fine:
-            lane.error = f"The loss of step {step + 1} is {value}: lower lr ({lane.recipe.lr}) and run again."
+            lane.error = not_finite(value, step + 1, lane.recipe.lr)
     if any(finite):
         found[torch.tensor(finite, device=found.device)].sum().backward()
     return [
