@@ -13,7 +13,7 @@ from helpers.base.files import PARAMS, sha256_file
 from helpers.base.stats import max_rate
 from helpers.claims import open_case
 from helpers.claims.case import declared_runs
-from helpers.records import reading as store
+from helpers.records import reading
 from helpers.site.status import cases_in, cells_of, page_status, status
 
 pytestmark = pytest.mark.unit
@@ -205,8 +205,8 @@ def test_a_run_that_was_never_made_is_missing_whatever_lies_near_it(root):
 
 def test_status_reads_each_record_once(tmp_path, monkeypatch):
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path))
-    read, seen = store.read, []
-    monkeypatch.setattr(store, "read", lambda folder, **how: seen.append(folder) or read(folder, **how))
+    read, seen = reading.read, []
+    monkeypatch.setattr(reading, "read", lambda folder, **how: seen.append(folder) or read(folder, **how))
     cells, pages = status("sweep")
     mine = [folder for folder in seen if folder.parent.name == "sweep"]
     assert len(mine) == len(set(mine)) > 0 and cells and [page.experiment for page in pages] == ["sweep"]

@@ -20,7 +20,7 @@ from claims_records import record
 from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
-from helpers.records import questions, run_record, runs
+from helpers.records import questions, run_record, runs, source
 from helpers.records import reading as records
 from helpers.records.steps import Steps
 from helpers.records.study import Study
@@ -260,10 +260,9 @@ def test_data_outside_that_cannot_be_there_is_not_there(coins, root, path):
 )
 def test_code_is_looked_for_among_the_sources_only(root, entry):
     (root / "kept/x.py").write_text("import helpers")
-    plant(code={"entry": entry.format(root=root), "files": {}})
-    assert questions.code_now(runs.load("toy/run")) is None
-    plant(code={"entry": "helpers.base.rng", "engine": entry.format(root=root), "files": {}})
-    assert questions.code_now(runs.load("toy/run")) is None
+    sources = Path(files.__file__).parents[2]
+    assert source.module_file("helpers.base.rng", sources)
+    assert source.module_file(entry.format(root=root), sources) is None
 
 
 def test_links_in_the_place_of_records_are_refused(root):

@@ -67,9 +67,7 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_closure_follows_every_kind_of_import_but_no_bookkeeping(tree):
-    reached = {
-        name.removeprefix("helpers/").removesuffix(".py") for name in provenance.code_closure("helpers.wing.cell")
-    }
+    reached = {name.removeprefix("helpers/").removesuffix(".py") for name in sources.code_closure("helpers.wing.cell")}
     assert reached == {
         *["__init__", "base/__init__", "base/stats", "base/rng", "late"],
         *(f"wing/{n}" for n in ["__init__", "alpha", "cell", "data", "beta"]),
@@ -78,14 +76,14 @@ def test_the_closure_follows_every_kind_of_import_but_no_bookkeeping(tree):
 
 def test_an_unknown_entry_names_the_nearest(tree):
     with pytest.raises(RecordError, match=r"did you mean 'helpers.wing.cell'"):
-        provenance.code_closure("helpers.wing.sell")
+        sources.code_closure("helpers.wing.sell")
 
 
 def test_the_closure_sees_an_edit_at_once(tree):
     path = tree / "src/helpers/wing/data.py"
-    before = provenance.code_closure("helpers.wing.cell")
+    before = sources.code_closure("helpers.wing.cell")
     path.write_text("from helpers.base.stats import mean, lone")
-    after = provenance.code_closure("helpers.wing.cell")
+    after = sources.code_closure("helpers.wing.cell")
     assert [name for name in after if after[name] != before[name]] == ["helpers/wing/data.py"]
 
 
@@ -94,12 +92,12 @@ def test_code_edited_after_it_was_loaded_cannot_be_attributed(tree, monkeypatch)
     loaded = type(sys)("helpers.base.rng")
     loaded.__file__ = str(path)
     monkeypatch.setitem(sys.modules, "helpers.base.rng", loaded)
-    closure = provenance.code_closure("helpers.base.rng")
-    os.utime(path, (provenance.LOADED - 10,) * 2)
-    provenance.refuse_edited(closure)
-    os.utime(path, (provenance.LOADED + 10,) * 2)
+    closure = sources.code_closure("helpers.base.rng")
+    os.utime(path, (sources.LOADED - 10,) * 2)
+    sources.refuse_edited(closure)
+    os.utime(path, (sources.LOADED + 10,) * 2)
     with pytest.raises(RecordError, match=r"helpers/base/rng.py was edited .*restart"):
-        provenance.refuse_edited(closure)
+        sources.refuse_edited(closure)
 
 
 def test_essential_source_cuts_comments_and_docstrings_but_nothing_inside_strings():

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import DataError, RecordError
-from helpers.records import questions, runs, study
+from helpers.records import questions, runs, source, study
 from helpers.records import reading as records
 from helpers.records.study import Study
 
@@ -472,15 +472,13 @@ def test_what_became_stale(house, monkeypatch):
     now = questions.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], [], []]
     (house / "src/helpers/wing/cell.py").write_text(CELL.replace("1", "2"))
-    assert now.of(record) == [] and questions.code_now(record) != record.code["files"]
+    assert now.of(record) == [] and source.code_closure("helpers.wing.cell") != record.code["files"]
     monkeypatch.setattr(sys.modules[__name__], "OTHER", replace(OTHER, version=2))
     study._load.cache_clear()
     now = questions.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], ["version"], ["inputs"]]
     (house / "data/rows.json").unlink()
     assert questions.Changes({"pocket": "b" * 64}).of(record) == ["data", "model"]
-    (house / "src/helpers/wing/cell.py").unlink()
-    assert questions.code_now(record) is None
     (house / "params/sweep/experiment.yaml").unlink()
     assert questions.Changes().of(record) == ["study"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import provenance, reading
+from helpers.records import provenance, reading, source
 from helpers.records.derive import derive
 from helpers.records.reading import Record
 from helpers.records.study import Study
@@ -29,7 +29,7 @@ def derive_or_recall(record: Record, study: Study) -> dict[str, Any]:
 def _key(record: Record, study: Study) -> str | None:
     """``None`` for a study outside helpers, whose source cannot be followed."""
     try:
-        code = provenance.code_closure(study.metrics.__module__)
+        code = source.code_closure(study.metrics.__module__)
     except RecordError:
         return None
     inputs = {name: reading.load(ref) for name, ref in record.inputs.items()}

@@ -25,8 +25,7 @@ from helpers.claims import case
 from helpers.claims.case import declared_runs
 from helpers.claims.declared import Declared
 from helpers.claims.evidence import gather
-from helpers.records import questions, runs
-from helpers.records import reading as records
+from helpers.records import questions, reading, runs
 from helpers.records.study import find_study
 from helpers.site.status import cells_of
 from helpers.studies.marker.params import SweepParams
@@ -100,7 +99,7 @@ def _write_with_tables(root: Path, seeds: int) -> None:
             (home / file).hardlink_to(root / "outputs/published" / like.ref / file)
 
 
-def _place(record: records.Record) -> tuple[Any, ...]:
+def _place(record: reading.Record) -> tuple[Any, ...]:
     return tuple(record.cell[axis] for axis in ("tail", "lr", "epochs", "seed"))
 
 
@@ -184,9 +183,9 @@ def _write_one(root: Path, like: Mapping[str, Any], cell: SweepParams) -> Path:
     return home
 
 
-def _published() -> list[records.Record]:
-    folders = sorted(records.folders(files.published_root() / "sweep"))
-    found = [records.read(path, published=True) for name, path in folders if not name.startswith(".")]
+def _published() -> list[reading.Record]:
+    folders = sorted(reading.folders(files.published_root() / "sweep"))
+    found = [reading.read(path, published=True) for name, path in folders if not name.startswith(".")]
     if not found:
         raise RecordError(
             "There is no published record of sweep, which is what the synthetic ones are like: publish it."
@@ -212,7 +211,7 @@ def _status(*names: str) -> None:
 
 
 def _evidence(root: Path, path: Path) -> None:
-    found = records.records("sweep")
+    found = reading.records("sweep")
     evidence = gather(found, declared_runs("sweep", path, root), stale=case.stale_records(found))
     assert not evidence.absent
     for cell in evidence.cells:

@@ -17,8 +17,7 @@ from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Verdict, judge
-from helpers.records import provenance, questions
-from helpers.records import reading as store
+from helpers.records import provenance, questions, reading
 from helpers.records.reading import Record
 from helpers.records.study import Study, load_study
 
@@ -126,7 +125,7 @@ class Found:
 
 def find(notebook: str, root: Path = ROOT) -> Found:
     """Read every record of ``notebook``."""
-    records = store.records(notebook, status=None)
+    records = reading.records(notebook, status=None)
     complete = [record for record in records if record.status == "complete"]
     return Found(tuple(records), stale_records(complete, root=root))
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: git, versions, hardware, the launch command, and the source code a run reaches.
+"""Where a result comes from: git, versions, hardware and the launch command; the code a run reaches is in ``source``.
 
 Everything here goes into run records that may be published, so no string may name a place on this machine:
 ``portable`` replaces the repository by ``.`` and the home folder by ``~``.
@@ -15,7 +15,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,8 @@ from typing import Any
 import psutil
 
 from helpers.base import files
-from helpers.base.errors import RecordError, nearest
-from helpers.records.source import imports_and_essence
 
-PACKAGE = "helpers"
 LAUNCH = "CLAIMBOOK_LAUNCH"  # environment variable: the command that a kernel works for
-LOADED = time.time()  # this process began to load helpers at about this time
-# They open, name, write and show records but compute nothing that lands in a metric or a table, so a change in them is
-# no change of a run's code. Anything that can change a number stays out of this set.
-BOOKKEEPING = (
-    "records",
-    "show",
-    "base.errors",
-    "base.files",
-    "base.leftovers",
-    "base.params",
-    "base.yaml_text",
-)
 # What a result can depend on. Notebooks count by their .py twin: running one in JupyterLab rewrites the .ipynb.
 TRACKED = ("src", "params", "data", "notebooks", "pyproject.toml", "constraints.txt", ":(exclude,glob)**/*.ipynb")
 PACKAGES = (
@@ -164,9 +148,7 @@ def _machine() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "hardware": {
             "cpu": _cpu(),
-            "cores": len(psutil.Process().cpu_affinity())
-            if hasattr(psutil.Process, "cpu_affinity")
-            else os.cpu_count(),
+            "cores": _cores(),
             "instruction_sets": instruction_sets(),
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
             "gpus": _gpus(),
@@ -181,20 +163,29 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _cores() -> int | None:
+    """Return how many cores this process may use."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
+
+
 def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    return _cpuinfo(r"model name") or platform.processor() or platform.machine()
 
 
-WIDTHS = re.compile(r"(?:avx|amx|fma|f16c|sse4|neon|asimd|sve|bf16|i8mm)\w*")
+def _cpuinfo(field: str) -> str | None:
+    """Return the first line of a field of /proc/cpuinfo; ``None`` where there is none."""
+    path = Path("/proc/cpuinfo")
+    line = re.search(rf"^(?:{field})\s*: (.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
+    return line[1] if line else None
+
+
+VECTORS = re.compile(r"(?:avx|amx|fma|f16c|sse4|neon|asimd|sve|bf16|i8mm)\w*")
 
 
 def instruction_sets() -> list[str] | None:
-    """The vector instructions of this CPU, sorted: sums come out differently where they differ; ``None`` if unknown."""
-    info = Path("/proc/cpuinfo")
-    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return sorted(flag for flag in flags[1].split() if WIDTHS.fullmatch(flag)) if flags else None
+    """Return the vector instructions of this CPU, sorted, or ``None`` if unknown. Sums differ where they differ."""
+    flags = _cpuinfo("flags|Features")
+    return sorted(flag for flag in flags.split() if VECTORS.fullmatch(flag)) if flags else None
 
 
 def _gpus() -> list[str]:
@@ -248,69 +239,3 @@ def _without_interpreter(arguments: list[str]) -> list[str]:
         script = Path(arguments[1])
         return [script.name if script.parent.name in ("bin", "Scripts") else arguments[1], *arguments[2:]]
     return [program if os.sep in arguments[0] else arguments[0], *arguments[1:]]
-
-
-def code_closure(*entries: str) -> dict[str, str]:
-    """Map ``helpers/studies/marker/cell.py`` and each other module that ``entries`` reach by imports to its sha256.
-
-    Imports are found statically, inside functions too; packages' ``__init__`` files count because Python runs them.
-    What is ``BOOKKEEPING`` is neither hashed nor followed. Comments, docstrings and blank lines do not count.
-    Raises ``RecordError`` when an entry is no module of helpers.
-    """
-    source_root = files.ROOT / "src"
-    for entry in entries:
-        if module_file(entry, source_root) is None:
-            paths = [path.relative_to(source_root) for path in source_root.rglob("*.py")]
-            known = [".".join(path.with_suffix("").parts) for path in paths]
-            where = portable(str(source_root))
-            raise RecordError(f"The entry {entry!r} is no module under {where}{nearest(entry, known)}")
-    closure: dict[str, str] = {}
-    waiting, seen = list(entries), set()
-    while waiting:
-        module = waiting.pop()
-        path = module_file(module, source_root)
-        if module in seen or path is None or _is_bookkeeping(module):
-            continue
-        seen.add(module)
-        stamp = path.stat()
-        sha, imported = _scan(str(path), module, stamp.st_mtime_ns, stamp.st_size)
-        closure[path.relative_to(source_root).as_posix()] = sha
-        waiting += imported
-        parts = module.split(".")
-        waiting += [".".join(parts[:depth]) for depth in range(1, len(parts))]
-    return dict(sorted(closure.items()))
-
-
-def refuse_edited(closure: dict[str, str]) -> None:
-    """Raise ``RecordError`` when a file of ``closure`` was edited after this process had loaded it.
-
-    A Jupyter kernel goes on with the code it loaded, and the record would name code that did not run.
-    """
-    for name in closure:
-        path = files.ROOT / "src" / name
-        module = sys.modules.get(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-        if module is not None and module.__file__ == str(path) and path.stat().st_mtime > LOADED:
-            raise RecordError(f"src/{name} was edited after this process had loaded it: restart the kernel or command.")
-
-
-def _is_bookkeeping(module: str) -> bool:
-    name = module.removeprefix(f"{PACKAGE}.")
-    return any(name == own or name.startswith(f"{own}.") for own in BOOKKEEPING)
-
-
-def module_file(module: str, source_root: Path) -> Path | None:
-    """The file of a module or of a package's ``__init__`` under ``source_root``; ``None`` when there is none."""
-    parts = module.split(".")
-    if not all(map(files.is_plain, parts)):
-        return None
-    base = source_root.joinpath(*parts)
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if files.is_there(path)), None)
-
-
-@functools.lru_cache(maxsize=4096)
-def _scan(path: str, module: str, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
-    """Hash and imports of one file; the time stamp and size are there to key the cache."""
-    source = Path(path).read_text(encoding="utf-8")
-    names, essential = imports_and_essence(source, module, is_package=path.endswith("__init__.py"))
-    imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
-    return files.sha256_bytes(essential.encode()), imported

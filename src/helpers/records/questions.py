@@ -81,14 +81,6 @@ class Changes:
         return self._inputs[ref]
 
 
-def code_now(record: Record) -> dict[str, str] | None:
-    """Hashes of the source files that the entry of ``record`` reaches now; ``None`` when the entry is gone."""
-    entries = tuple(record.code[key] for key in ("entry", "engine") if record.code.get(key) is not None)
-    if any(provenance.module_file(entry, files.ROOT / "src") is None for entry in entries):
-        return None
-    return provenance.code_closure(*entries)
-
-
 def criteria_now(record: Record) -> str | None:
     """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
     with contextlib.suppress(RecordError):  # a link lies there now, which is followed nowhere

@@ -24,7 +24,6 @@ from helpers.records import provenance, run_record
 from helpers.records.locks import is_locked
 
 PARTIAL = ".partial-"
-OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
 
 
 class Record:

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import provenance, questions, reading, run_record
+from helpers.records import provenance, questions, reading, run_record, source
 from helpers.records.derive import checked_metrics, derive
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record, load, records, table
@@ -64,8 +64,8 @@ def open_run(
     notebook = notebook or study.name
     label = f"The run of {notebook}"
     entries = {"entry": entry or study.entry} | ({"engine": engine} if engine else {})
-    code = provenance.code_closure(*entries.values())
-    provenance.refuse_edited(code)
+    code = source.code_closure(*entries.values())
+    source.refuse_edited(code)
     content = {
         "study": study.name,
         "version": study.version,

@@ -1,30 +1,110 @@
-"""Python source as text: the modules that it imports, and what of it can change a result."""
+"""The source code that a run reaches: which modules it imports, and a hash of what in them can change a result."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import io
+import sys
+import time
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from pathlib import Path
+
+from helpers.base import files
+from helpers.base.errors import RecordError, nearest
+from helpers.records.provenance import portable
+
+PACKAGE = "helpers"
+LOADED = time.time()  # this process began to load helpers at about this time
+# These modules open, name, write and show records, but compute nothing that lands in a metric or a table. So a change
+# in them is no change of a run's code. Anything that can change a number stays out of this set.
+BOOKKEEPING = (
+    "records",
+    "show",
+    "base.errors",
+    "base.files",
+    "base.leftovers",
+    "base.params",
+    "base.yaml_text",
+)
 
 
-def imports_and_essence(source: str, module: str, *, is_package: bool = False) -> tuple[set[str], str]:
-    """`imports_of` and `essential_source` in one reading."""
-    nodes = list(ast.walk(ast.parse(source)))
-    return _imported(nodes, module, is_package), _essential(source, nodes)
+def code_closure(*entries: str) -> dict[str, str]:
+    """Map ``helpers/studies/marker/cell.py`` and each other module that ``entries`` reach by imports to its sha256.
+
+    Imports are read from the source, also those inside functions. A package's ``__init__`` counts, because Python runs
+    it. Modules in ``BOOKKEEPING`` are neither hashed nor followed. Comments, docstrings and blank lines do not count.
+    Raises ``RecordError`` when an entry is no module of helpers.
+    """
+    root = files.ROOT / "src"
+    for entry in entries:
+        if module_file(entry, root) is None:
+            known = [".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py")]
+            raise RecordError(f"The entry {entry!r} is no module under {portable(str(root))}{nearest(entry, known)}")
+    closure: dict[str, str] = {}
+    waiting, seen = list(entries), set()
+    while waiting:
+        module = waiting.pop()
+        path = module_file(module, root)
+        if module in seen or path is None or _is_bookkeeping(module):
+            continue
+        seen.add(module)
+        stat = path.stat()
+        sha, imported = _scan(str(path), module, (stat.st_mtime_ns, stat.st_size))
+        closure[path.relative_to(root).as_posix()] = sha
+        parts = module.split(".")
+        waiting += [*imported, *(".".join(parts[:depth]) for depth in range(1, len(parts)))]
+    return dict(sorted(closure.items()))
+
+
+def refuse_edited(closure: dict[str, str]) -> None:
+    """Raise ``RecordError`` when a file of ``closure`` was edited after this process had loaded it.
+
+    A Jupyter kernel goes on with the code it loaded, and the record would name code that did not run.
+    """
+    for name in closure:
+        path = files.ROOT / "src" / name
+        module = sys.modules.get(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        if module is not None and module.__file__ == str(path) and path.stat().st_mtime > LOADED:
+            raise RecordError(f"src/{name} was edited after this process had loaded it: restart the kernel or command.")
+
+
+def module_file(module: str, root: Path) -> Path | None:
+    """Return the file of a module or of a package's ``__init__`` under ``root``; ``None`` when there is none."""
+    parts = module.split(".")
+    if not all(map(files.is_plain, parts)):
+        return None
+    base = root.joinpath(*parts)
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if files.is_there(path)), None)
+
+
+def _is_bookkeeping(module: str) -> bool:
+    name = module.removeprefix(f"{PACKAGE}.")
+    return any(name == own or name.startswith(f"{own}.") for own in BOOKKEEPING)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan(path: str, module: str, stamp: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
+    """Return the hash of one file and what it imports of helpers, cached while its ``stamp`` stays."""
+    source = Path(path).read_text(encoding="utf-8")
+    names = imports_of(source, module, is_package=path.endswith("__init__.py"))
+    imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
+    return files.sha256_bytes(essential_source(source).encode()), imported
+
+
+@functools.lru_cache(maxsize=1)
+def _nodes(source: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(source)))
 
 
 def imports_of(source: str, module: str, *, is_package: bool = False) -> set[str]:
-    """Dotted names that ``source`` imports anywhere, relative ones resolved against ``module``.
+    """Return the dotted names that ``source`` imports anywhere, relative ones resolved against ``module``.
 
-    ``from a import b`` gives both ``a`` and ``a.b``: whether ``b`` is a module is for the caller to find out.
+    ``from a import b`` gives both ``a`` and ``a.b``: the caller knows whether ``b`` is a module.
     """
-    return _imported(ast.walk(ast.parse(source)), module, is_package)
-
-
-def _imported(nodes: Iterable[ast.AST], module: str, is_package: bool) -> set[str]:
     names: set[str] = set()
-    for node in nodes:
+    for node in _nodes(source):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -36,15 +116,12 @@ def _imported(nodes: Iterable[ast.AST], module: str, is_package: bool) -> set[st
 
 
 def essential_source(source: str) -> str:
-    """``source`` without comments, docstrings (any bare string statement) and blank lines.
+    """Return ``source`` without comments, docstrings (any bare string statement) and blank lines.
 
-    Text is cut rather than ``ast.dump``-ed or re-tokenised, because both of these differ between Python versions;
-    what lies inside a string of several lines is kept to the letter.
+    The text is cut, because ``ast.dump`` and re-tokenising give other results in other Python versions. What lies
+    inside a string of several lines is kept to the letter.
     """
-    return _essential(source, list(ast.walk(ast.parse(source))))
-
-
-def _essential(source: str, nodes: Sequence[ast.AST]) -> str:
+    nodes = _nodes(source)
     lines = [line.encode() for line in source.split("\n")]  # ast counts columns in bytes
     spans = [(node.lineno, node.end_lineno) for node in nodes if _is_string(node)]
     cuts = [span for node in nodes if (span := _bare_string(node))]
@@ -73,19 +150,18 @@ def _is_string(node: ast.AST) -> bool:
 
 
 def _comments(source: str, lines: Sequence[bytes], spanned: Set[int]) -> list[tuple[int, int, int, int]]:
-    """Spans of all comments; ``spanned`` are the rows of strings that run over several lines.
+    """Return the spans of all comments; ``spanned`` are the rows of strings that run over several lines.
 
-    What stands behind a ``#`` is a comment unless the ``#`` stands in a string. Where it may, the file is tokenised,
-    which takes longer than all the rest.
+    A ``#`` begins a comment unless it stands in a string. Where it may, the file is tokenised, which is slow.
     """
-    found = []
+    comments = []
     for row, line in enumerate(lines, start=1):
         before, mark, _ = line.partition(b"#")
         if mark and (row in spanned or b"'" in before or b'"' in before):
             return list(_tokenised_comments(source, lines))
         if mark:
-            found.append((row, len(before), row, len(line)))
-    return found
+            comments.append((row, len(before), row, len(line)))
+    return comments
 
 
 def _tokenised_comments(source: str, lines: Sequence[bytes]) -> Iterator[tuple[int, int, int, int]]:

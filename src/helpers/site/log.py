@@ -21,7 +21,7 @@ from helpers.base.files import ROOT
 from helpers.claims.case import Case
 from helpers.claims.evidence import label
 from helpers.claims.facts import number, run_page
-from helpers.records import reading as store
+from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
@@ -134,7 +134,7 @@ def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
     """
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for notebook in notebooks:
-        for record in store.records(notebook, status=None):
+        for record in reading.records(notebook, status=None):
             if record.status in ("complete", "failed") and record.started:
                 groups.setdefault((record.started[:10], notebook, _commit(record)), []).append(record)
     entries = []

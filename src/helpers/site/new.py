@@ -20,6 +20,7 @@ from helpers.base.files import ROOT, write_text
 from helpers.claims.case import read_params
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.records import provenance
+from helpers.records.source import module_file
 from helpers.records.study import Study, load_study
 from helpers.site.log import experiments
 
@@ -108,7 +109,7 @@ def _without_comment(text: str) -> str:
 
 def _check_entry(copied: Study, like: str) -> None:
     """The entry module must offer ``run_cells(p, notebook=...)``; found in its source, as importing it loads torch."""
-    path = provenance.module_file(copied.entry, ROOT / "src")
+    path = module_file(copied.entry, ROOT / "src")
     tree = ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
     for node in tree.body:
         is_it = isinstance(node, ast.FunctionDef) and node.name == "run_cells"

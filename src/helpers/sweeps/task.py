@@ -13,7 +13,7 @@ from typing import Any
 from helpers.base import files
 from helpers.base.errors import ClaimbookError
 from helpers.claims.declared import Expected
-from helpers.records import provenance
+from helpers.records import provenance, source
 from helpers.sweeps.cores import own_cores
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
@@ -59,7 +59,7 @@ class Report:
 
 def hash_of_code(entry: str) -> str:
     """Hash of the source that a run reaches, as it is on this machine."""
-    return files.sha256_json(provenance.code_closure(entry))
+    return files.sha256_json(source.code_closure(entry))
 
 
 def run_row(job: Job) -> Report:

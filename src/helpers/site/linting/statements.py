@@ -25,7 +25,7 @@ from helpers.claims.criteria import ConditionError, Criteria, Parser, read_crite
 from helpers.claims.evidence import POOLED, Cell, Derived, Evidence, gather
 from helpers.claims.logic import Truth
 from helpers.claims.marked import Document, Scalar, Strict, validate
-from helpers.records import reading as store
+from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.site.linting.prose import Page
 
@@ -103,7 +103,7 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     if not path.is_file():
         raise ClaimError(f"there is no experiment {statement.experiment!r} with a criteria.yaml in params/.")
     criteria = read_criteria(path)
-    records = store.records(statement.experiment)
+    records = reading.records(statement.experiment)
     grid = case.root / statement.grid if statement.grid else None
     expected = declared_runs(statement.experiment, grid, case.root) if grid else None
     found = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helpers.base import stats
-from helpers.records.runs import Record
+from helpers.records.reading import Record
 from helpers.studies.actdiff.measures import auc
 
 Metric = dict[str, Any]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from helpers.base import stats
 from helpers.base.errors import DataError, nearest
-from helpers.records.runs import Record
+from helpers.records.reading import Record
 from helpers.studies.actdiff.criteria import contrast
 
 NAMES = {

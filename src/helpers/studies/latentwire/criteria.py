@@ -14,7 +14,7 @@ import pandas as pd
 
 from helpers.base import stats
 from helpers.base.rng import numpy_stream
-from helpers.records.runs import Record, load
+from helpers.records.reading import Record, load
 from helpers.studies.latentwire.arms import TEXT_CHANNELS, Channel, Side
 
 Metric = dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.base.errors import DataError
-from helpers.records.runs import Record, load
+from helpers.records.reading import Record, load
 from helpers.studies.latentwire import criteria
 from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS
 

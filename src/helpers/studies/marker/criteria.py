@@ -14,7 +14,7 @@ import pandas as pd
 
 from helpers.base import stats
 from helpers.base.rng import numpy_stream
-from helpers.records.runs import Record, load
+from helpers.records.reading import Record, load
 from helpers.studies.marker import views
 
 Metric = dict[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.base import stats
-from helpers.records.runs import Record
+from helpers.records.reading import Record
 from helpers.studies.marker.criteria import capability_drop, max_bystander_rate, min_persona_rate
 
 RATES = ("source_rate", "assistant_rate", "max_bystander_rate", "trained_bystander_rate", "untrained_bystander_rate")

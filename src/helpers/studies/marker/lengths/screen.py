@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.base.errors import DataError
-from helpers.records.runs import Record
+from helpers.records.reading import Record
 
 FACTORS: dict[str, tuple[str, str]] = {
     "length": ("short", "long"),
