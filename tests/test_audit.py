@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from html import unescape
 
 import pandas as pd
 import pytest
@@ -18,8 +19,10 @@ from helpers.audit.replay import enter, replay, replayable
 from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
+from helpers.claims import open_case
 from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
+from helpers.site import page
 
 pytestmark = pytest.mark.unit
 
@@ -324,3 +327,15 @@ def test_a_record_that_does_not_know_its_instruction_sets_is_of_another_kind(hou
     assert same_kind(record)
     record.content["environment"]["hardware"].pop("instruction_sets")
     assert not same_kind(record)
+
+
+def test_a_page_says_what_was_registered_after_its_runs(house, tmp_path, monkeypatch):
+    assert "Registered on" not in page.proof(open_case("reports/coins.qmd", house)).fragment
+    late = project(tmp_path / "late", monkeypatch)
+    run_cells(CoinParams(bias=[0.7, 0.9], seed=[0, 1]))
+    monkeypatch.setattr(ledger, "now", lambda: "2999-01-01T00:00:00+00:00")
+    register([late / "reports/coins.qmd"], root=late)
+    publishing.publish("coins")
+    shown = unescape(page.proof(open_case("reports/coins.qmd", late)).fragment)
+    names = "params/coins/criteria.yaml, params/coins/grid.yaml, reports/coins.qmd"
+    assert f"Registered on 2999-01-01, when 4 of 4 records had begun: {names}." in shown

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,30 @@ def proof(case: Case) -> Block:
     if again:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
-    deviations = [
+    lines = [line for line in book.lines if (line.kind, line.name) in judged_by(case.claim)]
+    deviations = [*_late(case, lines)] + [
         f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
-        for line in book.lines
-        if line.event == "amended" and (line.kind, line.name) in judged_by(case.claim)
+        for line in lines
+        if line.event == "amended"
     ]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
     return Block(Markup("<p>{}</p>{}").format(verbatim(said), listed))
+
+
+def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
+    """Yield a sentence for what the ledger first names, on one day, after runs that it judges."""
+    began = [datetime.fromisoformat(record.started) for record in case.evidence().records]
+    late: dict[tuple[str, int], list[str]] = {}
+    for line in lines:
+        before = sum(start < datetime.fromisoformat(line.at) for start in began)
+        if line.event == "registered" and before:
+            late.setdefault((line.at[:10], before), []).append(line.name)
+    for (day, before), names in late.items():
+        yield (
+            f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
+            "Only git history can show what is older than they are."
+        )
 
 
 def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
