@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import another_device
 import pytest
+from child import python_path
+
+from helpers.base import files
 
 pytestmark = pytest.mark.unit
 
@@ -50,12 +52,18 @@ def test_what_cuda_refuses_is_refused() -> None:
     assert _python("-c", code).split() == ["[2.0]", "elsewhere:0", *["refused"] * 9]
 
 
+def test_a_process_of_a_test_imports_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    assert _python("-c", "import helpers; print(*helpers.__path__)").split() == [str(files.ROOT / "src/helpers")]
+    assert python_path().split(os.pathsep)[-1] == "/elsewhere"
+
+
 def _run(study: str) -> dict[str, list[dict[str, dict]]]:
     return json.loads(_python(another_device.__file__, study).splitlines()[-1])
 
 
 def _python(*arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

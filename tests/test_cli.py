@@ -119,6 +119,21 @@ def test_publish_refuses_constraints_that_nothing_has(recorded, where, message):
     assert done.exit_code == 1 and message in done.stderr
 
 
+def test_publish_names_what_it_cannot_read_and_refuses_it_by_id(recorded):
+    (recorded / "outputs/toy/toy-0.001/run.json").write_text("{")
+    done = run("publish", "toy")
+    assert done.exit_code == 0 and "1 records are published" in done.stdout
+    assert done.stderr.startswith("left out: toy/toy-0.001: ") and "cannot be read" in done.stderr
+    asked = run("publish", "toy/toy-0.001")
+    assert asked.exit_code == 1 and "toy-0.001" in asked.stderr and "published" not in asked.stdout
+    assert [path.name for path in (recorded / "published/toy").iterdir()] == ["toy-0.0001"]
+
+
+def test_publish_takes_one_record_by_id(recorded):
+    assert run("publish", "toy/toy-0.001").exit_code == 0
+    assert [path.name for path in (recorded / "published/toy").iterdir()] == ["toy-0.001"]
+
+
 def test_lint_lists_findings_and_fails(monkeypatch):
     found = [linter.Finding("reports/a.qmd", 3, "numeral", "'64' is typed.")]
     monkeypatch.setattr(linter, "lint", lambda **_: found)

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from child import python_path
 
 from helpers.audit import publishing, replay
 from helpers.base import files
@@ -212,7 +212,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(ev
         pytest.skip("this CPU has no other kernel to compare with")
     (record,) = views.of(everything, "exp6")
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path), "ATEN_CPU_CAPABILITY": "default"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
+    env |= {"PYTHONPATH": python_path()}
     code = "from helpers.studies.eqprop import experiment; from test_eqprop_experiment import tiny; "
     code += "experiment.run_cells(tiny(experiment='exp6', seed=[0, 1]))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)

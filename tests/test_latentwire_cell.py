@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from child import python_path
 from latentwire_fixture import TINY, params, readers, wire
 
 from helpers.audit import replay
@@ -101,7 +102,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
         pytest.skip("this CPU has no other kernel to compare with")
     record, other_seed = cell.run_cells(params(seed=[0, 1], steps=2))
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path / "again"), "ATEN_CPU_CAPABILITY": "default"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)])}
+    env |= {"PYTHONPATH": python_path()}
     code = "from helpers.studies.latentwire.cell import run_cells; from latentwire_fixture import params; "
     code += "run_cells(params(steps=2))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)

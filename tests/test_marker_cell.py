@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from child import python_path
 from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -193,8 +194,7 @@ cell.run_cells(params())
 
 
 def _run(patch: str, **env: str) -> subprocess.CompletedProcess:
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": path, "TQDM_DISABLE": "1"} | env
+    env = os.environ | {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1"} | env
     code = [sys.executable, "-c", KILL.format(patch=patch)]
     return subprocess.run(code, env=env, capture_output=True, text=True, check=False)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sweep_toy
+from child import python_path
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -277,7 +278,7 @@ def test_a_run_that_was_killed_before_the_sweep_is_not_shown_as_running(here):
 
 @pytest.mark.notebooks
 def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(files.ROOT / "src"), str(Path(__file__).parent)]))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     bad = job(here)
     report = task.run_row(replace(bad, values={"lr": 0.2, "bad_lr": 0.2}))
     assert report.refused is None and "ModelError: lr 0.2 is bad" in report.error

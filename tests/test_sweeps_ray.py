@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import sweep_toy
+from child import python_path
 
 from helpers.base import files
 from helpers.records import reading as records
@@ -39,8 +40,7 @@ WAIT = 300.0  # seconds for anything to happen; a busy machine takes a minute to
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    paths = [str(files.ROOT / "src"), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     monkeypatch.setenv("CLAIMBOOK_TOY_LOG", str(tmp_path / "log"))

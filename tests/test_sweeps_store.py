@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sweep_toy
+from child import python_path
 from filelock import FileLock
 
 from helpers.base import files
@@ -237,7 +238,7 @@ def test_a_full_disk_under_a_row_is_one_sentence(on, tmp_path, monkeypatch):
 
 @pytest.mark.notebooks
 def test_a_row_is_refused_without_its_mark_and_copies_what_it_made(on, url, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{files.ROOT / 'src'}:{Path(__file__).parent}")
+    monkeypatch.setenv("PYTHONPATH", python_path())
     grid = read_grid(sweep_toy.project(tmp_path, lr=[0.1, 0.2], bad_lr=0.2), tmp_path)
     cells = grid.expected
     values, code = rows(grid, [0, 1], 2)[0].values, task.hash_of_code(grid.entry)

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from child import python_path
 from scipy.stats import chisquare
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -278,7 +279,7 @@ if __name__ == "__main__":
 def test_nothing_is_left_when_the_program_is_killed(base, tmp_path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(files.ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": python_path()}
     command = [sys.executable, str(script), str(base[1])]
     program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     line = next(line for line in program.stdout if line.startswith("pids"))

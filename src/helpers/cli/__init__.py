@@ -124,25 +124,30 @@ def site() -> None:
 
 @app.command()
 def publish(
-    notebook: Annotated[str, typer.Argument(help="whose records to publish, such as sweep")],
+    name: Annotated[str, typer.Argument(metavar="NOTEBOOK[/ID]", help="all records of a notebook, or a single one")],
     where: Annotated[
-        list[str] | None, typer.Option("--where", help="axis=value; several must all hold, several of one axis: any")
+        list[str] | None, typer.Option("--where", help="axis=value; all axes must match, with any of their values")
     ] = None,
 ) -> None:
-    """Copy complete records to where git tracks them.
+    """Copy complete records to outputs/published/, which git tracks.
 
-    They go to outputs/published/, together with the records that they used.
+    The records that they used are copied too. A record that cannot be read is left out and named.
     """
     from helpers.audit.publishing import publish as copy
     from helpers.claims.evidence import agrees, check_constraints, full_key
-    from helpers.records.reading import records
+    from helpers.records.reading import load, records
 
-    found = records(notebook)
-    if not found:
+    notebook = name.partition("/")[0]
+    candidates = [load(name)] if "/" in name else records(notebook, status=None)
+    for record in candidates:
+        if record.status == "unreadable":
+            typer.echo(f"left out: {record.ref}: {record.error}", err=True)
+    complete = [record for record in candidates if record.status == "complete"]
+    if not complete:
         raise ClaimError(f"There is no complete record of {notebook!r}: run its notebook first.")
     wanted = _constraints(where or [])
-    check_constraints(wanted, [full_key(record) for record in found])
-    chosen = {record.id for record in found if agrees(full_key(record), wanted)}
+    check_constraints(wanted, [full_key(record) for record in complete])
+    chosen = {record.id for record in complete if agrees(full_key(record), wanted)}
     if not chosen:
         raise ClaimError(f"No record of {notebook} has {' and '.join(where)}: `claimbook status` lists its cells.")
     folders = copy(notebook, lambda record: record.id in chosen)
