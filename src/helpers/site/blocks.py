@@ -44,13 +44,12 @@ def badge(word: str) -> Inline:
 
 
 def banner(text: str) -> Block:
-    """A warning across the page, such as the reason why it is stale."""
+    """Return a warning across the page, such as why it is stale."""
     return Block(Markup('<div class="cb-banner" role="alert">{}</div>').format(verbatim(text)))
 
 
 def marked(text: str, marker: str | None) -> Markup:
-    """Model output to the letter, with every occurrence of ``marker``, in whatever case, highlighted; an empty
-    completion says that it is one."""
+    """Return model output to the letter, with ``marker`` highlighted in any case; an empty completion is labelled."""
     if not text:
         return Markup('<span class="cb-missing">empty completion</span>')
     pieces = occurrences.split(text, marker) if marker else [text]
@@ -59,7 +58,7 @@ def marked(text: str, marker: str | None) -> Markup:
 
 
 def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> pd.DataFrame:
-    """``n`` completions of each condition, drawn at random by a stream of their own; the row order does not matter.
+    """Draw ``n`` completions of each condition at random, from a stream of its own; the row order does not matter.
 
     Args:
         completions: needs the columns ``by`` and of the address (run, cell, persona, question, index).
@@ -82,7 +81,7 @@ def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> 
 def samples(
     completions: pd.DataFrame, *, seed: int | None = None, chosen: str | None = None, marker: str | None = None
 ) -> Block:
-    """Completions with their addresses, marked as drawn at random (by :func:`draw` with ``seed``) or as chosen.
+    """Return completions with their addresses, labelled as drawn at random (by :func:`draw` with ``seed``) or chosen.
 
     Args:
         completions: columns run, cell, persona, question, index, text; role, tokens and finish are shown where present.
@@ -121,7 +120,7 @@ def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def claims_index(claims: Iterable[ClaimCard]) -> Block:
-    """All claims with verdict, confidence, what limits it, and a link to the page of each."""
+    """Return a card for each claim: verdict, confidence, what limits it, and a link to its page."""
     cards = [_claim_card(claim) for claim in claims]
     if not cards:
         raise ClaimError("There are no claims to list: add a page with a claim block to reports/.")

@@ -1,4 +1,4 @@
-"""The check of a rendered site, whoever rendered it: what Quarto lets pass with a warning, or without one, fails here.
+"""Check a rendered site, with Quarto or without: what Quarto only warns of, or says nothing about, fails here.
 
 Run it by hand with ``python -m helpers.site.check _site``: one line a finding, exit code 1 when there is any.
 """
@@ -19,7 +19,7 @@ from helpers.show.markup import SEAL
 
 VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 SILENT = frozenset(["script", "style", "pre", "template"])
-# What stands in these was said by a record, a model or the cells of a notebook: it may say anything.
+# Their text comes from a record, a model or the cells of a notebook, so it may say anything.
 DATA, EXECUTED = frozenset(["bdi", "svg"]), "cb-executed"
 UNRESOLVED = {
     "an inline expression was not evaluated": re.compile(r"\{python\}"),
@@ -59,12 +59,12 @@ class _Table:
     line: int
     cells: int = 0
     text: str = ""
-    said: bool = False  # by a record or a model, and be it nothing
+    said: bool = False  # holds data of a record or a model, which may be empty
 
 
 @dataclass
 class _Page:
-    """What one pass over a page found: places in it, links to pages, files that it loads, and faults."""
+    """The anchors, links, loaded files and faults of a page."""
 
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class _Page:
 
 
 class _Reader(HTMLParser):
-    """One pass over a page: anchors, links, and every fault that shows without looking at other files."""
+    """Collect anchors, links, and every fault that shows without looking at other files, in one pass over a page."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -119,8 +119,8 @@ class _Reader(HTMLParser):
                 self.fault(f"<{tag}> loads {target} from the network: put it into the site")
             else:
                 self.page.loads.append((self.getpos()[0], target))
-        for found in CSS_URL.findall(values.get("style", "")):
-            self.fault(f"a style loads {found} from the network: put it into the site")
+        for url in CSS_URL.findall(values.get("style", "")):
+            self.fault(f"a style loads {url} from the network: put it into the site")
 
     def check_words(self, tag: str, values: Mapping[str, str]) -> None:
         hidden = values.get("aria-hidden") == "true" or values.get("role") == "presentation"
@@ -148,8 +148,8 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1][0] == "style":
-            for found in CSS_URL.findall(data):
-                self.fault(f"a style loads {found} from the network: put it into the site")
+            for url in CSS_URL.findall(data):
+                self.fault(f"a style loads {url} from the network: put it into the site")
         if self.drawn:
             self.drawn = (self.drawn[0], self.drawn[1] + data)
         if any(name in ("script", "style", "template") for name, _ in self.open):
@@ -160,43 +160,41 @@ class _Reader(HTMLParser):
             return
         quoted = any(name in SILENT for name, _ in self.open)
         for what, pattern in UNRESOLVED.items():
-            found = pattern.search(data)
-            if found and (not quoted or "traceback" in what):
-                self.fault(f"{what}: {data[max(0, found.start() - 20) : found.end() + 40].strip()!r}")
+            match = pattern.search(data)
+            if match and (not quoted or "traceback" in what):
+                self.fault(f"{what}: {data[max(0, match.start() - 20) : match.end() + 40].strip()!r}")
 
 
 def is_external(target: str) -> bool:
-    """Whether a link leaves the site: it names a host, with or without a scheme."""
+    """Return whether a link leaves the site: it names a host, with or without a scheme."""
     parts = urlsplit(target.strip())
     return bool(parts.netloc) or parts.scheme in ("http", "https", "ftp")
 
 
 def check_site(site: Path, only: Collection[Path] | None = None) -> list[Finding]:
-    """Every fault of the pages and style sheets in ``site``, ordered by file and line.
+    """Return every fault of the pages and style sheets in ``site``, ordered by file and line.
 
-    With ``only``, the pages that were rendered where not all were, these alone are checked, and of their links only
-    those that stay on the page.
+    After a partial render, ``only`` names the pages to check. Of their links only those within the page are checked.
 
-    Found are: inline expressions, cross-references and shortcodes left unresolved, tracebacks, links and anchors that
+    Faults are: inline expressions, cross-references and shortcodes left unresolved, tracebacks, links and anchors that
     lead nowhere inside the site, scripts, styles, images and fonts from the network, figures without alt text, and
-    empty tables. What a record or a model said, in ``<bdi>`` or in a picture, and what a notebook shows may be
-    anything. Places of a page that a script draws are those listed in its data, under the key that ``data-anchors``
-    of the script names.
+    empty tables. Text of a record or a model, in ``<bdi>`` or in a picture, and the outputs of a notebook may say
+    anything. The anchors that a script draws are listed in its data, under the key that its ``data-anchors`` names.
 
     Raises:
-        ClaimError: there is no page in ``site``.
+        ClaimError: ``site`` has no page.
     """
     site = Path(site).resolve()
     paths = sorted(site.rglob("*.html") if only is None else (path for path in only if path.is_relative_to(site)))
     pages = {path: _read(path) for path in paths if "site_libs" not in path.relative_to(site).parts}
     if not pages and only is None:
         raise ClaimError(f"There is no page in {site.name}/ to check: render the site first.")
-    found = [Finding(_name(path, site), line, what) for path, page in pages.items() for line, what in page.faults]
+    findings = [Finding(_name(path, site), line, what) for path, page in pages.items() for line, what in page.faults]
     for path, page in pages.items():
         links = page.links if only is None else [link for link in page.links if link[1].strip().startswith("#")]
         for line, link in [*page.loads, *links]:
-            found += [Finding(_name(path, site), line, what) for what in _broken(link, path, site, pages)]
-    return sorted({*found, *_styles(site)})
+            findings += [Finding(_name(path, site), line, what) for what in _broken(link, path, site, pages)]
+    return sorted({*findings, *_styles(site)})
 
 
 def _read(path: Path) -> _Page:
@@ -229,14 +227,12 @@ def _broken(link: str, page: Path, site: Path, pages: Mapping[Path, _Page]) -> I
 def _styles(site: Path) -> Iterator[Finding]:
     for path in sorted(site.rglob("*.css")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            for found in CSS_URL.findall(line):
-                yield Finding(
-                    _name(path, site), number, f"a style loads {found} from the network: put it into the site"
-                )
+            for url in CSS_URL.findall(line):
+                yield Finding(_name(path, site), number, f"a style loads {url} from the network: put it into the site")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the findings of the site named by the one argument; 1 when there are any."""
+    """Print the findings of the site that the one argument names; return 1 when there are any."""
     if len(arguments) != 1:
         print("Usage: python -m helpers.site.check _site", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """A searchable browser of all completions as static files: ``completions.html`` and one data file a run beside it.
 
-It opens from a disk without a server: data files are scripts that call one function with JSON. The page puts texts
-into the document only as text nodes, so that no completion can be read as HTML.
+It works from a disk, without a server: data files are scripts that call one function with JSON. The page adds texts to
+the document as text nodes only, so no completion can be read as HTML.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPTIONAL = ("role", "tokens", "finish")
 
 
 def write(project: Project, site: Path) -> int:
-    """Write the browser of the completions of every complete record, here or published; returns how many there are."""
+    """Write the browser of all completions of complete records, here or published, and return their number."""
     runs: list[dict[str, Any]] = []
     write_shards(site / "completions", _shards(runs))
     total = sum(run["rows"] for run in runs)
@@ -34,7 +34,7 @@ def write(project: Project, site: Path) -> int:
 
 
 def _shards(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The data of each record's completions; ``runs`` gets what the page needs to know of each."""
+    """Yield the data of each record's completions, and add to ``runs`` what the page needs to know about it."""
     for number, record in enumerate(all_records()):
         table = record.table("completions")
         runs.append(_entry(record, f"completions/{number}.js", len(table)))
@@ -42,7 +42,7 @@ def _shards(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def all_records() -> Iterator[Record]:
-    """Complete records of every notebook that hold a table of completions; one here hides its published twin."""
+    """Yield the complete records that hold completions, of every notebook; a local one hides its published twin."""
     roots = [root for root in (files.outputs_root(), files.published_root()) if root.is_dir()]
     names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir() and is_plain(folder.name)}
     for name in sorted(names - {files.published_root().name}):
@@ -56,16 +56,16 @@ def _entry(record: Record, file: str, rows: int) -> dict[str, Any]:
 
 
 def _marker(record: Record) -> str | None:
-    """The marker that the run looked for, if it looked for one."""
+    """Return the marker that the run looked for, if any."""
     marker = record.params.get("marker")
     return marker if isinstance(marker, str) and marker else None
 
 
 def _encode(table: pd.DataFrame, ref: str, marker: str | None) -> dict[str, Any]:
-    """Columns as lists; personas, questions and the like, which repeat, as a list of values and one of places in it.
+    """Return columns as lists; columns that repeat (persona, question) as a list of values and a list of indices.
 
     A text that holds ``marker`` is a list of pieces, every second one an occurrence, so that the page highlights and
-    filters by what was counted without looking for anything itself.
+    filters exactly what was counted.
     """
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:

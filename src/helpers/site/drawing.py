@@ -38,7 +38,7 @@ class _Line:
 
 
 def draw(graph: Graph) -> Block:
-    """The graph as a figure that scrolls sideways on a phone, or a sentence when there is nothing to draw."""
+    """Draw the graph as a figure that scrolls sideways on a phone; without claims, say that there are none."""
     if not graph.nodes:
         return paragraph("No page carries a claim yet, so there is nothing to draw.")
     boxes, lines, width, height = _placed(graph)
@@ -64,17 +64,17 @@ ARROW = Markup(
 
 
 def _placed(graph: Graph) -> tuple[dict[str, Point], list[_Line], float, float]:
-    """Left upper corner of every box, the points of every line, and the size of the drawing."""
+    """Return the upper left corner of every box, the points of every line, and the size of the drawing."""
     flow = {edge: _flow(edge) for edge in graph.edges}
-    found = layered(list(graph.nodes), flow.values())
+    layout = layered(list(graph.nodes), flow.values())
     spread, step = WIDTH + ACROSS, HEIGHT + DOWN
-    boxes = {name: (MARGIN + layer * spread, MARGIN + row * step) for name, (layer, row) in found.places.items()}
+    boxes = {name: (MARGIN + layer * spread, MARGIN + row * step) for name, (layer, row) in layout.places.items()}
     lines = []
     for edge, (first, last) in flow.items():
-        turned = (first, last) not in found.routes
+        turned = (first, last) not in layout.routes
         ends = (last, first) if turned else (first, last)
         # Where a line crosses a layer it runs straight past the boxes of that layer.
-        left = [(MARGIN + layer * spread, MARGIN + row * step + HEIGHT / 2) for layer, row in found.routes[ends]]
+        left = [(MARGIN + layer * spread, MARGIN + row * step + HEIGHT / 2) for layer, row in layout.routes[ends]]
         between = [point for x, y in left for point in ((x, y), (x + WIDTH, y))]
         (x0, y0), (x1, y1) = boxes[ends[0]], boxes[ends[1]]
         points = [(x0 + WIDTH, y0 + HEIGHT / 2), *between, (x1, y1 + HEIGHT / 2)]
@@ -85,12 +85,12 @@ def _placed(graph: Graph) -> tuple[dict[str, Point], list[_Line], float, float]:
 
 
 def _flow(edge: Edge) -> tuple[str, str]:
-    """What is older stands on the left: the target of every relation, except of what was absorbed later."""
+    """Return a relation as (left, right): its target is older and stands left, unless it absorbed the source."""
     return (edge.source, edge.target) if edge.kind == "absorbed_by" else (edge.target, edge.source)
 
 
 def _apart(lines: list[_Line]) -> list[_Line]:
-    """Lines that meet at the same side of a box end side by side, in the order of where they come from."""
+    """Spread lines that meet at one side of a box, in the order of their other ends."""
     moved = {id(line): list(line.points) for line in lines}
     for end, other in ((0, 1), (-1, -2)):
         meeting: dict[Point, list[_Line]] = {}
@@ -115,7 +115,7 @@ def _line(line: _Line) -> Markup:
 
 
 def _label(line: _Line) -> Markup:
-    """The kind of relation beside the box that states it, so that labels of several lines do not meet."""
+    """Write the kind of relation near the box that states it, where labels of several lines do not overlap."""
     (x0, y0), (x1, y1) = line.points[0], line.points[1]
     x, y = (x0 + x1) / 2, (y0 + y1) / 2 - 4
     text = line.edge.kind.replace("_", " ") + (f": {line.edge.answer}" if line.edge.answer else "")
@@ -150,7 +150,7 @@ def _box(node: Node, place: Point, is_flagged: bool) -> Markup:
 
 
 def claims_table(graph: Graph) -> Block:
-    """The claims of the graph with what each must say of those it rests on."""
+    """Show the claims of the graph with their flags."""
     rows = [
         {"claim": _link(node.href, node.title), "verdict": badge(node.verdict), "confidence": badge(node.confidence),
          "flags": " ".join(graph.flags(node.id)) or "none"}
@@ -160,7 +160,7 @@ def claims_table(graph: Graph) -> Block:
 
 
 def issues_table(graph: Graph) -> Block:
-    """The upstream issues, each with its anchor and the claims that speak about it."""
+    """Show the upstream issues, each with its anchor and the claims that name it."""
     rows = []
     for node in graph.nodes.values():
         if node.upstream:
@@ -172,7 +172,7 @@ def issues_table(graph: Graph) -> Block:
 
 
 def relations_table(graph: Graph) -> Block:
-    """Every relation in words, with its note and, for absorbed hypotheses, the answer."""
+    """Show every relation in words, with its note and, for absorbed hypotheses, the answer."""
     rows = [
         {"claim": edge.source, "relation": spoken(edge.kind), "to": _link(graph.nodes[edge.target].href, edge.target),
          "note": edge.note or "none", "answer": edge.answer_text or "none asked"}

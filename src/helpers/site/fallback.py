@@ -1,7 +1,7 @@
-"""Pages without Quarto: execute the cells of ``reports/*.qmd`` and write HTML with a template of our own.
+"""Render pages without Quarto: execute the cells of ``reports/*.qmd`` and write HTML with our own template.
 
 jupytext finds the cells, nbclient executes them with this interpreter, inline expressions are evaluated in the page's
-kernel where they stand, and :mod:`helpers.site.markdown` converts the result. An error names page, line and code.
+kernel in page order, and :mod:`helpers.site.markdown` converts the result. Errors name the page, the line and the code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PAGE_SECONDS = 900
 
 
 class _ThisInterpreter(KernelSpecManager):
-    """Only one kernel: the interpreter that runs us, whatever kernels the user has installed under the same name."""
+    """Offer one kernel: this interpreter, whatever kernels the user has installed under the same name."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         return KernelSpec(**get_kernel_dict())
@@ -45,10 +45,10 @@ class _ThisInterpreter(KernelSpecManager):
 def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2) -> list[Path]:
     """Write every page of the project into ``site`` (default ``_site/``) and return the files written.
 
-    Pages of an earlier rendering whose source is gone are removed.
+    Old pages whose source is gone are removed.
 
     Raises:
-        ClaimError: a cell or an inline expression failed, or a page holds what Quarto would not render the same.
+        ClaimError: a cell or an inline expression failed, or Pandoc refused the Markdown of a page.
     """
     project = read_project(Path(root))
     site = Path(site or project.root / "_site")
@@ -63,7 +63,7 @@ def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2) -> 
 
 
 def render_page(page: Path, project: Project, site: Path) -> Path:
-    """Execute one page and write its HTML; returns the path written."""
+    """Execute one page, write its HTML, and return the path written."""
     name = str(page.relative_to(project.root))
     front, body = execute(page, name)
     content, headings = convert(body, name)
@@ -71,7 +71,7 @@ def render_page(page: Path, project: Project, site: Path) -> Path:
 
 
 def execute(page: Path, name: str) -> tuple[dict[str, Any], str]:
-    """Front matter of a page, and its Markdown with the outputs of its cells and inline expressions in their places."""
+    """Return the front matter of a page, and its Markdown with the outputs of cells and inline expressions in place."""
     text = page.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt=".Rmd")
     front, cells = _front_matter(notebook.cells, name)
@@ -87,7 +87,7 @@ def execute(page: Path, name: str) -> tuple[dict[str, Any], str]:
 
 @dataclass
 class _Code:
-    """A code cell or an inline expression on its way through the kernel."""
+    """A code cell or an inline expression to execute."""
 
     cell: nbformat.NotebookNode
     line: int
@@ -112,7 +112,7 @@ def _front_matter(cells: list[Any], name: str) -> tuple[dict[str, Any], list[Any
 
 
 def _pieces(cells: list[Any], text: str) -> Iterator[str | _Code]:
-    """Markdown and code in page order; each code piece knows the line of the page on which it stands."""
+    """Yield Markdown and code in page order; each code piece knows its line on the page."""
     position = 0
     for cell in cells:
         if cell.cell_type == "code":
@@ -130,7 +130,7 @@ def _pieces(cells: list[Any], text: str) -> Iterator[str | _Code]:
 
 
 def _inline_expressions(source: str) -> Iterator[re.Match[str]]:
-    """Inline expressions outside fenced code."""
+    """Yield the inline expressions outside fenced code."""
     inside, offset = None, 0
     fenced: list[tuple[int, int]] = []
     for line in re.findall(r"[^\n]*\n|[^\n]+", source):
@@ -163,14 +163,19 @@ def _run(codes: list[_Code], folder: Path, name: str) -> None:
         )
         raise ClaimError(f"{name}, line {failed.line}: {what} failed with {error.ename}: {error.evalue}") from error
     except DeadKernelError as error:
-        raise ClaimError(f"{name}: its kernel died, often for want of memory: free some and retry.") from error
+        raise ClaimError(f"{name}: its kernel died, often because memory ran out. Free some and retry.") from error
     except CellTimeoutError as error:
-        raise ClaimError(f"{name}: a cell ran for {PAGE_SECONDS} s: let it read records, not make them.") from error
+        raise ClaimError(
+            f"{name}: a cell ran for {PAGE_SECONDS} s. A page should read records, not make them."
+        ) from error
 
 
 def _output(output: nbformat.NotebookNode, code: _Code, name: str) -> str:
-    """Markdown of one output. Only numbers stand in it as they are: Quarto would read other text as Markdown, and load
-    scripts for HTML, widgets and pictures."""
+    """Return the Markdown of one output.
+
+    Only numbers appear as they are. Quarto would read other text as Markdown, and load scripts for HTML, widgets and
+    pictures.
+    """
     if output.output_type == "stream":
         if output.name == "stdout":
             raise ClaimError(f"{name}, line {code.line}: the cell prints. Show it with helpers.site.pages.")

@@ -1,5 +1,4 @@
-"""What follows the rendering of pages, with Quarto or without it: what their cells show, notebooks, completions, index
-and check."""
+"""Finish rendered pages, with Quarto or without: unseal outputs, add notebooks, completions and index, and check."""
 
 from __future__ import annotations
 
@@ -25,11 +24,11 @@ INDEX, RUNS = Path("reports/index.html"), Path("reports/runs.html")
 
 
 def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] | None = None) -> list[Finding]:
-    """Put into rendered pages what their cells show, add what they lead to, and return what the check finds.
+    """Unseal the outputs in rendered pages, add the pages that they link to, and return the findings of the check.
 
     Args:
-        only: the pages that were rendered, where not all were. Then notebooks and completions stay as they are, and
-            links between pages are not checked, for they may lead to a page that is yet to come.
+        only: the pages that a partial render wrote. Notebooks and completions then stay as they are, and links between
+            pages are not checked, because the other page may not be rendered yet.
 
     Raises:
         ClaimError: ``reports/index.html`` was not rendered, or a notebook's execution failed.
@@ -54,7 +53,7 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
 
 
 def _pages(project: Project, site: Path) -> list[Path]:
-    """The pages of the project that were rendered; no notebook, whose outputs nobody has sealed."""
+    """Return the rendered pages of the project, without notebooks, whose outputs are not sealed."""
     pages = [site / source.relative_to(project.root).with_suffix(".html") for source in project.pages]
     return [page for page in pages if page.is_file()]
 
@@ -72,7 +71,7 @@ def after_quarto(root: Path = ROOT) -> int:
 
 
 def _rendered(root: Path) -> list[Path] | None:
-    """The pages that Quarto has just rendered; None for all of the project."""
+    """Return the pages that Quarto has just rendered, or None for all of the project."""
     if os.environ.get("QUARTO_PROJECT_RENDER_ALL") == "1":
         return None
     kept = os.environ.get("QUARTO_USE_FILE_FOR_PROJECT_OUTPUT_FILES")
@@ -98,7 +97,7 @@ def write_index(site: Path) -> Path:
 
 
 def seen_from_root(link: str, folder: str) -> str:
-    """A relative link of a page in ``folder``, as a page at the root of the site must write it."""
+    """Return a relative link of a page in ``folder`` as a page at the root of the site must write it."""
     parts = urlsplit(link)
     if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/"):
         return link
@@ -115,26 +114,26 @@ def seen_from_root(link: str, folder: str) -> str:
 
 
 class _Tags(HTMLParser):
-    """Where the start tags of a page are; what stands in scripts and comments is none."""
+    """Where the start tags of a page are, those in scripts and comments apart."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[int, str]] = []
+        self.tags: list[tuple[int, str]] = []
         self.lines = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         line, column = self.getpos()
-        self.found.append((self.lines[line - 1] + column, self.get_starttag_text() or ""))
+        self.tags.append((self.lines[line - 1] + column, self.get_starttag_text() or ""))
 
 
 def with_links(text: str, change: Callable[[str], str]) -> str:
-    """``text`` with every ``href`` and ``src`` (and Quarto's offset) changed; all else stays to the byte."""
+    """Return ``text`` with every ``href`` and ``src`` (and Quarto's offset) changed, and nothing else."""
     tags = _Tags(text)
     tags.feed(text)
     parts, position = [], 0
-    for start, tag in tags.found:
+    for start, tag in tags.tags:
         attribute = r'(\scontent=")([^"]*)(")' if 'name="quarto:offset"' in tag else r'(\s(?:href|src)=")([^"]*)(")'
-        new = re.sub(attribute, lambda found: found.group(1) + change(found.group(2)) + found.group(3), tag)
+        new = re.sub(attribute, lambda match: match.group(1) + change(match.group(2)) + match.group(3), tag)
         parts += [text[position:start], new]
         position = start + len(tag)
     return "".join([*parts, text[position:]])

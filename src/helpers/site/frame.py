@@ -1,4 +1,4 @@
-"""The frame around pages that Quarto does not write: navigation, contents and style sheets."""
+"""The frame around pages rendered without Quarto: navigation, table of contents and style sheets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE_CSS = Path("site_libs/claimbook/page.css")
 
 @dataclass(frozen=True)
 class Project:
-    """What ``_quarto.yml`` says of the site: its title, navigation bar (text, target), pages and style sheet."""
+    """The site as ``_quarto.yml`` describes it: title, navigation bar (text, target), pages and style sheet."""
 
     root: Path
     title: str
@@ -32,7 +32,7 @@ class Project:
 
 
 def read_project(root: Path) -> Project:
-    """Read ``_quarto.yml`` in ``root``; pages are those that its render list selects."""
+    """Read ``_quarto.yml`` in ``root``; its render list selects the pages."""
     config = yaml_text.read((root / "_quarto.yml").read_text(encoding="utf-8"), root / "_quarto.yml", ClaimError)
     pages = tuple(root / name for name in targets(config["project"]["render"], inputs(root)))
     if not pages:
@@ -48,7 +48,7 @@ def read_project(root: Path) -> Project:
 
 
 def write_styles(project: Project, site: Path) -> None:
-    """Put the style sheets that :func:`write_page` links into ``site``."""
+    """Write the style sheets that :func:`write_page` links into ``site``."""
     code = HtmlFormatter(style="friendly").get_style_defs(".highlight")
     write_text(site / PAGE_CSS, (TEMPLATES / "page.css").read_text(encoding="utf-8") + code + "\n")
     write_text(site / project.css.relative_to(project.root), project.css.read_text(encoding="utf-8"))

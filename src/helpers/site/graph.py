@@ -1,4 +1,4 @@
-"""How claims stand to each other and to upstream issues, and what follows from that for each of them.
+"""The relations between claims and to upstream issues, and what each claim must say because of them.
 
 A claim that consumes or is derived from a refuted or stale one, directly or through others, is flagged. An absorbed
 hypothesis must name the row that answers it; otherwise it is unanswered, and flagged too.
@@ -66,7 +66,7 @@ class Graph:
     edges: tuple[Edge, ...]
 
     def flags(self, claim: str) -> tuple[str, ...]:
-        """What the page of ``claim`` must say of the claims it rests on, one sentence each."""
+        """Return what the page of ``claim`` must say about the claims it rests on, one sentence each."""
         if claim not in self.nodes:
             raise ClaimError(f"The graph has no claim {claim!r}{nearest(claim, self.nodes)}")
         unsound = [
@@ -76,7 +76,7 @@ class Graph:
         return (*unsound, *(f"Absorbed by {edge.target}: {edge.answer_text}." for edge in absorbed))
 
     def _paths(self, claim: str) -> Iterator[tuple[Edge, ...]]:
-        """The shortest chain of dependence from ``claim`` to each claim that it rests on."""
+        """Yield the shortest chain of dependence from ``claim`` to each claim that it rests on."""
         seen, waiting = {claim}, [(edge,) for edge in self._needs(claim)]
         while waiting:
             path = waiting.pop(0)
@@ -96,12 +96,16 @@ class Graph:
 
 
 def spoken(kind: str) -> str:
-    """A kind of relation in words."""
+    """Return a kind of relation in words."""
     return VERB.get(kind, kind.replace("_", " "))
 
 
 def build(cases: Iterable[Case]) -> Graph:
-    """The graph of some claims; ClaimError for an id used twice or a relation to a claim that no page makes."""
+    """Build the graph of some claims.
+
+    Raises:
+        ClaimError: two pages use one id, or a relation names a claim that no page makes.
+    """
     known: dict[str, Case] = {}
     for case in cases:
         if case.claim.id in known:
@@ -122,7 +126,7 @@ def build(cases: Iterable[Case]) -> Graph:
 
 
 def unknown_target(case: Case, relation: Relation, known: Iterable[str]) -> str:
-    """The sentence for a relation to a claim that no page makes."""
+    """Return the error for a relation to a claim that no page makes."""
     close = nearest(relation.target, known)
     return f"{case.path.name}: {relation.kind} names {relation.target!r}, which no page claims{close}"
 
@@ -154,16 +158,16 @@ def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | Non
 
 
 def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
-    """The graph of every page in ``reports/``; ``opened`` is one of them whose records need not be read again."""
+    """Build the graph of every page in ``reports/``; ``opened`` is a page whose records are already read."""
     return build(cases_in(root / "reports", root, opened=opened))
 
 
 def flags(case: Case, graph: Graph | None = None) -> Block:
-    """The banners that the page of ``case`` must carry: why it is stale, and what is wrong with what it rests on.
+    """Return the banners that the page of ``case`` must carry: why it is stale, and which claims it rests on fail.
 
     Empty when there is nothing to say. `page.header` shows them.
     """
     page = page_status(case)
     stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
-    found = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
-    return Block(Markup("\n").join(map(banner, found)))
+    sentences = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
+    return Block(Markup("\n").join(map(banner, sentences)))

@@ -49,7 +49,7 @@ def layered(nodes: Sequence[Name], arrows: Iterable[tuple[Name, Name]]) -> Layou
 
 
 def _acyclic(nodes: Sequence[Name], arrows: list[tuple[Name, Name]]) -> list[tuple[Name, Name]]:
-    """The arrows with those turned round that would close a cycle (found by depth-first search)."""
+    """Return the arrows, those that would close a cycle reversed (depth-first search)."""
     following = {node: [target for source, target in arrows if source == node and target != node] for node in nodes}
     state: dict[Name, str] = {}
     kept: dict[tuple[Name, Name], None] = {}
@@ -69,7 +69,7 @@ def _acyclic(nodes: Sequence[Name], arrows: list[tuple[Name, Name]]) -> list[tup
 
 
 def _layers(nodes: Sequence[Name], arrows: list[tuple[Name, Name]]) -> dict[Name, int]:
-    """Longest path from a node without arrows into it; sources are then pulled up to what they point at."""
+    """Return the longest path from a source to each node; sources then move next to what they point at."""
     layer = dict.fromkeys(nodes, 0)
     for _ in nodes:
         for source, target in arrows:

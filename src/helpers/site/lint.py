@@ -1,4 +1,4 @@
-"""``claimbook lint``: what a page may not say, found in its source and in the records that it rests on.
+"""``claimbook lint``: find what a page must not say, from its source and the records that it rests on.
 
 ``linting.prose`` reads a page; every other module of ``linting`` holds one kind of rule. A finding is one
 sentence with file, line and rule.
@@ -48,27 +48,27 @@ class Finding:
 
 
 def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
-    """Every finding of the pages in ``root/reports``, by file and line.
+    """Return every finding of the pages in ``root/reports``, by file and line.
 
-    ``execute`` also runs the cells of each page, and finds what fails and what shows HTML.
+    ``execute`` also runs the cells of each page, and reports those that fail or show HTML.
     """
     reports = root / "reports"
     paths = [path for path in sorted(reports.glob("*.qmd")) if not path.name.startswith("_")]
     site = links.Site(root)
-    found = [finding for path in paths for finding in _page(path, root, site)]
+    findings = [finding for path in paths for finding in _page(path, root, site)]
     cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
-    found += [finding for case in cases for finding in _claim(case, cases)]
-    found += [finding for case in cases for finding in _proof(case)]
-    found += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger()]
+    findings += [finding for case in cases for finding in _claim(case, cases)]
+    findings += [finding for case in cases for finding in _proof(case)]
+    findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger()]
     if (root / log.PROSE).is_file():
-        found += _log(root / log.PROSE, root, site)
+        findings += _log(root / log.PROSE, root, site)
     if execute:
-        found += [finding for path in paths for finding in _executed(path, root)]
-    return sorted(set(found))
+        findings += [finding for path in paths for finding in _executed(path, root)]
+    return sorted(set(findings))
 
 
 def _findings(path: Path, root: Path, faults: Iterator[Fault]) -> Iterator[Finding]:
-    """Findings of one rule; an error on its way is a finding as well."""
+    """Yield the findings of one rule; an error that it raises is a finding too."""
     name = path.relative_to(root).as_posix()
     try:
         for line, rule, message in faults:
@@ -88,7 +88,7 @@ def _as_finding(error: ClaimbookError, path: Path, root: Path) -> Finding:
 
 
 def _page(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
-    """The rules of every page, with or without a claim."""
+    """Apply the rules of every page, with or without a claim."""
     page = read_page(path)
     for rule in (numerals.faults(page), sections.evasions(page), outputs.faults(page), links.faults(page, site)):
         yield from _findings(path, root, rule)
@@ -100,18 +100,18 @@ def _page(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
 
 
 def _titles(path: Path) -> Iterator[Fault]:
-    """Numbers in the titles and the statement, which no record can fill in."""
+    """Yield numbers in the titles and the statement, which no record can fill in."""
     front = front_matter(path)
     for place in TITLES:
         value = front.value
         for step in place:
             value = value.get(step) if isinstance(value, dict) else None
-        found = numerals.numerals(value) if isinstance(value, str) else []
-        if found:
+        typed = numerals.numerals(value) if isinstance(value, str) else []
+        if typed:
             yield (
                 front.lines[place],
                 "numeral",
-                f"{place[-1]} holds {found[0]!r}: say it in words, the text has the numbers.",
+                f"{place[-1]} holds {typed[0]!r}: say it in words, the text has the numbers.",
             )
 
 
@@ -123,7 +123,7 @@ def _opened(path: Path, root: Path) -> Case | ClaimbookError | None:
 
 
 def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
-    """The rules of a page with a claim."""
+    """Apply the rules of a page with a claim."""
     page, front = read_page(case.path), front_matter(case.path)
     for rule in (
         sections.faults(page),
@@ -135,13 +135,13 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
 
 
 def _proof(case: Case) -> Iterator[Finding]:
-    """What is wrong with the records that a page rests on, and with what it is judged by."""
+    """Yield faults of the records, criteria and grids that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
     for one in check_registrations(case.root, [case.path]):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
     cited = {record.ref: record for record in case.evidence().records}
     for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
-        with contextlib.suppress(RecordError):  # one that cannot be read is a fault of the record that used it, below
+        with contextlib.suppress(RecordError):  # an unreadable input is reported below, with the record that used it
             cited[ref] = load(ref)
     for record in cited.values():
         for one in verify_folder(record.path, derive_or_recall):
@@ -149,7 +149,7 @@ def _proof(case: Case) -> Iterator[Finding]:
 
 
 def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
-    """Confidence above the cap, words against the verdict, a stale page without its banner."""
+    """Yield confidence above the cap, words that contradict the verdict, and a stale page without its banner."""
     verdict, confidence = case.verdict(), case.confidence()
     if confidence.above_cap:
         line = front.lines["claim", "declared_confidence"]
@@ -165,7 +165,7 @@ def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
 
 
 def _related(page: Page, front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
-    """Relations to claims that are not there, and flags that the page does not show."""
+    """Yield relations to claims that do not exist, and flags that the page does not show."""
     known = {one.claim.id for one in cases}
     missing = False
     for index, relation in enumerate(case.claim.relations):
@@ -192,7 +192,7 @@ def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
 
 
 def _entries(path: Path) -> Iterator[Fault]:
-    """Entries of the log that are out of order or lack a field."""
+    """Yield entries of the log that are out of order or lack a field."""
     entries = log.prose_entries(path)
     for entry in entries:
         for field in log.FIELDS:
@@ -213,5 +213,5 @@ def _executed(path: Path, root: Path) -> Iterator[Finding]:
     try:
         execute(path, path.relative_to(root).as_posix())
     except ClaimbookError as error:
-        found = _as_finding(error, path, root)
-        yield Finding(found.path, found.line, "html" if "text/html" in found.message else "cell", found.message)
+        finding = _as_finding(error, path, root)
+        yield Finding(finding.path, finding.line, "html" if "text/html" in finding.message else "cell", finding.message)

@@ -40,9 +40,9 @@ def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]
 
 
 def _unreadable(cells: Sequence[CellStatus]) -> list[str]:
-    found = [cell for cell in cells if cell.state == "unreadable"]
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return [f"  unreadable: {cell.cell}{_because(cell.why)}{more}" for cell in found[:1]]
+    unreadable = [cell for cell in cells if cell.state == "unreadable"]
+    more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
+    return [f"  unreadable: {cell.cell}{_because(cell.why)}{more}" for cell in unreadable[:1]]
 
 
 def _counts(cells: Iterable[CellStatus]) -> str:

@@ -63,7 +63,7 @@ class Log:
 
 
 def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Log:
-    """All entries, newest first; on one day prose comes before what was generated.
+    """Show all entries, newest first; within a day prose comes before generated entries.
 
     ``namespace`` is what inline expressions of prose entries may name: a page passes its ``globals()``.
     """
@@ -76,7 +76,7 @@ def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Log:
 
 
 def prose_entries(path: Path) -> list[Entry]:
-    """The entries of the prose file as they stand in it; ClaimError for a heading without a date."""
+    """Return the entries of the prose file in its order; ClaimError for a heading without a date."""
     if not path.is_file():
         return []
     entries: list[Entry] = []
@@ -90,32 +90,32 @@ def prose_entries(path: Path) -> list[Entry]:
 
 
 def _headed(text: str, line: int, path: Path) -> Entry:
-    found = HEADING.match(text)
+    match = HEADING.match(text)
     try:
-        day = date.fromisoformat(found.group(1)).isoformat() if found else ""
+        day = date.fromisoformat(match.group(1)).isoformat() if match else ""
     except ValueError:
         day = ""
-    if not found or not day:
+    if not match or not day:
         raise ClaimError(f"{path}:{line}: an entry begins with its day: write `## 2026-01-31 What happened`.")
-    slug = re.sub(r"[^a-z0-9]+", "-", found.group(2).lower()).strip("-")
-    return Entry(day, f"{day} · {found.group(2)}", found.group(3) or f"{slug}-{day}", "", line)
+    slug = re.sub(r"[^a-z0-9]+", "-", match.group(2).lower()).strip("-")
+    return Entry(day, f"{day} · {match.group(2)}", match.group(3) or f"{slug}-{day}", "", line)
 
 
 def _generated(day: str, title: str, anchor: str, *body: Markup) -> Entry:
-    """An entry of which nothing is Markdown: records and params files say what stands in it."""
+    """Return an entry without any Markdown, because its text comes from records and params files."""
     heading = Inline(verbatim(f"{day} · {title}"))._repr_markdown_()
     return Entry(day, heading, anchor, Block(Markup().join(body))._repr_markdown_())
 
 
 def _evaluated(entry: Entry, namespace: Mapping[str, Any]) -> Entry:
-    """The entry with its inline expressions evaluated, as a page's own are: they are this repository's source."""
+    """Return the entry with its inline expressions evaluated, which are source of this repository as on any page."""
 
-    def value(found: re.Match[str]) -> str:
+    def value(match: re.Match[str]) -> str:
         try:
-            result = eval(found.group(1), dict(namespace))
+            result = eval(match.group(1), dict(namespace))
         except Exception as error:
             raise ClaimError(
-                f"{PROSE}, in the entry of line {entry.line}: `{found.group(1)}` failed with {error}"
+                f"{PROSE}, in the entry of line {entry.line}: `{match.group(1)}` failed with {error}"
             ) from error
         return (result if hasattr(result, "_repr_markdown_") else Inline(verbatim(result)))._repr_markdown_()
 
@@ -123,12 +123,12 @@ def _evaluated(entry: Entry, namespace: Mapping[str, Any]) -> Entry:
 
 
 def experiments(root: Path = ROOT) -> list[str]:
-    """Names of the experiments: those with a ``params/<name>/experiment.yaml``."""
+    """Return the names of the experiments: those with a ``params/<name>/experiment.yaml``."""
     return sorted(path.parent.name for path in (root / "params").glob("*/experiment.yaml"))
 
 
 def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
-    """An entry for each day, experiment and commit that left complete or failed records.
+    """Return an entry for each day, experiment and commit that left complete or failed records.
 
     ``linked`` are the records (``<notebook>/<id>``) that the page of runs lists.
     """
@@ -138,9 +138,9 @@ def run_entries(notebooks: Sequence[str], linked: set[str]) -> list[Entry]:
             if record.status in ("complete", "failed") and record.started:
                 groups.setdefault((record.started[:10], notebook, _commit(record)), []).append(record)
     entries = []
-    for (day, notebook, commit), found in sorted(groups.items(), key=lambda group: max(r.started for r in group[1])):
+    for (day, notebook, commit), made in sorted(groups.items(), key=lambda group: max(r.started for r in group[1])):
         anchor = re.sub(r"[^a-z0-9]+", "-", f"runs-{notebook}-{day}-{commit}".lower())
-        entries.append(_generated(day, f"Runs of {notebook}", anchor, _runs_body(found, commit, linked)))
+        entries.append(_generated(day, f"Runs of {notebook}", anchor, _runs_body(made, commit, linked)))
     return entries[::-1]
 
 
@@ -150,9 +150,9 @@ def _commit(record: Record) -> str:
     return f"{short} with uncommitted changes" if made.get("dirty") else short
 
 
-def _runs_body(found: Sequence[Record], commit: str, linked: set[str]) -> Markup:
-    complete = [record for record in found if record.status == "complete"]
-    failed = [record for record in found if record.status == "failed"]
+def _runs_body(made: Sequence[Record], commit: str, linked: set[str]) -> Markup:
+    complete = [record for record in made if record.status == "complete"]
+    failed = [record for record in made if record.status == "failed"]
     spent = sum(record.seconds.get("total", 0.0) for record in complete)
     named = [_named(record, linked) for record in complete[:SHOWN]]
     named += [Markup("and {} more").format(len(complete) - SHOWN)] if len(complete) > SHOWN else []
@@ -160,7 +160,7 @@ def _runs_body(found: Sequence[Record], commit: str, linked: set[str]) -> Markup
         Markup("<strong>Code:</strong> {}").format(verbatim(commit)),
         Markup("<strong>Complete:</strong> {} runs in {}{}").format(len(complete), number(spent, "s"), _list(named)),
     ]
-    criteria = {(record.content.get("criteria") or {}).get("sha256", "") for record in found} - {""}
+    criteria = {(record.content.get("criteria") or {}).get("sha256", "") for record in made} - {""}
     if criteria:
         short = ", ".join(sorted(sha[:12] for sha in criteria))
         items.append(Markup("<strong>Criteria then in force:</strong> {}").format(verbatim(short)))
@@ -204,7 +204,7 @@ def _verdict_line(case: Case, name: str) -> Markup:
 
 
 def anchors(root: Path = ROOT) -> set[str]:
-    """Every anchor of the log page."""
+    """Return every anchor of the log page."""
     cases = list(cases_in(root / "reports", root))
-    found = [*prose_entries(root / PROSE), *verdict_entries(cases), *run_entries(experiments(root), set())]
-    return {entry.anchor for entry in found}
+    entries = [*prose_entries(root / PROSE), *verdict_entries(cases), *run_entries(experiments(root), set())]
+    return {entry.anchor for entry in entries}

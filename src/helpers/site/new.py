@@ -108,7 +108,7 @@ def _without_comment(text: str) -> str:
 
 
 def _check_entry(copied: Study, like: str) -> None:
-    """The entry module must offer ``run_cells(p, notebook=...)``; found in its source, as importing it loads torch."""
+    """Raise unless the entry module has ``run_cells(p, notebook=...)``; read its source, as imports load torch."""
     path = module_file(copied.entry, ROOT / "src")
     tree = ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
     for node in tree.body:

@@ -76,7 +76,7 @@ def export(source: Path, project: Project, site: Path) -> Path:
     if not any(cell.execution_count for cell in code):
         raise ClaimError(f"{source.name} was never executed: run it before it goes into the site.")
     if any(output.output_type == "error" for cell in code for output in cell.outputs):
-        raise ClaimError(f"{source.name} ended in an error: repair it and execute it again.")
+        raise ClaimError(f"{source.name} ended in an error. Fix it and run it again.")
     copy = site / "notebooks" / source.name
     write_text(copy, nbformat.writes(notebook))
     title = _take_title(notebook) or source.stem
@@ -91,11 +91,11 @@ def export(source: Path, project: Project, site: Path) -> Path:
 
 
 def _with_anchors(body: str) -> tuple[str, list[Heading]]:
-    """``body`` with an anchor at each heading that nbconvert wrote, and these headings for the table of contents."""
+    """Return ``body`` with an anchor at each heading of nbconvert, and these headings for the table of contents."""
     headings: list[Heading] = []
 
-    def anchored(found: re.Match[str]) -> str:
-        level, text = found.groups()
+    def anchored(match: re.Match[str]) -> str:
+        level, text = match.groups()
         same = sum(anchor_of(heading.text) == anchor_of(text) for heading in headings)
         headings.append(Heading(int(level), anchor_of(text) + (f"-{same}" if same else ""), text))
         return f'<h{level} id="{headings[-1].anchor}">{text}</h{level}>'
@@ -113,7 +113,7 @@ def _take_title(notebook: nbformat.NotebookNode) -> str | None:
 
 
 class _Outputs(SanitizeHTML):
-    """Makes what cells displayed inert; the text of the notebook itself is its author's and stays as it is."""
+    """Make the outputs of cells inert; the notebook's own text is its author's and stays as it is."""
 
     def preprocess_cell(self, cell: nbformat.NotebookNode, resources: dict, cell_index: int) -> tuple:
         for output in cell.get("outputs", []):

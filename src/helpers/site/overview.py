@@ -1,4 +1,4 @@
-"""What the index page and the page of runs show: a card for each claim, and a line for each record behind a page."""
+"""The blocks of the index page and of the page of runs: a card for each claim, a line for each record behind a page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-ablati
 
 
 def claims(root: Path = ROOT) -> Block:
-    """Every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
+    """Show every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
     cases = list(cases_in(root / "reports", root))
     if not cases:
         return Block(NONE_YET)
@@ -52,21 +52,21 @@ def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
 
 
 def records_used(cases: Iterable[Case]) -> list[Record]:
-    """All records of the experiments of some claims, and those that they used in turn; by notebook, then by name.
+    """Return the records of the experiments of some claims and the records that they used, by notebook and name.
 
-    All of them, because a page may also show cells outside of its claim's scope, such as another base model.
+    Cells outside a claim's scope are included, because a page may show them too (another base model, say).
     """
-    found: dict[str, Record] = {}
+    used: dict[str, Record] = {}
     for case in cases:
         waiting = list(case.records)
         while waiting:
             record = waiting.pop()
-            if record.ref not in found:
-                found[record.ref] = record
+            if record.ref not in used:
+                used[record.ref] = record
                 waiting += used_by(record)
-    return [found[ref] for ref in sorted(found)]
+    return [used[ref] for ref in sorted(used)]
 
 
 def runs(root: Path = ROOT) -> Block:
-    """The list of every record that a page rests on; the address ``#<run id>`` shows one of them."""
+    """List every record that a page rests on; the address ``#<run id>`` shows one of them."""
     return run_list(records_used(cases_in(root / "reports", root)))

@@ -1,4 +1,4 @@
-"""What every claim page shows of its own claim: the verdict first, how sure, why, and the checklist behind it."""
+"""The blocks that a claim page shows about its own claim: the verdict, how sure, why, and the checklist behind it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
 
 def header(case: Case) -> Block:
-    """Verdict and confidence as badges, each with its sentence, under the banners that the page must carry."""
+    """Show verdict and confidence as badges, each with its sentence, below the banners that the page must carry."""
     verdict, sure = case.verdict(), case.confidence()
     said = map(verbatim, (case.claim.statement, verdict.sentence, sure.binding))
     return Block(
@@ -39,7 +39,7 @@ def header(case: Case) -> Block:
 
 
 def proof(case: Case) -> Block:
-    """How many of the records were run again and how they compared, and what was changed after it was registered."""
+    """Say how many records were replayed and how they compared, and list what changed after registration."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     again = {line.name: line for line in book.lines if line.event == "replayed" and line.name in refs}
     exact = sum(line.note == EXACT for line in again.values())
@@ -74,7 +74,7 @@ def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
 
 
 def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
-    """One row a question of the criteria file: what was asked, the verdict, and its sentence."""
+    """Show one row a question of the criteria file: what was asked, the verdict, and its sentence."""
     rows = []
     for name in names or list(case.criteria.questions):
         verdict = case.verdict(name)
@@ -84,7 +84,7 @@ def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Ques
 
 
 def checklist(case: Case) -> Block:
-    """The checklist that caps the confidence, line by line."""
+    """Show the checklist that caps the confidence, line by line."""
     rows = [
         {"check": row.name, "found": row.found, "allows": row.allows, "why": row.why} for row in case.confidence().rows
     ]
@@ -92,50 +92,50 @@ def checklist(case: Case) -> Block:
 
 
 def confidence_sentence(case: Case) -> Inline:
-    """The stated confidence and the binding constraint, to stand in a paragraph."""
+    """Return the stated confidence and the binding constraint, for use in a paragraph."""
     sure = case.confidence()
     return Inline(Markup("<strong>{}.</strong> {}").format(sure.stated, verbatim(sure.binding)))
 
 
 def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
-    """A fact of a case that may not have been run yet; None then, which a table shows as missing."""
+    """Return a fact of a case, or None (a table shows it as missing) if nothing was run yet."""
     return case.fact(name, **cell) if case.evidence().records else None
 
 
 def regime_table(case: Case, caption: str) -> Block:
-    """Every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
-    found = regimes(case.criteria, case.evidence())
-    rows = [dict(cell.key) | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in found]
-    return table(_in_order(pd.DataFrame(rows), list(found[0][0].key)), caption)
+    """Show every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
+    judged = regimes(case.criteria, case.evidence())
+    rows = [dict(cell.key) | {name: STATES[truth.name] for name, truth in each.items()} for cell, each in judged]
+    return table(_in_order(pd.DataFrame(rows), list(judged[0][0].key)), caption)
 
 
 def _in_order(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """Rows by the axes, numbers as numbers; axes on which all cells agree are left out of the table."""
+    """Sort rows by the axes, numerically, and leave out axes on which all cells agree."""
     differing = [axis for axis in axes if cells[axis].astype(str).nunique() > 1]
     rest = [name for name in cells.columns if name not in axes]
     return cells.sort_values(differing)[differing + rest]
 
 
 def pooled(case: Case, names: Sequence[str]) -> pd.DataFrame:
-    """One row a pooled cell and metric, with the intervals by which the verdicts are judged; ready for a heatmap."""
+    """Return one row a pooled cell and metric, with the intervals that the verdicts use; ready for a heatmap."""
     rows = []
     for cell in case.evidence().inside:
         for name in names:
-            found = cell.interval(name) if cell.records else None
-            if found is not None:
-                numbers = {key: getattr(found, key) for key in ("value", "low", "high", "k", "n")}
+            interval = cell.interval(name) if cell.records else None
+            if interval is not None:
+                numbers = {key: getattr(interval, key) for key in ("value", "low", "high", "k", "n")}
                 rows.append(dict(cell.key) | {"metric": name} | numbers)
     return pd.DataFrame(rows)
 
 
 def elsewhere(case: Case, scope: dict[str, Any], grid: str, root: Path = ROOT) -> Case:
-    """The same claim asked of another scope and grid, such as another base model; judged by the same criteria."""
+    """Return the same claim and criteria for another scope and grid, such as another base model."""
     claim = case.claim.model_copy(update={"scope": scope, "grid": grid})
     return replace(case, claim=claim, expected=declared_runs(claim.experiment, root / grid, root))
 
 
 def origin(records: Sequence[Record]) -> str:
-    """Which records a page used: how many were made here, how many are the published ones."""
+    """Say how many of the records were made here and how many were published."""
     published = sum(record.published for record in records)
     here = len(records) - published
     parts = [

@@ -1,6 +1,6 @@
-"""Blocks that every claim page can show whatever its experiment; each also works before anything was run.
+"""Blocks that any claim page can show; each also works before anything was run.
 
-What is particular to an experiment (its charts, its prose) stays on its page.
+Charts and prose of one experiment belong on its page.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ NOT_RUN = "No run is complete yet, so there is nothing to show here."
 
 
 def criteria_table(case: Case) -> Block:
-    """The registered outcomes of the primary question: when each holds, what it means, which one came out."""
-    asked, found = case.criteria.question(case.claim.primary), case.verdict().outcome
+    """Show the registered outcomes of the primary question: what each means, and which one came out."""
+    asked, outcome = case.criteria.question(case.claim.primary), case.verdict().outcome
     rows = [
         {"outcome": one.name, "verdict": badge(one.verdict), "reading": one.reading,
-         "came out": "yes" if one.name == found else "no"}
+         "came out": "yes" if one.name == outcome else "no"}
         for one in asked.outcomes
     ]  # fmt: skip
     return table(pd.DataFrame(rows), f"Outcomes registered for: {asked.question}")
 
 
 def reasons(case: Case) -> Block:
-    """The comparisons that the verdict rests on, each with the interval that was found."""
-    found = case.verdict().reasons
-    return _listed(found) if found else paragraph(NOT_RUN)
+    """List the comparisons that the verdict rests on, each with its interval."""
+    comparisons = case.verdict().reasons
+    return _listed(comparisons) if comparisons else paragraph(NOT_RUN)
 
 
 def _listed(items: Sequence[str]) -> Block:
@@ -45,7 +45,7 @@ def _listed(items: Sequence[str]) -> Block:
 
 
 def coverage(case: Case) -> Inline:
-    """How much of the declared grid is complete, and what is missing."""
+    """Say how much of the declared grid is complete, and what is missing."""
     evidence = case.evidence()
     there, lacking = len(evidence.records), evidence.absent
     if not evidence.declared:
@@ -56,13 +56,13 @@ def coverage(case: Case) -> Inline:
 
 
 def limits(case: Case) -> Block:
-    """What the checklist does not tick, as a list: the caveats that the records themselves give."""
+    """List the lines of the checklist that are not ticked: the caveats that follow from the records."""
     rows = [row for row in case.confidence().rows if not row.ticked]
     return _listed([f"{row.name}: {row.found}; {row.why}." for row in rows] or ["The checklist is fully ticked."])
 
 
 def numbers(case: Case, metrics: Sequence[str], caption: str) -> Block:
-    """One row a cell, one linked fact a metric; a metric that a cell lacks shows as missing."""
+    """Show one row a cell with a linked fact for each metric; a metric that a cell lacks shows as missing."""
     rows = []
     cells = [cell for cell in case.evidence().inside if cell.records]
     axes = telling([cell.key for cell in cells]) or list(cells[0].records[0].cell if cells else ())
@@ -85,7 +85,7 @@ def _fact(case: Case, metric: str, key: dict[str, Any]) -> Any:
 
 
 def recorded(case: Case, heading: str, *prefixes: str) -> Block:
-    """What the runs recorded in the entries of ``run.json`` whose names begin with ``prefixes``, one row each."""
+    """Show the entries of ``run.json`` whose names begin with ``prefixes``, one row each."""
     records = case.evidence().records
     if not records:
         return paragraph(NOT_RUN)
@@ -97,7 +97,7 @@ def recorded(case: Case, heading: str, *prefixes: str) -> Block:
 
 
 def random_samples(case: Case, *, by: Sequence[str], n: int, seed: int, marker: str | None = None) -> Block:
-    """``n`` completions of each condition, drawn at random and addressed."""
+    """Show ``n`` completions of each condition, drawn at random, with their addresses."""
     tables = [_completions(record) for record in case.evidence().records if "completions" in record.tables]
     if not tables:
         return paragraph(NOT_RUN)
@@ -113,7 +113,7 @@ def _axes(record: Record) -> dict[str, Any]:
 
 
 def artifacts(case: Case) -> Block:
-    """Where everything lies: criteria, grid, notebook and the folder of each record."""
+    """List where criteria, grid, notebook and the folder of each record are."""
     claim = case.claim
     rows = [
         {"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid},

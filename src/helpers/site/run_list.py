@@ -52,10 +52,10 @@ def write_details(page: Path) -> None:
         ClaimError: ``page`` holds no list of runs.
         RecordError: a listed record is gone.
     """
-    found = DATA.search(page.read_text(encoding="utf-8"))
-    if not found:
+    match = DATA.search(page.read_text(encoding="utf-8"))
+    if not match:
         raise ClaimError(f"{page.name} lists no runs. Render it again.")
-    data = json.loads(found.group(1))
+    data = json.loads(match.group(1))
     listed = iter(zip(data["experiment"], data["run"], strict=True))
     shards = iter(lambda: list(itertools.islice(listed, data["each"])), [])
     write_shards(page.with_suffix(""), ([details(load(f"{name}/{run}")) for name, run in shard] for shard in shards))

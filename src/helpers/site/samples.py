@@ -24,7 +24,7 @@ from helpers.site.pages import paragraph
 
 
 class Address(Strict):
-    """Where one completion stands, and why it was chosen; ``run`` is the id of a record."""
+    """The address of one completion, and why it was chosen; ``run`` is the id of a record."""
 
     run: str
     persona: str
@@ -34,7 +34,7 @@ class Address(Strict):
 
 
 def addresses(path: Path) -> list[tuple[int, Address]]:
-    """The chosen samples of a page with their lines; ClaimError for one that is malformed."""
+    """Return the chosen samples of a page with their lines; ClaimError if one is malformed."""
     front = front_matter(path)
     chosen = front.value.get("samples") or []
     if not isinstance(chosen, list):
@@ -45,12 +45,12 @@ def addresses(path: Path) -> list[tuple[int, Address]]:
 
 
 def find(address: Address) -> pd.DataFrame:
-    """The one completion at ``address`` as a table of one row that `site.blocks.samples` shows."""
+    """Return the completion at ``address`` as a table of one row, as `site.blocks.samples` takes it."""
     return find_loose(address.model_dump(exclude={"why"}))
 
 
 def find_loose(address: Mapping[str, Any]) -> pd.DataFrame:
-    """The completions that agree with ``address``, which may leave out all but the run; ClaimError when none does."""
+    """Return the completions that match ``address``, which must name the run only; ClaimError if none does."""
     record = _record(str(address.get("run")))
     table = record.table("completions")
     for name, wanted in address.items():
@@ -76,6 +76,6 @@ def _record(run: str) -> Record:
 
 
 def chosen(path: Path, marker: str | None = None) -> Block:
-    """The chosen samples of a page, each with its reason."""
-    found = [samples(find(address), chosen=address.why, marker=marker) for _, address in addresses(path)]
-    return Block(Markup("\n").join(found)) if found else paragraph("No sample was chosen by hand.")
+    """Show the chosen samples of a page, each with its reason."""
+    shown = [samples(find(address), chosen=address.why, marker=marker) for _, address in addresses(path)]
+    return Block(Markup("\n").join(shown)) if shown else paragraph("No sample was chosen by hand.")

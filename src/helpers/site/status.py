@@ -1,4 +1,4 @@
-"""What is there and what is not: the cells of each experiment, the claims of each page, and why something is stale."""
+"""The state of every declared cell and of every claim page, and why something is stale."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 class CellStatus:
     """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
 
-    A record that cannot be read is that of no declared run: its ``grid`` is the folder where it lies, its ``cell`` its
-    name.
+    An unreadable record belongs to no declared run: its ``grid`` is the folder that holds it, its ``cell`` its name.
     """
 
     notebook: str
@@ -54,7 +53,7 @@ class PageStatus:
 
 
 def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
-    """Every declared run of one notebook (or of all that have an experiment.yaml), and every page with a claim.
+    """Return every declared run of one notebook (or of all that have an experiment.yaml), and every claim page.
 
     ``ClaimError`` for a notebook that declares none.
     """
@@ -70,9 +69,9 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
 def cases_in(
     folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None, opened: Case | None = None
 ) -> Iterator[Case]:
-    """Every page with a claim in ``folder``; with ``known`` only those about one of these experiments.
+    """Open every claim page in ``folder``; with ``known`` only those about one of these experiments.
 
-    ``opened`` stands for its page as it is.
+    ``opened`` is a page that is already open and is not read again.
     """
     for path in sorted(folder.glob("*.qmd")):
         if opened is not None and path.resolve() == opened.path.resolve():
@@ -82,10 +81,9 @@ def cases_in(
 
 
 def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> list[CellStatus]:
-    """The declared runs of every params file of ``notebook``, and its unreadable records.
+    """Return the declared runs of every params file of ``notebook``, and its unreadable records.
 
-    Its records are read unless ``found`` gives them.
-    A run is looked for under all its parameters: one that was never made is missing, whatever is recorded near it.
+    Its records are read unless ``found`` holds them. A record stands for a run only if all parameters agree.
     """
     found = found or find(notebook, root)
     started = [record for record in found.records if "params" in record.content]
@@ -111,7 +109,7 @@ def _unreadable(record: Record) -> CellStatus:
 
 
 def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[State, tuple[str, ...], str | None]:
-    """The state of the run that the records ``mine`` are, why, and the record that says so."""
+    """Return the state of a run from its records, why, and the id of the record that decides it."""
     whole = [record for record in mine if record.status == "complete"]
     fresh = [record for record in whole if record.id not in stale]
     if fresh:
@@ -130,7 +128,7 @@ def _criteria(record: Record) -> tuple[str, ...]:
 
 
 def page_status(case: Case) -> PageStatus:
-    """The row of one page."""
+    """Return the status of one page."""
     verdict, confidence = case.verdict(), case.confidence()
     parts = sorted({part for why in verdict.stale.values() for part in why})
     why = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]

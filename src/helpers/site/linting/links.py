@@ -1,4 +1,4 @@
-"""Links and addresses: every one must lead to a page, an anchor, a run or a completion that is there."""
+"""Check links and addresses: each must lead to an existing page, anchor, run or completion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Site:
 
     @functools.cache  # noqa: B019 - a site lives as long as one lint
     def anchors(self, page: Path) -> set[str]:
-        """Anchors of a page of ``reports/``: its own, and those that its cells write."""
+        """Return the anchors of a page of ``reports/``: its own, and those that its cells write."""
         made = {"runs": self.run_anchors, "log": lambda: log.anchors(self.root), "graph": self.issue_anchors}
         generated = made.get(page.stem, lambda: set())()
         return read_page(page).anchors | generated
@@ -46,22 +46,22 @@ class Site:
 
     @functools.cached_property
     def runs(self) -> set[str]:
-        """Names of all complete records, with and without their notebook."""
-        found = [record for name in experiments(self.root) for record in records(name)]
-        return {record.id for record in found} | {record.ref for record in found}
+        """Return the names of all complete records, with and without their notebook."""
+        complete = [record for name in experiments(self.root) for record in records(name)]
+        return {record.id for record in complete} | {record.ref for record in complete}
 
     __hash__ = object.__hash__
 
 
 def faults(page: Page, site: Site) -> Iterator[Fault]:
-    """Links that lead nowhere, and runs that a cell names but that are not there."""
+    """Yield links that lead nowhere, and runs that a cell names but that do not exist."""
     for link in page.links:
         rule = "sample" if "completions.html#" in link.text else "link"
         yield from ((link.line, rule, message) for message in broken(link.text, page, site))
     for piece in (*page.cells, *page.inlines):
         for line, text in _strings(piece.line, piece.text):
-            found = RUN_ID.fullmatch(text)
-            if found and text not in site.runs:
+            match = RUN_ID.fullmatch(text)
+            if match and text not in site.runs:
                 yield (
                     line,
                     "sample",
@@ -70,7 +70,7 @@ def faults(page: Page, site: Site) -> Iterator[Fault]:
 
 
 def sample_faults(path: Path) -> Iterator[Fault]:
-    """Samples that the front matter chooses by address but that no record holds."""
+    """Yield samples that the front matter chooses but no record holds."""
     for line, address in samples.addresses(path):
         try:
             samples.find(address)
@@ -79,7 +79,7 @@ def sample_faults(path: Path) -> Iterator[Fault]:
 
 
 def broken(link: str, page: Page, site: Site) -> Iterator[str]:
-    """What is wrong with one link, as a page in ``reports/`` writes it; nothing for links out of the site."""
+    """Yield what is wrong with one link of a page in ``reports/``; links out of the site are not checked."""
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         return

@@ -1,4 +1,4 @@
-"""Typed numbers: in prose, in code spans that are nothing else, in inline expressions and in sentences inside cells."""
+"""Find typed numbers: in prose, in code spans that hold only a number, in inline expressions and in text of cells."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ WORDS = 4
 
 
 def faults(page: Page) -> Iterator[Fault]:
-    """Line, rule and message of every typed number."""
+    """Yield line, rule and message of every typed number."""
     for line, text in enumerate(page.lines, start=1):
-        if found := numerals(text):
-            yield line, "numeral", f"{_listed(found)} is typed: {_way_out(found[0])}"
+        if typed := numerals(text):
+            yield line, "numeral", f"{_listed(typed)} is typed: {_way_out(typed[0])}"
     for code in page.codes:
         if ONLY_A_NUMBER.match(code.text):
             yield code.line, "numeral", f"`{code.text}` is a number dressed as code: {_way_out(code.text)}"
@@ -42,13 +42,13 @@ def faults(page: Page) -> Iterator[Fault]:
 
 
 def numerals(text: str) -> list[str]:
-    """The numbers in a line of prose, as written."""
+    """Return the numbers in a line of prose, as written."""
     bare = NAMES.sub(" ", NOT_PROSE.sub(" ", text))
-    return [found.group().strip().rstrip(".,:/") for found in NUMERAL.finditer(bare)]
+    return [match.group().strip().rstrip(".,:/") for match in NUMERAL.finditer(bare)]
 
 
-def _listed(found: list[str]) -> str:
-    return ", ".join(repr(one) for one in found[:4]) + (", ..." if len(found) > 4 else "")
+def _listed(typed: list[str]) -> str:
+    return ", ".join(repr(one) for one in typed[:4]) + (", ..." if len(typed) > 4 else "")
 
 
 def _way_out(text: str) -> str:
@@ -56,7 +56,7 @@ def _way_out(text: str) -> str:
 
 
 def _inline_faults(line: int, source: str) -> Iterator[Fault]:
-    """A number that an inline expression only spells out, instead of computing it."""
+    """Yield numbers that an inline expression spells out instead of computing."""
     try:
         tree = ast.parse(source.strip(), mode="eval")
     except SyntaxError:
@@ -76,7 +76,7 @@ def _inline_faults(line: int, source: str) -> Iterator[Fault]:
 
 
 def _cell_faults(line: int, source: str) -> Iterator[Fault]:
-    """Numbers in sentences that a cell shows (a caption, say); other strings of a cell are not prose."""
+    """Yield numbers in sentences that a cell shows (a caption, say); other strings of a cell are not prose."""
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
@@ -86,10 +86,10 @@ def _cell_faults(line: int, source: str) -> Iterator[Fault]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) >= WORDS:
             # A caption cannot hold a literal span, and the level of an interval is a setting.
             bare = LEVEL.sub(" ", re.sub(r"<[^<>]*>|`[^`]*`", " ", node.value))
-            found = [number for text in bare.split("\n") for number in numerals(text)]
-            if found:
+            typed = [number for text in bare.split("\n") for number in numerals(text)]
+            if typed:
                 where = line + node.lineno - 1
-                yield where, "numeral", f"{_listed(found)} is typed in a sentence of a cell: compute it in an f-string."
+                yield where, "numeral", f"{_listed(typed)} is typed in a sentence of a cell: compute it in an f-string."
 
 
 def _spelled(tree: ast.AST) -> Iterator[str]:

@@ -1,8 +1,6 @@
-"""Cells that would show HTML or text by themselves: Quarto then loads scripts from the network, or reads the text as
-Markdown, so pages never do it.
+"""Find cells that print, or show HTML of their own: Quarto would load scripts for it, or read the text as Markdown.
 
-This finds the usual ways in the source. What a cell really shows is checked whenever the pages are rendered, and by
-``claimbook lint --execute``.
+This finds the usual ways in the source. Rendering, and ``claimbook lint --execute``, check what a cell really shows.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ HELP = "shows text/html, for which Quarto loads scripts from the network: show i
 
 
 def faults(page: Page) -> Iterator[Fault]:
-    """Cells that print, or whose last value, or what they display, comes from pandas, altair or IPython.display."""
+    """Yield cells that print, or that show a value of pandas, altair or IPython.display."""
     rich: set[str] = set()
     for cell in page.cells:
         try:
@@ -51,7 +49,7 @@ def _imported(tree: ast.Module) -> set[str]:
 
 
 def _root(node: ast.expr) -> str | None:
-    """The name at the very left of ``a.b(c)[d].e``."""
+    """Return the leftmost name of ``a.b(c)[d].e``."""
     while not isinstance(node, ast.Name):
         if isinstance(node, ast.Attribute | ast.Subscript):
             node = node.value

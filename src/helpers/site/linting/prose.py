@@ -1,7 +1,7 @@
-"""A page as the linter sees it: its prose with everything masked that is not prose, and what was masked, with lines.
+"""Split a page into its prose and everything else (code, links, headings, statements), each with its line.
 
-Masked parts become blanks, so that every offset keeps its line. Literals are bracketed spans of Quarto's,
-``[1e-5]{.literal}``: a number that is meant as it stands (a setting, a threshold, a name) and not measured.
+Parts that are not prose become blanks, so every offset keeps its line. A literal is a bracketed span,
+``[1e-5]{.literal}``: a number that was set (a setting, a threshold, a name) and not measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STYLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Piece:
-    """Something found on a page: its first line and its text."""
+    """A part of a page: its first line and its text."""
 
     line: int
     text: str
@@ -61,7 +61,7 @@ class Heading:
 
 @dataclass
 class Page:
-    """One page; ``lines`` is its prose, the first line at index 0, with blanks for what is not prose."""
+    """One page; ``lines`` is its prose, line 1 at index 0, with blanks for everything else."""
 
     path: Path
     lines: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Page:
     anchors: set[str] = field(default_factory=set)
 
     def section_of(self, line: int) -> tuple[Heading, ...]:
-        """The headings that ``line`` stands under, outermost first."""
+        """Return the headings above ``line``, outermost first."""
         open_headings: list[Heading] = []
         for heading in self.headings:
             if heading.line > line:
@@ -87,16 +87,16 @@ def read_page(path: Path) -> Page:
     """Read a page of Quarto's Markdown (or a fragment of one, without front matter)."""
     text = path.read_text(encoding="utf-8")
     page = Page(path)
-    text = FRONT.sub(lambda found: _blank(found.group()), text)
+    text = FRONT.sub(lambda match: _blank(match.group()), text)
     text = _fences(text, page)
-    text = COMMENT.sub(lambda found: _blank(found.group()), text)
+    text = COMMENT.sub(lambda match: _blank(match.group()), text)
     text = _take(text, INLINE, page.inlines, 1)
     text = _take(text, CODE, page.codes, 2)
     text = _links(text, page)
     text = _spans(text, page)
     page.anchors |= set(ID.findall(text))
     _collect(text, HREF, page.links, 1)
-    text = TAG.sub(lambda found: _blank(found.group()), text)
+    text = TAG.sub(lambda match: _blank(match.group()), text)
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         heading = HEADING.match(line)
@@ -125,16 +125,16 @@ def _line(text: str, offset: int) -> int:
 
 
 def _collect(text: str, pattern: re.Pattern[str], into: list[Piece], group: int) -> None:
-    into += [Piece(_line(text, found.start()), found.group(group)) for found in pattern.finditer(text)]
+    into += [Piece(_line(text, match.start()), match.group(group)) for match in pattern.finditer(text)]
 
 
 def _take(text: str, pattern: re.Pattern[str], into: list[Piece], group: int) -> str:
     _collect(text, pattern, into, group)
-    return pattern.sub(lambda found: _blank(found.group()), text)
+    return pattern.sub(lambda match: _blank(match.group()), text)
 
 
 def _fences(text: str, page: Page) -> str:
-    """Blank fenced code; the text of raw HTML blocks stays, as it is shown to the reader."""
+    """Blank fenced code; the text of raw HTML blocks stays, because readers see it."""
     lines, position = text.split("\n"), 0
     while position < len(lines):
         opened = FENCE.match(lines[position])
@@ -148,7 +148,7 @@ def _fences(text: str, page: Page) -> str:
         if re.match(r"\{python\b", info):
             page.cells.append(Piece(position + 2, "\n".join(body)))
         if info == "{=html}":
-            shown = STYLE.sub(lambda found: _blank(found.group()), "\n".join(body)).split("\n")
+            shown = STYLE.sub(lambda match: _blank(match.group()), "\n".join(body)).split("\n")
         else:
             shown = [""] * len(body)
         lines[position + 1 : end] = shown
@@ -160,12 +160,12 @@ def _fences(text: str, page: Page) -> str:
 
 
 def _links(text: str, page: Page) -> str:
-    """Keep the text of links, note where they lead."""
+    """Keep the text of links and collect their targets."""
 
-    def kept(found: re.Match[str]) -> str:
-        page.links.append(Piece(_line(text, found.start()), found.group(3)))
-        whole, label = found.group(), found.group(2)
-        start = found.start(2) - found.start()
+    def kept(match: re.Match[str]) -> str:
+        page.links.append(Piece(_line(text, match.start()), match.group(3)))
+        whole, label = match.group(), match.group(2)
+        start = match.start(2) - match.start()
         return _blank(whole[:start]) + label + _blank(whole[start + len(label) :])
 
     masked = LINK.sub(kept, text)
@@ -173,18 +173,18 @@ def _links(text: str, page: Page) -> str:
 
 
 def _spans(text: str, page: Page) -> str:
-    """Blank literals; of other spans keep the text. Statements are noted with the text that the reader sees."""
+    """Blank literals, keep the text of other spans, and collect statements with the text that readers see."""
 
-    def kept(found: re.Match[str]) -> str:
-        anchor, classes = _attributes(found.group(2))
-        inner = found.group(1)
+    def kept(match: re.Match[str]) -> str:
+        anchor, classes = _attributes(match.group(2))
+        inner = match.group(1)
         if "literal" in classes:
-            return _blank(found.group())
+            return _blank(match.group())
         if "statement" in classes:
-            page.statements.append(Span(_line(text, found.start()), anchor, " ".join(inner.split())))
+            page.statements.append(Span(_line(text, match.start()), anchor, " ".join(inner.split())))
         if anchor:
             page.anchors.add(anchor)
-        return f" {inner} " + _blank(found.group(2))
+        return f" {inner} " + _blank(match.group(2))
 
     return _innermost(text, kept)
 
@@ -197,14 +197,14 @@ def _innermost(text: str, kept: Callable[[re.Match[str]], str]) -> str:
     return text
 
 
-def _heading(page: Page, number: int, found: re.Match[str]) -> str:
-    given, _ = _attributes(found.group(3) or "")
-    words = found.group(2)
+def _heading(page: Page, number: int, match: re.Match[str]) -> str:
+    given, _ = _attributes(match.group(3) or "")
+    words = match.group(2)
     anchor = base = given or anchor_of(words)
     count = 0
     while anchor in page.anchors:
         count += 1
         anchor = f"{base}-{count}"
     page.anchors.add(anchor)
-    page.headings.append(Heading(number, len(found.group(1)), words.strip(), anchor))
+    page.headings.append(Heading(number, len(match.group(1)), words.strip(), anchor))
     return words

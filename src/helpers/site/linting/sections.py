@@ -1,4 +1,4 @@
-"""The sections that every claim page has (those of the published claim #65), and what may not be left out in them."""
+"""The sections that every claim page needs (those of the published claim #65), and what they must say."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ EVASIONS = re.compile(
 
 
 def faults(page: Page) -> Iterator[Fault]:
-    """Sections that are missing or empty, and a page without caveats."""
+    """Yield sections that are missing or empty, and a page without caveats."""
     for parent, names in REQUIRED.items():
         for name in (None, *names):
-            found = _find(page, parent, name)
-            if found is None:
+            heading = _find(page, parent, name)
+            if heading is None:
                 where = f"below {parent!r}" if name else "of the page"
                 yield _line_of(page, parent), "section", f"the section {name or parent!r} {where} is missing: add it."
-            elif name and not _says_something(page, found):
+            elif name and not _says_something(page, heading):
                 rule = "caveats" if name == CAVEATS else "section"
-                yield found.line, rule, f"the section {name!r} is empty: write it."
+                yield heading.line, rule, f"the section {name!r} is empty: write it."
     caveats = _find(page, "Detailed report", CAVEATS)
     if (
         caveats
@@ -45,14 +45,14 @@ def faults(page: Page) -> Iterator[Fault]:
 
 
 def evasions(page: Page) -> Iterator[Fault]:
-    """Words that stand where a record should."""
+    """Yield words written in place of a record."""
     for line, text in enumerate(page.lines, start=1):
-        for found in EVASIONS.finditer(text):
-            yield line, "not recorded", f"{found.group()!r}: every run records what it is made of, take it from there."
+        for match in EVASIONS.finditer(text):
+            yield line, "not recorded", f"{match.group()!r}: every run records what it is made of, take it from there."
     for piece in page.cells:
         for offset, text in enumerate(piece.text.split("\n")):
-            for found in EVASIONS.finditer(text.partition("#")[0]):
-                yield piece.line + offset, "not recorded", f"{found.group()!r} in a cell: take it from a record."
+            for match in EVASIONS.finditer(text.partition("#")[0]):
+                yield piece.line + offset, "not recorded", f"{match.group()!r} in a cell: take it from a record."
 
 
 def plain(text: str) -> str:

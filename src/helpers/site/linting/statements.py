@@ -51,7 +51,7 @@ class Statement(Strict):
 
 
 def faults(page: Page, front: Document, case: Case) -> Iterator[Fault]:
-    """Statements that are false or not decided by the records, and marks without a condition or the reverse."""
+    """Yield statements that the records refute or leave open, and marks without a condition or the reverse."""
     written: Mapping[str, Any] = front.value.get("statements") or {}
     marked = {span.id for span in page.statements}
     for span in page.statements:
@@ -86,19 +86,19 @@ def _judged(line: int, name: str, statement: Statement, case: Case) -> Iterator[
     condition = Parser(frozenset(criteria.metrics), criteria.regimes).parse(
         statement.observed if statement.holds is None else statement.holds
     )
-    found = condition.judge(Here(evidence if statement.observed is None else observed(evidence)))
-    if found.truth == Truth.TRUE:
+    judgement = condition.judge(Here(evidence if statement.observed is None else observed(evidence)))
+    if judgement.truth == Truth.TRUE:
         return
-    reasons = list(dict.fromkeys(map(str, found.leaves)))
+    reasons = list(dict.fromkeys(map(str, judgement.leaves)))
     more = f" and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
-    word = "is false" if found.truth == Truth.FALSE else "is not decided by the records"
+    word = "is false" if judgement.truth == Truth.FALSE else "is not decided by the records"
     yield line, "statement", f"the statement {name!r} {word}: {'; '.join(reasons[:SHOWN])}{more}."
 
 
 def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     if statement.experiment is None:
-        found = gather(case.records, case.expected, statement.pool, case.stale, case.criteria.derive)
-        return case.criteria, found.within(case.claim.scope).within(statement.scope)
+        evidence = gather(case.records, case.expected, statement.pool, case.stale, case.criteria.derive)
+        return case.criteria, evidence.within(case.claim.scope).within(statement.scope)
     path = case.root / "params" / statement.experiment / "criteria.yaml"
     if not path.is_file():
         raise ClaimError(f"there is no experiment {statement.experiment!r} with a criteria.yaml in params/.")
@@ -106,21 +106,21 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     records = reading.records(statement.experiment)
     grid = case.root / statement.grid if statement.grid else None
     expected = declared_runs(statement.experiment, grid, case.root) if grid else None
-    found = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)
-    return criteria, found.within(statement.scope)
+    evidence = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)
+    return criteria, evidence.within(statement.scope)
 
 
 @dataclass(frozen=True)
 class _Observed(Cell):
-    """A cell whose numbers are taken as they came out."""
+    """A cell whose numbers are taken as measured."""
 
     def interval(self, metric: str) -> Interval | None:
-        found = super().interval(metric)
-        return None if found is None else replace(found, low=found.value, high=found.value)
+        interval = super().interval(metric)
+        return None if interval is None else replace(interval, low=interval.value, high=interval.value)
 
 
 def observed(evidence: Evidence) -> Evidence:
-    """The same evidence without uncertainty: every interval shrunk to its value."""
+    """Return the same evidence without uncertainty: every interval shrinks to its value."""
     derive = {name: _exactly(one) for name, one in evidence.derive.items()}
     cells = tuple(_Observed(cell.key, cell.name, cell.records, cell.absent, derive) for cell in evidence.cells)
     return replace(evidence, cells=cells, derive=derive)
@@ -128,7 +128,7 @@ def observed(evidence: Evidence) -> Evidence:
 
 def _exactly(derived: Derived) -> Derived:
     def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
-        found = derived.compute(records)
-        return None if found is None else {**found, "low": found["value"], "high": found["value"]}
+        value = derived.compute(records)
+        return None if value is None else {**value, "low": value["value"], "high": value["value"]}
 
     return Derived(compute, derived.over_scope)

@@ -1,4 +1,4 @@
-"""Words of a verdict or of a confidence in the prose, against what the records say."""
+"""Compare words of verdicts and of confidence in the prose with what the records say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ELSEWHERE = frozenset(
 
 
 def faults(page: Page, verdicts: set[str], confidence: str) -> Iterator[Fault]:
-    """Every word that says another verdict or confidence than those given.
+    """Yield every word that contradicts the verdict or the confidence.
 
     ``verdicts`` are two where records are stale: STALE, and the verdict that held for them.
     """
@@ -41,15 +41,15 @@ def faults(page: Page, verdicts: set[str], confidence: str) -> Iterator[Fault]:
     for line, text in enumerate(page.lines, start=1):
         if any(plain(heading.text) in ELSEWHERE for heading in page.section_of(line)):
             continue
-        for found in CAPITALS.finditer(text):
-            if found.group(1) not in verdicts and not CONDITIONAL.search(text[: found.start()]):
+        for match in CAPITALS.finditer(text):
+            if match.group(1) not in verdicts and not CONDITIONAL.search(text[: match.start()]):
                 yield (
                     line,
                     "verdict",
-                    f"{found.group(1)!r} is written, but the verdict is {verdict}: show it, do not type it.",
+                    f"{match.group(1)!r} is written, but the verdict is {verdict}: show it, do not type it.",
                 )
-        for found in CONFIDENCE.finditer(text):
-            level = found.group(1) or found.group(2)
+        for match in CONFIDENCE.finditer(text):
+            level = match.group(1) or match.group(2)
             if level != confidence:
                 yield (
                     line,
@@ -62,14 +62,14 @@ def faults(page: Page, verdicts: set[str], confidence: str) -> Iterator[Fault]:
 def _families(page: Page, line: int, text: str, verdicts: set[str]) -> Iterator[Fault]:
     before, after = (page.lines[at] if 0 <= at < len(page.lines) else "" for at in (line - 2, line))
     for says, pattern in FAMILIES.items():
-        for found in pattern.finditer(text):
-            sentence = END.split(f"{before} {text[: found.start()]}")[-1]
-            rest = END.split(f"{text[found.end() :]} {after} ")[0]
-            if CONDITIONAL.search(sentence) or is_ordinary(found.group(), sentence, rest):
+        for match in pattern.finditer(text):
+            sentence = END.split(f"{before} {text[: match.start()]}")[-1]
+            rest = END.split(f"{text[match.end() :]} {after} ")[0]
+            if CONDITIONAL.search(sentence) or is_ordinary(match.group(), sentence, rest):
                 continue
             negated = bool(NEGATED.search(sentence))
             if (says in verdicts) == negated:
-                meant = f"not {found.group()}" if negated else found.group()
+                meant = f"not {match.group()}" if negated else match.group()
                 word = " or ".join(sorted(verdicts))
                 yield (
                     line,
