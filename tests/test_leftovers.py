@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -329,3 +330,27 @@ def test_rays_sockets_have_room(here, monkeypatch):
     assert cluster._near() == Path("/scratch/tmp")
     session = "session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
     assert len(f"{'x' * 18}/claimbook-ray-abcdefgh/{session}") <= 107
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    place = tmp_path / "deep" / "folder"
+    with files.new_folder(place) as folder:
+        (folder / "x").write_text("1")
+        assert not place.exists() and folder.parent == place.parent
+    assert [path.name for path in place.parent.iterdir()] == ["folder"] and (place / "x").read_text() == "1"
+    with pytest.raises(KeyError), files.new_folder(place.with_name("other")) as folder:
+        (folder / "x").write_text("1")
+        raise KeyError
+    with pytest.raises(OSError), files.new_folder(place) as folder:
+        (folder / "x").write_text("2")
+    assert [path.name for path in place.parent.rglob("*")] == ["folder", "x"] and (place / "x").read_text() == "1"
+
+
+def test_whoever_writes_and_renames_does_it_by_files():
+    """The folder of a step replaces an older one, under the lock of its run."""
+    sources = (files.ROOT / "src" / "helpers").rglob("*.py")
+    named = re.compile(r"temporary_path\(|temporary\.re(?:name|place)\(")
+    places = {
+        path.relative_to(files.ROOT / "src/helpers").as_posix() for path in sources if named.search(path.read_text())
+    }
+    assert places == {"base/files.py", "base/leftovers.py", "records/steps.py"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import RecordError, nearest
 from helpers.records import ledger, provenance, reading, run_record
 from helpers.records.derive import derive
@@ -124,16 +124,10 @@ def _sources(record: Record) -> list[Path]:
 
 
 def _copy(target: Path, content: dict[str, Any], sources: list[Path]) -> None:
-    temporary = leftovers.temporary_path(target)
-    with files.disk_errors(target):
-        try:
-            temporary.mkdir(parents=True)
-            files.write_record(temporary / "run.json", content)
-            for source in sources:
-                shutil.copyfile(source, temporary / source.name)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with files.new_folder(target) as folder:
+        files.write_record(folder / "run.json", content)
+        for source in sources:
+            shutil.copyfile(source, folder / source.name)
 
 
 def _without_folders(launch: str) -> str:

@@ -16,6 +16,7 @@ from transformers.utils.quantization_config import GgufConfig
 
 from helpers.base import leftovers
 from helpers.base.errors import ModelError
+from helpers.base.files import new_folder
 
 
 def convert(file: Path, folder: Path) -> Path:
@@ -27,15 +28,13 @@ def convert(file: Path, folder: Path) -> Path:
         raise ModelError(f"There is no GGUF file {file}: give the path of one that ends in .gguf.")
     if folder.exists():
         raise ModelError(f"{folder} is there already: delete it, or give another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with leftovers.temporary_folder(".converting-", folder.parent) as temporary:
+    leftovers.remove_files(folder.parent)
+    with new_folder(folder) as new:
         model = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
         )
-        new = temporary / "model"
         model.save_pretrained(new)
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(new)
-        new.rename(folder)
     return folder
 
 

@@ -196,21 +196,17 @@ class Store:
         home, run_id = final.parent, final.name
         home.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_of(home, run_id))
-        temporary = leftovers.temporary_path(final)
         try:
             with lock.acquire(blocking=False):
                 if not final.exists():
-                    temporary.mkdir()
-                    for file, source in sources.items():
-                        self._get(source, temporary / file)
-                    (temporary / "run.json").write_bytes(head)
-                    temporary.rename(final)
+                    with files.new_folder(final) as folder:
+                        for file, source in sources.items():
+                            self._get(source, folder / file)
+                        (folder / "run.json").write_bytes(head)
                     shutil.rmtree(home / f"{reading.PARTIAL}{run_id}", ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             return
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def _get(self, source: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
