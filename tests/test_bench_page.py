@@ -95,6 +95,7 @@ def test_a_technique_that_does_not_pay_is_seen_on_a_cpu_as_well(slowest, word, m
     assert open_case(PAGE).verdict("techniques_pay").word == "NOT RUN"
 
 
+@pytest.mark.check
 @pytest.mark.usefixtures("cuda")
 def test_the_page_shows_what_the_records_hold(monkeypatch) -> None:
     shape(1.2, 1.4, 1, monkeypatch)

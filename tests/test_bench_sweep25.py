@@ -33,6 +33,7 @@ def test_the_scales_are_parts_of_one_tail_of_the_full_grid():
         sweep25.measure(Options(cells="fiew"))
 
 
+@pytest.mark.check
 def test_both_ways_run_the_same_cells_and_leave_no_record_behind(monkeypatch, tmp_path):
     monkeypatch.setitem(machine.SIZE, "cpu", 64)
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path))

@@ -185,7 +185,7 @@ def test_site_says_what_was_rendered(here, monkeypatch):
     monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
     write_text(here / "reports/a.html", "")
     *_, pages, last = run("site").stdout.splitlines()
-    assert pages == "1 pages are written." and re.fullmatch(rf"Open {here}/index\.html \(it took 0:0\d\)\.", last)
+    assert pages == "1 pages written." and re.fullmatch(rf"Open {here}/index\.html \(it took 0:0\d\)\.", last)
 
 
 def test_new_refuses_what_is_no_slug():

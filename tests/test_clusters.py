@@ -74,6 +74,7 @@ def integrated(ks, ns, prior, tail, side):
     return np.sin(np.interp(tail, mass / mass[-1], grid)) ** 2
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("ks, ns", [((3, 5, 1), (20, 20, 20)), ((2, 0), (12, 30))])
 def test_bounds_are_those_of_an_integration_without_a_grid(ks, ns):
     found = cluster_rate(ks, ns)

@@ -47,6 +47,7 @@ def weights(run: Trainer) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in run.own.items()}
 
 
+@pytest.mark.check
 def test_ep_trains_like_bptt_on_the_template_stories():
     """The smoke test of the whole wing: float32, 100 steps, one thread."""
     losses, models = {}, {}
@@ -275,6 +276,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused():
         Trainer(EquilibriumTransformer(dataclasses.replace(SMALL, vocab=16)), corpus(), SHORT)
 
 
+@pytest.mark.check
 def test_gate_skips_fall_from_arm_a_to_b_to_c():
     """Experiment 4 at its own size and seed 0; exact gradients, because the gate only looks at the residual."""
     p = TriangulationParams()

@@ -202,6 +202,7 @@ def browser() -> Iterator[object]:
         chromium.close()
 
 
+@pytest.mark.check
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 def test_a_browser_shows_every_string_runs_none_and_asks_for_nothing(site, browser):

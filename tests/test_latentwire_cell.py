@@ -171,6 +171,7 @@ def die_at(step: int) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+@pytest.mark.check
 def test_training_goes_on_after_a_kill_with_the_same_losses_and_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
         assert name in found.metrics
 
 
+@pytest.mark.check
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
@@ -349,6 +350,7 @@ def test_effects_are_contrasts_of_means() -> None:
     assert table.loc["length", "high"] < 0 < table.loc["tail", "low"]
 
 
+@pytest.mark.check
 def test_the_intervals_of_effects_cover() -> None:
     hits = 0
     stream = numpy_stream(1, "cover")

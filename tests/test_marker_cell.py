@@ -199,6 +199,7 @@ def _run(patch: str, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(code, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.check
 def test_a_run_killed_in_the_middle_of_evaluation_resumes_without_training_again(outputs: Path) -> None:
     killed = _run("cell.eval_completions = lambda *a: os.kill(os.getpid(), signal.SIGKILL)")
     assert killed.returncode == -signal.SIGKILL

@@ -143,6 +143,7 @@ def test_the_facts_are_those_committed(name: str, outputs: Path, monkeypatch: py
     assert differences(facts(committed(name)), facts(fresh)) == []
 
 
+@pytest.mark.check
 def test_papermill_with_a_misspelt_parameter_stops_and_names_the_right_one(outputs: Path) -> None:
     done = papermill("-p", "lrr", "5e-6", outputs=outputs)
     assert done.returncode != 0

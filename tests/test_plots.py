@@ -305,6 +305,7 @@ window.require = (...a) => window.asked.push(a); window.module = {exports: {}};
 window.exports = module.exports;</script>"""
 
 
+@pytest.mark.check
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.parametrize("head, width", [("", 1000), (AMD, 390)], ids=["plain", "amd-phone"])

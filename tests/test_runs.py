@@ -581,6 +581,7 @@ def start(house: Path, mode: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
+@pytest.mark.check
 def test_a_killed_run_resumes_without_training_again(house):
     worker = start(house, "hang")
     assert any("hanging" in line for line in iter(worker.stdout.readline, ""))

@@ -15,6 +15,7 @@ from helpers.site.finish import finish
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
+    pytest.mark.check,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]

@@ -93,6 +93,7 @@ def plain_loss(model: torch.nn.Module, tokens: list, targets: list) -> float:
     return total / count
 
 
+@pytest.mark.check
 def test_fifty_steps_together_are_fifty_steps_alone(rows: list, targets: list, tmp_path: Path) -> None:
     """Four recipes, dropout on: rates, epochs, warm-up, clipping and decay of each are its own."""
     before = {name: value.clone() for name, value in pocket().model.state_dict().items()}

@@ -276,6 +276,7 @@ def test_a_run_that_was_killed_before_the_sweep_is_not_shown_as_running(here):
     assert len(list(state.running(rows(grid, range(2), 2)))) == 1
 
 
+@pytest.mark.check
 @pytest.mark.notebooks
 def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", python_path())

@@ -236,6 +236,7 @@ def test_a_full_disk_under_a_row_is_one_sentence(on, tmp_path, monkeypatch):
     assert task.run_row(job).error == sentence
 
 
+@pytest.mark.check
 @pytest.mark.notebooks
 def test_a_row_is_refused_without_its_mark_and_copies_what_it_made(on, url, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", python_path())

@@ -49,7 +49,7 @@ app = typer.Typer(
 
 @app.callback()
 def main(
-    traceback: Annotated[bool, typer.Option("--traceback", help="show where an error was raised, too")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="also show where an error was raised")] = False,
 ) -> None:
     """Experiments as notebooks, runs as complete records, claims as pages computed from records."""
     if not sys.stderr.isatty():
@@ -58,7 +58,7 @@ def main(
 
 @app.command()
 def report(
-    preset: Annotated[str, typer.Option(help="name of a file in params/sweep/, without .yaml")] = "smollm2",
+    preset: Annotated[str, typer.Option(help="a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
     """Run the sweep notebook with a preset, then render the site."""
     from helpers.records.provenance import git_state
@@ -75,23 +75,23 @@ def report(
 def sweep(
     grid: Annotated[str, typer.Argument(help="params/<notebook>/<grid>.yaml")],
     workers: Annotated[
-        int | None, typer.Option(min=1, help="rows at a time on this machine; default: all cores")
+        int | None, typer.Option(min=1, help="tasks to run at once on this machine; default: all cores")
     ] = None,
     row: Annotated[
-        int | None, typer.Option(min=1, help="cells of one task; default: as many as keep all workers busy")
+        int | None, typer.Option(min=1, help="cells per task; default: as many as keep all workers busy")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="CPUs of one task")] = 1,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs per task")] = 1,
     gpus: Annotated[
-        float | None, typer.Option(min=0, help="GPUs of one task, also a fraction; default: 1 where there are any")
+        float | None, typer.Option(min=0, help="GPUs per task, may be a fraction; default: 1 if there are any")
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="of a task whose machine or kernel was lost")] = 3,
+    retries: Annotated[int, typer.Option(min=0, help="how often to retry a task that lost its machine or kernel")] = 3,
     store: Annotated[
-        str | None, typer.Option(help="address (s3://...) where machines that share no folder exchange records")
+        str | None, typer.Option(help="address (s3://...) for records, if the machines share no folder")
     ] = None,
 ) -> None:
-    """Make the cells of a grid that have no record yet.
+    """Run the cells of a grid that have no record yet.
 
-    They are made on this machine, or on the Ray cluster of RAY_ADDRESS.
+    They run on this machine, or on the Ray cluster at RAY_ADDRESS.
     """
     from pathlib import Path
 
@@ -104,7 +104,7 @@ def sweep(
     try:
         done = run(Path(grid), Options(workers, row, cpus, gpus, retries, store), launch=command)
     except KeyboardInterrupt:
-        typer.echo("Stopped: what is complete stays complete, and the same command goes on with the rest.", err=True)
+        typer.echo("Stopped. Complete cells are kept; run the same command again to finish the rest.", err=True)
         raise typer.Exit(130) from None
     for cell, why in done.failed.items():
         typer.echo(f"failed: {cell}: {why}", err=True)
@@ -118,7 +118,7 @@ def sweep(
 
 @app.command()
 def site() -> None:
-    """Render the site from the records at hand, running nothing."""
+    """Render the site from existing records, without running anything."""
     _render(time.monotonic())
 
 
@@ -163,10 +163,10 @@ app.add_typer(proof.ledger_app, name="ledger")
 
 @app.command()
 def status(
-    notebook: Annotated[str | None, typer.Argument(help="only this experiment")] = None,
-    every: Annotated[bool, typer.Option("--all", help="list every cell, and why one is stale or failed")] = False,
+    notebook: Annotated[str | None, typer.Argument(help="show only this experiment")] = None,
+    every: Annotated[bool, typer.Option("--all", help="list every cell, and say why one is stale or failed")] = False,
 ) -> None:
-    """Say how each claim stands, and what is missing or stale."""
+    """Show the verdict on each claim, and what is missing or stale."""
     from helpers.records.reading import gc_paused
 
     with gc_paused():
@@ -181,11 +181,11 @@ def status(
 
 @app.command()
 def lint(
-    execute: Annotated[bool, typer.Option(help="also run the cells of every page and look at what they show")] = False,
+    execute: Annotated[bool, typer.Option(help="also run the cells of every page and check their output")] = False,
 ) -> None:
-    """Find what a page may not say.
+    """Check every page before it is shown to others.
 
-    Typed numbers, false statements, dead links and more. The exit code is 1 if there are any.
+    Finds typed numbers, false statements, dead links and more. The exit code is 1 if there are findings.
     """
     from helpers.site.lint import lint as look
 
@@ -200,10 +200,10 @@ def lint(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="such as my-ablation: lower case, words joined by hyphens")],
-    like: Annotated[str, typer.Option(help="the experiment to begin from")] = "sweep",
+    name: Annotated[str, typer.Argument(help="lower case, words joined by hyphens, such as my-ablation")],
+    like: Annotated[str, typer.Option(help="the experiment to copy from")] = "sweep",
 ) -> None:
-    """Write a notebook, its parameters, its criteria and its page."""
+    """Write a new notebook, its parameters, criteria and page."""
     from helpers.site.new import create
 
     for path in create(name, like):
@@ -212,9 +212,9 @@ def new(
 
 @app.command()
 def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) -> None:
-    """Run notebooks and keep the outputs in the paired .ipynb.
+    """Run notebooks and save the outputs in the paired .ipynb.
 
-    They run with the parameters of their own first cell, and git tracks the outputs.
+    Each runs with the parameters of its own first cell. Git tracks the outputs.
     """
     from helpers.records.provenance import git_state
     from helpers.sweeps.executing import refresh_notebook
@@ -229,14 +229,14 @@ def bench(
     names: Annotated[
         list[str] | None, typer.Argument(help="comparisons to run, such as training, or gpu; default: all")
     ] = None,
-    records: Annotated[list[int] | None, typer.Option(min=100, help="how many records scale writes")] = None,
+    records: Annotated[list[int] | None, typer.Option(min=100, help="for scale: how many records to write")] = None,
     shape: Annotated[
         str | None,
-        typer.Option(help="of shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny; default: by the device"),
+        typer.Option(help="for shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny; default: by device"),
     ] = None,
-    cells: Annotated[str | None, typer.Option(help="of sweep25: few, some or all; default: by the device")] = None,
+    cells: Annotated[str | None, typer.Option(help="for sweep25: few, some or all; default: by device")] = None,
 ) -> None:
-    """Time our ways against the plain ones, each as a record.
+    """Time our code against plain code, each timing as a record.
 
     training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
@@ -252,7 +252,7 @@ def _render(begin: float) -> None:
     from helpers.sweeps.board import clock
 
     index = render_site()
-    typer.echo(f"{len(list(index.parent.rglob('*.html')))} pages are written.")
+    typer.echo(f"{len(list(index.parent.rglob('*.html')))} pages written.")
     typer.echo(f"Open {_shown(index)} (it took {clock(time.monotonic() - begin)}).")
 
 

@@ -9,11 +9,11 @@ import typer
 
 def register(
     pages: Annotated[list[str], typer.Argument(help="pages with a claim, such as reports/lr-epochs-band.qmd")],
-    reason: Annotated[str | None, typer.Option(help="why something that was registered before has changed")] = None,
+    reason: Annotated[str | None, typer.Option(help="why something already registered has changed")] = None,
 ) -> None:
-    """Register what a claim will be judged by, before its runs.
+    """Register how a claim will be judged, before its runs.
 
-    Criteria, grid and question get a line each in the ledger.
+    Its criteria, grid and question each get a line in the ledger.
     """
     from pathlib import Path
 
@@ -26,19 +26,19 @@ def register(
 
 
 def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
-    """Derive metrics again after METRICS_VERSION was raised."""
+    """Derive metrics again after raising METRICS_VERSION."""
     from helpers.audit.publishing import derive_again
     from helpers.records.reading import records
 
     done = derive_again(records(notebook))
-    typer.echo(f"{len(done)} records have their metrics derived again.")
+    typer.echo(f"{len(done)} records now have the metrics of this version.")
 
 
 def withdraw(
     record: Annotated[str, typer.Argument(help="<notebook>/<id> of a published record")],
-    reason: Annotated[str, typer.Option(help="why; the ledger keeps it")],
+    reason: Annotated[str, typer.Option(help="why; the ledger keeps the reason")],
 ) -> None:
-    """Take a published record back and say why."""
+    """Delete a published record and say why in the ledger."""
     from helpers.audit.publishing import withdraw as take_back
 
     take_back(record, reason)
@@ -47,11 +47,11 @@ def withdraw(
 
 def verify(
     ids: Annotated[list[str] | None, typer.Argument(help="<notebook>/<id>; default: every published record")] = None,
-    replay: Annotated[bool, typer.Option("--replay", help="also run each record again and compare its tables")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="also run each cell again and compare its tables")] = False,
 ) -> None:
-    """Check that records are what they say.
+    """Check that published records can be trusted.
 
-    Shape, files, metrics derived again, registrations, sources, ledger; with --replay each cell is run again.
+    Checks their form, files, metrics, registrations, sources and ledger lines. With --replay, runs each cell again.
     """
     from helpers.audit import branches
     from helpers.audit.verify import verify as check
@@ -83,7 +83,7 @@ def _replay(ids: list[str] | None) -> None:
         raise typer.Exit(1)
 
 
-ledger_app = typer.Typer(help="The ledger of what was registered and published.", no_args_is_help=True)
+ledger_app = typer.Typer(help="The ledger of everything registered and published.", no_args_is_help=True)
 
 
 @ledger_app.command("merge")
@@ -92,7 +92,7 @@ def ledger_merge(
         str | None, typer.Argument(help="a ledger file or a git revision; default: the two sides of a conflict")
     ] = None,
 ) -> None:
-    """Join two ledgers that grew apart on two branches; both chains are kept."""
+    """Join ledgers that diverged on two branches, keeping both chains."""
     from helpers.audit.branches import join
 
     typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
@@ -100,17 +100,17 @@ def ledger_merge(
 
 @ledger_app.command("head")
 def ledger_head() -> None:
-    """Print the hash of the last line, so that it can be posted elsewhere."""
+    """Print the hash of the last line, to be posted elsewhere."""
     from helpers.records import ledger
 
     typer.echo(ledger.read().head or "The ledger is empty.")
 
 
 def coverage(
-    times: Annotated[int, typer.Option(min=100, help="draws of each situation")] = 1000,
-    every: Annotated[bool, typer.Option("--all", help="a line for each situation, not only the worst ones")] = False,
+    times: Annotated[int, typer.Option(min=100, help="draws per situation")] = 1000,
+    every: Annotated[bool, typer.Option("--all", help="print every situation, not only the worst ones")] = False,
 ) -> None:
-    """Simulate how often the intervals hold what they should.
+    """Simulate how often the intervals cover the true value.
 
     One line for each kind of interval and number of seeds, with its lowest coverage. 1,000 draws take some minutes.
     """
