@@ -11,6 +11,7 @@ from site_fixture import make_project, make_record
 
 from helpers.base import occurrences
 from helpers.base.errors import DataError
+from helpers.base.files import ROOT
 from helpers.show import widgets
 from helpers.site import blocks, completions
 from helpers.site.frame import read_project
@@ -67,3 +68,13 @@ def test_the_page_of_all_completions_is_told_the_places_that_were_counted(tmp_pa
 def test_an_empty_marker_is_refused():
     with pytest.raises(DataError, match="marker is empty"):
         occurrences.split("text", "")
+
+
+def test_one_function_puts_the_marks_into_a_text():
+    house = ROOT / "src" / "helpers"
+    splitting = {
+        path.relative_to(house).as_posix()
+        for path in house.rglob("*.py")
+        if "occurrences.split(" in path.read_text(encoding="utf-8")
+    }
+    assert splitting == {"show/markup.py", "site/completions.py"}, "the browser gets pieces, not marks"

@@ -16,6 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from helpers.base import occurrences
 from helpers.base.errors import ClaimError
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
@@ -30,6 +31,12 @@ def verbatim(value: object) -> Markup:
     The element keeps right-to-left marks to itself, and tells the check of the site that this is nobody's Markdown.
     """
     return Markup("<bdi>{}</bdi>").format(value)
+
+
+def highlight(text: str, marker: str, mark: Markup) -> Markup:
+    """Return ``text`` escaped, with every occurrence of ``marker``, in whatever case, put into ``mark``."""
+    pieces = occurrences.split(text, marker)
+    return Markup().join(mark.format(piece) if place % 2 else piece for place, piece in enumerate(pieces))
 
 
 def script_json(value: Any) -> Markup:

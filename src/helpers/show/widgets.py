@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from helpers.base import occurrences
 from helpers.base.errors import DataError, nearest
+from helpers.show import markup
 from helpers.show.marks import count, scientific, words
 
 EVERY = "(all)"
@@ -39,9 +40,7 @@ class Html(Markup):
 
 def highlight(text: str, marker: str) -> Html:
     """``text`` escaped, with every occurrence of ``marker`` in whatever case inside ``<mark>``."""
-    found = Html("<mark><strong>{}</strong></mark>")
-    pieces = occurrences.split(text, marker)
-    return Html().join(found.format(piece) if index % 2 else piece for index, piece in enumerate(pieces))
+    return Html(markup.highlight(text, marker, Markup("<mark><strong>{}</strong></mark>")))  # noqa: S704
 
 
 def completion_card(row: dict[str, Any], marker: str, by: Sequence[str]) -> Html:

@@ -8,12 +8,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from helpers.base import occurrences
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.rng import numpy_stream
-from helpers.show.markup import Block, Inline, verbatim
+from helpers.show.markup import Block, Inline, highlight, verbatim
 
 VERDICTS = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 CONFIDENCES = ("LOW", "MODERATE", "HIGH")
@@ -52,9 +51,7 @@ def marked(text: str, marker: str | None) -> Markup:
     """Return model output to the letter, with ``marker`` highlighted in any case; an empty completion is labelled."""
     if not text:
         return Markup('<span class="cb-missing">empty completion</span>')
-    pieces = occurrences.split(text, marker) if marker else [text]
-    mark = Markup('<mark class="cb-marker">{}</mark>')
-    return Markup().join(mark.format(piece) if place % 2 else piece for place, piece in enumerate(pieces))
+    return highlight(text, marker, Markup('<mark class="cb-marker">{}</mark>')) if marker else escape(text)
 
 
 def draw(completions: pd.DataFrame, by: Sequence[str], *, n: int, seed: int) -> pd.DataFrame:
