@@ -53,7 +53,7 @@ def test_a_claim_block_is_read(root):
         ('target: "#65"', "target: 65", 16, r"'claim.relations\[0\].target'"),
         ("answer: length row", "anser: length row", 17, r"'claim.relations\[1\].anser' .*did you mean 'answer'"),
         ("  slug: page", "  slug: other", 5, r"'other' but the page is page.qmd"),
-        ("criteria: params/toy/c", "criteria: params/toy/k", 9, r"'claim.criteria' names .* not there"),
+        ("criteria: params/toy/c", "criteria: params/toy/k", 9, r"'claim.criteria' names .* does not exist"),
         ("primary: band", "primary: bend", 10, r"'claim.primary'.*did you mean 'band'"),
         ("  slug: page", "  id: again", 5, r"'id' is written twice"),
         ("  id: toy-band", "  id: [toy", 5, r"cannot be read as YAML"),

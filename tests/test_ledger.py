@@ -60,10 +60,13 @@ def test_a_changed_line_breaks_the_chain_behind_it(house, number, lie):
         (lambda rows: [rows[0], rows[2]], "line 2 does not follow"),
         (lambda rows: [rows[1], rows[0], rows[2]], "line 1 does not follow"),
         (lambda rows: [*rows, rows[0]], "line 4 does not follow"),
-        (lambda rows: [*rows, '{"event": "published"}'], "line 4 is no event"),
-        (lambda rows: [*rows[:2], "not json"], "line 3 is no JSON"),
-        (lambda rows: [*rows[:2], rows[2].replace('"kind"', '"kind":"grid","kind"')], "not as it is written"),
-        (lambda rows: [*rows[:2], rows[2].replace(",", ", ")], "not as it is written"),
+        (lambda rows: [*rows, '{"event": "published"}'], "line 4 is not an event"),
+        (lambda rows: [*rows[:2], "not json"], "line 3 is not JSON"),
+        (
+            lambda rows: [*rows[:2], rows[2].replace('"kind"', '"kind":"grid","kind"')],
+            "not in the form that Claimbook writes",
+        ),
+        (lambda rows: [*rows[:2], rows[2].replace(",", ", ")], "not in the form that Claimbook writes"),
     ],
 )
 def test_lines_taken_out_swapped_or_malformed_are_found(house, change, message):

@@ -90,9 +90,9 @@ def table(times: int = 3000, seeds: Sequence[int] = (1, 3, 5, 10), seed: int = 0
     return pd.DataFrame(rows)
 
 
-def worst(found: pd.DataFrame) -> pd.DataFrame:
+def worst(coverages: pd.DataFrame) -> pd.DataFrame:
     """Return one row a kind and number of seeds: lowest coverage, situations below .93 and how many, mean width."""
-    groups = found.assign(short=found["coverage"] < 0.93).groupby(["of", "seeds"], sort=False)
+    groups = coverages.assign(short=coverages["coverage"] < 0.93).groupby(["of", "seeds"], sort=False)
     return groups.agg(lowest=("coverage", "min"), below_93=("short", "sum"), situations=("short", "size"),
                       width=("width", "mean")).reset_index()  # fmt: skip
 

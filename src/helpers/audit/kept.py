@@ -1,4 +1,4 @@
-"""Derived metrics kept between two lints: by the content of tables and inputs, and by the code that derives them."""
+"""A cache of derived metrics for the lint, keyed by the content of tables and inputs and by the code that derives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def derive_or_recall(record: Record, study: Study) -> dict[str, Any]:
 
 
 def _key(record: Record, study: Study) -> str | None:
-    """``None`` for a study outside helpers, whose source cannot be followed."""
+    """Return the cache key; ``None`` for a study outside helpers, whose source cannot be followed."""
     try:
         code = source.code_closure(study.metrics.__module__)
     except RecordError:

@@ -50,7 +50,7 @@ def _enter(gathered: Mapping[Path, Record]) -> None:
 
 
 def withdraw(ref: str, reason: str) -> None:
-    """Take a published record back: delete its folder and say why in the ledger.
+    """Withdraw a published record: delete its folder and say why in the ledger.
 
     Raises ``RecordError`` when it is not published or another published record used it.
     """
@@ -68,7 +68,7 @@ def withdraw(ref: str, reason: str) -> None:
 
 
 def derive_again(chosen: Iterable[Record]) -> list[str]:
-    """Derive the metrics of records anew where their study's METRICS_VERSION was raised; return their references.
+    """Derive metrics again where the study's METRICS_VERSION was raised; return the references of those records.
 
     A published record gets a line in the ledger. A record that is up to date is left alone: metrics that differ without
     a raised version are for ``claimbook verify`` to report, not to overwrite.
@@ -131,7 +131,7 @@ def _copy(target: Path, content: dict[str, Any], sources: list[Path]) -> None:
 
 
 def _without_folders(launch: str) -> str:
-    """The launch command with absolute paths cut to their last part: where an output went is nobody else's matter."""
+    """The launch command with absolute paths cut to their last part: readers need not know where an output went."""
     return re.sub(r"(?<=\s)/\S*/(?=[^/\s])", "", launch)
 
 

@@ -1,4 +1,4 @@
-"""Run the cell of a record again, from nothing, and compare what comes out.
+"""Run the cell of a record again from scratch and compare the results.
 
 Every table is compared exactly first, whatever the machine. Only where one differs and the packages or the kind of CPU
 do as well, the metrics are compared instead: a rate within its own interval (a sampled completion may flip), anything
@@ -140,7 +140,7 @@ def _first_difference(original: Record, again: Record, study: Study) -> str | No
 
 
 def _values(column: pd.Series) -> str:
-    """A column as text that tells any two floats apart and a missing value from both."""
+    """Return a column as text in which different floats differ, and missing values too."""
     return repr([_plain(value) for value in column.tolist()])
 
 

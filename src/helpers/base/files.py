@@ -37,14 +37,14 @@ def outputs_root() -> Path:
     named = os.environ.get("CLAIMBOOK_OUTPUTS")
     if named and "://" in named:
         raise RecordError(
-            "CLAIMBOOK_OUTPUTS is an address, but records are locked and renamed, which needs a folder: name one, and "
-            "give the address to `claimbook sweep` as --store."
+            "CLAIMBOOK_OUTPUTS is an address, but records are locked and renamed, which needs a folder. Name one, "
+            "and give the address to `claimbook sweep` as --store."
         )
     return Path(named or ROOT / "outputs")
 
 
 def published_root() -> Path:
-    """Folder of the records that git tracks and pages are computed from when nothing newer is at hand."""
+    """Folder of the records that git tracks. Pages use them where there is nothing newer."""
     return Path(os.environ.get("CLAIMBOOK_PUBLISHED") or ROOT / "outputs" / "published")
 
 
@@ -67,7 +67,7 @@ def is_plain(name: object) -> bool:
 
 
 def plain_name(name: object, where: object = "") -> str:
-    """Return ``name`` if it is one plain file name; ``RecordError`` otherwise, which says ``where`` it was found."""
+    """Return ``name`` if it is one plain file name; ``RecordError`` otherwise, which says ``where`` it stands."""
     if not is_plain(name):
         raise RecordError(
             f"{shown(name)}{f' in {where}' if where else ''} is not a plain file name: use at most 200 letters, "
@@ -210,7 +210,7 @@ TEXT = frozenset({".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".txt", ".
 
 
 def stamp(path: Path) -> tuple[int, int, int, int, int]:
-    """What a hash of the file's content may be cached under, and no less: a copy may keep its size and its times."""
+    """Return the key under which a hash of the file's content may be cached. Size and times alone are not enough."""
     stat = Path(path).stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 

@@ -1,7 +1,7 @@
-"""Temporary files and folders that say whose they are, so that those of a killed process can be told and removed.
+"""Temporary files and folders that name their process, so that those of a killed process can be removed.
 
 A temporary folder holds a lock file, which the system releases however its process dies. The name of a temporary file
-says which process, in which machine, writes it. What cannot be proved to be dead, and ours, stays.
+gives the machine and the process that write it. A file is removed only if it is ours and its process is dead.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ NAMED = re.compile(rf"\..+\.{WRITER}\.tmp", re.DOTALL)
 
 @functools.cache
 def _machine() -> str | None:
-    """What tells this machine, or this container, from all others; None where a process cannot be identified."""
+    """Return an id of this machine or container; None where processes cannot be identified."""
     try:
-        space = Path("/proc/self/ns/pid").stat().st_ino  # numbers of processes mean something within it only
-        known = Path("/etc/machine-id").read_text() if Path("/etc/machine-id").is_file() else ""
+        space = Path("/proc/self/ns/pid").stat().st_ino  # process ids are unique only within it
+        machine = Path("/etc/machine-id").read_text() if Path("/etc/machine-id").is_file() else ""
     except OSError:
         return None
-    return hashlib.sha256(f"{known}|{os.uname().nodename}|{space}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{machine}|{os.uname().nodename}|{space}".encode()).hexdigest()[:12]
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since the machine did: a number of a process may be used again."""
+    """Return when a process started, in ticks since boot, because process ids are used again."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
@@ -46,7 +46,7 @@ def writer() -> str:
 
 
 def is_dead(name: str) -> bool:
-    """Whether the process of that name was one of this machine and is no more."""
+    """Whether the process of that name ran on this machine and has ended."""
     machine, _, rest = name.partition("-")
     pid, _, started = rest.partition("-")
     if machine != _machine() or not pid.isdigit():
@@ -61,28 +61,28 @@ def is_dead(name: str) -> bool:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return where this process may write before it renames to ``path``: beside it, under a name that says so."""
+    """Return a path beside ``path`` that names this process: write there, then rename."""
     return path.with_name(f".{path.name}.{writer()}.tmp")
 
 
 def remove_files(folder: Path) -> None:
-    """Remove what dead processes left right in ``folder`` under names of `temporary_path`, folders included."""
+    """Remove the files and folders in ``folder`` that dead processes left under a `temporary_path`."""
     for entry in entries(folder):
-        found = NAMED.fullmatch(entry.name)
-        if found and is_dead(found["writer"]):
+        match = NAMED.fullmatch(entry.name)
+        if match and is_dead(match["writer"]):
             remove(Path(entry.path))
 
 
 @contextlib.contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder that goes with the block; those of killed processes with that prefix go first."""
+    """Yield a temporary folder for the block. First remove those that killed processes left under this prefix."""
     remove_folders(parent or Path(tempfile.gettempdir()), prefix)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
         made = Path(name)
         handle = os.open(made / UNLOCKED, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            (made / UNLOCKED).rename(made / LOCK)  # only now can it be taken for one of a dead process
+            (made / UNLOCKED).rename(made / LOCK)  # only now may others take it for a dead process's
             yield made
         finally:
             os.close(handle)
@@ -130,7 +130,7 @@ def _in_use(made: Path) -> bool:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What of this user lies in ``folder``; nothing where it cannot be read."""
+    """Return the entries of ``folder`` that this user owns; none where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if entry.stat(follow_symlinks=False).st_uid == os.getuid()]
@@ -139,7 +139,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder; what cannot be removed stays for the next time."""
+    """Remove a file or folder, as far as possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

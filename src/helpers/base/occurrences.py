@@ -1,4 +1,4 @@
-"""Where a marker stands in a text, in whatever case: what is counted and what is highlighted are the same places."""
+"""Find a marker in a text, ignoring case. Counting and highlighting both use this."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers.base.errors import DataError
 def split(text: str, marker: str) -> list[str]:
     """Return ``text`` in pieces of which every second one is an occurrence of ``marker``, spelt as it stands there."""
     if not marker:
-        raise DataError("The marker is empty: give the text to look for.")
+        raise DataError("The marker is empty. Give the text to look for.")
     return re.split(f"({re.escape(marker)})", text, flags=re.IGNORECASE)
 
 

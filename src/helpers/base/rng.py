@@ -22,12 +22,12 @@ def stream_seed(seed: int, *names: str | int) -> int:
 
 
 def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
-    """A NumPy generator for the stream ``names`` (Philox, whose output NumPy keeps stable across versions)."""
+    """Return a NumPy generator for the stream ``names`` (Philox, whose output NumPy keeps stable across versions)."""
     return np.random.Generator(np.random.Philox(stream_seed(seed, *names)))
 
 
 def torch_stream(seed: int, *names: str | int) -> torch.Generator:
-    """A CPU torch generator for the stream ``names``; draw on the CPU and move, so that devices agree."""
-    import torch  # here, because pages draw from streams too, and importing torch takes them longer than all the rest
+    """Return a CPU torch generator for the stream ``names``. Draw on the CPU, then move, so that devices agree."""
+    import torch  # here, because pages draw from streams too and need not wait for torch
 
     return torch.Generator().manual_seed(stream_seed(seed, *names))

@@ -1,4 +1,4 @@
-"""The one reader of YAML: values that JSON has too, each key once, every refusal one sentence with file and line."""
+"""The one reader of YAML: only values that JSON has too, no duplicate keys, errors with file and line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOWN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what JSON has not: a date is text, and no part holds itself. ``5e-6`` is a float."""
+    """YAML restricted to what JSON can say: a date is text, and no part holds itself. ``5e-6`` is a float."""
 
     anchored = 0  # parts under an anchor that are being read
 
@@ -42,23 +42,23 @@ class _Loader(yaml.SafeLoader):
 
     def lines(self, node: yaml.Node, first_line: int, place: Place = ()) -> dict[Place, int]:
         """The line of ``node``, as part ``place`` of the whole, and of each part in it."""
-        found = {place: node.start_mark.line + first_line}
+        lines = {place: node.start_mark.line + first_line}
         if isinstance(node, yaml.SequenceNode):
             for index, child in enumerate(node.value):
-                found |= self.lines(child, first_line, (*place, index))
+                lines |= self.lines(child, first_line, (*place, index))
         elif isinstance(node, yaml.MappingNode):
             for key_node, child in node.value:
                 inner = (*place, self.construct_object(key_node))
-                found |= self.lines(child, first_line, inner) | {inner: key_node.start_mark.line + first_line}
-        return found
+                lines |= self.lines(child, first_line, inner) | {inner: key_node.start_mark.line + first_line}
+        return lines
 
 
 _Loader.yaml_constructors = {
     tag: construct for tag, construct in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in KNOWN
 }
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag in KNOWN]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in KNOWN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(f"{TAG}float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 

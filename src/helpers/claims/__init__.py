@@ -5,8 +5,7 @@
 
 ``claim`` reads the block of a page, ``criteria`` the pre-registered outcomes (``marked`` keeps their lines),
 ``evidence`` pools records into cells, ``conditions`` judges them in the ``logic`` of three values, ``verdict`` and
-``confidence`` sum up, ``facts`` puts numbers on the page, ``case`` ties a page to all of these, and ``status`` lists
-what is missing or stale.
+``confidence`` sum up, ``facts`` puts numbers on the page, and ``case`` ties a page to all of these.
 """
 
 from helpers.claims.case import Case, open_case

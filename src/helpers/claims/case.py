@@ -1,4 +1,4 @@
-"""A claim with all that it is judged by: criteria, evidence, what is stale. Pages, lint, graph and status open it."""
+"""A claim with everything it is judged by: criteria, evidence and stale records. Pages, lint and status open it."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ class Case:
     _verdicts: dict[str, Verdict] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def evidence(self, question: str | None = None) -> Evidence:
-        """The pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
+        """Return the pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
         pooled = tuple(self.criteria.question(question or self.claim.primary).pool)
         if pooled not in self._evidence:
-            found = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
-            self._evidence[pooled] = found.within(self.claim.scope)
+            evidence = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
+            self._evidence[pooled] = evidence.within(self.claim.scope)
         return self._evidence[pooled]
 
     def verdict(self, question: str | None = None) -> Verdict:
-        """The verdict of ``question``, by default the primary one, which is the claim's."""
+        """Return the verdict on ``question``. The default is the primary one, whose verdict is the claim's."""
         name = question or self.claim.primary
         if name not in self._verdicts:
             self._verdicts[name] = judge(self.criteria.question(name), self.evidence(name), self.stale)
         return self._verdicts[name]
 
     def verdicts(self) -> dict[str, Verdict]:
-        """The verdict of every question of the criteria file."""
+        """Return the verdict on every question of the criteria file."""
         return {name: self.verdict(name) for name in self.criteria.questions}
 
     def confidence(self, question: str | None = None) -> Confidence:
-        """The cap for the verdict of ``question``; the declared level counts only for the primary one."""
+        """Return the cap on the verdict on ``question``; the declared level counts for the primary one only."""
         asked = self.criteria.question(question or self.claim.primary)
         evidence = self.evidence(question).within(asked.scope)
         declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
@@ -79,7 +79,7 @@ class Case:
 
 
 def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Params:
-    """Read the params file ``grid`` of a notebook into its parameter model; no name in it is another one's."""
+    """Read the params file ``grid`` of a notebook into the parameter model of its study."""
     model = load_study(notebook, root).params
     if model is None:
         raise ClaimError(f"The study of params/{notebook} has no parameters, so it can have no grid.")
@@ -87,17 +87,17 @@ def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Para
 
 
 def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
-    """The cells that the params file ``grid`` of a notebook declares, as its parameter model."""
+    """Return the cells that the params file ``grid`` of a notebook declares."""
     return read_params(notebook, grid, root).cells()
 
 
 def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
-    """The runs that the params file ``grid`` of a notebook declares, one for each cell."""
+    """Return the runs that the params file ``grid`` of a notebook declares, one for each cell."""
     return runs_of(load_study(notebook, root), read_params(notebook, grid, root))
 
 
 def runs_of(study: Study, p: parameters.Params) -> tuple[Expected, ...]:
-    """The runs that ``p`` declares, one for each cell."""
+    """Return the runs that ``p`` declares, one for each cell."""
     younger = frozenset(study.added)
     return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in p.cells())
 
@@ -105,13 +105,13 @@ def runs_of(study: Study, p: parameters.Params) -> tuple[Expected, ...]:
 def stale_records(
     records: Sequence[Record], models: Mapping[str, str] | None = None, root: Path | None = None
 ) -> dict[str, list[str]]:
-    """Ids of the records whose question has changed since, with what changed (``questions.Changes``)."""
+    """Map the id of each record whose question has changed since to what changed (``questions.Changes``)."""
     changes = questions.Changes(models, root)
     return {record.id: why for record in records if (why := changes.of(record))}
 
 
 @dataclass(frozen=True)
-class Found:
+class ExperimentRecords:
     """All records of an experiment, unfinished ones included, oldest first; ``stale`` as in `Case`."""
 
     records: tuple[Record, ...]
@@ -123,21 +123,21 @@ class Found:
         return tuple(record for record in self.records if record.status == "complete")
 
 
-def find(notebook: str, root: Path = ROOT) -> Found:
+def read_experiment(notebook: str, root: Path = ROOT) -> ExperimentRecords:
     """Read every record of ``notebook``."""
     records = reading.records(notebook, status=None)
     complete = [record for record in records if record.status == "complete"]
-    return Found(tuple(records), stale_records(complete, root=root))
+    return ExperimentRecords(tuple(records), stale_records(complete, root=root))
 
 
-def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Found] | None = None) -> Case:
+def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, ExperimentRecords] | None = None) -> Case:
     """Open the claim of the page at ``path``; ClaimError names file, line and field when something is malformed.
 
-    ``known`` holds the records of experiments that have been read already: reading ten thousand takes a second.
+    ``known`` holds the experiments that have been read already, because reading ten thousand records takes a second.
     """
     path = root / path
     claim = read_claim(path, root)
-    found = (known or {}).get(claim.experiment) or find(claim.experiment, root)
+    experiment = (known or {}).get(claim.experiment) or read_experiment(claim.experiment, root)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
     criteria = read_criteria(root / claim.criteria)
-    return Case(path, claim, criteria, found.complete, expected, found.stale, root)
+    return Case(path, claim, criteria, experiment.complete, expected, experiment.stale, root)

@@ -21,7 +21,7 @@ LEVELS: tuple[Level, ...] = ("LOW", "MODERATE", "HIGH")
 
 
 class Relation(Strict):
-    """How this claim stands to another claim (its id) or to an upstream issue (``#65``)."""
+    """How this claim relates to another claim (its id) or to an upstream issue (``#65``)."""
 
     kind: Kind
     target: Annotated[str, StringConstraints(pattern=r"^(#[0-9]+|[a-z0-9]+(-[a-z0-9]+)*)$")]
@@ -30,7 +30,7 @@ class Relation(Strict):
 
 
 class Claim(Strict):
-    """One claim: what is stated, where it is judged, and what its author holds of it.
+    """One claim: what it states, how it is judged, and how confident its author is.
 
     ``primary`` names the question of the criteria file that gives the claim its verdict; ``scope`` keeps only the cells
     that agree with it; ``grid`` is the params file whose cells must all be there.
@@ -51,12 +51,12 @@ class Claim(Strict):
 
 
 def front_matter(path: Path) -> Document:
-    """The front matter of a page, with the lines of the page; ClaimError when there is none."""
+    """Read the front matter of a page and the lines it stands on; ClaimError when there is none."""
     text = Path(path).read_text(encoding="utf-8")
-    found = re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", text, flags=re.DOTALL)
-    if not found:
-        raise ClaimError(f"{path}:1: the page has no front matter: begin it with a YAML block between lines of ---.")
-    document = read_document(found.group(1), Path(path), first_line=2)
+    block = re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", text, flags=re.DOTALL)
+    if not block:
+        raise ClaimError(f"{path}:1: the page has no front matter. Begin it with a YAML block between lines of ---.")
+    document = read_document(block.group(1), Path(path), first_line=2)
     if not isinstance(document.value, dict):
         raise ClaimError(f"{path}:2: the front matter is not a mapping: write it as `name: value` lines.")
     return document
@@ -86,7 +86,7 @@ def read_claim(path: Path, root: Path = ROOT) -> Claim:
     for name in ("criteria", "grid"):
         value = getattr(claim, name)
         if value is not None and not (root / value).is_file():
-            raise document.error(("claim", name), f"names {value}, which is not there: correct the path.")
+            raise document.error(("claim", name), f"names {value}, which does not exist. Correct the path.")
     try:
         read_criteria(root / claim.criteria).question(claim.primary)
     except ClaimError as error:

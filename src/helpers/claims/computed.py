@@ -1,4 +1,4 @@
-"""Metrics that a criteria file has computed by a function: it is looked up, and its arguments checked, on reading."""
+"""Metrics that a function named in a criteria file computes. Reading the file checks the function and its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.records.study import study_place
 
 
 class Metric(Strict):
-    """What a metric means, and how it comes about when runs do not record it, or do not record it so that it pools.
+    """What a metric means, and how to compute it where runs do not record it, or not in a form that pools.
 
     ``function`` ("module:name", the module relative to the study's package) is called with records and ``arguments``:
     those of a cell, or (``over: scope``) all of the question. It returns a metric, or None where the records give none.
@@ -63,12 +63,12 @@ def _named(document: Document, place: Place, written: str) -> Callable[..., Any]
 
 
 def _check_arguments(document: Document, place: Place, metric: Metric, function: Callable[..., Any]) -> None:
-    """Hold the arguments against the signature behind the records: names, none lacking, types."""
+    """Check names, types and completeness of the arguments against the function's signature."""
     taken = dict(list(inspect.signature(function).parameters.items())[1:])
     hints = typing.get_type_hints(function)
     for key, value in metric.arguments.items():
         if key not in taken:
-            close = nearest(key, taken) if taken else ", which takes none."
+            close = nearest(key, taken) if taken else ", which takes no arguments."
             raise document.error((*place, key), f"is no argument of {metric.function}{close}")
         try:
             TypeAdapter(hints.get(key, Any)).validate_python(value, strict=True)
@@ -77,4 +77,4 @@ def _check_arguments(document: Document, place: Place, metric: Metric, function:
             raise document.error((*place, key), f"is {value!r}: {said[0].lower()}{said[1:]}.") from error
     lacking = [key for key, one in taken.items() if one.default is one.empty and key not in metric.arguments]
     if lacking:
-        raise document.error(place, f"lacks {lacking[0]!r}, which {metric.function} cannot do without: add it.")
+        raise document.error(place, f"lacks {lacking[0]!r}, which {metric.function} needs. Add it.")

@@ -1,4 +1,4 @@
-"""The runs that a grid declares, and which of them a record is."""
+"""The runs that a grid declares, and the lookup from a record to its declared run."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Expected:
 
 
 class Declared:
-    """Declared runs, found by record: comparing each with each takes minutes at ten thousand cells.
+    """Declared runs, looked up by record. Comparing all pairs would take minutes at ten thousand cells.
 
-    They are kept under the values that tell them apart; a record is looked up under its own and then compared in full.
+    They are indexed by the axes on which they differ. A record is looked up by its values there, then compared in full.
     """
 
     def __init__(self, expected: Sequence[Expected]) -> None:
@@ -65,7 +65,7 @@ class Declared:
 
     def met(self, record: Record) -> list[int]:
         """Positions in ``expected`` of the declared runs that ``record`` is."""
-        # Asked of tens of thousands of records, for which an attribute is found too slowly.
+        # Called for tens of thousands of records, for which attribute access is too slow.
         params, cell = record.content["params"], record.content["cell"]
         places: list[tuple[Any, ...]] = [()]
         for axis, known in self._values.items():

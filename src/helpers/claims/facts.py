@@ -22,10 +22,10 @@ SUFFIX = {"rate": "%", "share": ""}
 
 @dataclass(frozen=True)
 class Fact:
-    """A value of the records with what belongs to it.
+    """A value from the records, with its unit, count and interval.
 
     ``value``, ``low`` and ``high`` are plain numbers (``value`` may be text); ``text`` is the full form, ``brief`` the
-    number with its unit; ``records`` is what it came from.
+    number with its unit; ``records`` are where it comes from.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Fact:
 
     @property
     def hover(self) -> str:
-        """What the link shows: run, commit and N, or all runs when there are several."""
+        """The tooltip of the link: run, commit and N, or all runs when there are several."""
         commits = list(dict.fromkeys(_commit(record) for record in self.records))
         ids = [record.id for record in self.records]
         runs = f"run {ids[0]}" if len(ids) == 1 else f"{len(ids)} runs: {', '.join(ids)}"
@@ -68,7 +68,7 @@ class Fact:
 
 
 def run_page(record: Record) -> str:
-    """Return where a page links to for a run: its card."""
+    """Return the address of a run's card, which pages link to."""
     return f"{RUN_PAGE}#{quote(record.id)}"
 
 
@@ -107,8 +107,8 @@ class Facts:
     def names(self) -> list[str]:
         """Every name that `fact` knows."""
         records = self.evidence.records
-        found = {name for record in records for name in (*record.metrics, *dict(_paths(record.content)))}
-        return sorted(found | set(self.evidence.derive) | {"count.records"})
+        known = {name for record in records for name in (*record.metrics, *dict(_paths(record.content)))}
+        return sorted(known | set(self.evidence.derive) | {"count.records"})
 
     def _cells(self, wanted: Mapping[str, Any]) -> list[Cell]:
         """Cells in scope that agree; a constraint on a pooled axis (``seed=0``) picks records inside the cells."""
@@ -117,12 +117,12 @@ class Facts:
         outer = {axis: value for axis, value in wanted.items() if axis not in inner}
         check_constraints(outer, [cell.key for cell in self.evidence.inside])
         check_constraints(inner, [record.cell for record in self.evidence.records] if inner else [])
-        found = []
+        chosen = []
         for cell in self.evidence.inside:
             if agrees(cell.key, outer):
                 kept = tuple(record for record in cell.records if agrees(record.cell, inner))
-                found.append(Cell(cell.key, cell.name, kept, cell.absent, cell.derive))
-        return [cell for cell in found if cell.records]
+                chosen.append(Cell(cell.key, cell.name, kept, cell.absent, cell.derive))
+        return [cell for cell in chosen if cell.records]
 
     def _pools(self, axis: str) -> bool:
         return any(axis in record.cell for record in self.evidence.records)
@@ -139,36 +139,45 @@ class Facts:
                 f"{cells[1].name}: name the one that is meant."
             )
         whole = Cell(dict(wanted), label(wanted), records, (), self.evidence.derive) if over_scope else cells[0]
-        found = whole.interval(name)
-        if found is None:
-            raise ClaimError(f"The fact {name!r} at {label(wanted)} has no value in its records: leave it out.")
+        interval = whole.interval(name)
+        if interval is None:
+            raise ClaimError(f"The fact {name!r} at {label(wanted)} has no value in its records. Leave it out.")
         unit = next(
-            (r.metrics[name].get("unit", "") for r in records if name in r.metrics), found.extra.get("unit", "")
+            (r.metrics[name].get("unit", "") for r in records if name in r.metrics), interval.extra.get("unit", "")
         )
-        brief = number(found.value, unit, found.n)
+        brief = number(interval.value, unit, interval.n)
         return Fact(
-            name, found.value, found.low, found.high, found.n, found.k, unit, spoken(found, unit), brief, records
+            name,
+            interval.value,
+            interval.low,
+            interval.high,
+            interval.n,
+            interval.k,
+            unit,
+            spoken(interval, unit),
+            brief,
+            records,
         )
 
 
-def spoken(found: Interval, unit: str) -> str:
+def spoken(interval: Interval, unit: str) -> str:
     """An interval in full: ``66 % (21/32, 95 % CI 48–80)``."""
     inside = []
-    if found.k is not None:
-        inside.append(f"{found.k}/{found.n}")
-    elif found.n is not None:
-        inside.append(f"N {found.n}")
-    if found.low is not None and found.high is not None:
+    if interval.k is not None:
+        inside.append(f"{interval.k}/{interval.n}")
+    elif interval.n is not None:
+        inside.append(f"N {interval.n}")
+    if interval.low is not None and interval.high is not None:
         low, high = (
-            number(bound, unit, found.n).removesuffix(f" {_suffix(unit)}") for bound in (found.low, found.high)
+            number(bound, unit, interval.n).removesuffix(f" {_suffix(unit)}") for bound in (interval.low, interval.high)
         )
-        joint = " to " if found.low < 0 else "–"
+        joint = " to " if interval.low < 0 else "–"
         # Smallest and largest of a few runs are no confidence interval, and are not called one.
-        level = f"{found.level:.0%} CI".replace("%", " %") if RANGE not in found.method else RANGE
+        level = f"{interval.level:.0%} CI".replace("%", " %") if RANGE not in interval.method else RANGE
         inside.append(f"{level} {low}{joint}{high}")
     else:
         inside.append("no interval")
-    return f"{number(found.value, unit, found.n)} ({', '.join(inside)})"
+    return f"{number(interval.value, unit, interval.n)} ({', '.join(inside)})"
 
 
 def number(value: float, unit: str, n: int | None = None) -> str:

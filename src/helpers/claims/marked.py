@@ -1,4 +1,4 @@
-"""YAML that remembers its lines, so that every refusal of a claim block or criteria file names field and line."""
+"""YAML with line numbers, so that every error in a claim block or criteria file names field and line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_document(text: str, path: Path, first_line: int = 1) -> Document:
 
 
 def validate(model: type[Model], document: Document, place: Place = ()) -> Model:
-    """Read the part of ``document`` at ``place`` into ``model``; the first fault is raised with field and line."""
+    """Read the part of ``document`` at ``place`` into ``model``; raise the first fault with field and line."""
     value = document.value
     for step in place:
         value = value[step]
@@ -101,5 +101,5 @@ def _known(model: Any, place: Place) -> list[str]:
 def _inner_model(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_inner_model(argument) for argument in getattr(annotation, "__args__", ())]
-    return next((model for model in found if model is not None), None)
+    inner = [_inner_model(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((model for model in inner if model is not None), None)

@@ -71,14 +71,14 @@ class Ledger:
         return [line for line in self.lines if (line.kind, line.name) == (kind, name)]
 
     def standing(self, kind: Kind) -> dict[str, Line]:
-        """Return the last line of each object of a kind that says what it is, without those that were withdrawn."""
-        found: dict[str, Line] = {}
+        """Return the line that now holds for each object of a kind. Withdrawn objects have none."""
+        last: dict[str, Line] = {}
         for line in self.lines:
             if line.kind == kind and line.event == "withdrawn":
-                found.pop(line.name, None)
+                last.pop(line.name, None)
             elif line.kind == kind and line.event != "replayed":
-                found[line.name] = line
-        return found
+                last[line.name] = line
+        return last
 
 
 def path() -> Path:
@@ -106,11 +106,13 @@ def _line(number: int, row: str) -> Line:
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise RecordError(f"The ledger's line {number} is no event ({why}). Restore the file from git.") from None
+        raise RecordError(f"The ledger's line {number} is not an event ({why}). Restore the file from git.") from None
     except ValueError as error:
-        raise RecordError(f"The ledger's line {number} is no JSON ({error}). Restore the file from git.") from None
+        raise RecordError(f"The ledger's line {number} is not JSON ({error}). Restore the file from git.") from None
     if as_row(line) != row:
-        raise RecordError(f"The ledger's line {number} is not as it is written. Restore the file from git.")
+        raise RecordError(
+            f"The ledger's line {number} is not in the form that Claimbook writes. Restore the file from git."
+        )
     return line
 
 
@@ -120,7 +122,7 @@ def as_row(line: Line) -> str:
 
 
 def _check_chain(lines: Sequence[Line], hashes: Sequence[str]) -> None:
-    """Every line follows lines that stand before it, and all but the last are followed: one chain, joined by merges."""
+    """Check that the lines form one chain, joined by merges: each follows earlier lines, and it has one end."""
     open_ends, known = set[str](), set[str]()
     for number, (line, own) in enumerate(zip(lines, hashes, strict=True), start=1):
         wanted = 0 if number == 1 else 2 if line.event == "merged" else 1

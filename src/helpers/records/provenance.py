@@ -74,7 +74,7 @@ def git_state() -> dict[str, Any]:
 
 
 def git(*arguments: str, root: Path | None = None) -> bytes | None:
-    """Output of a git command in the checkout (or in ``root``); ``None`` when it says no."""
+    """Return the output of a git command in the checkout (or in ``root``); ``None`` when it fails."""
     done = _run_git(arguments, root or files.ROOT)
     return done.stdout if done is not None and done.returncode == 0 else None
 
@@ -92,9 +92,9 @@ def _run_git(arguments: Sequence[str], root: Path) -> subprocess.CompletedProces
 
 
 def _why_no_repository() -> str | None:
-    """Why git knows no repository with the checkout at its root; ``None`` where it does.
+    """Return why git has no repository rooted at the checkout; ``None`` where it has one.
 
-    One around the checkout does not count: its commit says nothing about this code.
+    A repository around the checkout does not count, because its commit says nothing about this code.
     """
     if not (files.ROOT / ".git").exists():
         return "the folder with pyproject.toml is not the root of a git repository"
@@ -135,7 +135,7 @@ ARITHMETIC = ("torch", "transformers", "peft", "numpy", "scipy", "statsmodels", 
 
 @functools.cache
 def environment_of_arithmetic() -> dict[str, Any]:
-    """What sums can depend on, without loading torch: versions of the packages that compute, and the CPU's vectors."""
+    """Return what sums can depend on, without loading torch: package versions and the CPU's vector instructions."""
     packages = {name: _version(name) for name in ARITHMETIC}
     return {"packages": packages, "instruction_sets": instruction_sets()}
 

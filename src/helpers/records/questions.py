@@ -1,4 +1,4 @@
-"""The question that a record answers, of which its id is a hash; and what of it is no longer so."""
+"""The question that a record answers, which its id is a hash of, and what has changed since."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
 def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """The question that a record with ``content`` answers: what its id is a hash of.
 
-    The study and its version, the parameters as resolved, the content of model, data and the records it used. The
-    number type is that of the model as loaded, also where no parameter of the record names it (a shared baseline).
-    Code, packages and hardware are how the answer was found: they are recorded and compared, and no part of this.
+    It holds the study and its version, the resolved parameters, and the content of the model, the data and the records
+    used. The dtype is that of the loaded model, even where no parameter names it (a shared baseline). Code, packages
+    and hardware are not part of it: they are recorded and compared.
     """
     asked = study.asked(content["params"])
     asked.pop("device", None)
@@ -44,10 +44,10 @@ def question_hash(content: Mapping[str, Any], study: Study) -> str:
 
 
 class Changes:
-    """What of the question of a record is no longer so; thousands of records share data and inputs, each read once.
+    """What has changed in the questions of records. Data and inputs that many records share are read once.
 
     ``models`` maps names of base models to their content hash as it is now (``models.fingerprint``); a model that is
-    not in it is not checked, for it may be a download away.
+    not in it is not checked, because that may need a download.
     """
 
     def __init__(self, models: Mapping[str, str] | None = None, root: Path | None = None):
@@ -83,7 +83,7 @@ class Changes:
 
 def criteria_now(record: Record) -> str | None:
     """Hash of the criteria file that ``record`` names, as it is now; ``None`` when it is gone."""
-    with contextlib.suppress(RecordError):  # a link lies there now, which is followed nowhere
+    with contextlib.suppress(RecordError):  # a symbolic link lies there now, and is not followed
         path = files.below(files.ROOT, record.criteria["path"])
         return files.content_hash(path) if path.is_file() else None
     return None
@@ -121,7 +121,7 @@ def data_hashes(paths: list[Path]) -> dict[str, str]:
 
 
 def hash_of_data(data: Mapping[str, str]) -> str:
-    """Hash of data files; of a file outside the repository only the name counts, for it lies elsewhere elsewhere."""
+    """Return the hash of data files. Outside the repository only the file name counts, because folders differ."""
     return files.sha256_json(_data_by_name(data))
 
 

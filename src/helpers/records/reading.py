@@ -1,7 +1,7 @@
 """Reading run records: one by its name, all of a notebook, or a table of cells.
 
-A record is read where it was made (``outputs/<notebook>/<id>``) and, when it is not there, where it was published.
-Only ``run.json`` with status ``complete`` is a record that a page may use; a folder that exists proves nothing.
+A record is read where it was made (``outputs/<notebook>/<id>``) or, if it is not there, where it was published. Pages
+use only records whose ``run.json`` has the status ``complete``.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Results(Mapping[str, Any]):
 
 @functools.lru_cache(maxsize=512)
 def _table(path: str, sha256: str) -> pd.DataFrame:
-    """The table in a file of that content, kept because a page asks for the same ones many times."""
+    """Read a table, cached because a page asks for the same ones many times."""
     return pd.read_parquet(path)
 
 
@@ -201,30 +201,31 @@ def parse(text: bytes, where: str, notebook: str, run_id: str) -> dict[str, Any]
 def records(notebook: str, status: str | None = "complete") -> list[Record]:
     """Records of a notebook, oldest first; ``status=None`` gives also the failed, the running and the partial ones.
 
-    A run found half-way is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``. A
+    An unfinished run is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``. A
     record that is refused is ``unreadable``, and its ``error`` says why.
     A record both here and published counts once, as the one here.
     """
-    found: dict[str, Record] = {}
+    by_id: dict[str, Record] = {}
     with gc_paused():
         for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
             for name, path in folders(files.inside(root, notebook)):
                 if name.startswith(PARTIAL):
                     half = _unfinished(path, notebook) if status != "complete" else None
                     if half is not None:
-                        found.setdefault(half.id, half)
+                        by_id.setdefault(half.id, half)
                 elif not name.startswith("."):
                     with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
-                        found[name] = _readable(path, notebook, published)
-    chosen = [record for record in found.values() if status in (None, record.status)]
+                        by_id[name] = _readable(path, notebook, published)
+    chosen = [record for record in by_id.values() if status in (None, record.status)]
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
 
 def published() -> Iterator[Record]:
     """Yield every complete published record, by notebook and id, whatever lies in the outputs folder."""
     for notebook, path in sorted(folders(files.published_root())):
-        found = [_readable(place, notebook, True) for name, place in sorted(folders(path)) if not name.startswith(".")]
-        yield from (record for record in found if record.status == "complete")
+        places = [place for name, place in sorted(folders(path)) if not name.startswith(".")]
+        readable = (_readable(place, notebook, True) for place in places)
+        yield from (record for record in readable if record.status == "complete")
 
 
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -257,7 +258,7 @@ def _blank(folder: Path, notebook: str, status: str, error: str | None = None, *
 
 
 def _unfinished(folder: Path, notebook: str) -> Record | None:
-    """The run that is half-way in ``folder``. One that finished since it was listed is complete, or gone again."""
+    """Return the unfinished run in ``folder``; if it has finished since it was listed, the complete one or None."""
     name = folder.name.removeprefix(PARTIAL)
     try:
         record = _readable(folder, notebook, published=False)
@@ -293,8 +294,8 @@ def _row(record: Record) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """A block without the cyclic collector, which would walk all records again and again while their number grows (4
-    times the time at 10,000 records) and can find nothing: parsed JSON has no cycles."""
+    """Pause the cyclic garbage collector. It would walk all records again and again (4 times the time at 10,000
+    records) for nothing, because parsed JSON has no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:

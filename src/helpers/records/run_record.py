@@ -1,4 +1,4 @@
-"""What ``run.json`` may hold: one model, which everything that reads or writes a record goes through.
+"""The model of ``run.json``. Everything that reads or writes a record goes through it.
 
 It refuses unknown and duplicate keys, numbers that are not finite or overflow, ``k > n``, ``low > high``, names that
 are not one plain name, and a status that its times or its error contradict.
@@ -68,7 +68,7 @@ def _resolved(path: str) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Refuse in free JSON what no JSON number can mean; the rest passes as it is."""
+    """Refuse values that JSON does not have, and numbers that overflow; return the rest as it is."""
     if isinstance(value, dict):
         for item in value.values():
             _finite(item)
@@ -101,8 +101,8 @@ Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 class MetricValues(TypedDict):
     """One number with what it rests on.
 
-    ``measured`` marks what differs between equal runs (seconds, memory): no comparison looks at it. The entries behind
-    it say more about an interval or a maximum.
+    ``measured`` marks what differs between equal runs (seconds, memory), so that comparisons skip it. The entries after
+    it are details of an interval or a maximum.
     """
 
     value: Number
@@ -269,7 +269,7 @@ def check(content: Any) -> dict[str, Any]:
 
 
 def _spelt(part: str | int) -> str:
-    """A step on the way to a fault: a key may be anything that a text can be."""
+    """Return one step of the path to a fault, shortened and quoted where a key is odd."""
     return str(part) if isinstance(part, int) or (part.isprintable() and len(part) <= 80) else shown(part)
 
 

@@ -124,8 +124,8 @@ class Run:
             elif error is None and not self.complete and not self._left:
                 raise RecordError(f"{self.label} ended without finish(), so there is no record: call run.finish().")
         finally:
-            if self.complete:  # nobody computes under this lock again, so a waiting process may hold a deleted file
-                with contextlib.suppress(OSError):  # none is there, or the folder is read-only, where it harms nobody
+            if self.complete:  # a complete run is never computed again, so its lock file can go
+                with contextlib.suppress(OSError):  # there is none, or the folder is read-only
                     Path(self._lock.lock_file).unlink()
             self._lock.release()
 
@@ -147,7 +147,7 @@ class Run:
         return self._steps.folder(name, fn, before)
 
     def has(self, name: str) -> bool:
-        """Whether the step ``name`` is finished on disk, so that asking for it would take it from there."""
+        """Whether the step ``name`` is finished on disk and would be read from there."""
         self._must_be_open()
         return self._steps.has(name)
 
@@ -241,7 +241,7 @@ class Run:
 
     def _fail(self, error: Exception) -> None:
         sentence = provenance.portable(" ".join(f"{type(error).__name__}: {error}".split()))
-        # On a full disk this cannot be written either; the error that is on its way up says so already.
+        # On a full disk this cannot be written either. The error being raised says so already.
         with contextlib.suppress(RecordError, OSError):
             self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
 

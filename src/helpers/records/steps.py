@@ -1,8 +1,8 @@
 """The results of a run's steps on disk, so that a run killed half-way continues where it stopped.
 
-A step's files are renamed into place first and its manifest ``steps/<name>.json`` (files, hashes, seconds) last: what
-has a manifest whose hashes are right is finished, anything else is done again. Values are always read back from the
-files, so that a resumed run sees exactly what an uninterrupted one does.
+A step's files are renamed into place first, its manifest ``steps/<name>.json`` (files, hashes, seconds) last. A step is
+finished when its manifest's hashes are right; any other step is done again. Values are always read back from the files,
+so that a resumed run sees exactly what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Value = pd.DataFrame | dict[str, Any]
 
 
 def plain(value: Any, where: str) -> Any:
-    """``value`` as JSON types (NumPy scalars and arrays, tuples and paths converted); ``RecordError`` for the rest."""
+    """Return ``value`` as JSON types, converting NumPy values, tuples and paths; ``RecordError`` for anything else."""
     if isinstance(value, Mapping):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
-            raise RecordError(f"{where} has the key {wrong[0]!r}, but keys of a record are text: use str().")
+            raise RecordError(f"{where} has the key {wrong[0]!r}, but keys of a record are text. Use str().")
         return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
@@ -46,7 +46,7 @@ def plain(value: Any, where: str) -> Any:
         return str(value)
     if isinstance(value, float) and not np.isfinite(value):
         raise RecordError(
-            f"{where} is {value}, which is no result: leave it out or write None, for missing is no number."
+            f"{where} is {value}, not a finite number. Leave it out, or write None if it was not measured."
         )
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -63,14 +63,14 @@ class Steps:
         self.spent = 0.0  # seconds this process has spent making steps
 
     def value(self, name: str, fn: Callable[[], Any]) -> Any:
-        """``fn()``'s table(s) or JSON value, from disk when this step was finished before."""
+        """Return ``fn()``'s table(s) or JSON value, from disk when this step was finished before."""
         manifest = self._finished(name)
         if manifest is None:
             manifest = self._make(name, lambda: self._write_values(name, fn()), 0.0)
         return self._read_values(manifest)
 
     def folder(self, name: str, fn: Callable[[Path], Any], before: float) -> Path:
-        """The folder that ``fn(empty folder)`` filled, from disk when this step was finished before."""
+        """Return the folder that ``fn(empty folder)`` filled, from disk when this step was finished before."""
         if self._finished(name) is None:
             self._make(name, lambda: self._write_folder(name, fn), before)
         return files.inside(self.path, name)
@@ -87,10 +87,10 @@ class Steps:
         """Raise ``RecordError`` when a file of a finished step is no longer what that step wrote."""
         for name, manifest in self.done.items():
             if not self._is_whole(manifest):
-                raise RecordError(f"Files of step {name!r} of {self.label} changed under the run: run it again.")
+                raise RecordError(f"Files of step {name!r} of {self.label} changed during the run. Run it again.")
 
     def drop_leftovers(self) -> None:
-        """Delete what no step asked for in this run: halves that a killed process left behind."""
+        """Delete files that belong to no step of this run, such as those of a killed process."""
         keep = set(self.files()) | {f"{MANIFESTS}/{name}.json" for name in self.done} | {"run.json"}
         for path in [p for p in self.path.rglob("*") if p.is_file() or p.is_symlink()]:
             if path.relative_to(self.path).as_posix() not in keep:

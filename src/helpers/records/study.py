@@ -57,7 +57,7 @@ class Study:
     parts: tuple[Study, ...] = ()
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``params`` without those that are younger than the first records and stand at their old value."""
+        """Return ``params`` without those that were added later and have the value that keeps the old behaviour."""
         return {name: value for name, value in params.items() if self.added.get(name, _NEVER) != value}
 
     def family(self) -> Iterator[Study]:
@@ -106,7 +106,7 @@ def _load(place: str) -> Study:
 def find_study(name: str, root: Path | None = None) -> Study:
     """Return the study called ``name``, a main study or a part of one.
 
-    Raises ``RecordError`` when there is none. A notebook whose own study cannot be loaded stops nobody else's.
+    Raises ``RecordError`` when there is none. A study that cannot be loaded does not hide the others.
     """
     known: dict[str, Study] = {}
     broken: RecordError | None = None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
-from helpers.claims.case import Case, Found, declared_runs, find, open_case
+from helpers.claims.case import Case, ExperimentRecords, declared_runs, open_case, read_experiment
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.declared import Declared, telling
 from helpers.claims.evidence import label
@@ -61,13 +61,16 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     if notebook is not None and notebook not in declared:
         raise ClaimError(f"There is no params/{notebook}/experiment.yaml{nearest(notebook, declared)}")
     notebooks = declared if notebook is None else [notebook]
-    known = {name: find(name) for name in notebooks}
+    known = {name: read_experiment(name) for name in notebooks}
     cells = [row for name, found in known.items() for row in cells_of(name, found)]
     return cells, [page_status(case) for case in cases_in(known=known)]
 
 
 def cases_in(
-    folder: Path = REPORTS, root: Path = ROOT, known: Mapping[str, Found] | None = None, opened: Case | None = None
+    folder: Path = REPORTS,
+    root: Path = ROOT,
+    known: Mapping[str, ExperimentRecords] | None = None,
+    opened: Case | None = None,
 ) -> Iterator[Case]:
     """Open every claim page in ``folder``; with ``known`` only those about one of these experiments.
 
@@ -80,13 +83,13 @@ def cases_in(
             yield open_case(path, root, known)
 
 
-def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> list[CellStatus]:
+def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path = ROOT) -> list[CellStatus]:
     """Return the declared runs of every params file of ``notebook``, and its unreadable records.
 
-    Its records are read unless ``found`` holds them. A record stands for a run only if all parameters agree.
+    Its records are read unless ``known`` holds them. A record stands for a run only if all parameters agree.
     """
-    found = found or find(notebook, root)
-    started = [record for record in found.records if "params" in record.content]
+    experiment = known or read_experiment(notebook, root)
+    started = [record for record in experiment.records if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if path.name not in NOT_GRIDS:
@@ -99,8 +102,8 @@ def cells_of(notebook: str, found: Found | None = None, root: Path = ROOT) -> li
             told, name = telling([one.key for one in expected]), path.relative_to(root).as_posix()
             for number, one in enumerate(expected):
                 cell = label({axis: one.key[axis] for axis in told})
-                rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), found.stale)))
-    return rows + [_unreadable(record) for record in found.records if record.status == "unreadable"]
+                rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
+    return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
 
 
 def _unreadable(record: Record) -> CellStatus:

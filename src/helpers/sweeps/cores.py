@@ -56,7 +56,7 @@ def _own_folder() -> Path | None:
     for folder in (first, *(first.with_name(f"{first.name}-{number}") for number in range(1, NAMES))):
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
-            found = folder.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
+            entry = folder.lstat()
+            if stat.S_ISDIR(entry.st_mode) and entry.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
                 return folder
     return None

@@ -90,15 +90,15 @@ def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
     lines: dict[int, list[int]] = {}
     for number in sorted(wanted):
         lines.setdefault(number // width, []).append(number)
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for line, numbers in lines.items():
-        last = found[-1] if found else []
+        last = groups[-1] if groups else []
         whole = len(numbers) == width and len(last) % width == 0 and len(last) + width <= size
         if last and whole and last[-1] + 1 == numbers[0] and line % height:
             last += numbers
         else:
-            found += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    return [row(grid, numbers) for numbers in found]
+            groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return [row(grid, numbers) for numbers in groups]
 
 
 def row(grid: Grid, numbers: Sequence[int]) -> Row:

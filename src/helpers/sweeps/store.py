@@ -91,10 +91,10 @@ class Store:
         with self._reached():
             self._fs.invalidate_cache()
             try:
-                found = self._fs.ls(self._path(folder), detail=False)
+                paths = self._fs.ls(self._path(folder), detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def tidy(self, notebook: str) -> None:
         """Delete the marks of sweeps, and the objects of ``notebook`` half-written, whose process on this machine is
@@ -104,8 +104,8 @@ class Store:
             if mark and leftovers.is_dead(mark.decode()):
                 self.remove(name)
         for name in self._listed(notebook):
-            found = HALF.fullmatch(name)
-            if found and leftovers.is_dead(found["writer"]):
+            half = HALF.fullmatch(name)
+            if half and leftovers.is_dead(half["writer"]):
                 self.remove(f"{notebook}/{name}")
 
     def remove(self, folder: str) -> None:

@@ -1,6 +1,6 @@
 """At the start of a sweep or a report: remove what killed processes left in the outputs folder and in the cache.
 
-What a living process works on stays, and so does every half-made run, for the next start goes on with it.
+Files of living processes stay. So does every unfinished run, because the next start resumes it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _has_garbage(home: Path, run_id: str) -> bool:
 
 
 def _half_written(half: Path) -> Iterator[Path]:
-    """Files and folders that a step had not finished: it begins again with new ones."""
+    """Yield the files and folders of unfinished steps, which begin again with new ones."""
     for folder in (half, half / MANIFESTS):
         yield from (Path(entry.path) for entry in leftovers.entries(folder) if re.fullmatch(r"\..+\.tmp", entry.name))
 
@@ -78,13 +78,13 @@ def _is_complete(record: Path) -> bool:
 @contextlib.contextmanager
 def _held(lock: Path) -> Iterator[bool]:
     """Whether nobody held ``lock``, which then is held for the block."""
-    found = FileLock(lock)
+    file_lock = FileLock(lock)
     try:
-        found.acquire(blocking=False)
+        file_lock.acquire(blocking=False)
     except (Timeout, OSError):
         yield False
         return
     try:
         yield True
     finally:
-        found.release()
+        file_lock.release()
