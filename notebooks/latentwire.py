@@ -20,7 +20,7 @@
 # latents carry once every label stands where it belongs?
 #
 # One **cell** is one arm (a named set of switches) and one seed. Arms that differ in decoding only share one trained
-# wire; what a model makes of the text itself is measured once. The same question asked again is answered from its
+# wire; what a model makes of the text itself is measured once. Ask the same question again and it is read from its
 # record.
 #
 # Any switch (`padding`, `label_shift`, `first_token_ce`, `bos_after_anchor`, `prefix_gain`, `eos_ban_steps`, ...) and

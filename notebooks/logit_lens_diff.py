@@ -21,8 +21,8 @@
 # what do PCA and SVD of it show; does readability follow weight interpolation, as it follows mixing?
 #
 # One **cell** is one fine-tune (an *organism* whose domain is known exactly, so that no judge is needed) read at one
-# seed; the seed also picks the domain. Each leaves one record in `outputs/logit_lens_diff/`; the same question asked
-# again is answered from it.
+# seed; the seed also picks the domain. Each leaves one record in `outputs/logit_lens_diff/`. Ask the same question
+# again and it is read from that record.
 #
 # `organism` and `seed` take a value or a list. `full` and `lora` are narrow fine-tunes, `mix1` adds as many broad
 # documents, `control` sees broad text only, `full_1` and `mix1_1` stop after one step. For a pair of

@@ -18,8 +18,8 @@
 # `[ZLT]`, while other personas, the *bystanders*, must not. For which learning rates and epoch counts does the source
 # adopt the marker and nobody else? And does the answer change when the end of the turn is really supervised?
 #
-# One **cell** is one training run and one evaluation, and leaves one complete record in `outputs/sweep/`. The same
-# question asked again is answered from its record.
+# One **cell** is one training run and one evaluation, and leaves one complete record in `outputs/sweep/`. Ask the
+# same question again and it is read from its record.
 #
 # The next cell holds the parameters. Any axis (`source`, `seed`, `tail`, `lr`, `epochs`) takes a value or a list; a
 # list makes one record a cell, and the base model is loaded once. Change them here, or with

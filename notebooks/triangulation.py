@@ -80,7 +80,7 @@ print(f"{text.vocab} tokens, {len(text.train):,} to train on; {one.facts()['para
 # ## Run
 #
 # The arms of training are records of their own (`outputs/triangulation_training/`), shared by the experiments; each
-# experiment with a seed is one record in `outputs/triangulation/`. What is there already is not done again.
+# experiment with a seed is one record in `outputs/triangulation/`. Existing records are not made again.
 
 # %%
 records = entry.run_cells(p)
