@@ -7,13 +7,13 @@ import math
 
 import pytest
 import torch
-from helpers.lm.descent import warmup_cosine
 from marker_fixture import pocket, row
 from transformers import get_cosine_schedule_with_warmup
 
 from helpers.base.errors import ModelError
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
+from helpers.lm.descent import warmup_cosine
 from helpers.studies.marker.recipe import Recipe
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss, train
