@@ -236,7 +236,7 @@ def test_criteria_and_start_are_those_of_the_first_part(house):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (lambda: {"x": float("nan")}, "missing is no number"),
+        (lambda: {"x": float("nan")}, "not a finite number"),
         (lambda: {"x": object()}, "JSON values and tables only"),
         (lambda: {1: 2}, "keys of a record are text"),
         (lambda: pd.DataFrame({"x": [1]}).rename_axis("persona"), "reset_index"),
@@ -269,8 +269,8 @@ def test_two_steps_may_not_share_a_name_or_a_file():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"value": float("nan")}, "missing is no number"),
-        ({"value": float("inf")}, "missing is no number"),
+        ({"value": float("nan")}, "not a finite number"),
+        ({"value": float("inf")}, "not a finite number"),
         ({"value": None}, "value"),
         ({"value": True}, "value"),
         ({"value": 10**400}, "value"),
@@ -312,7 +312,7 @@ def test_tampering_and_loss_are_found(house):
 
 
 def test_a_file_that_changes_before_finish_leaves_no_record():
-    with pytest.raises(RecordError, match="changed under the run"), open_run() as run:
+    with pytest.raises(RecordError, match="changed during the run"), open_run() as run:
         run.step("rates", lambda: pd.DataFrame({"x": [1]}))
         next(files.outputs_root().rglob("rates.parquet")).write_bytes(b"")
         run.finish()
