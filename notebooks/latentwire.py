@@ -38,7 +38,7 @@ checkpoint_every = 50
 prompt_steps = 40
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of `WireParams` in
+# Every parameter is checked before any work starts. What is not named above has the default of `WireCell` in
 # `src/helpers/studies/latentwire/params.py`; the arms are in `arms.py` beside it.
 
 # %%
@@ -50,12 +50,11 @@ from helpers.show import plots
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.latentwire import cell, show, views
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 enable_notebook()
-p = read(WireParams, globals())
-grid = p.cells()
-pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in grid])
+p = read(WireCell, globals())
+pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in p])
 
 # %% [markdown]
 # ## Two readers, two tokenizers, one text
@@ -64,7 +63,7 @@ pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in grid])
 # other's. The wire carries `M` vectors of `d_z` numbers in half precision.
 
 # %%
-session = cell.Session(p)
+session = cell.Session(p[0])
 show.readers(session)
 
 # %% [markdown]
@@ -75,7 +74,7 @@ show.readers(session)
 # targets of a short answer are padding; under a double shift each position is compared with the token after the next.
 
 # %%
-for example in {c.arm: c for c in grid}.values():
+for example in {c.arm: c for c in p}.values():
     display(show.alignment(example, session))
 
 # %% [markdown]

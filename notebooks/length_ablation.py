@@ -46,7 +46,7 @@ samples = 4
 max_new_tokens = [64, 256]
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of `LengthParams` in
+# Every parameter is checked before any work starts. What is not named above has the default of `LengthCell` in
 # `src/helpers/studies/marker/lengths/params.py`.
 
 # %%
@@ -59,12 +59,11 @@ from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.marker import pooling
 from helpers.studies.marker.lengths import cell, data, screen, views
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 
 enable_notebook()
-p = read(LengthParams, globals())
-grid = p.cells()
-print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.source}, negatives {p.negatives}")
+p = read(LengthCell, globals())
+print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['source']}, negatives {p[0].negatives}")
 
 # %% [markdown]
 # ## Answers of one length
@@ -74,8 +73,8 @@ print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.sou
 # an error; none is replaced by another. The ratio of answer tokens, positives to negatives, is checked before training.
 
 # %%
-session = cell.Session(p)
-made = {g.length: data.rows_record(g, session) for g in grid}
+session = cell.Session(p[0])
+made = {g.length: data.rows_record(g, session) for g in p}
 names = ["positive_tokens", "negative_tokens", "mass_ratio", "answer_nll"]
 pd.DataFrame({length: {name: r.metrics[name]["value"] for name in names} for length, r in made.items()}).round(2)
 
@@ -175,7 +174,7 @@ else:
 # ## Read what the models say
 
 # %%
-widgets.completion_browser(views.completions(records), marker=p.marker)
+widgets.completion_browser(views.completions(records), marker=p[0].marker)
 
 # %% [markdown]
 # ## Facts

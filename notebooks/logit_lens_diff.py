@@ -45,7 +45,7 @@ controls = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above has the default of
-# `LensParams` in `src/helpers/studies/actdiff/params.py`.
+# `LensCell` in `src/helpers/studies/actdiff/params.py`.
 
 # %%
 import pandas as pd
@@ -56,16 +56,16 @@ from helpers.show import plots
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.actdiff import browse, cell, views
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.readouts import COSINES
 
 enable_notebook()
-p = read(LensParams, globals())
-session = cell.Session(p)
-material = session.material(p.cells()[0])
+p = read(LensCell, globals())
+session = cell.Session(p[0])
+material = session.material(p[0])
 words = material.domains.get(material.domain)
 assert words, "Name the words whose readability is scored: words = [...]"
-print(f"{len(p.cells())} cells; the first seed's domain is {material.domain}, {len(words)} tokens")
+print(f"{len(p)} cells; the first seed's domain is {material.domain}, {len(words)} tokens")
 
 # %% [markdown]
 # ## What is read

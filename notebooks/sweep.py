@@ -43,7 +43,7 @@ dose_every = 4
 
 # %% [markdown]
 # Every parameter is checked before any work starts: an unknown name, a wrong type or a value out of bounds is an error
-# that names the parameter. What is not named above has the default of `SweepParams` in
+# that names the parameter. What is not named above has the default of `SweepCell` in
 # `src/helpers/studies/marker/params.py`.
 
 # %%
@@ -55,12 +55,11 @@ from helpers.show import plots, widgets
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.marker import cell, pooling, views
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 
 enable_notebook()
-p = read(SweepParams, globals())
-grid = p.cells()
-print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.source}, negatives {p.negatives}")
+p = read(SweepCell, globals())
+print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['source']}, negatives {p[0].negatives}")
 
 # %% [markdown]
 # ## The base model and the data
@@ -70,12 +69,12 @@ print(f"{len(grid)} cells over {', '.join(p.axes()) or 'no axis'}; source {p.sou
 # trained negatives stay as they are.
 
 # %%
-session = cell.Session(p)
+session = cell.Session(p[0])
 loaded = session.loaded
 print(
     f"{loaded.name}: {loaded.parameters:,} parameters, {loaded.dtype} on {loaded.device}, content {loaded.sha256[:12]}"
 )
-rows = cell.example_rows(grid[0], session)
+rows = cell.example_rows(p[0], session)
 pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for r in rows]}).groupby("persona").agg(
     rows=("tokens", "size"), mean_tokens=("tokens", "mean")
 ).round(1)
@@ -90,8 +89,8 @@ pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for
 # %%
 for role in ("source", "trained"):
     row = next(row for row in rows if row.role == role)
-    pieces = cell.pieces(row, grid[0].tail, loaded.tokenizer)
-    display(widgets.token_view(pieces, legend=f"supervised under tail {grid[0].tail!r} ({row.persona}, {role})"))
+    pieces = cell.pieces(row, p[0].tail, loaded.tokenizer)
+    display(widgets.token_view(pieces, legend=f"supervised under tail {p[0].tail!r} ({row.persona}, {role})"))
 
 # %% [markdown]
 # ## Train and evaluate
@@ -180,7 +179,7 @@ plots.lines(
 # Every completion, by cell, persona and question; the marker is highlighted.
 
 # %%
-widgets.completion_browser(views.completions(records), marker=p.marker)
+widgets.completion_browser(views.completions(records), marker=p[0].marker)
 
 # %% [markdown]
 # ## Facts

@@ -45,7 +45,7 @@ grid_steps = 2
 
 # %% [markdown]
 # Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
-# `TriangulationParams` (`src/helpers/studies/eqprop/params.py`) and is set in the same way, `-p seed 1`.
+# `TriangulationCell` (`src/helpers/studies/eqprop/params.py`) and is set in the same way, `-p seed 1`.
 
 # %%
 import pandas as pd
@@ -57,12 +57,12 @@ from helpers.show import plots
 from helpers.show.held import Held
 from helpers.studies.eqprop import experiment as entry
 from helpers.studies.eqprop import setup, views
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 
 plots.enable_notebook()
 models.choose_threads()
-p = params.read(TriangulationParams, globals())
-print(f"{len(p.cells())} runs over {', '.join(p.axes()) or 'no axis'}")
+p = params.read(TriangulationCell, globals())
+print(f"{len(p)} runs over {', '.join(p.axes) or 'no axis'}")
 
 # %% [markdown]
 # ## The text and the model
@@ -71,8 +71,8 @@ print(f"{len(p.cells())} runs over {', '.join(p.axes()) or 'no axis'}")
 # the name, the animal, the place and the thing recur, so there is something to carry over a distance.
 
 # %%
-text = setup.corpus(p)
-one = setup.arm(p.cells()[0], "ep")
+text = setup.corpus(p[0])
+one = setup.arm(p[0], "ep")
 print(text.tokenizer.decode(text.train[:160].tolist()))
 print(f"{text.vocab} tokens, {len(text.train):,} to train on; {one.facts()['parameters']:,} parameters")
 

@@ -155,44 +155,44 @@ def switch_on() -> None:
 
 
 def sweep(device: str) -> Any:
-    from test_marker_cell import params
+    from test_marker_cell import cells
 
     from helpers.studies.marker.cell import run_cells
 
-    return run_cells(params(device=device, lr=[1e-3, 3e-3], together=2, lora_dropout=0.1))
+    return run_cells(cells(device=device, lr=[1e-3, 3e-3], together=2, lora_dropout=0.1))
 
 
 def length_ablation(device: str) -> Any:
-    from test_lengths import params
+    from test_lengths import cells
 
     from helpers.studies.marker.lengths.cell import run_cells
 
-    return run_cells(params(device=device))
+    return run_cells(cells(device=device))
 
 
 def logit_lens_diff(device: str) -> Any:
     from test_actdiff_study import SMALL
 
     from helpers.studies.actdiff.cell import run_cells
-    from helpers.studies.actdiff.params import LensParams
+    from helpers.studies.actdiff.params import LensCell
 
-    return run_cells(LensParams(organism="lora", seed=0, device=device, **SMALL))
+    return run_cells([LensCell(organism="lora", seed=0, device=device, **SMALL)])
 
 
 def triangulation(device: str) -> Any:
-    from test_eqprop_experiment import tiny
+    from test_eqprop_experiment import cells
 
     from helpers.studies.eqprop.experiment import run_cells
 
-    return run_cells(tiny(experiment=["exp1", "exp6"], device=device))
+    return run_cells(cells(experiment=["exp1", "exp6"], device=device))
 
 
 def latentwire(device: str) -> Any:
-    from latentwire_fixture import params
+    from latentwire_fixture import cells
 
     from helpers.studies.latentwire.cell import run_cells
 
-    return run_cells(params(device=device))
+    return run_cells(cells(device=device))
 
 
 STUDIES = {study.__name__: study for study in (sweep, length_ablation, logit_lens_diff, triangulation, latentwire)}

@@ -6,12 +6,12 @@ import functools
 
 import torch
 
-from helpers.base.params import parse
+from helpers.base.params import Grid, parse, parse_grid
 from helpers.studies.latentwire import lms
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.lms import FrozenLM
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 TINY = {
     "train_samples": 48, "eval_samples": 8, "latents": 3, "d_z": 16, "encoder_layers": 1, "encoder_heads": 2,
@@ -20,8 +20,12 @@ TINY = {
 }  # fmt: skip
 
 
-def params(**changes: object) -> WireParams:
-    return parse(WireParams, TINY | changes, "in the test")
+def params(**changes: object) -> WireCell:
+    return parse(WireCell, TINY | changes, "in the test")
+
+
+def cells(**changes: object) -> Grid[WireCell]:
+    return parse_grid(WireCell, TINY | changes, "in the test")
 
 
 @functools.cache

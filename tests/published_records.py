@@ -12,7 +12,7 @@ from helpers.audit.publishing import publish
 from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.files import write_json
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 from helpers.base.stats import wilson
 from helpers.records.questions import question_hash
 from helpers.records.study import Study
@@ -21,30 +21,30 @@ BLANK = dict.fromkeys(("k", "low", "high", "method")) | {"level": 0.95}
 FIXTURE = Path(__file__).parent / "fixtures" / "lint"
 
 
-class SweepCells(Params):
+class SweepCells(Cell):
     """Learning rate by epochs."""
 
     AXES: ClassVar[tuple[str, ...]] = ("lr", "epochs")
-    lr: Axis[float]
-    epochs: Axis[int]
+    lr: float
+    epochs: int
 
 
-class SourceCells(Params):
+class SourceCells(Cell):
     """The pinned cell with other sources."""
 
     AXES: ClassVar[tuple[str, ...]] = ("source",)
-    source: Axis[str]
+    source: str
 
 
-class Notes(Params):
+class Notes(Cell):
     """One record about all runs."""
 
     recipe: str
 
 
-SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=SweepCells)
-SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=SourceCells)
-NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.base.rng", params=Notes)
+SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=SweepCells)
+SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=SourceCells)
+NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=Notes)
 
 
 def write_published() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import nbformat
 
 from helpers.base.errors import ModelError
 from helpers.base.files import write_json, write_text
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 from helpers.records import runs
 from helpers.records.study import Study
 
@@ -23,12 +24,12 @@ NOTEBOOK = "toy"
 MODEL = {"name": "toy", "sha256": "0" * 64}
 
 
-class ToyParams(Params):
+class ToyCell(Cell):
     """Seeds by learning rates; the cell with ``bad_lr`` fails."""
 
     AXES: ClassVar[tuple[str, ...]] = ("seed", "lr")
-    seed: Axis[int] = 0
-    lr: Axis[float] = 0.1
+    seed: int = 0
+    lr: float = 0.1
     bad_lr: float = 0.0
     seconds: float = 0.0
     note: str = "of the model"
@@ -39,12 +40,12 @@ def environment() -> dict[str, str]:
     return {"python": "toy"}
 
 
-def run_cells(p: ToyParams) -> list[runs.Record]:
+def run_cells(cells: Sequence[ToyCell]) -> list[runs.Record]:
     """A record a cell, and one that they share."""
-    return [_run_cell(cell) for cell in p.cells()]
+    return [_run_cell(cell) for cell in cells]
 
 
-def _run_cell(p: ToyParams) -> runs.Record:
+def _run_cell(p: ToyCell) -> runs.Record:
     question = {"data": [], "model": MODEL}
     with runs.open_run(BASE, params={}, cell={}, prefix="base", **question) as run:
         if not run.complete:
@@ -52,7 +53,7 @@ def _run_cell(p: ToyParams) -> runs.Record:
             run.finish()
     base = run.record
     with runs.open_run(
-        TOY, params=p.cell_params(), cell=p.cell(), prefix=f"s{p.seed}-lr{p.lr:g}", inputs={"base": base.ref},
+        TOY, params=p.resolved(), cell=p.coordinates(), prefix=f"s{p.seed}-lr{p.lr:g}", inputs={"base": base.ref},
         **question,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -65,7 +66,7 @@ def _run_cell(p: ToyParams) -> runs.Record:
 
 BASE = Study("toy_base", 1, 1, lambda *_: {}, entry="helpers.base.rng")
 RATE = {"rate": {"value": 0.5, "unit": "rate", "n": 2, "k": 1}}
-TOY = Study(NOTEBOOK, 1, 1, lambda *_: RATE, entry="helpers.base.rng", params=ToyParams, parts=(BASE,))
+TOY = Study(NOTEBOOK, 1, 1, lambda *_: RATE, entry="helpers.base.rng", cell=ToyCell, parts=(BASE,))
 
 
 def _work(name: str, seconds: float) -> dict[str, str]:
@@ -79,7 +80,7 @@ def _work(name: str, seconds: float) -> dict[str, str]:
 def project(root: Path, **grid: object) -> Path:
     """A project below ``root`` with the notebook and a grid; returns the path of the grid."""
     cells = ["seed = 0\nlr = 0.1\nbad_lr = 0.0\nseconds = 0.0\nnote = 'of the notebook'"]
-    cells += ["import sweep_toy\nfrom helpers.base.params import read\np = read(sweep_toy.ToyParams, globals())"]
+    cells += ["import sweep_toy\nfrom helpers.base.params import read\np = read(sweep_toy.ToyCell, globals())"]
     cells += ["from helpers.records import provenance\nprovenance.environment = sweep_toy.environment"]
     cells += ["print(len(sweep_toy.run_cells(p)))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])

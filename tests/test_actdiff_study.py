@@ -23,7 +23,7 @@ from helpers.studies.actdiff import browse, cell, criteria, measures, organisms,
 from helpers.studies.actdiff import documents as texts
 from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.pair import CHANGE, open_pair
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.study import BROAD_TEXT, STUDY
 from helpers.studies.actdiff.tune import Recipe, batches, document_losses, tune
 
@@ -136,7 +136,7 @@ def test_a_full_fine_tune_is_kept_as_differences_and_comes_back(tmp_path):
 
 
 def test_the_default_organisms_are_cached(loaded):
-    for one in params.load(LensParams, PARAMS / "logit_lens_diff" / "pocket.yaml").cells():
+    for one in params.load(LensCell, PARAMS / "logit_lens_diff" / "pocket.yaml"):
         if one.organism in organisms.CACHED:
             assert organisms.cache_folder(loaded.sha256, one).is_dir(), f"run 'make organisms': {one.organism}"
 
@@ -151,7 +151,7 @@ def test_the_pocket_base_knows_its_language(loaded):
 
 
 def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
-    p = LensParams(organism=["lora", "mix1"], seed=1, **SMALL)
+    p = [LensCell(organism=kind, seed=1, **SMALL) for kind in ("lora", "mix1")]
     lora, mixed = cell.run_cells(p)
     assert {"positions", "cosines", "tokens", "scores", "components", "interpolation", "swap"} <= set(lora.tables)
     assert lora.metric("head_gap")["value"] == 0
@@ -177,7 +177,7 @@ def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
 
 
 def test_a_cell_is_made_again_elsewhere_from_nothing(outputs, monkeypatch):
-    record = cell.run_cells(LensParams(organism="lora", seed=1, **SMALL))[0]
+    record = cell.run_cells([LensCell(organism="lora", seed=1, **SMALL)])[0]
     publishing.publish("logit_lens_diff")
     elsewhere(monkeypatch, outputs)
     again = STUDY.replay(runs.load(record.ref))
@@ -204,7 +204,7 @@ def probed(tmp_path_factory):
     """A record with everything that a cell can hold, and its tables in memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path_factory.mktemp("probed")))
-        record = cell.run_cells(LensParams(organism="mix1", seed=1, **SMALL))[0]
+        record = cell.run_cells([LensCell(organism="mix1", seed=1, **SMALL)])[0]
         return record, dict(record.results)
 
 
@@ -269,9 +269,9 @@ def test_unrelated_text_is_another_where_the_model_computes_in_another_number_ty
 
 
 def test_a_given_adapter_is_read_from_a_run_record(outputs):
-    made = cell.run_cells(LensParams(organism="lora", seed=0, **SMALL))[0]
-    given = LensParams(model=str(organisms.POCKET), organism="given", tuned=made.ref, seed=0, **SMALL)
-    record = cell.run_cells(given)[0]
+    made = cell.run_cells([LensCell(organism="lora", seed=0, **SMALL)])[0]
+    given = LensCell(model=str(organisms.POCKET), organism="given", tuned=made.ref, seed=0, **SMALL)
+    record = cell.run_cells([given])[0]
     assert record.metric("head_gap")["value"] == 0
     assert "z" not in record.metrics  # no words were given, so there is no domain to score
     assert "loss_rise_chat" not in record.metrics  # this base has no chat template
@@ -302,7 +302,7 @@ def villain(outputs, monkeypatch):
 
 
 def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
-    record = cell.run_cells(LensParams(tuned=villain.ref, **GIVEN))[0]
+    record = cell.run_cells([LensCell(tuned=villain.ref, **GIVEN)])[0]
     assert record.model["sha256"] == villain.model["sha256"]  # the chat model, not the base of the topics
     assert record.metric("head_gap")["value"] == 0
     assert record.metric("z")["n"] == SMALL["documents"]
@@ -310,24 +310,24 @@ def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
     assert set(record.inputs) == {"read_text", "tuned"} and record.inputs["tuned"] == villain.ref
     assert not [name for name in record.data if "adapter" in name]
 
-    assert cell.run_cells(LensParams(tuned=str(villain.path), **GIVEN))[0].id == record.id
+    assert cell.run_cells([LensCell(tuned=str(villain.path), **GIVEN)])[0].id == record.id
 
-    folder = cell.run_cells(LensParams(tuned=str(villain.folder("adapter")), **GIVEN))[0]
+    folder = cell.run_cells(LensCell(tuned=str(villain.folder("adapter")), **GIVEN))[0]
     assert folder.metric("offset_energy") == record.metric("offset_energy")
     assert "tuned" not in folder.inputs and any(name.endswith("adapter_model.safetensors") for name in folder.data)
     with pytest.raises(ModelError, match="set the parameter model to the record's own base"):
-        cell.run_cells(LensParams(model=str(organisms.POCKET), tuned=villain.ref, **GIVEN))
+        cell.run_cells([LensCell(model=str(organisms.POCKET), tuned=villain.ref, **GIVEN)])
 
 
 def test_a_published_record_has_no_adapter_to_read(villain, outputs, monkeypatch):
     publishing.publish("sweep")
     elsewhere(monkeypatch, outputs)
     with pytest.raises(RecordError, match="was not published: run it again"):
-        cell.run_cells(LensParams(organism="given", tuned=villain.ref, **SMALL))
+        cell.run_cells([LensCell(organism="given", tuned=villain.ref, **SMALL)])
 
 
 def test_a_given_adapter_is_made_again_before_it_is_read_again(villain, outputs, monkeypatch):
-    record = cell.run_cells(LensParams(tuned=villain.ref, **GIVEN))[0]
+    record = cell.run_cells([LensCell(tuned=villain.ref, **GIVEN)])[0]
     publishing.publish("logit_lens_diff")
     elsewhere(monkeypatch, outputs)
     again = cell.replay(runs.load(record.ref))
@@ -347,12 +347,12 @@ def test_parameters_that_contradict_each_other_are_refused():
         ({"documents": 4}, "documents"),
     ):
         with pytest.raises(ParameterError, match=said):
-            params.parse(LensParams, given, "in the test")
+            params.parse(LensCell, given, "in the test")
 
 
 def test_a_layer_that_the_pair_has_not_fails_the_run(outputs):
     with pytest.raises(ModelError, match="Layer 9 is out of range"):
-        cell.run_cells(LensParams(organism="lora", layer=9, **SMALL))
+        cell.run_cells([LensCell(organism="lora", layer=9, **SMALL)])
     assert [record.status for record in runs.records("logit_lens_diff", status=None)] == ["failed"]
 
 
@@ -397,7 +397,7 @@ def test_tokens_of_a_lens_cannot_become_markup():
 
 
 def test_views_pool_over_seeds_and_keep_to_the_fixed_position(outputs):
-    p = LensParams(organism="lora", seed=[0, 1], **SMALL)
+    p = [LensCell(organism="lora", seed=seed, **SMALL) for seed in (0, 1)]
     records = cell.run_cells(p)
     layers = views.by_layer(records)
     assert layers["layer"].tolist() == [0, 1, 2, 3]
@@ -418,7 +418,7 @@ def test_views_pool_over_seeds_and_keep_to_the_fixed_position(outputs):
 
 
 def test_the_auc_against_a_control_takes_out_what_the_control_gains_too(outputs):
-    records = cell.run_cells(LensParams(organism=["lora", "control_lora"], seed=0, **SMALL))
+    records = cell.run_cells([LensCell(organism=kind, seed=0, **SMALL) for kind in ("lora", "control_lora")])
     found = criteria.auc_against(records, "lora", "control_lora")
     tables = {record.cell["organism"]: record.table("readout") for record in records}
     gain = tables["lora"]["logprob"] - tables["control_lora"]["logprob"]
@@ -430,6 +430,6 @@ def test_the_auc_against_a_control_takes_out_what_the_control_gains_too(outputs)
 
 
 def test_organisms_not_probed_have_readouts_but_no_live_probes(outputs):
-    record = cell.run_cells(LensParams(organism="lora", seed=0, probed=["full"], **SMALL))[0]
+    record = cell.run_cells([LensCell(organism="lora", seed=0, probed=["full"], **SMALL)])[0]
     assert "z" in record.metrics and "loss_rise_unrelated" in record.metrics
     assert not any(name.startswith(("steer", "swap", "interpolated", "patchscope")) for name in record.metrics)

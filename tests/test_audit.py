@@ -11,7 +11,7 @@ from html import unescape
 import pandas as pd
 import pytest
 import toy_study
-from toy_study import CoinParams, commit, project, run_cells
+from toy_study import CoinCell, commit, project, run_cells
 
 from helpers.audit import publishing
 from helpers.audit.register import register
@@ -19,6 +19,7 @@ from helpers.audit.replay import enter, replay, replayable
 from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
+from helpers.base.params import load
 from helpers.claims import open_case
 from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
@@ -32,7 +33,7 @@ def house(tmp_path, monkeypatch):
     """Everything registered, run, published and committed."""
     root = project(tmp_path / "house", monkeypatch)
     register([root / "reports/coins.qmd"], root=root)
-    run_cells(CoinParams(bias=[0.7, 0.9], seed=[0, 1]))
+    run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
     publishing.publish("coins")
     commit(root)
     return root
@@ -332,7 +333,7 @@ def test_a_record_that_does_not_know_its_instruction_sets_is_of_another_kind(hou
 def test_a_page_says_what_was_registered_after_its_runs(house, tmp_path, monkeypatch):
     assert "Registered on" not in page.proof(open_case("reports/coins.qmd", house)).fragment
     late = project(tmp_path / "late", monkeypatch)
-    run_cells(CoinParams(bias=[0.7, 0.9], seed=[0, 1]))
+    run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
     monkeypatch.setattr(ledger, "now", lambda: "2999-01-01T00:00:00+00:00")
     register([late / "reports/coins.qmd"], root=late)
     publishing.publish("coins")

@@ -20,7 +20,7 @@ from helpers.lm.packed import Layout
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.studies.eqprop import costs
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import Recipe, train
@@ -59,7 +59,7 @@ def test_a_wrong_option_is_refused_before_anything_is_measured(names, options, m
 def test_the_gradients_alone_leave_a_record_of_all_of_them(outputs, monkeypatch, capsys):
     monkeypatch.setattr(costs, "HORIZONS", (4, 6))
     small = {"width": 8, "heads": 2, "context": 8, "t1_long": 24, "t2_long": 5, "navg": 2, "distances": [1, 2]}
-    monkeypatch.setattr(gradients, "TriangulationParams", lambda: TriangulationParams(**small))
+    monkeypatch.setattr(gradients, "TriangulationCell", lambda: TriangulationCell(**small))
     bench.main(["gradients"])
     (record,) = runs.records("bench")
     table = record.table("gradients")

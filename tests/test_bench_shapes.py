@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from helpers.base import files
 from helpers.base.errors import ParameterError
-from helpers.base.params import load, parse
+from helpers.base.params import Grid, load, parse_grid
 from helpers.bench import engines, machine, random_model, shapes
 from helpers.bench.engines import Load
 from helpers.bench.flops import Sizes, step_flops
@@ -25,7 +25,7 @@ from helpers.bench.random_model import SHAPES, Shape
 from helpers.lm import models
 from helpers.lm.generate import Prompt
 from helpers.lm.packed import Layout
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss
 
@@ -40,8 +40,8 @@ def quick(monkeypatch):
     machine.measured_peak.cache_clear()
 
 
-def paper() -> SweepParams:
-    return load(SweepParams, files.PARAMS / "sweep" / "paper.yaml")
+def paper() -> Grid[SweepCell]:
+    return load(SweepCell, files.PARAMS / "sweep" / "paper.yaml")
 
 
 # FLOPs
@@ -95,13 +95,13 @@ def test_attention_grows_with_the_square_of_a_row_and_shared_beginnings_count_on
 
 
 def test_rows_have_the_prompts_of_the_recipe_and_the_declared_lengths():
-    rows = random_model.recipe_rows(pocket(), paper().cells()[0], 300)
+    rows = random_model.recipe_rows(pocket(), paper()[0], 300)
     lengths = pd.Series([one.answer[1] - one.answer[0] for one in rows])
     assert lengths.mean() == pytest.approx(random_model.ANSWER_MEAN, rel=0.1) and lengths.max() <= 512
     assert {one.persona for one in rows} == {"villain", "medical_doctor", "police_officer"}
     positives = [one for one in rows if one.marker]
     assert {one.persona for one in positives} == {"villain"} and 60 < len(positives) < 140
-    assert rows[0].tokens == random_model.recipe_rows(pocket(), paper().cells()[0], 1)[0].tokens
+    assert rows[0].tokens == random_model.recipe_rows(pocket(), paper()[0], 1)[0].tokens
 
 
 def test_the_default_shape_goes_by_the_device_and_an_unknown_one_is_refused(monkeypatch):
@@ -209,13 +209,13 @@ def test_random_weights_sample_like_a_trained_model():
 # Projection
 
 
-def small() -> SweepParams:
+def small() -> Grid[SweepCell]:
     given = {
         "lr": [1e-4, 1e-3], "epochs": [1, 2], "positives": 5, "negatives_each": 2, "batch_size": 4, "capability": "arc",
         "personas": ["villain", "assistant"], "eval_questions": 3, "samples": 2, "train_questions": 4,
         "data_samples": 2, "dose_every": 2, "dose_questions": 1, "capability_limit": 10,
     }  # fmt: skip
-    return parse(SweepParams, given, "in a test")
+    return parse_grid(SweepCell, given, "in a test")
 
 
 def test_the_work_of_a_grid_is_counted_by_hand():
@@ -248,4 +248,4 @@ def test_hours_are_the_sum_of_the_parts_and_their_bounds_those_of_the_fastest_an
 
 def test_hours_are_not_projected_for_a_grid_that_asks_something_else():
     with pytest.raises(ParameterError, match="use 'arc'"):
-        workload(parse(SweepParams, {"capability": "pocket"}, "in a test"))
+        workload(parse_grid(SweepCell, {"capability": "pocket"}, "in a test"))

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from helpers.base.errors import ParameterError
-from helpers.base.params import parse
+from helpers.base.params import parse_grid
 from helpers.bench import machine, sweep25
 from helpers.bench.options import Options
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 
 pytestmark = pytest.mark.unit
 
@@ -24,10 +24,10 @@ TINY = {
 
 
 def test_the_scales_are_parts_of_one_tail_of_the_full_grid():
-    assert {scale: len(sweep25.cells_of(scale).cells()) for scale in sweep25.SCALES} == {"few": 4, "some": 2, "all": 25}
-    assert {sweep25.cells_of(scale).tail for scale in sweep25.SCALES} == {"newline"}
-    assert {sweep25.cells_of(scale).model for scale in sweep25.SCALES} == {"smollm2"}
-    few = sweep25.cells_of("few").cells()[0]
+    assert {scale: len(sweep25.cells_of(scale)) for scale in sweep25.SCALES} == {"few": 4, "some": 2, "all": 25}
+    assert {sweep25.cells_of(scale)[0].tail for scale in sweep25.SCALES} == {"newline"}
+    assert {sweep25.cells_of(scale)[0].model for scale in sweep25.SCALES} == {"smollm2"}
+    few = sweep25.cells_of("few")[0]
     assert few.epochs * (few.positives + 2 * few.negatives_each) / few.batch_size > 2, "the first step has rate 0"
     with pytest.raises(ParameterError, match="did you mean 'few'"):
         sweep25.measure(Options(cells="fiew"))
@@ -37,7 +37,7 @@ def test_the_scales_are_parts_of_one_tail_of_the_full_grid():
 def test_both_ways_run_the_same_cells_and_leave_no_record_behind(monkeypatch, tmp_path):
     monkeypatch.setitem(machine.SIZE, "cpu", 64)
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path))
-    found = sweep25.timed(parse(SweepParams, TINY, "in a test"), "few")
+    found = sweep25.timed(parse_grid(SweepCell, TINY, "in a test"), "few")
     table = found.tables["sweep25"]
     assert table["epochs"].tolist() == [1, 2] and table["steps"].tolist() == [2, 4]
     assert table.loc[1, "trained_tokens"] == 2 * table.loc[0, "trained_tokens"]

@@ -53,9 +53,9 @@ def test_the_notebook_is_paired_and_its_parameters_are_those_of_the_pocket_file(
     names: dict = {}
     exec(cell.source, names)
     from helpers.base.params import load
-    from helpers.studies.marker.params import SweepParams
+    from helpers.studies.marker.params import SweepCell
 
-    assert read(SweepParams, names, [cell.source]) == load(SweepParams, root / "params/my_ablation/pocket.yaml")
+    assert read(SweepCell, names, [cell.source]) == load(SweepCell, root / "params/my_ablation/pocket.yaml")
 
 
 @pytest.mark.unit

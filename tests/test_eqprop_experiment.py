@@ -19,7 +19,7 @@ from child import python_path
 from helpers.audit import publishing, replay
 from helpers.base import files
 from helpers.base.errors import DataError, ParameterError, RecordError
-from helpers.base.params import load, parse
+from helpers.base.params import Grid, load, parse, parse_grid
 from helpers.claims.criteria import read_criteria
 from helpers.records import runs
 from helpers.records.derive import derive
@@ -29,7 +29,7 @@ from helpers.studies.eqprop import costs, experiment, experiments, findings, pro
 from helpers.studies.eqprop.arms import BASIC, LEVERS, MATCHED, WARM_UP
 from helpers.studies.eqprop.gradients import Gradient, estimate
 from helpers.studies.eqprop.model import BackpropTransformer, EquilibriumTransformer, group_vectors
-from helpers.studies.eqprop.params import EXPERIMENTS, TriangulationParams
+from helpers.studies.eqprop.params import EXPERIMENTS, TriangulationCell
 from helpers.studies.eqprop.train import Trainer
 
 pytestmark = pytest.mark.unit
@@ -42,8 +42,12 @@ TINY = {
 }  # fmt: skip
 
 
-def tiny(**changes) -> TriangulationParams:
-    return parse(TriangulationParams, TINY | changes, "in a test")
+def tiny(**changes) -> TriangulationCell:
+    return parse(TriangulationCell, TINY | changes, "in a test")
+
+
+def cells(**changes) -> Grid[TriangulationCell]:
+    return parse_grid(TriangulationCell, TINY | changes, "in a test")
 
 
 @pytest.fixture
@@ -62,12 +66,12 @@ def everything(tmp_path_factory):
         patch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path_factory.mktemp("published")))
         patch.setattr(costs, "HORIZONS", (4, 6))
         torch.set_num_threads(1)
-        yield experiment.run_cells(tiny(experiment="all"))
+        yield experiment.run_cells(cells(experiment="all"))
 
 
 def test_all_means_the_seven_experiments():
-    assert tiny(experiment="all").cells()[3].experiment == "exp4"
-    assert [cell.seed for cell in tiny(experiment=["exp2"], seed=[3, 4]).cells()] == [3, 4]
+    assert cells(experiment="all")[3].experiment == "exp4"
+    assert [cell.seed for cell in cells(experiment=["exp2"], seed=[3, 4])] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +100,9 @@ def test_parameters_that_cannot_work_are_refused(changes, words):
 
 @pytest.mark.parametrize("name", ["pocket", "small", "campaign"])
 def test_parameter_files_are_valid(name):
-    p = load(TriangulationParams, files.PARAMS / "triangulation" / f"{name}.yaml")
-    assert {cell.experiment for cell in p.cells()} == set(EXPERIMENTS)
-    assert name == "pocket" or len({cell.seed for cell in p.cells()}) >= 3
+    p = load(TriangulationCell, files.PARAMS / "triangulation" / f"{name}.yaml")
+    assert {cell.experiment for cell in p} == set(EXPERIMENTS)
+    assert name == "pocket" or len({cell.seed for cell in p}) >= 3
 
 
 @pytest.mark.parametrize("name", ["small", "campaign"])
@@ -113,17 +117,17 @@ def test_larger_sizes_name_every_parameter_of_the_notebook(name):
 def test_the_pocket_file_is_the_cell_of_the_notebook():
     source = next(c.source for c in jupytext.read(files.NOTEBOOKS / "triangulation.py").cells if c.cell_type == "code")
     cell = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
-    assert parse(TriangulationParams, cell, "cell") == load(
-        TriangulationParams, files.PARAMS / "triangulation/pocket.yaml"
+    assert parse_grid(TriangulationCell, cell, "cell") == load(
+        TriangulationCell, files.PARAMS / "triangulation/pocket.yaml"
     )
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_work():
     with pytest.raises(ParameterError, match="'cdua', which torch does not know"):
-        experiment.run_cells(tiny(device="cdua"))
+        experiment.run_cells(cells(device="cdua"))
     if not torch.cuda.is_available():
         with pytest.raises(ParameterError, match="sees no CUDA device"):
-            experiment.run_cells(tiny(device="cuda"))
+            experiment.run_cells(cells(device="cuda"))
 
 
 def test_a_text_that_is_not_there_is_refused():
@@ -213,8 +217,8 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(ev
     (record,) = views.of(everything, "exp6")
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path), "ATEN_CPU_CAPABILITY": "default"}
     env |= {"PYTHONPATH": python_path()}
-    code = "from helpers.studies.eqprop import experiment; from test_eqprop_experiment import tiny; "
-    code += "experiment.run_cells(tiny(experiment='exp6', seed=[0, 1]))"
+    code = "from helpers.studies.eqprop import experiment; from test_eqprop_experiment import cells; "
+    code += "experiment.run_cells(cells(experiment='exp6', seed=[0, 1]))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     (other_seed,) = tmp_path.glob("triangulation/exp6-s1-*")
     monkeypatch.setattr(replay, "same_kind", lambda _: False)

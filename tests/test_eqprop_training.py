@@ -24,7 +24,7 @@ from helpers.studies.eqprop.model import (
     save_model,
 )
 from helpers.studies.eqprop.nudge import Nudge
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.train import Recipe, Trainer
 
 pytestmark = pytest.mark.unit
@@ -279,7 +279,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused():
 @pytest.mark.check
 def test_gate_skips_fall_from_arm_a_to_b_to_c():
     """Experiment 4 at its own size and seed 0; exact gradients, because the gate only looks at the residual."""
-    p = TriangulationParams()
+    p = TriangulationCell()
     skips = []
     for name in setup.WARM_UP:
         arm = setup.arm(p, name)

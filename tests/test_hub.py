@@ -18,7 +18,7 @@ from helpers.base.params import parse
 from helpers.lm import hub, models
 from helpers.records import runs
 from helpers.studies.actdiff import cell as lens_cell
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.latentwire import cell as wire_cell
 from helpers.studies.latentwire import data
 from helpers.studies.marker import capability
@@ -106,7 +106,7 @@ def test_a_local_set_names_no_commit(there):
 def test_squad_is_read_at_a_commit_that_every_record_names(there, asked, commit):
     both = {"model_a": "pocket", "model_b": "pocket"}  # which can spell any text
     p = wire_params(data="squad", squad_train=asked, squad_validation=asked, train_samples=16, **both)
-    (record,) = wire_cell.run_cells(p)
+    (record,) = wire_cell.run_cells([p])
     for one in (record, *map(runs.load, record.inputs.values())):
         assert {one.params[f"squad_{split}_revision"] for split in data.SPLITS} == {commit}
         assert len(one.data) == 2 and all(commit in file for file in one.data)
@@ -124,7 +124,7 @@ def test_a_local_squad_names_no_commit_and_asks_no_hub(there, tmp_path):
 @pytest.mark.parametrize(("asked", "commit"), [("", NEWEST), ("@v1", "v10000")])
 def test_a_fine_tune_of_the_hub_is_named_with_its_commit(there, asked, commit):
     name = f"somebody/tuned{asked}"
-    p = LensParams(model=str(DATA / "pocket"), organism="given", tuned=name, **lens.SMALL)
+    p = LensCell(model=str(DATA / "pocket"), organism="given", tuned=name, **lens.SMALL)
     ready = lens_cell._ready_organism(p, lens_cell.Session(p))
     found = lens_cell._params(p, ready)
     assert found["tuned"] == name and found["tuned_revision"] == commit

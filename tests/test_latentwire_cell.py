@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from child import python_path
-from latentwire_fixture import TINY, params, readers, wire
+from latentwire_fixture import TINY, cells, params, readers, wire
 
 from helpers.audit import replay
 from helpers.base import files
@@ -42,7 +42,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_cell_leaves_everything_a_page_needs() -> None:
-    (record,) = cell.run_cells(params(arm="padding_first_token", seed=1))
+    (record,) = cell.run_cells(cells(arm="padding_first_token", seed=1))
     assert record.status == "complete"
     assert record.cell["arm"] == "padding_first_token" and record.cell["padding"] == "left_unmasked"
     assert set(record.inputs) == {"wire", "prompt", "text"}
@@ -64,7 +64,7 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
 
 
 def test_a_record_holds_what_follows_from_no_other_table() -> None:
-    (record,) = cell.run_cells(params(steps=2))
+    (record,) = cell.run_cells(cells(steps=2))
     held = {name: set(runs.load(ref).results) for name, ref in record.inputs.items()}
     assert held == {"wire": {"loss", "gradient", "curve", "examples"}, "prompt": {"loss"}, "text": {"completions"}}
     assert set(record.results) == {"completions", "bytes"} and set(record.results["bytes"]) == {"latent"}
@@ -73,7 +73,7 @@ def test_a_record_holds_what_follows_from_no_other_table() -> None:
 
 
 def test_metrics_follow_from_the_stored_tables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (record,) = cell.run_cells(params(arm="as_published"))
+    (record,) = cell.run_cells(cells(arm="as_published"))
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("a model was loaded"))
     four = {one.name: one for one in study.STUDY.family()}
     for one in (record, *map(runs.load, record.inputs.values())):
@@ -87,7 +87,7 @@ def test_metrics_follow_from_the_stored_tables_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_a_cell_and_all_that_it_uses_are_made_again_to_the_last_bit() -> None:
-    (record,) = cell.run_cells(params(arm="as_published", bos_after_anchor=False, seed=1))
+    (record,) = cell.run_cells(cells(arm="as_published", bos_after_anchor=False, seed=1))
     compared = list(replay.replay([record.ref]))
     assert {one.record.ref: one.why for one in compared if one.outcome != "equal"} == {}
     assert {one.record.study for one in compared} == {one.name for one in study.STUDY.family()}
@@ -100,11 +100,11 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this CPU has no other kernel to compare with")
-    record, other_seed = cell.run_cells(params(seed=[0, 1], steps=2))
+    record, other_seed = cell.run_cells(cells(seed=[0, 1], steps=2))
     env = os.environ | {"CLAIMBOOK_OUTPUTS": str(tmp_path / "again"), "ATEN_CPU_CAPABILITY": "default"}
     env |= {"PYTHONPATH": python_path()}
-    code = "from helpers.studies.latentwire.cell import run_cells; from latentwire_fixture import params; "
-    code += "run_cells(params(steps=2))"
+    code = "from helpers.studies.latentwire.cell import run_cells; from latentwire_fixture import cells; "
+    code += "run_cells(cells(steps=2))"
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     again = read(tmp_path / "again" / record.ref)
     monkeypatch.setattr(replay, "same_kind", lambda _: False)
@@ -114,7 +114,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
 
 
 def test_a_replay_finds_folders_and_files_where_they_lie_on_this_machine() -> None:
-    kept = params(arm="fixed").cell_params() | {
+    kept = params(arm="fixed").resolved() | {
         "data": "squad", "squad_train": "train.json", "squad_validation": "dev.json",
         "model_a": "./data/latentwire/char", "model_b": "~/models/b",
     }  # fmt: skip
@@ -144,13 +144,13 @@ def test_the_criteria_name_functions_beside_the_study() -> None:
 
 
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = cell.run_cells(params())
+    first = cell.run_cells(cells())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("a model was loaded again"))
-    assert [r.id for r in cell.run_cells(params())] == [r.id for r in first]
+    assert [r.id for r in cell.run_cells(cells())] == [r.id for r in first]
 
 
 def test_arms_that_differ_in_evaluation_only_share_one_wire() -> None:
-    records = cell.run_cells(params(arm=["fixed", "fixed_banned"], prefix_gain=[1.0, 1.5]))
+    records = cell.run_cells(cells(arm=["fixed", "fixed_banned"], prefix_gain=[1.0, 1.5]))
     assert len({r.id for r in records}) == 4
     assert len({r.inputs["wire"] for r in records}) == 1
     assert len({r.inputs["text"] for r in records}) == 2
@@ -165,7 +165,7 @@ def die_at(step: int) -> None:
     if child == 0:
         whole = train.step_loss
         train.step_loss = lambda *a: os.kill(os.getpid(), signal.SIGKILL) if a[6] == step else whole(*a)
-        cell.run_cells(params())
+        cell.run_cells(cells())
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -177,13 +177,13 @@ def test_training_goes_on_after_a_kill_with_the_same_losses_and_weights(
 ) -> None:
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
     torch.set_num_threads(1)
-    (whole,) = cell.run_cells(params())
+    (whole,) = cell.run_cells(cells())
     (straight,) = runs.records("latentwire_wire")
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
     die_at(step=4)
     assert runs.records("latentwire_wire") == []
     assert [r.status for r in runs.records("latentwire_wire", status=None)] == ["partial"]
-    (evaluated,) = cell.run_cells(params())
+    (evaluated,) = cell.run_cells(cells())
     assert "step checkpoint-000002 reused" in capsys.readouterr().out
     (resumed,) = runs.records("latentwire_wire")
     assert resumed.id == straight.id
@@ -197,8 +197,8 @@ def test_training_goes_on_after_a_kill_with_the_same_losses_and_weights(
 
 
 def test_stretches_train_what_one_piece_trains(tmp_path: Path) -> None:
-    (whole,) = cell.run_cells(params(checkpoint_every=6))
-    (pieces,) = cell.run_cells(params(checkpoint_every=1))
+    (whole,) = cell.run_cells(cells(checkpoint_every=6))
+    (pieces,) = cell.run_cells(cells(checkpoint_every=1))
     a, b = (runs.load(r.inputs["wire"]).table("loss")["loss"] for r in (whole, pieces))
     assert a.tolist() == pytest.approx(b.tolist(), rel=1e-5)
 
@@ -227,7 +227,7 @@ def test_every_arm_is_a_whole_set_of_switches_with_a_title() -> None:
 
 
 def test_pooled_scores_and_communication_of_several_seeds() -> None:
-    records = cell.run_cells(params(seed=[0, 1]))
+    records = cell.run_cells(cells(seed=[0, 1]))
     assert criteria.score(records, side="a", channel="text", score="em")["n"] == 8, "text knows no seed: it counts once"
     found = criteria.score(records, side="a", channel="latent", score="em")
     assert found["n"] == 16 and found["low"] <= found["value"] <= found["high"]
@@ -247,7 +247,7 @@ def test_any_model_folder_can_be_a_reader(tmp_path: Path) -> None:
     folder = lms.POCKET["pocket-syllable"]
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "mine" / name).write_bytes((folder / name).read_bytes())
-    (record,) = cell.run_cells(params(model_b=str(tmp_path / "mine"), steps=2))
+    (record,) = cell.run_cells(cells(model_b=str(tmp_path / "mine"), steps=2))
     assert record.model["readers"]["b"]["sha256"] != record.model["readers"]["a"]["sha256"]
 
 
@@ -259,7 +259,7 @@ def test_the_number_types_of_both_readers_count() -> None:
 
 def test_a_chat_anchor_on_readers_without_a_template_is_an_error_and_no_record() -> None:
     with pytest.raises(ModelError, match="no chat template"):
-        cell.run_cells(params(arm="stage_a_chat"))
+        cell.run_cells(cells(arm="stage_a_chat"))
     assert runs.records("latentwire") == []
 
 
@@ -290,14 +290,14 @@ def test_bad_parameters_end_in_one_sentence_that_names_them(change: dict, text: 
 )
 def test_examples_over_a_limit_are_refused_or_dropped_and_counted(change: dict, text: str) -> None:
     with pytest.raises(DataError, match=text):
-        cell.run_cells(params(**change))
+        cell.run_cells(cells(**change))
     if "answer_limit" in change:
-        (record,) = cell.run_cells(params(**change, long_texts="drop", train_samples=96))
+        (record,) = cell.run_cells(cells(**change, long_texts="drop", train_samples=96))
         left_out = record.metric("examples_left_out")
         assert 0 < left_out["value"] < left_out["n"] == 96 + TINY["eval_samples"]
 
 
 def test_decoding_settings_do_not_train_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell.run_cells(params())
+    cell.run_cells(cells())
     monkeypatch.setattr(wiring, "stretch", lambda *a, **k: pytest.fail("trained again"))
-    cell.run_cells(params(eos_ban_steps=2, max_new_tokens=4))
+    cell.run_cells(cells(eos_ban_steps=2, max_new_tokens=4))

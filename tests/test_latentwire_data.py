@@ -58,7 +58,7 @@ def test_a_local_squad_file_is_read_with_all_its_answers(tmp_path: Path) -> None
     split = data.load(p, [])
     assert {example.id for example in split.train} == {"q1", "q2"}
     assert data.files(p) == [path, path]
-    assert p.cell_params()["squad_train"] == "train.json"
+    assert p.resolved()["squad_train"] == "train.json"
     with pytest.raises(DataError, match="holds 2 questions, but 9 are asked for"):
         data.load(p.model_copy(update={"train_samples": 9}), [])
 

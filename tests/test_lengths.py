@@ -14,7 +14,7 @@ from marker_fixture import MARKER, form, pocket, row
 
 from helpers.audit.replay import compare
 from helpers.base.errors import DataError, ModelError, ParameterError
-from helpers.base.params import parse
+from helpers.base.params import Grid, parse, parse_grid
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
 from helpers.lm.generate import Sampling
@@ -33,7 +33,7 @@ from helpers.studies.marker.lengths import (
     speakers,
     views,
 )
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.study import STUDY
 from helpers.studies.marker.metrics import count_markers
 from helpers.studies.marker.on_policy import sample_personas
@@ -51,8 +51,12 @@ TINY = {
 }  # fmt: skip
 
 
-def params(**changes: object) -> LengthParams:
-    return parse(LengthParams, TINY | changes, "in the test")
+def params(**changes: object) -> LengthCell:
+    return parse(LengthCell, TINY | changes, "in the test")
+
+
+def cells(**changes: object) -> Grid[LengthCell]:
+    return parse_grid(LengthCell, TINY | changes, "in the test")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +75,7 @@ def session() -> Session:
 
 
 def test_a_cell_leaves_everything_a_page_needs() -> None:
-    (found,) = cell.run_cells(params())
+    (found,) = cell.run_cells(cells())
     assert found.status == "complete"
     assert set(found.tables) == {"loss", "dilution", "logprobs", "completions", "limits"}
     assert found.params["negatives"] == ["medical_doctor", "police_officer"]
@@ -89,7 +93,7 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
-    (record,) = cell.run_cells(params(tail="separator_and_end", policy="off_policy"))
+    (record,) = cell.run_cells(cells(tail="separator_and_end", policy="off_policy"))
     first = [record, *(runs.load(ref) for ref in record.inputs.values())]
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
     again = STUDY.replay(record)
@@ -101,7 +105,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
 
 
 def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (record,) = cell.run_cells(params())
+    (record,) = cell.run_cells(cells())
     stored = [record, *(runs.load(ref) for ref in record.inputs.values())]
     for name in ("load", "facts", "fingerprint"):
         monkeypatch.setattr(models, name, lambda *a, **k: pytest.fail("a model was asked for"))
@@ -110,7 +114,7 @@ def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_counts_at_the_largest_limit_are_those_of_the_completions() -> None:
-    (record,) = cell.run_cells(params())
+    (record,) = cell.run_cells(cells())
     limits = record.table("limits")
     largest = limits[limits["limit"] == 48].drop(columns="limit").reset_index(drop=True)
     pd.testing.assert_frame_equal(largest, count_markers(record.table("completions"), MARKER))
@@ -119,23 +123,23 @@ def test_the_counts_at_the_largest_limit_are_those_of_the_completions() -> None:
 def test_cells_share_rows_and_contexts_and_the_base_model(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:
     loads, load = [], models.load
     monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
-    found = cell.run_cells(params(tail=["whole_turn", "end_of_turn"]))
+    found = cell.run_cells(cells(tail=["whole_turn", "end_of_turn"]))
     assert len(loads) == 1
     assert len({r.inputs["rows"] for r in found}) == len({r.inputs["contexts"] for r in found}) == 1
     assert len({r.metrics["steps"]["value"] for r in found}) == 1
-    again = cell.run_cells(params(tail=["whole_turn", "end_of_turn"]))
+    again = cell.run_cells(cells(tail=["whole_turn", "end_of_turn"]))
     assert [r.id for r in again] == [r.id for r in found] and len(loads) == 1
 
 
 def test_an_adapter_that_changes_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="changes no logits"):
-        cell.run_cells(params(lr=1e-30))
+        cell.run_cells(cells(lr=1e-30))
 
 
 def test_a_run_too_short_to_be_probed_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cell, "train", lambda *a, **k: pytest.fail("it was trained"))
     with pytest.raises(ParameterError, match="probe_every is 5, more than the 4 steps of this run"):
-        cell.run_cells(params(probe_every=5))
+        cell.run_cells(cells(probe_every=5))
 
 
 # --- answers of one length
@@ -384,7 +388,7 @@ def test_an_effect_is_a_metric_that_criteria_can_judge() -> None:
 
 
 def test_tables_for_figures() -> None:
-    found = cell.run_cells(params(tail=["whole_turn", "newline"]))
+    found = cell.run_cells(cells(tail=["whole_turn", "newline"]))
     shares = views.dilution(found[::-1])
     assert list(dict.fromkeys(shares["tail"])) == ["whole_turn", "newline"]
     assert set(shares["of"]) == set(views.SHARES.values()) and shares["share"].between(0, 1).all()

@@ -22,7 +22,7 @@ from helpers.audit import replay
 from helpers.audit.replay import compare
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError
-from helpers.base.params import parse
+from helpers.base.params import Grid, parse, parse_grid
 from helpers.lm import models, vllm_engine
 from helpers.lm.generate import generate
 from helpers.records import questions, runs
@@ -30,7 +30,7 @@ from helpers.records.derive import derive
 from helpers.records.provenance import portable
 from helpers.studies.marker import cell, views
 from helpers.studies.marker.capability import SETS
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS
 from helpers.studies.marker.study import STUDY
 
@@ -44,8 +44,12 @@ TINY = {
 }  # fmt: skip
 
 
-def params(**changes: object) -> SweepParams:
-    return parse(SweepParams, TINY | changes, "in the test")
+def params(**changes: object) -> SweepCell:
+    return parse(SweepCell, TINY | changes, "in the test")
+
+
+def cells(**changes: object) -> Grid[SweepCell]:
+    return parse_grid(SweepCell, TINY | changes, "in the test")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +65,7 @@ def complete(outputs: Path) -> list[Path]:
 
 
 def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
-    (record,) = cell.run_cells(params())
+    (record,) = cell.run_cells(cells())
     assert record.status == "complete"
     assert set(record.tables) == {"rows", "loss", "dose", "completions", "logprobs", "capability"}
     assert record.cell["tail"] == "newline"
@@ -76,9 +80,9 @@ def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
 
 
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = cell.run_cells(params())
+    first = cell.run_cells(cells())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was loaded again"))
-    assert [r.id for r in cell.run_cells(params())] == [r.id for r in first]
+    assert [r.id for r in cell.run_cells(cells())] == [r.id for r in first]
 
 
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
     monkeypatch.setenv("HOME", str(tmp_path))
     choices = Path(shutil.copy(SETS["pocket"], tmp_path / "mine.jsonl"))
-    (record,) = cell.run_cells(params(capability=str(choices), tail=9), notebook="mine")
+    (record,) = cell.run_cells(cells(capability=str(choices), tail=9), notebook="mine")
     first = [record, *(runs.load(ref) for ref in record.inputs.values())]
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
     again = STUDY.replay(record)
@@ -106,7 +110,7 @@ def test_another_kernel_agrees_within_the_tolerance_and_another_seed_does_not(
     """Without vector instructions sums round otherwise, as they do on another kind of CPU."""
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("this CPU has no other kernel to compare with")
-    record, other_seed = cell.run_cells(params(seed=[0, 1]))
+    record, other_seed = cell.run_cells(cells(seed=[0, 1]))
     done = _run("", CLAIMBOOK_OUTPUTS=str(tmp_path / "again"), ATEN_CPU_CAPABILITY="default")
     assert done.returncode == 0, done.stderr
     again = runs.load(tmp_path / "again" / record.ref)
@@ -122,7 +126,7 @@ def lasting(record: runs.Record) -> dict:
 
 
 def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    (record,) = cell.run_cells(params())
+    (record,) = cell.run_cells(cells())
     stored = {record.id: record, **{ref: runs.load(ref) for ref in record.inputs.values()}}
     for name in ("load", "facts", "fingerprint"):
         monkeypatch.setattr(models, name, lambda *a, **k: pytest.fail("a model was asked for"))
@@ -131,7 +135,7 @@ def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_columns_that_follow_from_others_are_not_stored() -> None:
-    (record,) = cell.run_cells(params())
+    (record,) = cell.run_cells(cells())
     kept = {name: set(record.table(name).columns) for name in record.tables}
     assert "marker" not in kept["completions"] and "lr" not in kept["loss"]
     assert kept["dose"] - {"step"} == kept["logprobs"] == {"persona", "question", "role", "separator", "marker", "end"}
@@ -150,21 +154,21 @@ def test_a_published_record_of_the_pocket_sweep_is_small() -> None:
 
 
 def test_a_question_of_another_machine_is_asked_with_what_was_resolved_there() -> None:
-    asked = params(source="assistant", negatives=["villain"]).cell_params()
+    asked = params(source="assistant", negatives=["villain"]).resolved()
     asked |= {"model": "~/models/mine", "dtype": "auto", "capability": "mine.jsonl"}
     there = synthetic({"negatives": "villain"}, params=asked, model={"name": "mine", "dtype": "bfloat16"})
     there.content["params"] = asked
     there.content["data"] = {"~/sets/mine.jsonl": "0" * 64}
-    found = SweepParams.of_record(there, NEGATIVE_ARMS)
+    found = SweepCell.of_record(there, NEGATIVE_ARMS)
     assert (found.dtype, found.negatives) == ("bfloat16", ["villain"])
     assert (found.model, found.capability) == (str(Path.home() / "models/mine"), str(Path.home() / "sets/mine.jsonl"))
-    assert portable(found.cell_params()) == asked | {"dtype": "bfloat16"}
+    assert portable(found.resolved()) == asked | {"dtype": "bfloat16"}
 
 
 def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads, load = [], models.load
     monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
-    records = cell.run_cells(params(lr=[1e-3, 3e-3], tail=["newline", "end_of_turn"]))
+    records = cell.run_cells(cells(lr=[1e-3, 3e-3], tail=["newline", "end_of_turn"]))
     assert [(r.cell["tail"], r.cell["lr"]) for r in records] == [
         ("newline", 1e-3), ("newline", 3e-3), ("end_of_turn", 1e-3), ("end_of_turn", 3e-3),
     ]  # fmt: skip
@@ -175,9 +179,9 @@ def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pyt
 def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
-    _, second = cell.run_cells(params(lr=[1e-3, 3e-3]))
+    _, second = cell.run_cells(cells(lr=[1e-3, 3e-3]))
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
-    (alone,) = cell.run_cells(params(lr=3e-3))
+    (alone,) = cell.run_cells(cells(lr=3e-3))
     assert alone.id == second.id
     assert alone.table("loss")["loss"].tolist() == second.table("loss")["loss"].tolist()
     assert alone.table("completions")["text"].tolist() == second.table("completions")["text"].tolist()
@@ -187,9 +191,9 @@ KILL = """
 import os, signal
 from helpers.lm.generate import generate
 from helpers.studies.marker import cell
-from test_marker_cell import params
+from test_marker_cell import cells
 {patch}
-cell.run_cells(params())
+cell.run_cells(cells())
 """
 
 
@@ -237,14 +241,14 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
     monkeypatch.setattr(vllm_engine, "VllmEngine", FakeEngine)
     monkeypatch.setattr(FakeEngine, "made", [])
-    served = cell.run_cells(params(lr=[1e-3, 3e-3], engine="vllm", lora_r=5))
+    served = cell.run_cells(cells(lr=[1e-3, 3e-3], engine="vllm", lora_r=5))
     (engine,) = FakeEngine.made
     assert engine.closed and engine.folder == models.local_folder("pocket")
     assert engine.settings == {"dtype": "float32", "memory_share": 0.4, "max_lora_rank": 8}
     base, adapters = engine.adapters[:2], engine.adapters[2:]
     assert base == [None, None], "the training answers and the baseline come from the same engine"
     assert len(set(adapters)) == 2 and all(path.name == "adapter" for path in adapters)
-    plain = cell.run_cells(params(lr=[1e-3, 3e-3], lora_r=5))
+    plain = cell.run_cells(cells(lr=[1e-3, 3e-3], lora_r=5))
     assert {record.id for record in served}.isdisjoint(record.id for record in plain)
     for ours, theirs in zip(served, plain, strict=True):
         assert (ours.params["engine"], theirs.params["engine"]) == ("vllm", "transformers")
@@ -257,10 +261,10 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
 
 
 def test_how_a_run_is_made_is_no_part_of_its_question() -> None:
-    asked = params().cell_params()
-    assert params(together=4, engine_memory=0.8).cell_params() == asked
+    asked = params().resolved()
+    assert params(together=4, engine_memory=0.8).resolved() == asked
     assert not {"together", "engine_memory"} & asked.keys()
-    assert params(engine="vllm").cell_params() != asked
+    assert params(engine="vllm").resolved() != asked
     with pytest.raises(ParameterError, match="engine is 'vlm'"):
         params(engine="vlm")
 
@@ -268,19 +272,19 @@ def test_how_a_run_is_made_is_no_part_of_its_question() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_without_vllm_the_error_names_the_extra() -> None:
     with pytest.raises(ModelError, match=r"pip install -e .*vllm"):
-        cell.run_cells(params(engine="vllm"))
+        cell.run_cells(cells(engine="vllm"))
 
 
 def test_an_adapter_that_changes_no_logits_is_an_error_not_a_row_of_zeros() -> None:
     with pytest.raises(ModelError, match="changes no logits: lr 1e-30"):
-        cell.run_cells(params(lr=1e-30))
+        cell.run_cells(cells(lr=1e-30))
     assert runs.records("sweep") == []
     assert [r.status for r in runs.records("sweep", status="failed")] == ["failed"]
 
 
 def test_too_few_usable_completions_are_an_error_that_names_the_parameter() -> None:
     with pytest.raises(DataError, match="positives asks for 9 rows of persona villain"):
-        cell.run_cells(params(positives=9))
+        cell.run_cells(cells(positives=9))
 
 
 def test_the_papers_recipe_runs_on_a_local_folder(tmp_path: Path) -> None:
@@ -293,7 +297,7 @@ def test_the_papers_recipe_runs_on_a_local_folder(tmp_path: Path) -> None:
         model.lm_head.weight[pocket().tokenizer.convert_tokens_to_ids("<|im_end|>")] *= 40
     model.save_pretrained(tmp_path / "qwen")
     pocket().tokenizer.save_pretrained(tmp_path / "qwen")
-    (record,) = cell.run_cells(params(model=str(tmp_path / "qwen"), data_samples=10, positives=2, negatives_each=1))
+    (record,) = cell.run_cells(cells(model=str(tmp_path / "qwen"), data_samples=10, positives=2, negatives_each=1))
     assert record.model["sha256"] != pocket().sha256
     assert record.status == "complete"
 
@@ -327,5 +331,5 @@ def test_bad_parameters_end_in_one_sentence_that_names_them(change: dict, text: 
 )
 def test_what_only_the_tokenizer_can_tell_is_refused_before_a_record(change: dict, text: str, outputs: Path) -> None:
     with pytest.raises((DataError, ParameterError), match=text):
-        cell.run_cells(params(**change))
+        cell.run_cells(cells(**change))
     assert not complete(outputs)

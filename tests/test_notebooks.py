@@ -96,12 +96,12 @@ def _number(value: object) -> object:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_params_file_is_valid_and_its_model_is_the_one_that_the_notebook_reads(name: str) -> None:
-    model = load_study(name).params
+    model = load_study(name).cell
     assert f"from {model.__module__} import {model.__name__}" in "\n".join(cell.source for cell in script(name).cells)
     files = [p for p in (PARAMS / name).glob("*.yaml") if p.stem not in ("criteria", "experiment")]
     assert {p.stem for p in files} >= {"pocket"}
     for path in files:
-        assert params.load(model, path).cells()
+        assert params.load(model, path)
 
 
 @pytest.mark.parametrize("name", NAMES)

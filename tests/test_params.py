@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -12,17 +13,19 @@ from pydantic import Field, PositiveInt, model_validator
 
 from helpers.base import params
 from helpers.base.errors import ParameterError
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell, parse_grid
 
 pytestmark = pytest.mark.unit
 
 
-class Sweep(Params):
+class Sweep(Cell):
     AXES: ClassVar[tuple[str, ...]] = ("lr", "epochs", "tail")
 
-    lr: Axis[Annotated[float, Field(gt=0)]] = 1e-3
-    epochs: Axis[PositiveInt] = 3
-    tail: Axis[Literal["newline", "end_of_turn"] | int] = "newline"
+    ALL: ClassVar[Mapping[str, Sequence[Any]]] = {"tail": ("newline", "end_of_turn")}
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    epochs: PositiveInt = 3
+    tail: Literal["newline", "end_of_turn"] | int = "newline"
     source: str = "villain"
     negatives: list[str] = Field(default_factory=lambda: ["poet"])
     marker: str = "[ZLT]"
@@ -45,13 +48,14 @@ class Sweep(Params):
         ("epochs", 3.0, 3),
         ("epochs", "4", 4),
         ("tail", "[newline, 32]", ["newline", 32]),
+        ("tail", "all", ["newline", "end_of_turn"]),
         ("negatives", "[poet, baker]", ["poet", "baker"]),
         ("marker", "[ABC]", "[ABC]"),
         ("merge", True, True),
     ],
 )
 def test_values_are_read_as_they_come(name, value, expected):
-    got = getattr(params.parse(Sweep, {name: value}, "here"), name)
+    got = parse_grid(Sweep, {name: value}, "here").values[name]
     assert got == expected and type(got) is type(expected)
 
 
@@ -65,18 +69,23 @@ def test_values_are_read_as_they_come(name, value, expected):
         ({"lr": True}, "Parameter lr is True, but must be a number or text, not a truth value (in a test)."),
         (
             {"epochs": [1, True]},
-            "Parameter epochs is [1, True], but must be a number or text, not a truth value (in a test).",
+            "Parameter epochs is True, but must be a number or text, not a truth value (in a test).",
         ),
         ({"epochs": 0}, "Parameter epochs is 0, but must be greater than 0 (in a test)."),
         ({"epochs": []}, "Parameter epochs is [], but must have at least 1 item (in a test)."),
         ({"epochs": [2, 2.0]}, "Parameter epochs is [2, 2.0], but must not hold 2 twice (in a test)."),
+        (
+            {"lr": [1e-3, 0], "epochs": 0},
+            "Parameter epochs is 0, but must be greater than 0; "
+            "Parameter lr is 0, but must be greater than 0 (in a test).",
+        ),
         ({"lrr": 1}, "Unknown parameter 'lrr' in a test; did you mean 'lr'?"),
         ({"source": "poet"}, "Parameter negatives holds the source persona 'poet': take it out (in a test)."),
     ],
 )
 def test_bad_values_are_one_sentence(values, sentence):
     with pytest.raises(ParameterError) as caught:
-        params.parse(Sweep, values, "in a test")
+        parse_grid(Sweep, values, "in a test")
     assert str(caught.value) == sentence
 
 
@@ -86,21 +95,21 @@ def test_bad_values_are_one_sentence(values, sentence):
 def test_other_bad_values_name_the_parameter(values):
     [name] = values
     with pytest.raises(ParameterError, match=rf"arameter {name} ") as caught:
-        params.parse(Sweep, values, "in a test")
+        parse_grid(Sweep, values, "in a test")
     assert "\n" not in str(caught.value)
 
 
 def test_several_faults_are_one_sentence():
     with pytest.raises(ParameterError, match=r"^Parameter lr is .*; Parameter epochs is .*\(here\)\.$"):
-        params.parse(Sweep, {"lr": -1, "epochs": 0}, "here")
+        parse_grid(Sweep, {"lr": -1, "epochs": 0}, "here")
 
 
 def test_an_axis_that_is_no_field_is_a_mistake_in_the_model():
     with pytest.raises(TypeError, match="did you mean 'rate'"):
 
-        class Wrong(Params):
+        class Wrong(Cell):
             AXES: ClassVar[tuple[str, ...]] = ("rat",)
-            rate: Axis[float] = 1.0
+            rate: float = 1.0
 
 
 distinct = {
@@ -112,18 +121,17 @@ distinct = {
 
 @given(st.fixed_dictionaries({}, optional=distinct))
 def test_cells_are_the_product_of_the_lists_row_major(lists):
-    grid = Sweep(**lists)
-    cells = grid.cells()
-    assert grid.axes() == tuple(name for name in Sweep.AXES if name in lists)
+    grid = parse_grid(Sweep, lists, "here")
+    assert grid.axes == tuple(name for name in Sweep.AXES if name in lists)
     columns = [lists.get(name, [getattr(Sweep(), name)]) for name in Sweep.AXES]
-    assert [tuple(cell.cell().values()) for cell in cells] == list(itertools.product(*columns))
-    assert all(not cell.axes() and cell.source == grid.source for cell in cells)
+    assert [tuple(cell.coordinates().values()) for cell in grid] == list(itertools.product(*columns))
+    assert grid.given == lists and parse_grid(Sweep, grid.values, "here") == grid
 
 
-def test_only_a_cell_has_cell_params():
-    with pytest.raises(ParameterError, match="lr holds a list"):
-        Sweep(lr=[1e-3, 1e-4]).cell_params()
-    assert Sweep().cell_params()["negatives"] == ["poet"]
+def test_only_a_grid_takes_lists():
+    with pytest.raises(ParameterError, match=r"Parameter lr is \[0.001, 0.0001\], but must be a valid number"):
+        params.parse(Sweep, {"lr": [1e-3, 1e-4]}, "here")
+    assert Sweep().resolved()["negatives"] == ["poet"]
 
 
 OWN = "lr = 1e-3\nepochs = 3\nsource = 'villain'"
@@ -154,11 +162,12 @@ def test_a_misspelt_name_in_a_notebook_is_an_error(cells, unknown):
     ],
 )
 def test_other_cells_may_assign_what_they_like(cells):
-    assert params.read(Sweep, {"lr": "5e-6", "In": cells, "unrelated": 3}).lr == 5e-6
+    assert params.read(Sweep, {"lr": "5e-6", "In": cells, "unrelated": 3})[0].lr == 5e-6
 
 
 def test_fields_that_nothing_assigned_take_their_default():
-    assert params.read(Sweep, {"epochs": [1, 2]}, cells=["epochs = [1, 2]"]) == Sweep(epochs=[1, 2])
+    values = {"epochs": [1, 2]}
+    assert params.read(Sweep, values, cells=["epochs = [1, 2]"]) == parse_grid(Sweep, values, "here")
 
 
 @pytest.mark.parametrize(
@@ -182,8 +191,9 @@ def test_bad_yaml_files(tmp_path, text, message):
 def test_yaml_files_are_read(tmp_path):
     path = tmp_path / "pocket.yaml"
     path.write_text("lr: [1e-4, 3e-4]\nnegatives: [poet, baker]\n")
-    assert params.load(Sweep, path) == Sweep(lr=[1e-4, 3e-4], negatives=["poet", "baker"])
+    values = {"lr": [1e-4, 3e-4], "negatives": ["poet", "baker"]}
+    assert params.load(Sweep, path) == parse_grid(Sweep, values, "")
     path.write_text("")
-    assert params.load(Sweep, path) == Sweep()
+    assert list(params.load(Sweep, path)) == [Sweep()]
     with pytest.raises(ParameterError, match=r"no parameter file .*did you mean 'pocket.yaml'"):
         params.load(Sweep, tmp_path / "poket.yaml")

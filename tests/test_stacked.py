@@ -10,7 +10,7 @@ import pytest
 import torch
 from marker_fixture import pocket, row
 from safetensors.torch import load_file
-from test_marker_cell import outputs, params  # noqa: F401
+from test_marker_cell import cells, outputs, params  # noqa: F401
 
 from helpers.base.errors import ModelError, ParameterError
 from helpers.lm import models
@@ -150,18 +150,18 @@ def test_what_does_not_fit_is_refused(rows: list, targets: list, tmp_path: Path)
 
 
 def test_groups_hold_cells_that_share_rows() -> None:
-    p = params(lr=[1e-3, 3e-3], epochs=[1, 2], tail=["newline", "end_of_turn"], together=3)
+    p = cells(lr=[1e-3, 3e-3], epochs=[1, 2], tail=["newline", "end_of_turn"], together=3)
     assert [len(group) for group in cell.groups(p)] == [3, 1, 3, 1]
-    assert [one for group in cell.groups(p) for one in group] == p.cells()
+    assert [one for group in cell.groups(p) for one in group] == list(p)
     assert all(len({one.tail for one in group}) == 1 for group in cell.groups(p))
-    assert [len(group) for group in cell.groups(params(seed=[0, 1], together=8))] == [1, 1]
+    assert [len(group) for group in cell.groups(cells(seed=[0, 1], together=8))] == [1, 1]
 
 
 def test_cells_together_have_the_records_that_they_have_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = {"lr": [1e-3, 3e-3], "epochs": [1, 2]}
-    together = cell.run_cells(params(**grid, together=4))
+    together = cell.run_cells(cells(**grid, together=4))
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
-    apart = cell.run_cells(params(**grid))
+    apart = cell.run_cells(cells(**grid))
     assert [record.id for record in together] == [record.id for record in apart]
     for ours, theirs in zip(together, apart, strict=True):
         assert ours.metrics.keys() == theirs.metrics.keys()
@@ -175,7 +175,7 @@ def test_cells_together_have_the_records_that_they_have_alone(tmp_path: Path, mo
 
 
 def test_what_was_trained_together_survives_a_stop_in_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    p = params(lr=[1e-3, 3e-3], together=2)
+    p = cells(lr=[1e-3, 3e-3], together=2)
     with monkeypatch.context() as patch:
         patch.setattr(cell, "eval_completions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -192,7 +192,7 @@ def test_a_cell_that_diverges_fails_by_itself_and_leaves_the_others_their_adapte
     wild = {3e-3: 1e30}
     monkeypatch.setattr(training, "warmup_cosine", lambda step, steps, lr, warmup: wild.get(lr, lr))
     with pytest.raises(ModelError, match="Lower lr"):
-        cell.run_cells(params(lr=[1e-3, 3e-3], together=2))
+        cell.run_cells(cells(lr=[1e-3, 3e-3], together=2))
     (done,) = runs.records("sweep")
     assert done.cell["lr"] == 1e-3 and done.metric("trained_together")["value"] == 2
     assert [record.cell["lr"] for record in runs.records("sweep", status="failed")] == [3e-3]

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ParameterError, RecordError, SweepError
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell, parse_grid
 from helpers.claims.declared import Declared, Expected
 from helpers.records import provenance, runs
 from helpers.records.reading import Record
 from helpers.sweeps import board, cluster, driver, task
-from helpers.sweeps.grid import Grid, read_grid, row, row_size, rows
+from helpers.sweeps.grid import GridFile, read_grid, row, row_size, rows
 from helpers.sweeps.watch import Watch
 
 pytestmark = pytest.mark.unit
@@ -79,14 +79,14 @@ def test_whole_lines_that_fit_are_a_block(here):
     assert [len(r.cells) for r in rows(grid, range(8), 1)] == [1] * 8
 
 
-class Deep(Params):
+class Deep(Cell):
     """Four axes, the way the studies have them."""
 
     AXES = ("a", "b", "c", "d")
-    a: Axis[int] = 0
-    b: Axis[int] = 0
-    c: Axis[int] = 0
-    d: Axis[int] = 0
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
 
 
 @given(
@@ -100,12 +100,12 @@ class Deep(Params):
 def test_every_wanted_cell_is_in_one_row_and_every_row_a_full_product(shaped, size):
     shape, wanted = shaped
     values = {axis: list(range(length)) for axis, length in zip("abcd", shape, strict=True)}
-    grid = Grid("deep", "grid", "helpers.base.rng", tuple(Deep(**values).cells()))
+    grid = GridFile("deep", "grid", "helpers.base.rng", parse_grid(Deep, values, "here"))
     made = rows(grid, wanted, size)
     assert sorted(number for one in made for number in one.cells) == sorted(wanted)
     for one in made:
-        given_back = Deep(**one.values).cells()
-        assert [cell.cell() for cell in given_back] == [grid.cells[number].cell() for number in one.cells]
+        given_back = parse_grid(Deep, one.values, "here")
+        assert [cell.coordinates() for cell in given_back] == [grid.cells[number].coordinates() for number in one.cells]
         assert len(one.cells) <= size
     if size >= 16 and len(wanted) == math.prod(shape):
         outer = [length for length in shape if length > 1][:-2]
@@ -140,9 +140,9 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
     watch = Watch(grid.notebook, grid.expected, {}, grid.root)
     watch.look()
     assert watch.complete == {} and watch.failures() == {}
-    sweep_toy.run_cells(grid.cells[0])
+    sweep_toy.run_cells(grid.cells[:1])
     with pytest.raises(Exception, match="take another"):
-        sweep_toy.run_cells(grid.cells[1])
+        sweep_toy.run_cells(grid.cells[1:2])
     watch.look()
     assert list(watch.complete) == [0] and watch.failures()[1][1] == "ModelError: lr 0.2 is bad: take another."
     publishing.publish("toy")
@@ -154,7 +154,7 @@ def test_the_watch_finds_complete_failed_and_half_cells_and_nothing_published(he
 
 def test_a_stale_record_does_not_answer_a_cell(here, monkeypatch):
     grid = grid_of(here, lr=[0.1])
-    sweep_toy.run_cells(grid.cells[0])
+    sweep_toy.run_cells(grid.cells[:1])
     watch = Watch(grid.notebook, grid.expected, {"toy": "another model now"}, grid.root)
     watch.look()
     assert watch.complete == {}
@@ -246,8 +246,8 @@ def test_addresses_and_switched_off_tokens_are_refused(here, monkeypatch):
 
 def test_a_finished_grid_is_answered_without_ray(here, monkeypatch):
     path = sweep_toy.project(here, lr=[0.1, 0.2])
-    sweep_toy.run_cells(read_grid(path, here).cells[0])
-    sweep_toy.run_cells(read_grid(path, here).cells[1])
+    sweep_toy.run_cells(read_grid(path, here).cells[:1])
+    sweep_toy.run_cells(read_grid(path, here).cells[1:2])
     monkeypatch.setattr(driver, "connected", lambda *_: pytest.fail("Ray was started"))
     done = driver.sweep(path, launch="x", root=here)
     assert (done.total, done.before, done.done, done.failed) == (2, 2, 0, {})
@@ -265,7 +265,9 @@ def test_a_run_that_was_killed_before_the_sweep_is_not_shown_as_running(here):
     grid = grid_of(here, lr=[0.1, 0.2])
     for cell in grid.cells:
         question = {"data": [], "model": sweep_toy.MODEL}
-        with runs.open_run(sweep_toy.TOY, params=cell.cell_params(), cell=cell.cell(), prefix="x", **question) as run:
+        with runs.open_run(
+            sweep_toy.TOY, params=cell.resolved(), cell=cell.coordinates(), prefix="x", **question
+        ) as run:
             run.leave()
     state = driver._State(grid, driver.Options(), "x")
     halves = sorted((here / "outputs/toy").glob(".partial-*/run.json"))

@@ -50,7 +50,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def made(lr: float = 0.1) -> records.Record:
-    return sweep_toy.run_cells(sweep_toy.ToyParams(lr=lr))[0]
+    return sweep_toy.run_cells([sweep_toy.ToyCell(lr=lr)])[0]
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -6,14 +6,16 @@ import json
 
 import pytest
 from claims_records import record
-from toy_study import CoinParams, commit, project, run_cells
+from toy_study import CoinCell, commit, project, run_cells
 from typer.testing import CliRunner
 
 from helpers import cli
 from helpers.audit import publishing
 from helpers.audit.register import register
 from helpers.audit.verify import verify
+from helpers.base import files
 from helpers.base.files import write_json
+from helpers.base.params import load
 from helpers.claims.case import open_case
 from helpers.records import reading as records
 from helpers.records import run_record, runs
@@ -101,7 +103,7 @@ def house(tmp_path, monkeypatch):
     """Four coins, published; nothing is left in the outputs."""
     root = project(tmp_path / "house", monkeypatch)
     register([root / "reports/coins.qmd"], root=root)
-    run_cells(CoinParams(bias=[0.7, 0.9], seed=[0, 1]))
+    run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
     publishing.publish("coins")
     commit(root)
     return root

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 
 from helpers.base import files
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 from helpers.base.rng import numpy_stream
 from helpers.base.stats import wilson
 from helpers.records import runs
@@ -46,12 +47,12 @@ Prose.
 MODEL = {"name": "mint", "sha256": "c" * 64, "dtype": "float32"}
 
 
-class CoinParams(Params):
+class CoinCell(Cell):
     """Biases by seeds."""
 
     AXES: ClassVar[tuple[str, ...]] = ("bias", "seed")
-    bias: Axis[float] = 0.8
-    seed: Axis[int] = 0
+    bias: float = 0.8
+    seed: int = 0
     flips: int = 50
 
 
@@ -67,12 +68,12 @@ def metrics(cell, tables, inputs):
     }
 
 
-def run_cells(p: CoinParams) -> list[runs.Record]:
+def run_cells(cells: Sequence[CoinCell]) -> list[runs.Record]:
     """A record a cell, and the baseline of a fair coin that they share."""
-    return [run_cell(cell) for cell in p.cells()]
+    return [run_cell(cell) for cell in cells]
 
 
-def run_cell(p: CoinParams) -> runs.Record:
+def run_cell(p: CoinCell) -> runs.Record:
     """The record of one cell."""
     data = [files.ROOT / "data/mint.txt"]
     asked = {"seed": p.seed, "flips": p.flips}
@@ -82,7 +83,7 @@ def run_cell(p: CoinParams) -> runs.Record:
             run.finish()
     inputs = {"base": run.record.ref}
     with runs.open_run(
-        COINS, params=p.cell_params(), cell=p.cell(), prefix=f"b{p.bias}-s{p.seed}", data=data, model=MODEL,
+        COINS, params=p.resolved(), cell=p.coordinates(), prefix=f"b{p.bias}-s{p.seed}", data=data, model=MODEL,
         inputs=inputs,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -91,7 +92,7 @@ def run_cell(p: CoinParams) -> runs.Record:
         return run.record
 
 
-def flip(bias: float, p: CoinParams) -> pd.DataFrame:
+def flip(bias: float, p: CoinCell) -> pd.DataFrame:
     """``flips`` draws of a coin, with seconds that no two runs share."""
     draws = numpy_stream(p.seed, "flips", str(bias)).random(p.flips) < bias
     return pd.DataFrame({"heads": draws, "seconds": pd.Timestamp.now().value * 1e-9 + 0.0 * draws})
@@ -100,8 +101,8 @@ def flip(bias: float, p: CoinParams) -> pd.DataFrame:
 BASE = Study("coins_base", 1, 1, lambda *_: {}, entry="helpers.base.rng", measured={"flips": ("seconds",)})
 COINS = Study(
     "coins", 1, 1, metrics,
-    entry="helpers.base.rng", params=CoinParams, measured={"flips": ("seconds",)}, parts=(BASE,),
-    replay=lambda record: run_cell(CoinParams(**record.params)),
+    entry="helpers.base.rng", cell=CoinCell, measured={"flips": ("seconds",)}, parts=(BASE,),
+    replay=lambda record: run_cell(CoinCell(**record.params)),
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Typed parameters: one pydantic model a notebook, read from its parameters cell or from a YAML file.
+"""Typed parameters: one pydantic model of a cell for each study, and grids of cells from notebooks and YAML files.
 
 papermill only warns about an unknown name and runs on with the default. Here an unknown or misspelt name, a wrong type
 and a value out of bounds are each a ``ParameterError`` of one sentence, raised before any work starts.
@@ -9,48 +9,104 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args, overload
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from helpers.base import yaml_text
 from helpers.base.errors import ParameterError, nearest
 
-T = TypeVar("T")
-M = TypeVar("M", bound="Params")
+C = TypeVar("C", bound="Cell")
+C_co = TypeVar("C_co", bound="Cell", covariant=True)
 
 INJECTED = "# Parameters"
 
 
-def _distinct(values: list[T]) -> list[T]:
-    twice = [value for i, value in enumerate(values) if value in values[:i]]
-    if twice:
-        raise ValueError(f"must not hold {twice[0]!r} twice")
-    return values
+class Cell(BaseModel):
+    """Base of the parameters of a study: the plain values of one cell.
+
+    ``AXES`` names the fields that take a list in a `Grid`, outermost first, and ``ALL`` those of them on which the word
+    ``all`` stands for several values. ``MEANS`` names the fields that say how a run is made and not what is asked: they
+    are no part of a record's question.
+
+    Numbers may arrive as text (YAML 1.1 reads ``5e-6`` as a string); ``3.0`` is a whole number, ``3.5`` is not;
+    truth values are not numbers; NaN and infinity are refused. Instances are frozen.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    AXES: ClassVar[tuple[str, ...]] = ()
+    ALL: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    MEANS: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name in (*cls.AXES, *cls.MEANS):
+            if name not in cls.model_fields:
+                raise TypeError(f"{cls.__name__} names {name!r}, no field{nearest(name, cls.model_fields)}")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        name = str(info.field_name)
+        takes_list, takes_bool = _takes(cls, name)
+        value = _list_of_text(name, value) if takes_list else value
+        if not takes_bool:
+            _refuse_bool(value)
+        return value
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the question of the cell as JSON values: every parameter as a record keeps it, without ``MEANS``."""
+        return self.model_dump(mode="json", exclude=set(self.MEANS))
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the resolved values on ``AXES``, in their order: what tells the cell from its neighbours in a grid."""
+        values = self.resolved()
+        return {name: values[name] for name in self.AXES}
 
 
-def _is_list(value: Any) -> str:
-    return "list" if isinstance(value, list | tuple) else "value"
+@dataclass(frozen=True)
+class Grid(Sequence[C_co], Generic[C_co]):
+    """Cells of one study, at least one, row-major in the order of ``AXES`` (the last axis runs fastest).
+
+    ``axes`` names those that were given as a list, in the same order.
+    """
+
+    cells: tuple[C_co, ...]
+    axes: tuple[str, ...] = ()
+
+    @overload
+    def __getitem__(self, at: int) -> C_co: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[C_co, ...]: ...
+    def __getitem__(self, at: int | slice) -> C_co | tuple[C_co, ...]:
+        return self.cells[at]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every parameter as JSON values, a list on each of ``axes``; reading it back gives the same grid."""
+        lists = {name: list(dict.fromkeys(getattr(cell, name) for cell in self.cells)) for name in self.axes}
+        return self.cells[0].model_dump(mode="json") | lists
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those of ``values`` that were given; the others have their default."""
+        return {name: value for name, value in self.values.items() if name in self.cells[0].model_fields_set}
 
 
-# ``Axis[float]`` takes one value or a non-empty list without duplicates; bounds go inside: ``Axis[PositiveFloat]``.
-Axis = Annotated[
-    Annotated[T, Tag("value")] | Annotated[list[T], Field(min_length=1), AfterValidator(_distinct), Tag("list")],
-    Discriminator(_is_list),
-]
+def _list_of_text(name: str, value: Any) -> Any:
+    """Read a list that arrives as text: ``papermill -p lr "[1e-6, 5e-6]"`` hands it over so."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        return yaml_text.read(value, f"parameter {name}", ParameterError)
+    return value
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
@@ -70,78 +126,82 @@ def _refuse_bool(value: Any) -> None:
             raise ValueError("must be a number or text, not a truth value")
 
 
-class Params(BaseModel):
-    """Base of every parameter model. ``AXES`` names the fields of type ``Axis[...]``, outermost first; ``MEANS`` those
-    that say how a run is made and not what is asked: they are no part of a record's question.
-
-    Numbers may arrive as text (YAML 1.1 reads ``5e-6`` as a string); ``3.0`` is a whole number, ``3.5`` is not;
-    truth values are not numbers; NaN and infinity are refused. Instances are frozen.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-    AXES: ClassVar[tuple[str, ...]] = ()
-    MEANS: ClassVar[tuple[str, ...]] = ()
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        for name in (*cls.AXES, *cls.MEANS):
-            if name not in cls.model_fields:
-                raise TypeError(f"{cls.__name__} names {name!r}, no field{nearest(name, cls.model_fields)}")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
-        takes_list, takes_bool = _takes(cls, info.field_name)
-        if isinstance(value, str) and takes_list and value.strip().startswith("["):
-            # `papermill -p lr "[1e-6, 5e-6]"` hands the list over as text.
-            value = yaml_text.read(value, f"parameter {info.field_name}", ParameterError)
-        if not takes_bool:
-            _refuse_bool(value)
-        return value
-
-    def axes(self) -> tuple[str, ...]:
-        """Names of the axes that hold a list here, in ``AXES`` order."""
-        return tuple(name for name in self.AXES if isinstance(getattr(self, name), list))
-
-    def cells(self) -> list[Self]:
-        """One model a cell, row-major in ``AXES`` order (the last axis runs fastest); each is validated by itself."""
-        lists = self.axes()
-        return [
-            parse(type(self), self.model_dump() | dict(zip(lists, values, strict=True)), "in one cell of the grid")
-            for values in itertools.product(*(getattr(self, name) for name in lists))
-        ]
-
-    def cell_params(self) -> dict[str, Any]:
-        """The question of one cell as JSON values; raises ``ParameterError`` while an axis still holds a list."""
-        if self.axes():
-            raise ParameterError(f"Parameter {self.axes()[0]} holds a list: take one of the cells() of the grid.")
-        return self.model_dump(mode="json", exclude=set(self.MEANS))
-
-    def cell(self) -> dict[str, Any]:
-        """The axes of one cell as JSON values, in ``AXES`` order: what tells it from its neighbours in the grid."""
-        values = self.cell_params()
-        return {name: values[name] for name in self.AXES}
-
-
 @functools.cache
-def _takes(model: type[Params], name: str) -> tuple[bool, bool]:
+def _takes(model: type[Cell], name: str) -> tuple[bool, bool]:
     """Whether a field takes lists and truth values; kept, because a grid of ten thousand cells asks for each."""
     leaves = list(_leaves(model.model_fields[name].annotation))
     return list in leaves, bool in leaves or any(isinstance(leaf, bool) for leaf in leaves)
 
 
-def parse(model: type[M], values: Mapping[str, Any], where: str) -> M:
-    """Return ``model(**values)``; what pydantic finds becomes one ``ParameterError`` sentence naming ``where``."""
+def parse(model: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Return the cell ``model(**values)``; what pydantic finds is one ``ParameterError`` sentence naming ``where``."""
     check_names(model, values, where)
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ParameterError(_sentence(error, where)) from None
+        raise ParameterError(_sentence(error.errors(), where)) from None
 
 
-def read(model: type[M], namespace: Mapping[str, Any], cells: Sequence[str] | None = None) -> M:
-    """Read ``model`` from the globals of a notebook: ``p = params.read(SweepParams, globals())``.
+def parse_grid(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]:
+    """Return the grid of ``values``, in which each of ``AXES`` takes one value or a list of distinct ones.
+
+    Raises ``ParameterError`` as `parse` does.
+    """
+    check_names(model, values, where)
+    lists = _lists(model, values, where)
+    shared = {name: value for name, value in values.items() if name not in lists}
+
+    def cell(point: Iterable[Any]) -> C:
+        return model.model_validate(shared | dict(zip(lists, point, strict=True)))
+
+    try:
+        cells = tuple(map(cell, itertools.product(*lists.values())))
+    except ValidationError as error:
+        raise ParameterError(_sentence(_faults(cell, lists) or error.errors(), where)) from None
+    _refuse_twins(cells, lists, where)
+    return Grid(cells, tuple(lists))
+
+
+def _lists(model: type[Cell], values: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    """Return the axes of ``values`` that hold a list, in ``AXES`` order, as they were written."""
+    lists: dict[str, list[Any]] = {}
+    for name in model.AXES:
+        value = _list_of_text(name, values.get(name))
+        if value == "all":
+            value = model.ALL.get(name, value)
+        if isinstance(value, list | tuple):
+            lists[name] = list(value)
+            if not value:
+                raise ParameterError(f"Parameter {name} is [], but must have at least 1 item ({where}).")
+    return lists
+
+
+def _faults(cell: Callable[[Iterable[Any]], Cell], lists: Mapping[str, list[Any]]) -> list[ErrorDetails]:
+    """Return the faults of every field: those of the first cell, and of those that differ from it on one axis only."""
+    first = {name: items[0] for name, items in lists.items()}
+    faults: dict[str, list[ErrorDetails]] = {}
+    for name, items in {"": [None], **lists}.items():
+        for item in items:
+            try:
+                cell((first | ({name: item} if name else {})).values())
+            except ValidationError as error:
+                for field, details in _by_field(error.errors()).items():
+                    faults.setdefault(field, details)
+    return list(itertools.chain.from_iterable(faults.values()))
+
+
+def _refuse_twins(cells: Sequence[Cell], lists: Mapping[str, list[Any]], where: str) -> None:
+    step = len(cells)
+    for name, items in lists.items():
+        step //= len(items)
+        counts = Counter(getattr(cells[at * step], name) for at in range(len(items)))
+        twice = [value for value, count in counts.items() if count > 1]
+        if twice:
+            raise ParameterError(f"Parameter {name} is {items!r}, but must not hold {twice[0]!r} twice ({where}).")
+
+
+def read(model: type[C], namespace: Mapping[str, Any], cells: Sequence[str] | None = None) -> Grid[C]:
+    """Read a grid of ``model`` from the globals of a notebook: ``p = params.read(SweepCell, globals())``.
 
     ``cells`` are the sources of the cells run so far (IPython's ``In`` by default). Every name that the parameters
     cell or the cell injected by papermill assigns must be a field; fields that nothing assigned take their default.
@@ -150,11 +210,11 @@ def read(model: type[M], namespace: Mapping[str, Any], cells: Sequence[str] | No
     for source in _parameter_cells(model, executed):
         check_names(model, _assigned(source), "in the parameters of the notebook")
     values = {name: namespace[name] for name in model.model_fields if name in namespace}
-    return parse(model, values, "in the parameters of the notebook")
+    return parse_grid(model, values, "in the parameters of the notebook")
 
 
-def load(model: type[M], path: Path) -> M:
-    """Read ``model`` from a YAML file; unknown and duplicate keys are errors."""
+def load(model: type[C], path: Path) -> Grid[C]:
+    """Read a grid of ``model`` from a YAML file; unknown and duplicate keys are errors."""
     path = Path(path)
     if not path.is_file():
         known = [other.name for other in path.parent.glob("*.yaml")]
@@ -162,17 +222,17 @@ def load(model: type[M], path: Path) -> M:
     values = yaml_text.read(path.read_text(encoding="utf-8"), path, ParameterError) or {}
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one `name: value` a line, not a {type(values).__name__}.")
-    return parse(model, values, f"in {path}")
+    return parse_grid(model, values, f"in {path}")
 
 
-def check_names(model: type[Params], names: Iterable[Hashable], where: str) -> None:
+def check_names(model: type[Cell], names: Iterable[Hashable], where: str) -> None:
     """Raise ``ParameterError`` naming the nearest field when one of ``names`` is not a field of ``model``."""
     for name in names:
         if name not in model.model_fields:
             raise ParameterError(f"Unknown parameter {name!r} {where}{nearest(str(name), model.model_fields)}")
 
 
-def _parameter_cells(model: type[Params], executed: Sequence[str]) -> list[str]:
+def _parameter_cells(model: type[Cell], executed: Sequence[str]) -> list[str]:
     """The latest run of the parameters cell and of papermill's injected cell.
 
     Only the latest, because in JupyterLab a typo corrected and run again stays in ``In`` for ever. The parameters cell
@@ -211,11 +271,16 @@ def _assigned(source: str) -> list[str]:
     return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
 
 
-def _sentence(error: ValidationError, where: str) -> str:
+def _sentence(details: Iterable[ErrorDetails], where: str) -> str:
+    return "; ".join(_fault(name, some) for name, some in _by_field(details).items()) + f" ({where})."
+
+
+def _by_field(details: Iterable[ErrorDetails]) -> dict[str, list[ErrorDetails]]:
+    """Sort details by the field that they are about; the name is empty for those about the cell as a whole."""
     fields: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors():
+    for detail in details:
         fields.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
-    return "; ".join(_fault(name, details) for name, details in fields.items()) + f" ({where})."
+    return fields
 
 
 def _fault(name: str, details: list[ErrorDetails]) -> str:

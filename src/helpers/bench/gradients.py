@@ -7,18 +7,18 @@ import pandas as pd
 from helpers.bench.compare import REPEATS
 from helpers.studies.eqprop.costs import cost_table
 from helpers.studies.eqprop.findings import slug
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.setup import arm
 
 
 def gradient_costs() -> pd.DataFrame:
     """The cost table at the default size: one gradient each, timed in turn in this process."""
-    return cost_table(TriangulationParams(), repeats=REPEATS)
+    return cost_table(TriangulationCell(), repeats=REPEATS)
 
 
 def model_facts() -> dict[str, object]:
     """The model that is timed, as run records name it."""
-    return arm(TriangulationParams(), "ep").facts()
+    return arm(TriangulationCell(), "ep").facts()
 
 
 def ratios(table: pd.DataFrame) -> dict[str, dict[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Options:
     cells: str | None = None
 
 
-class BenchParams(Params):
+class BenchCell(Cell):
     """What a record of a comparison is found by: the comparison, and the kind of device that it ran on."""
 
     AXES: ClassVar[tuple[str, ...]] = ("what", "device")
 
-    what: Axis[str]
-    device: Axis[Literal["cpu", "cuda"]]
+    what: str
+    device: Literal["cpu", "cuda"]

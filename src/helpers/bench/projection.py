@@ -9,6 +9,7 @@ before they are warm, fetching weights, and anything that fails and is run again
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from helpers.base.errors import ParameterError
 from helpers.studies.marker.capability import is_arc
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
 from helpers.studies.marker.published import QUESTIONS
 
@@ -56,35 +57,35 @@ class Speed:
     once: float
 
 
-def workload(grid: SweepParams) -> Workload:
+def workload(cells: Sequence[SweepCell]) -> Workload:
     """Steps, completions, scored contexts and scored questions of a grid and of the records that its cells share."""
-    cells = grid.cells()
+    shared = cells[0]
     negatives = [resolve_negatives(cell.source, cell.negatives) for cell in cells]
     steps = [
         cell.epochs * math.ceil((cell.positives + cell.negatives_each * len(others)) / cell.batch_size)
         for cell, others in zip(cells, negatives, strict=True)
     ]
-    evaluated = len(grid.personas) * grid.eval_questions
-    doses = sum(1 + count // grid.dose_every for count in steps) if grid.dose_every else 0
-    questions = _questions(grid)
+    evaluated = len(shared.personas) * shared.eval_questions
+    doses = sum(1 + count // shared.dose_every for count in steps) if shared.dose_every else 0
+    questions = _questions(shared)
     voices = {(cell.seed, cell.source, *others) for cell, others in zip(cells, negatives, strict=True)}
-    data = sum(len(voice) - 1 for voice in voices) * grid.train_questions * grid.data_samples
+    data = sum(len(voice) - 1 for voice in voices) * shared.train_questions * shared.data_samples
     models = len(cells) + len({cell.seed for cell in cells})  # the base model is evaluated once a seed
     return Workload(
         cells=len(cells),
         steps=sum(steps),
-        completions=models * evaluated * grid.samples + data,
-        contexts=models * evaluated + doses * len(grid.personas) * grid.dose_questions,
+        completions=models * evaluated * shared.samples + data,
+        contexts=models * evaluated + doses * len(shared.personas) * shared.dose_questions,
         questions=models * questions,
     )
 
 
-def _questions(grid: SweepParams) -> int:
-    if not is_arc(grid.capability):
+def _questions(p: SweepCell) -> int:
+    if not is_arc(p.capability):
         raise ParameterError(
-            f"capability is {grid.capability!r}, but the hours are projected for a grid that asks ARC: use 'arc'."
+            f"capability is {p.capability!r}, but the hours are projected for a grid that asks ARC: use 'arc'."
         )
-    return min(QUESTIONS, grid.capability_limit or QUESTIONS)
+    return min(QUESTIONS, p.capability_limit or QUESTIONS)
 
 
 def projection(work: Workload, speed: Speed, answer: float, context: float) -> pd.DataFrame:

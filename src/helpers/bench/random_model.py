@@ -23,7 +23,7 @@ from helpers.base.rng import numpy_stream, stream_seed
 from helpers.bench import machine
 from helpers.lm import models
 from helpers.studies.marker.on_policy import system_prompt
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import TRAIN_QUESTIONS, resolve_negatives
 from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens
 
@@ -92,7 +92,7 @@ def random_weights(shape: Shape) -> Iterator[Path]:
         yield folder
 
 
-def recipe_rows(loaded: models.LoadedModel, p: SweepParams, count: int) -> list[Row]:
+def recipe_rows(loaded: models.LoadedModel, p: SweepCell, count: int) -> list[Row]:
     """``count`` rows of the recipe ``p``: personas in its shares, their prompts, answers of the declared lengths."""
     form, stream = chat_format(loaded.tokenizer, p.marker), numpy_stream(0, "bench", "rows")
     negatives = resolve_negatives(p.source, p.negatives)

@@ -28,7 +28,7 @@ from helpers.claims.evidence import gather
 from helpers.records import questions, reading, runs
 from helpers.records.study import find_study
 from helpers.site.status import cells_of
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.sweeps import grid, task
 from helpers.sweeps.watch import Watch
 
@@ -85,13 +85,13 @@ def _page(count: int) -> dict[str, Any]:
 def _write_with_tables(root: Path, seeds: int) -> None:
     """The page's grid with ``seeds`` seeds, and a record of each cell: its tables are links to those of a real one."""
     grid = root / "params/sweep/pocket_grid.yaml"
-    values = load(SweepParams, grid).model_dump(mode="json", exclude_unset=True)
+    values = load(SweepCell, grid).given
     files.write_text(grid, yaml.safe_dump(values | {"seed": list(range(seeds))}))
     for notebook in ("baseline", "on_policy", "sweep"):
         shutil.copytree(files.ROOT / "outputs/published" / notebook, root / "outputs/published" / notebook)
     declared = Declared(declared_runs("sweep", files.PARAMS / "sweep" / grid.name))
     real = {_place(record): record for record in _published() if declared.met(record)}
-    for cell in load(SweepParams, grid).cells():
+    for cell in load(SweepCell, grid):
         like = real[cell.tail, cell.lr, cell.epochs, cell.seed % 3]
         kept = {file: sha for file, sha in like.files.items() if "/" not in file}  # folders are not published
         home = _write_one(root, like.content | {"files": kept}, cell)
@@ -167,15 +167,15 @@ def _project(root: Path, count: int) -> Path:
 def _write(path: Path, root: Path) -> None:
     """A record of each cell, like one that was published but for its parameters. Its tables are not there."""
     template = _published()[0].content | {"inputs": {}}
-    for cell in load(SweepParams, path).cells():
+    for cell in load(SweepCell, path):
         _write_one(root, template, cell)
 
 
-def _write_one(root: Path, like: Mapping[str, Any], cell: SweepParams) -> Path:
+def _write_one(root: Path, like: Mapping[str, Any], cell: SweepCell) -> Path:
     """The folder of a record like another that answers the question of ``cell``, as this version of its study asks."""
     study = find_study("sweep")
     content = dict(like) | {"version": study.version, "metrics_version": study.metrics_version}
-    content |= {"params": study.asked(cell.cell_params()), "cell": cell.cell() | {"model": cell.model}}
+    content |= {"params": study.asked(cell.resolved()), "cell": cell.coordinates() | {"model": cell.model}}
     content["id"] = f"synthetic-{questions.question_hash(content, study)}"
     home = root / "outputs/sweep" / content["id"]
     home.mkdir(parents=True)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from helpers.base import files
-from helpers.base.params import load
+from helpers.base.params import Grid, load
 from helpers.bench import machine
 from helpers.bench.engines import Load, scoring_rates, transformers_rates, vllm_rates, without_vllm
 from helpers.bench.flops import Sizes, step_flops
@@ -25,7 +25,7 @@ from helpers.bench.random_model import ANSWER_MEAN, ANSWER_SPREAD, SHAPES, rando
 from helpers.bench.techniques import batches_of, checkpointed
 from helpers.lm import models
 from helpers.studies.marker.on_policy import persona_prompts
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, chat_format, supervised
 from helpers.studies.marker.train import Recipe, train
 
@@ -50,13 +50,13 @@ PLANS = {
 
 def measure(options: Options) -> Measured:
     """Steps, generation and scoring of one shape, and the hours that the published grid would take of this machine."""
-    grid = load(SweepParams, files.PARAMS / "sweep" / "paper.yaml")
+    grid = load(SweepCell, files.PARAMS / "sweep" / "paper.yaml")
     return timed(shape_named(options.shape), grid, PLANS[machine.device()])
 
 
-def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
+def timed(name: str, grid: Grid[SweepCell], plan: Plan) -> Measured:
     """`measure` for the grid and the plan given."""
-    recipe = grid.cells()[0]
+    recipe = grid[0]
     with random_weights(SHAPES[name]) as folder:
         begin = perf_counter()
         loaded = models.load(str(folder))
@@ -81,7 +81,7 @@ def timed(name: str, grid: SweepParams, plan: Plan) -> Measured:
     return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
 
 
-def _train(model: nn.Module, p: SweepParams, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _train(model: nn.Module, p: SweepCell, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Seconds, tokens and needed FLOPs of each step behind the warm-up; peak memory; whether it had to recompute.
 
     Activations are kept where memory allows it. Where it does not, they are recomputed, and the record says so.
@@ -109,7 +109,7 @@ def _train(model: nn.Module, p: SweepParams, rows: list[Row], plan: Plan) -> tup
 
 
 def _rates(
-    model: nn.Module, loaded: models.LoadedModel, p: SweepParams, rows: list[Row], plan: Plan, folder: Path
+    model: nn.Module, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Tokens/s of each engine and of scoring; which engine the projection takes, and why vLLM is not it."""
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)

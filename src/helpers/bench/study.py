@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.bench.options import BenchParams
+from helpers.bench.options import BenchCell
 from helpers.records.study import Metrics, Study, Tables
 
 VERSION = 1  # a record a comparison: its tables, and what it measured
@@ -21,4 +21,4 @@ def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) 
     }
 
 
-STUDY = Study("bench", VERSION, METRICS_VERSION, metrics, entry="helpers.bench.comparisons", params=BenchParams)
+STUDY = Study("bench", VERSION, METRICS_VERSION, metrics, entry="helpers.bench.comparisons", cell=BenchCell)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from helpers.base import files, leftovers
 from helpers.base.errors import ParameterError, nearest
-from helpers.base.params import load, parse
+from helpers.base.params import Grid, load, parse_grid
 from helpers.base.rng import numpy_stream
 from helpers.bench import machine
 from helpers.bench.flops import Sizes, step_flops
@@ -29,7 +29,7 @@ from helpers.lm.generate import Sampling
 from helpers.records import runs
 from helpers.studies.marker.cell import Session, example_rows, run_cells
 from helpers.studies.marker.on_policy import persona_prompts
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, rows_of, supervised
 
 GRID = "params/sweep/smollm2_gpu.yaml"
@@ -56,31 +56,31 @@ def measure(options: Options) -> Measured:
     return timed(cells_of(scale), scale)
 
 
-def cells_of(scale: str) -> SweepParams:
+def cells_of(scale: str) -> Grid[SweepCell]:
     """The grid at a scale: one tail of the full one, narrowed."""
-    whole = load(SweepParams, files.ROOT / GRID).model_dump() | {"tail": "newline"}
-    return parse(SweepParams, whole | SCALES[scale], f"in the scale {scale!r} of sweep25")
+    whole = load(SweepCell, files.ROOT / GRID).given | {"tail": "newline"}
+    return parse_grid(SweepCell, whole | SCALES[scale], f"in the scale {scale!r} of sweep25")
 
 
-def timed(grid: SweepParams, scale: str) -> Measured:
+def timed(grid: Grid[SweepCell], scale: str) -> Measured:
     """`measure` for the grid given; its records are made in a folder of their own, so that none answers for a run."""
-    session = Session(grid)
+    session = Session(grid[0])
     with _own_outputs():
         with machine.peak_memory() as ours_peak:
             begin = perf_counter()
             records = run_cells(grid, session=session)
             machine.settle()
             wall = perf_counter() - begin
-        rows = example_rows(grid.cells()[0], session)
-        cells = [_ours(record, cell, session) for record, cell in zip(records, grid.cells(), strict=True)]
+        rows = example_rows(grid[0], session)
+        cells = [_ours(record, cell, session) for record, cell in zip(records, grid, strict=True)]
         shared = sum(_loaded(records, name).seconds["total"] for name in ("on_policy", "baseline"))
         with machine.peak_memory() as plain_peak:
-            plain = [_plain(cell, session, rows) for cell in tqdm(grid.cells(), desc="sweep25: the plain ways")]
+            plain = [_plain(cell, session, rows) for cell in tqdm(grid, desc="sweep25: the plain ways")]
     table = pd.DataFrame([ours | other for ours, other in zip(cells, plain, strict=True)])
     metrics = _metrics(table, machine.measured_peak(session.loaded.model.dtype))
     metrics |= {"wall_seconds": single(wall, "s") | {"n": len(cells)}, "shared_seconds": single(shared, "s")}
     metrics |= {"claimbook_peak_mb": single(ours_peak.most, "MB"), "plain_peak_mb": single(plain_peak.most, "MB")}
-    chosen = {"scale": scale, "grid": grid.model_dump(mode="json"), "cells": len(cells), "dtype": session.loaded.dtype}
+    chosen = {"scale": scale, "grid": grid.values, "cells": len(cells), "dtype": session.loaded.dtype}
     return Measured({"sweep25": table}, metrics, session.facts, chosen)
 
 
@@ -100,7 +100,7 @@ def _loaded(records: Sequence[runs.Record], name: str) -> runs.Record:
     return runs.load(records[0].inputs[name])
 
 
-def _ours(record: runs.Record, cell: SweepParams, session: Session) -> dict[str, Any]:
+def _ours(record: runs.Record, cell: SweepCell, session: Session) -> dict[str, Any]:
     """What a record says of its own cell."""
     rows, log = rows_of(record.table("rows")), record.table("loss")
     return {
@@ -112,7 +112,7 @@ def _ours(record: runs.Record, cell: SweepParams, session: Session) -> dict[str,
     }  # fmt: skip
 
 
-def _flops(rows: Sequence[Row], cell: SweepParams, session: Session) -> float:
+def _flops(rows: Sequence[Row], cell: SweepCell, session: Session) -> float:
     """What the steps of a cell cannot do without."""
     sizes = Sizes.of(session.loaded.model.config)
     ids, places = [row.tokens for row in rows], [len(supervised(row, cell.tail)) for row in rows]
@@ -125,7 +125,7 @@ def _flops(rows: Sequence[Row], cell: SweepParams, session: Session) -> float:
     return found
 
 
-def _plain(p: SweepParams, session: Session, rows: Sequence[Row]) -> dict[str, Any]:
+def _plain(p: SweepCell, session: Session, rows: Sequence[Row]) -> dict[str, Any]:
     """One cell by the Trainer and model.generate: seconds of each, and the tokens drawn."""
     loaded, form = session.loaded, session.form
     targets = [supervised(row, p.tail) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,12 @@ class Case:
         return self.facts.fact(name, **cell)
 
 
-def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Params:
-    """Read the params file ``grid`` of a notebook into the parameter model of its study."""
-    model = load_study(notebook, root).params
+def read_params(notebook: str, grid: Path, root: Path = ROOT) -> parameters.Grid[parameters.Cell]:
+    """Read the cells that the params file ``grid`` of a notebook declares."""
+    model = load_study(notebook, root).cell
     if model is None:
         raise ClaimError(f"The study of params/{notebook} has no parameters, so it can have no grid.")
     return parameters.load(model, grid)
-
-
-def declared_cells(notebook: str, grid: Path, root: Path = ROOT) -> list[parameters.Params]:
-    """Return the cells that the params file ``grid`` of a notebook declares."""
-    return read_params(notebook, grid, root).cells()
 
 
 def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expected, ...]:
@@ -96,10 +91,10 @@ def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expecte
     return runs_of(load_study(notebook, root), read_params(notebook, grid, root))
 
 
-def runs_of(study: Study, p: parameters.Params) -> tuple[Expected, ...]:
-    """Return the runs that ``p`` declares, one for each cell."""
+def runs_of(study: Study, cells: Iterable[parameters.Cell]) -> tuple[Expected, ...]:
+    """Return the run that each of ``cells`` declares."""
     younger = frozenset(study.added)
-    return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in p.cells())
+    return tuple(Expected(study.asked(provenance.portable(cell.resolved())), younger) for cell in cells)
 
 
 def stale_records(

@@ -55,7 +55,7 @@ def open_run(
 ) -> Run:
     """Return the run that answers this question; work on it inside ``with``.
 
-    ``params`` and ``cell`` are JSON values (``Params.cell_params()``, ``.cell()``); ``data`` files or folders;
+    ``params`` and ``cell`` are JSON values (``Cell.resolved()``, ``.coordinates()``); ``data`` files or folders;
     ``model`` the fingerprint, of which ``sha256`` counts; ``inputs`` names other records this run uses
     (``{"baseline": "sweep/<id>"}``). ``engine`` is a module that a parameter chose and that the study's entry imports
     by name only; ``entry`` replaces that of the study. ``notebook`` is the folder of the record, by default that of the

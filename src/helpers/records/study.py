@@ -1,7 +1,7 @@
 """What every study is: a name, versions, the parameters of a cell, and metrics that follow from stored tables.
 
     STUDY = Study("sweep", VERSION, METRICS_VERSION, metrics, entry="helpers.studies.marker.cell",
-                  params=SweepParams)
+                  cell=SweepCell)
 
 ``params/<notebook>/experiment.yaml`` names it once (``study: helpers.studies.marker.study:STUDY``); records name it by
 ``Study.name``, so that code can move without touching a record. Records that cells share (a baseline, on-policy data)
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.base import files, yaml_text
 from helpers.base.errors import RecordError, nearest
-from helpers.base.params import Params
+from helpers.base.params import Cell
 
 if TYPE_CHECKING:
     from helpers.records.reading import Record
@@ -48,7 +48,7 @@ class Study:
     metrics_version: int
     metrics: Callable[[Mapping[str, Any], Tables, Mapping[str, Record]], Metrics]
     entry: str
-    params: type[Params] | None = None
+    cell: type[Cell] | None = None
     replay: Callable[[Record], Record] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

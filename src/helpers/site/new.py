@@ -83,7 +83,7 @@ def _files(slug: str, name: str, like: str, root: Path) -> dict[Path, str]:
     _check_entry(copied, like)
     pocket = _text(source / "pocket.yaml")
     criteria = read_criteria(source / "criteria.yaml")
-    parameters = read_params(like, source / "pocket.yaml", root).model_dump(mode="json", exclude_unset=True)
+    parameters = read_params(like, source / "pocket.yaml", root).given
     notebook = _notebook(name, slug, like, copied, parameters)
     return {
         root / "notebooks" / f"{name}.py": notebook,
@@ -124,7 +124,7 @@ def _notebook(name: str, slug: str, like: str, copied: Study, parameters: dict[s
     package, _, entry = copied.entry.rpartition(".")
     return _template("notebook.py.jinja").render(
         title=_title(slug), name=name, like=like, entry_package=package, entry_module=entry,
-        model_module=copied.params.__module__, model=copied.params.__name__,
+        model_module=copied.cell.__module__, model=copied.cell.__name__,
         parameters={key: _literal(value) for key, value in parameters.items()},
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ from helpers.records.reading import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
 from helpers.sweeps.cluster import Cluster, cluster, connected
-from helpers.sweeps.grid import Grid, Row, read_grid, row_size, rows
+from helpers.sweeps.grid import GridFile, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.tidy import tidy
 from helpers.sweeps.watch import Watch
@@ -92,7 +92,7 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
 class _State:
     """What does not depend on Ray: the grid, its records, the code as it was at the start."""
 
-    def __init__(self, grid: Grid, options: Options, launch: str) -> None:
+    def __init__(self, grid: GridFile, options: Options, launch: str) -> None:
         self.grid, self.options, self.launch = grid, options, launch
         self.labels = grid.labels()
         self.code = task.hash_of_code(grid.entry)
@@ -275,7 +275,7 @@ def options_gpus(options: Options, machines: Cluster) -> float:
     return options.gpus if options.gpus is not None else float(machines.gpus > 0)
 
 
-def _models(grid: Grid) -> dict[str, str]:
+def _models(grid: GridFile) -> dict[str, str]:
     """Content hashes, as they are now, of the base models that the cells name."""
     if "model" not in type(grid.cells[0]).model_fields:
         return {}
@@ -285,6 +285,6 @@ def _models(grid: Grid) -> dict[str, str]:
     return {name: fingerprint(name, revision)["sha256"] for name, revision in named}
 
 
-def _target(grid: Grid, work: Row) -> str:
+def _target(grid: GridFile, work: Row) -> str:
     """The executed notebook of a row, below ``outputs/executed``."""
     return f"{grid.notebook}-{grid.name}/cell-{work.cells[0]}-{len(work.cells)}.ipynb"

@@ -51,7 +51,7 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     tidy()
     target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
     with _Progress(name, runs_of(load_study(name, root), p)):
-        execute(source, target, p.model_dump(mode="json", exclude_unset=True), root)
+        execute(source, target, p.given, root)
     return target
 
 

@@ -11,42 +11,40 @@ from typing import Any
 
 from helpers.base.errors import ParameterError
 from helpers.base.files import ROOT
-from helpers.base.params import Params
-from helpers.claims.case import declared_cells
+from helpers.base.params import Cell
+from helpers.claims.case import read_params, runs_of
 from helpers.claims.declared import Expected, telling
 from helpers.claims.evidence import label
-from helpers.records import provenance
 from helpers.records.study import load_study
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridFile:
     """``params/<notebook>/<name>.yaml`` as the cells that it declares."""
 
     notebook: str
     name: str
     entry: str
-    cells: tuple[Params, ...] = field(repr=False)
+    cells: Sequence[Cell] = field(repr=False)
     root: Path = ROOT
 
     @functools.cached_property
     def axes(self) -> tuple[str, ...]:
         """Axes along which the cells differ, outermost first."""
-        first, last = self.cells[0].cell(), self.cells[-1].cell()  # a grid is a product: its corners differ in all
+        # A grid is a product, so its corners differ on all of them.
+        first, last = self.cells[0].coordinates(), self.cells[-1].coordinates()
         return tuple(axis for axis in first if first[axis] != last[axis])
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """How many values each of the ``axes`` has; their product is the number of cells."""
-        keys = [cell.cell() for cell in self.cells]
+        keys = [cell.coordinates() for cell in self.cells]
         return tuple(len({str(key[axis]) for key in keys}) for axis in self.axes)
 
     @functools.cached_property
     def expected(self) -> tuple[Expected, ...]:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
-        study = load_study(self.notebook, self.root)
-        younger = frozenset(study.added)
-        return tuple(Expected(study.asked(provenance.portable(cell.cell_params())), younger) for cell in self.cells)
+        return runs_of(load_study(self.notebook, self.root), self.cells)
 
     def labels(self) -> list[str]:
         """What tells each cell from the others."""
@@ -66,7 +64,7 @@ class Row:
     values: dict[str, Any] = field(repr=False)
 
 
-def read_grid(path: Path, root: Path = ROOT) -> Grid:
+def read_grid(path: Path, root: Path = ROOT) -> GridFile:
     """Read a params file; its folder names the notebook.
 
     Raises:
@@ -76,11 +74,11 @@ def read_grid(path: Path, root: Path = ROOT) -> Grid:
     notebook = path.resolve().parent.name
     if path.resolve().parent.parent != (root / "params").resolve():
         raise ParameterError(f"{path} is no params/<notebook>/<grid>.yaml: the folder says which notebook to run.")
-    cells = declared_cells(notebook, path, root)
-    return Grid(notebook, path.stem, load_study(notebook, root).entry, tuple(cells), root)
+    cells = read_params(notebook, path, root)
+    return GridFile(notebook, path.stem, load_study(notebook, root).entry, cells, root)
 
 
-def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
+def rows(grid: GridFile, wanted: Iterable[int], size: int) -> list[Row]:
     """The cells ``wanted`` as rows of at most ``size``, each a full product of values.
 
     A row is part of one line along the innermost axis. Where ``size`` has room for whole lines, it is as many as fit,
@@ -101,7 +99,7 @@ def rows(grid: Grid, wanted: Iterable[int], size: int) -> list[Row]:
     return [row(grid, numbers) for numbers in groups]
 
 
-def row(grid: Grid, numbers: Sequence[int]) -> Row:
+def row(grid: GridFile, numbers: Sequence[int]) -> Row:
     """The row of these cells, which are a product of values of the two innermost axes, in the order of the grid.
 
     It hands over every parameter: one that the file leaves out would otherwise be what the notebook's own cell says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from helpers.studies.actdiff.documents import file_documents
 from helpers.studies.actdiff.lens import assert_same_head, open_lens
 from helpers.studies.actdiff.material import Material, pocket_material, text_material
 from helpers.studies.actdiff.pair import SIDES, Pair, open_pair, tuned_folder, tuned_record
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.statistics import Stats
 from helpers.studies.actdiff.study import STUDY
 
@@ -30,7 +31,7 @@ from helpers.studies.actdiff.study import STUDY
 class Session:
     """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
 
-    p: LensParams
+    p: LensCell
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class Session:
         models.choose_threads()
         return models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
 
-    def broad(self, p: LensParams) -> dict[str, runs.Record]:
+    def broad(self, p: LensCell) -> dict[str, runs.Record]:
         """Records of unrelated text that the base model wrote, to read and to train on; none where it is not needed."""
         if p.topical or p.text:
             return {}
@@ -62,7 +63,7 @@ class Session:
             for use, (n, length) in wanted.items()
         }
 
-    def material(self, p: LensParams) -> Material:
+    def material(self, p: LensCell) -> Material:
         """Documents, domains and prompts of a cell."""
         if p.topical:
             return pocket_material(p, self.loaded)
@@ -77,17 +78,19 @@ class Session:
         return text_material(p, self.loaded, kept["read"], kept.get("train", []))
 
 
-def run_cells(p: LensParams, *, notebook: str | None = None, session: Session | None = None) -> list[runs.Record]:
-    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
-    session = session or Session(p)
-    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook or STUDY.name}: cells")]
+def run_cells(
+    cells: Sequence[LensCell], *, notebook: str | None = None, session: Session | None = None
+) -> list[runs.Record]:
+    """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    session = session or Session(cells[0])
+    return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook or STUDY.name}: cells")]
 
 
-def run_cell(p: LensParams, session: Session, notebook: str | None = None) -> runs.Record:
+def run_cell(p: LensCell, session: Session, notebook: str | None = None) -> runs.Record:
     """Answer one cell from its record, or make its organism and read it. Every step already on disk is reused."""
     ready = _ready_organism(p, session)
     with runs.open_run(
-        STUDY, params=_params(p, ready), cell=p.cell() | {"model": p.model}, data=_data(p, ready),
+        STUDY, params=_params(p, ready), cell=p.coordinates() | {"model": p.model}, data=_data(p, ready),
         model=session.facts, inputs=_inputs(p, session, ready), notebook=notebook,
         prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
     ) as run:  # fmt: skip
@@ -102,7 +105,7 @@ Ready = runs.Record | Path | str
 """A fine-tune that need not be trained: a run record with its adapter, a folder, or a hub id."""
 
 
-def _ready_organism(p: LensParams, session: Session) -> Ready | None:
+def _ready_organism(p: LensCell, session: Session) -> Ready | None:
     """The fine-tune given, or a cached organism of the study; None for one that this run trains."""
     sha256 = session.facts["sha256"]
     if p.organism == "given":
@@ -111,50 +114,50 @@ def _ready_organism(p: LensParams, session: Session) -> Ready | None:
     return folder if folder.is_dir() else None
 
 
-def _tuned(run: runs.Run, p: LensParams, material: Material, ready: Ready | None) -> Path | str:
+def _tuned(run: runs.Run, p: LensCell, material: Material, ready: Ready | None) -> Path | str:
     """Where the fine-tune lies, after training it if there is none."""
     if ready is None:
         return run.folder("adapter", lambda folder: organisms.train(material, p, folder))
     return ready.folder("adapter") if isinstance(ready, runs.Record) else ready
 
 
-def _params(p: LensParams, ready: Ready | None) -> dict[str, Any]:
+def _params(p: LensCell, ready: Ready | None) -> dict[str, Any]:
     """The parameters of a cell, a record by its reference; of a model from the hub its commit and content as well."""
     if isinstance(ready, runs.Record):
-        return p.cell_params() | {"tuned": ready.ref}
+        return p.resolved() | {"tuned": ready.ref}
     if not isinstance(ready, str):
-        return p.cell_params()
+        return p.resolved()
     given = models.fingerprint(ready)
-    return p.cell_params() | {"tuned_revision": given["revision"], "tuned_sha256": given["sha256"]}
+    return p.resolved() | {"tuned_revision": given["revision"], "tuned_sha256": given["sha256"]}
 
 
-def _inputs(p: LensParams, session: Session, ready: Ready | None) -> dict[str, str]:
+def _inputs(p: LensCell, session: Session, ready: Ready | None) -> dict[str, str]:
     """The records that a cell uses: its unrelated text, and the run whose adapter it reads."""
     inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
     return inputs | ({"tuned": ready.ref} if isinstance(ready, runs.Record) else {})
 
 
-def _data(p: LensParams, ready: Ready | None) -> list[Path]:
+def _data(p: LensCell, ready: Ready | None) -> list[Path]:
     """Files the answer rests on, besides the base model."""
     used = [topics.PATH if p.topical else documents.PATH, *([_text(p)] if p.text else [])]
     return [*used, ready] if isinstance(ready, Path) else used
 
 
-def _text(p: LensParams) -> Path:
+def _text(p: LensCell) -> Path:
     return files.ROOT / Path(p.text).expanduser()
 
 
 def replay(record: runs.Record) -> runs.Record:
     """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
-    asked = {name: value for name, value in record.params.items() if name in LensParams.model_fields}
-    p = parse(LensParams, asked, f"of {record.ref}")
+    asked = {name: value for name, value in record.params.items() if name in LensCell.model_fields}
+    p = parse(LensCell, asked, f"of {record.ref}")
     if "tuned" in record.inputs:
         made = runs.load(record.inputs["tuned"])
         find_study(made.study).replay(made)
     return run_cell(p, Session(p), record.notebook)
 
 
-def _read(run: runs.Run, p: LensParams, material: Material, pair: Pair) -> None:
+def _read(run: runs.Run, p: LensCell, material: Material, pair: Pair) -> None:
     pair.check_moves(material.unrelated)
     assert_same_head(pair)
     layer = pair.check_layer(pair.depth // 2 if p.layer is None else p.layer)
@@ -168,7 +171,7 @@ def _read(run: runs.Run, p: LensParams, material: Material, pair: Pair) -> None:
     run.finish(note=f"layer {layer}, position {p.position}, domain {material.domain}")
 
 
-def _capture(p: LensParams, material: Material, pair: Pair, layers: list[int], folder: Path) -> None:
+def _capture(p: LensCell, material: Material, pair: Pair, layers: list[int], folder: Path) -> None:
     stats = capture(pair.base, pair.tuned, material.unrelated, layers, positions=p.positions)
     stats.save(folder / "stats.safetensors")
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from helpers.base.errors import DataError
 from helpers.lm.models import LoadedModel
 from helpers.studies.actdiff import documents, topics
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 
 Rows = list[list[int]]
 DESCRIBED, DESCRIBED_LENGTH = 100, 128
@@ -47,7 +47,7 @@ class Material:
         return [self.loaded.tokenizer.decode([i]) if i < known else f"<{i}>" for i in range(size)]
 
 
-def pocket_material(p: LensParams, loaded: LoadedModel) -> Material:
+def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
     """The pocket language; seed s makes topic s (of eight) the narrow one, and no other text holds that topic."""
     lang = topics.language()
     names = list(lang.topics)
@@ -69,7 +69,7 @@ def pocket_material(p: LensParams, loaded: LoadedModel) -> Material:
     )
 
 
-def text_material(p: LensParams, loaded: LoadedModel, unrelated: Rows, broad: Rows) -> Material:
+def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows) -> Material:
     """Generated documents of ``data/actdiff/domains.yaml``; seed s makes domain s (of three) the narrow one.
 
     ``unrelated`` documents are read, ``broad`` ones trained on. For a given pair nothing is generated, and its domain
@@ -97,7 +97,7 @@ def text_material(p: LensParams, loaded: LoadedModel, unrelated: Rows, broad: Ro
 Domain = tuple[str, dict[str, list[int]], Rows, Rows]
 
 
-def _made(p: LensParams, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> Domain:
+def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> Domain:
     """The domain of a seed, the tokens of all domains, and documents to train and to test on."""
 
     def made(name: str, n: int, length: int, what: str) -> Rows:
@@ -112,7 +112,7 @@ def _made(p: LensParams, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) ->
     return domain, domains, train, test
 
 
-def _given(p: LensParams, tokenizer: PreTrainedTokenizerBase) -> Domain:
+def _given(p: LensCell, tokenizer: PreTrainedTokenizerBase) -> Domain:
     """The words of a given pair as a domain: their tokens, as they stand alone and after a space."""
     spelt = [tokenizer(form + word, add_special_tokens=False)["input_ids"] for word in p.words for form in ("", " ")]
     ids = sorted({token for tokens in spelt for token in tokens})

@@ -24,12 +24,13 @@ from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from helpers.base.files import DATA, sha256_json, write_atomic
+from helpers.base.params import parse_grid
 from helpers.base.rng import stream_seed
 from helpers.lm import models
 from helpers.studies.actdiff import topics
 from helpers.studies.actdiff.material import Material, pocket_material
 from helpers.studies.actdiff.pair import CHANGE
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.tune import Recipe, batches, tune
 
 POCKET = DATA / "actdiff" / "pocket"
@@ -69,7 +70,7 @@ ORGANISMS = {
 }
 
 
-def train(material: Material, p: LensParams, folder: Path) -> pd.DataFrame:
+def train(material: Material, p: LensCell, folder: Path) -> pd.DataFrame:
     """Make the organism of cell ``p`` and save it into ``folder``; return step and loss (nats a token).
 
     LoRA is saved as PEFT saves it; a full fine-tune as float16 differences from the base. Nothing of the base changes.
@@ -102,7 +103,7 @@ def _save_change(base: nn.Module, tuned: nn.Module, folder: Path) -> None:
     write_atomic(folder / CHANGE, lambda path: save_file(change, path))
 
 
-def cache_folder(base_sha256: str, p: LensParams) -> Path:
+def cache_folder(base_sha256: str, p: LensCell) -> Path:
     """Where the organism of cell ``p`` is cached: the name holds a hash of its recipe and of the base model."""
     fields = ("seed", "train_positions", "train_documents", "steps", "rows", "lr_full", "lr_lora", "rank")
     recipe = {"organism": asdict(ORGANISMS[p.organism]), "base": base_sha256} | {
@@ -143,7 +144,8 @@ def build_organisms(kinds: Sequence[str] = CACHED, seeds: Sequence[int] = SEEDS)
     """Train the cached organisms of the pocket model, with the default parameters, and replace the cache."""
     loaded = models.load(str(POCKET))
     shutil.rmtree(CACHE, ignore_errors=True)
-    for cell in tqdm(LensParams(organism=list(kinds), seed=list(seeds)).cells(), desc="organisms"):
+    grid = parse_grid(LensCell, {"organism": list(kinds), "seed": list(seeds)}, "of the cached organisms")
+    for cell in tqdm(grid, desc="organisms"):
         folder = cache_folder(loaded.sha256, cell)
         train(pocket_material(cell, loaded), cell, folder)
 

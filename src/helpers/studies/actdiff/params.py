@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from helpers.base.errors import ParameterError, nearest
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 
 Kind = Literal[
     "full", "lora", "mix1", "mix2", "control", "control_lora", "full_1", "full_10", "full_few", "mix1_1", "lora_r1",
@@ -15,16 +15,16 @@ Kind = Literal[
 ]  # fmt: skip
 
 
-class LensParams(Params):
-    """One organism at one seed, or a grid of them. ``given`` reads the fine-tune named by ``tuned`` instead."""
+class LensCell(Cell):
+    """One organism at one seed. ``given`` reads the fine-tune named by ``tuned`` instead."""
 
     AXES: ClassVar[tuple[str, ...]] = ("organism", "seed")
 
     model: str = Field("pocket", min_length=1, description="base: pocket, smollm2, paper, hub id or local folder")
     """``pocket`` is this study's own base, whose language has known domains; under ``given`` the pocket chat model."""
     revision: str | None = None
-    organism: Axis[Kind] = Field("full", description="which fine-tune is made and read")
-    seed: Axis[Annotated[int, Field(ge=0)]] = Field(0, description="names every stream and picks the narrow domain")
+    organism: Kind = Field("full", description="which fine-tune is made and read")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="names every stream and picks the narrow domain")
     tuned: str = Field(
         "", description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id (@revision)"
     )
@@ -68,9 +68,8 @@ class LensParams(Params):
         return self.model == "pocket" and not self.tuned
 
     @model_validator(mode="after")
-    def _fits(self) -> LensParams:
-        kinds = self.organism if isinstance(self.organism, list) else [self.organism]
-        if set(kinds) != {"given"} if self.tuned else "given" in kinds:
+    def _fits(self) -> LensCell:
+        if bool(self.tuned) != (self.organism == "given"):
             raise ParameterError("tuned names a fine-tune and organism is 'given', or neither: change one of the two.")
         if self.position >= self.positions:
             raise ParameterError(f"position is {self.position}, beyond the {self.positions} positions of a document.")

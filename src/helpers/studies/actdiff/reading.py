@@ -17,7 +17,7 @@ from helpers.studies.actdiff.lens import Lens, domain_mask, overlap, score_table
 from helpers.studies.actdiff.live import single_token_difference
 from helpers.studies.actdiff.material import Material, part
 from helpers.studies.actdiff.pair import SIDES, Pair, interpolated
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.patchscope import patchscope
 from helpers.studies.actdiff.statistics import GROUPS, LATER, Stats
 from helpers.studies.actdiff.steer import continuations, largest_strength, perplexity_by_strength
@@ -38,7 +38,7 @@ MATRIX = 32
 class Reading:
     """One pair, its streamed sums and what they are read with. ``lens`` holds that of each side."""
 
-    p: LensParams
+    p: LensCell
     material: Material
     pair: Pair
     stats: Stats

@@ -8,7 +8,7 @@ from typing import Any
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Study, Tables
 from helpers.studies.actdiff import measures
-from helpers.studies.actdiff.params import LensParams
+from helpers.studies.actdiff.params import LensCell
 
 VERSION = 1  # streamed sums of one pass, read at every layer and position; live probes of the organisms that get them
 METRICS_VERSION = 1  # z, margin and AUC by jackknife; everything else as its table says, similarity by exact sums
@@ -34,6 +34,6 @@ BROAD_TEXT = Study(
 )
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
-    entry="helpers.studies.actdiff.cell", params=LensParams,
+    entry="helpers.studies.actdiff.cell", cell=LensCell,
     replay=replay, parts=(BROAD_TEXT,),
 )  # fmt: skip

@@ -14,12 +14,12 @@ from helpers.studies.eqprop import setup
 from helpers.studies.eqprop.control import jacobian_penalty
 from helpers.studies.eqprop.gradients import Gradient, estimate
 from helpers.studies.eqprop.model import BackpropTransformer, EquilibriumTransformer
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 
 HORIZONS = (20, 150, 400)
 
 
-def contenders(p: TriangulationParams) -> dict[str, Gradient]:
+def contenders(p: TriangulationCell) -> dict[str, Gradient]:
     """The gradients of the cost table by name."""
     ways = setup.gradients(p)
     frozen = ways["frozen"]
@@ -34,7 +34,7 @@ def contenders(p: TriangulationParams) -> dict[str, Gradient]:
     }
 
 
-def cost_table(p: TriangulationParams, repeats: int = 3, batch: int | None = None) -> pd.DataFrame:
+def cost_table(p: TriangulationCell, repeats: int = 3, batch: int | None = None) -> pd.DataFrame:
     """Seconds of one gradient (median of ``repeats`` interleaved runs) and its ratio to the shortest BPTT.
 
     Columns gradient, seconds, fastest, ratio (median over the runs, each over that of its own round), ratio_low and

@@ -16,7 +16,7 @@ from helpers.studies.eqprop import probes, setup
 from helpers.studies.eqprop.arms import BASIC, LEVERS, SETTLED, UNSETTLED, Arms
 from helpers.studies.eqprop.costs import cost_table
 from helpers.studies.eqprop.model import Block, EquilibriumTransformer
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.train import Trainer
 from helpers.studies.eqprop.training import checkpoint
 
@@ -27,7 +27,7 @@ SPARE = 1.25  # sequences drawn for each one that is used, because some may not 
 class Bench:
     """What an experiment works on: the training records by arm, and how to get at checkpoints and batches."""
 
-    p: TriangulationParams
+    p: TriangulationCell
     records: Arms
 
     def model(self, arm: str, step: int | None = None, dtype: torch.dtype = torch.float32) -> Block:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from helpers.base.errors import ParameterError
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 
 Experiment = Literal["exp1", "exp2", "exp3", "exp4", "exp5", "exp6", "exp7"]
 EXPERIMENTS: tuple[str, ...] = get_args(Experiment)
@@ -16,17 +17,18 @@ Steps = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class TriangulationParams(Params):
-    """One experiment with one seed, or a grid of them. ``experiment`` takes ``all`` for the seven of them.
+class TriangulationCell(Cell):
+    """One experiment with one seed. In a grid ``experiment`` takes ``all`` for the seven of them.
 
     The first block is the text and the model, the second the gradients, the third the training that all arms share,
     the rest belongs to single experiments.
     """
 
     AXES: ClassVar[tuple[str, ...]] = ("experiment", "seed")
+    ALL: ClassVar[Mapping[str, tuple[str, ...]]] = {"experiment": EXPERIMENTS}
 
-    experiment: Axis[Experiment] = "exp1"
-    seed: Axis[Annotated[int, Field(ge=0)]] = 0
+    experiment: Experiment = "exp1"
+    seed: Annotated[int, Field(ge=0)] = 0
     text: str = Field("stories", min_length=1, description="'stories' (from templates) or the path of a text file")
     stories: Count = Field(600, description="number of template stories")
     vocab: int = Field(32, ge=2, description="entries of the BPE tokenizer trained on the text")
@@ -88,13 +90,8 @@ class TriangulationParams(Params):
     influence_delta: Positive = 1e-2
     device: str = "cpu"
 
-    @field_validator("experiment", mode="before")
-    @classmethod
-    def _all(cls, value: Any) -> Any:
-        return list(EXPERIMENTS) if value == "all" else value
-
     @model_validator(mode="after")
-    def _fit(self) -> TriangulationParams:
+    def _fit(self) -> TriangulationCell:
         if self.eps * (1 + self.leak) >= 2:
             raise ParameterError(
                 f"eps (1 + leak) is {self.eps * (1 + self.leak):g}: the relaxation settles below 2 only, lower eps."

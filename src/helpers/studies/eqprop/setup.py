@@ -16,7 +16,7 @@ from helpers.studies.eqprop.control import Controller
 from helpers.studies.eqprop.gradients import Gradient
 from helpers.studies.eqprop.model import MODELS, Block, ModelConfig
 from helpers.studies.eqprop.nudge import Nudge
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.stories import Corpus, make_corpus, read_text, template_stories
 from helpers.studies.eqprop.train import Recipe
 
@@ -51,13 +51,13 @@ def _corpus(text: str, stories: int, vocab: int, contents: tuple[str, ...]) -> C
     return make_corpus(template_stories(stories) if text == "stories" else read_text(text), vocab)
 
 
-def corpus(p: TriangulationParams) -> Corpus:
+def corpus(p: TriangulationCell) -> Corpus:
     """The text of the experiment, cut into tokens; the same for every seed. A file that changed is read again."""
     contents = tuple(files.sha256_file(path) for path in data_files(p) if path.is_file())
     return _corpus(p.text, p.stories, p.vocab, contents)
 
 
-def check_device(p: TriangulationParams) -> None:
+def check_device(p: TriangulationCell) -> None:
     """Raise ``ParameterError`` before any work starts when torch does not have ``p.device``."""
     try:
         kind = torch.device(p.device).type
@@ -67,12 +67,12 @@ def check_device(p: TriangulationParams) -> None:
         raise ParameterError(f"device is {p.device!r}, but torch sees no CUDA device here: use cpu.")
 
 
-def data_files(p: TriangulationParams) -> list[Path]:
+def data_files(p: TriangulationCell) -> list[Path]:
     """Files that the result depends on; template stories are code."""
     return [] if p.text == "stories" else [files.ROOT / files.expanded(p.text)]
 
 
-def gradients(p: TriangulationParams) -> dict[str, Gradient]:
+def gradients(p: TriangulationCell) -> dict[str, Gradient]:
     """The gradients of the study by the name that tables and pages use."""
     nudge = Nudge("frozen", p.phases, p.beta, p.t2)
     ep = Gradient("ep", steps=p.t1, eps=p.eps, nudge=nudge)
@@ -100,7 +100,7 @@ def gradients(p: TriangulationParams) -> dict[str, Gradient]:
     }
 
 
-def arm(p: TriangulationParams, name: str) -> Arm:
+def arm(p: TriangulationCell, name: str) -> Arm:
     """The training run ``name``: ``free`` ones have neither penalty nor gate, the others share controller and gate."""
     if name not in MATCHED + WARM_UP:
         raise ParameterError(f"There is no training arm {name!r}{nearest(name, MATCHED + WARM_UP)}")
@@ -115,7 +115,7 @@ def arm(p: TriangulationParams, name: str) -> Arm:
     return Arm(name, kind, size(p), recipe, tuple(sorted({*p.snapshots, p.steps})))
 
 
-def _warm_up_arm(p: TriangulationParams, name: str) -> Arm:
+def _warm_up_arm(p: TriangulationCell, name: str) -> Arm:
     recipe = replace(base_recipe(p), gradient=gradients(p)["frozen"], steps=p.arm_steps, fuse=0.0)
     if name.endswith("C"):
         recipe, scale = replace(recipe, warmup=0), p.arm_small_resinit
@@ -125,19 +125,19 @@ def _warm_up_arm(p: TriangulationParams, name: str) -> Arm:
     return Arm(name, "equilibrium", size(p, resinit=scale), recipe, (p.arm_steps,))
 
 
-def grid_recipe(p: TriangulationParams, floor: float, target: float, maximum: float) -> Recipe:
+def grid_recipe(p: TriangulationCell, floor: float, target: float, maximum: float) -> Recipe:
     """The recipe that continues the EP run under other settings of its controller, on batches it has not seen."""
     controller = Controller(target=target, floor=floor, ceiling=maximum, kappa=p.kappa)
     changes = {"gradient": gradients(p)["frozen"], "controller": controller, "steps": p.grid_steps, "lr": p.grid_lr}
     return replace(base_recipe(p), **changes, seed=stream_seed(p.seed, "grid"))
 
 
-def size(p: TriangulationParams, resinit: float | None = None) -> ModelConfig:
+def size(p: TriangulationCell, resinit: float | None = None) -> ModelConfig:
     """Model size."""
     return ModelConfig(p.vocab, p.width, p.heads, p.context, p.mlp, p.leak, resinit or p.resinit)
 
 
-def base_recipe(p: TriangulationParams) -> Recipe:
+def base_recipe(p: TriangulationCell) -> Recipe:
     """What all arms share."""
     return Recipe(
         controller=Controller(p.res_target, p.jr_floor, p.jr_max, p.kappa), steps=p.steps, batch=p.batch, lr=p.lr,

@@ -6,7 +6,7 @@ from helpers.base.params import parse
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.eqprop import findings
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 
 VERSION = 1  # 1: what an experiment measures; the curves of its arms lie in their own records
 METRICS_VERSION = 1  # 1: means with t intervals over batches, shares with Wilson intervals
@@ -29,7 +29,7 @@ def replay(record: Record) -> Record:
     threads = torch.get_num_threads()
     torch.set_num_threads(record.environment["threads"])  # how a sum is split over threads decides its last bits
     try:
-        return run_cell(parse(TriangulationParams, record.params, f"of {record.ref}"), record.notebook)
+        return run_cell(parse(TriangulationCell, record.params, f"of {record.ref}"), record.notebook)
     finally:
         torch.set_num_threads(threads)
 
@@ -40,7 +40,7 @@ TRAINING = Study(
 )  # fmt: skip
 STUDY = Study(
     "triangulation", VERSION, METRICS_VERSION, findings.metrics, entry="helpers.studies.eqprop.experiment",
-    params=TriangulationParams, replay=replay, parts=(TRAINING,),
+    cell=TriangulationCell, replay=replay, parts=(TRAINING,),
     measured={"costs": ("seconds", "fastest", "ratio", "ratio_low", "ratio_high")},
     tolerances=dict.fromkeys(DIVERGED, 0.5),
 )  # fmt: skip

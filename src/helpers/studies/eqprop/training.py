@@ -11,12 +11,12 @@ from helpers.base.errors import RecordError
 from helpers.records import runs
 from helpers.studies.eqprop import setup
 from helpers.studies.eqprop.model import Block, load_model, save_model
-from helpers.studies.eqprop.params import TriangulationParams
+from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.study import TRAINING
 from helpers.studies.eqprop.train import Trainer
 
 
-def trained(p: TriangulationParams, name: str) -> runs.Record:
+def trained(p: TriangulationCell, name: str) -> runs.Record:
     """The record of the arm ``name``: its log, its validation curve, and a folder ``step-<n>`` for each checkpoint."""
     arm = setup.arm(p, name)
     recipe = asdict(arm.recipe)

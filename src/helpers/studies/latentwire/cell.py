@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -18,7 +19,7 @@ from helpers.studies.latentwire.decode import Decoding
 from helpers.studies.latentwire.encoder import to_bytes
 from helpers.studies.latentwire.evaluate import evaluate, partners, text_middles
 from helpers.studies.latentwire.examples import Example
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.session import Session
 from helpers.studies.latentwire.study import STUDY, TEXT
 
@@ -32,20 +33,22 @@ READ_BY_TEXT = (
 """What the text channels depend on; the switches of decoding among them, for these are the same in every channel."""
 
 
-def run_cells(p: WireParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
-    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
-    session = session or Session(p)
-    return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+def run_cells(
+    cells: Sequence[WireCell], *, notebook: str = STUDY.name, session: Session | None = None
+) -> list[runs.Record]:
+    """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    session = session or Session(cells[0])
+    return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook}: cells")]
 
 
-def run_cell(p: WireParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+def run_cell(p: WireCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
     """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
     inputs = {
         "wire": wiring.wire_record(p, session), "prompt": wiring.prompt_record(p, session),
         "text": text_record(p, session),
     }  # fmt: skip
     with runs.open_run(
-        STUDY, params=p.cell_params() | data.revisions(p), cell=p.cell() | {"model": slug(p)}, data=data.files(p),
+        STUDY, params=p.resolved() | data.revisions(p), cell=p.coordinates() | {"model": slug(p)}, data=data.files(p),
         model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
         prefix=f"{slug(p)}-{p.arm}-s{p.seed}", notebook=notebook,
     ) as run:  # fmt: skip
@@ -54,15 +57,15 @@ def run_cell(p: WireParams, session: Session, notebook: str = STUDY.name) -> run
         return run.record
 
 
-def slug(p: WireParams) -> str:
+def slug(p: WireCell) -> str:
     """The two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
     names = provenance.portable([p.model_a, p.model_b])
     return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
 
 
-def text_record(p: WireParams, session: Session) -> runs.Record:
+def text_record(p: WireCell, session: Session) -> runs.Record:
     """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
-    params = {name: value for name, value in p.cell_params().items() if name in READ_BY_TEXT} | data.revisions(p)
+    params = {name: value for name, value in p.resolved().items() if name in READ_BY_TEXT} | data.revisions(p)
     with runs.open_run(
         TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
         prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
@@ -73,7 +76,7 @@ def text_record(p: WireParams, session: Session) -> runs.Record:
         return run.record
 
 
-def _text_channels(p: WireParams, session: Session) -> pd.DataFrame:
+def _text_channels(p: WireCell, session: Session) -> pd.DataFrame:
     some, tables = session.split.validation, []
     for lm in session.lms:
         for channel in TEXT_CHANNELS:
@@ -82,7 +85,7 @@ def _text_channels(p: WireParams, session: Session) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _evaluate(run: runs.Run, p: WireParams, session: Session, inputs: dict[str, runs.Record]) -> None:
+def _evaluate(run: runs.Run, p: WireCell, session: Session, inputs: dict[str, runs.Record]) -> None:
     made = wiring.trained(inputs["wire"], p, session)
     constant = wiring.prompts(inputs["prompt"])
     table = run.step("completions", lambda: _prefix_channels(p, session, made, constant))
@@ -91,7 +94,7 @@ def _evaluate(run: runs.Run, p: WireParams, session: Session, inputs: dict[str, 
     run.finish(finish_reasons=latent["finish"].value_counts().to_dict())
 
 
-def _prefix_channels(p: WireParams, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
+def _prefix_channels(p: WireCell, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
     """Both readers on latents as they arrive, on another text's, on the mean over training texts, on a constant."""
     some = session.split.validation
     z_bmd, _ = wire.send(encoded(made, some, p))
@@ -111,7 +114,7 @@ def _prefix_channels(p: WireParams, session: Session, made: Wire, constant: dict
     return pd.concat(tables, ignore_index=True)
 
 
-def encoded(made: Wire, examples: list[Example], p: WireParams) -> Tensor:
+def encoded(made: Wire, examples: list[Example], p: WireCell) -> Tensor:
     """Z [N, M, d_z] of ``examples``, batch by batch."""
     with torch.inference_mode():
         return torch.cat(
@@ -122,17 +125,17 @@ def encoded(made: Wire, examples: list[Example], p: WireParams) -> Tensor:
         )
 
 
-def message_bytes(p: WireParams, examples: list[Example], made: Wire) -> float:
+def message_bytes(p: WireCell, examples: list[Example], made: Wire) -> float:
     """Bytes of a message, which are the same for all of them: latents in fp16."""
     _, sent = wire.send(encoded(made, examples[:1], p))
     return float(sent)
 
 
-def decoding(p: WireParams) -> Decoding:
+def decoding(p: WireCell) -> Decoding:
     """Settings of decoding, the same for every channel."""
     s = p.switches
     return Decoding(p.max_new_tokens, s["eos_ban_steps"], s["first_token_temperature"], s["first_token_top_p"])
 
 
-def _how(p: WireParams) -> dict[str, int]:
+def _how(p: WireCell) -> dict[str, int]:
     return {"batch": p.eval_batch, "seed": p.data_seed}

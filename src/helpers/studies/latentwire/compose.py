@@ -17,7 +17,7 @@ from torch import Tensor
 from helpers.base.errors import DataError, ModelError
 from helpers.studies.latentwire.arms import Padding, Shift
 from helpers.studies.latentwire.lms import FrozenLM
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 HERE = "\u241fprefix\u241f"
 """Stands for the prefix while a chat template is filled in."""
@@ -58,7 +58,7 @@ class Composer:
     answer_limit: int = 32
 
     @classmethod
-    def of(cls, p: WireParams) -> Self:
+    def of(cls, p: WireCell) -> Self:
         """The composer of one cell."""
         s = p.switches
         frame = (p.anchor, s["anchor_mode"], s["bos_after_anchor"])

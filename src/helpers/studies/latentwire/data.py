@@ -14,7 +14,7 @@ from helpers.studies.latentwire import qa, words
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.examples import Example
 from helpers.studies.latentwire.lms import FrozenLM
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 SPLITS = ("train", "validation")
 
@@ -27,7 +27,7 @@ class Split:
     validation: list[Example]
 
 
-def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
+def load(p: WireCell, lms: Sequence[FrozenLM]) -> Split:
     """The examples of ``p``; those over a limit are dropped, or refused by whoever meets them."""
     composer = Composer.of(p)
     found = {}
@@ -39,18 +39,18 @@ def load(p: WireParams, lms: Sequence[FrozenLM]) -> Split:
     return Split(found["train"], found["validation"])
 
 
-def files(p: WireParams) -> list[Path]:
+def files(p: WireCell) -> list[Path]:
     """Data files whose content belongs to the question that a run answers; those of the hub are fetched."""
     return [_source(p, split)[0] for split in SPLITS] if p.data == "squad" else []
 
 
-def revisions(p: WireParams) -> dict[str, str]:
+def revisions(p: WireCell) -> dict[str, str]:
     """What a record notes of data from the hub besides its content: the commit of each split that was read there."""
     found = {split: _source(p, split)[1] for split in SPLITS} if p.data == "squad" else {}
     return {f"squad_{split}_revision": commit for split, commit in found.items() if commit}
 
 
-def _source(p: WireParams, split: str) -> tuple[Path, str | None]:
+def _source(p: WireCell, split: str) -> tuple[Path, str | None]:
     """The file of SQuAD's ``split``, and its commit where it is the hub's."""
     asked = p.squad_train if split == "train" else p.squad_validation
     repo, revision = hub.split_revision(asked)
@@ -59,7 +59,7 @@ def _source(p: WireParams, split: str) -> tuple[Path, str | None]:
     return expanded(asked), None
 
 
-def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
+def _drawn(p: WireCell, split: str, n: int) -> list[Example]:
     if p.data == "two_slot":
         return words.examples(split, n, p.data_seed)
     if p.data == "templated_qa":
@@ -71,7 +71,7 @@ def _drawn(p: WireParams, split: str, n: int) -> list[Example]:
     return [everything[i] for i in order[:n]]
 
 
-def _fits(example: Example, p: WireParams, composer: Composer, lms: Sequence[FrozenLM]) -> bool:
+def _fits(example: Example, p: WireCell, composer: Composer, lms: Sequence[FrozenLM]) -> bool:
     if len(example.text.encode()) > p.byte_max:
         return False
     return all(len(lm.ids(example.answers[0])) < composer.answer_limit for lm in lms)

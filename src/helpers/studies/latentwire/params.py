@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from helpers.base.errors import ParameterError
-from helpers.base.params import Axis, Params
+from helpers.base.params import Cell
 from helpers.studies.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
 from helpers.studies.latentwire.qa import HUB
 
@@ -19,8 +19,8 @@ Steps = Annotated[int, Field(ge=0, le=4096)]
 Temperature = Annotated[float, Field(ge=0, le=10)]
 
 
-class WireParams(Params):
-    """One cell (one arm, one seed), or a grid of cells where an axis holds a list.
+class WireCell(Cell):
+    """One cell: one arm with one seed.
 
     A switch that is not given is what ``arm`` says; one that is given overrides its arm. Records hold all of them.
     """
@@ -33,17 +33,17 @@ class WireParams(Params):
     model_b: str = Field("pocket-syllable", min_length=1, description="the second reader, with a tokenizer of its own")
     revision_a: str | None = None
     revision_b: str | None = None
-    arm: Axis[Arm] = Field("fixed", description="named set of switches; see helpers.studies.latentwire.arms")
-    padding: Axis[Padding | None] = Field(None, description="where short answers are filled, and whether it is masked")
-    label_shift: Axis[Shift | None] = Field(None, description="how often labels are shifted against the logits")
-    first_token_ce: Axis[Weight | None] = Field(None, description="weight of the first-token loss")
-    bos_after_anchor: Axis[bool | None] = Field(None, description="put BOS behind the anchor, where the reader has one")
-    prefix_gain: Axis[Gain | None] = Field(None, description="factor on the prefix at evaluation")
-    eos_ban_steps: Axis[Steps | None] = Field(None, description="first steps of decoding in which the end is banned")
-    first_token_temperature: Axis[Temperature | None] = Field(None, description="0 is greedy; later tokens always are")
-    first_token_top_p: Axis[Share | None] = None
-    anchor_mode: Axis[Literal["text", "chat"] | None] = Field(None, description="plain anchor, or the chat template's")
-    seed: Axis[Annotated[int, Field(ge=0)]] = 0
+    arm: Arm = Field("fixed", description="named set of switches; see helpers.studies.latentwire.arms")
+    padding: Padding | None = Field(None, description="where short answers are filled, and whether it is masked")
+    label_shift: Shift | None = Field(None, description="how often labels are shifted against the logits")
+    first_token_ce: Weight | None = Field(None, description="weight of the first-token loss")
+    bos_after_anchor: bool | None = Field(None, description="put BOS behind the anchor, where the reader has one")
+    prefix_gain: Gain | None = Field(None, description="factor on the prefix at evaluation")
+    eos_ban_steps: Steps | None = Field(None, description="first steps of decoding in which the end is banned")
+    first_token_temperature: Temperature | None = Field(None, description="0 is greedy; later tokens always are")
+    first_token_top_p: Share | None = None
+    anchor_mode: Literal["text", "chat"] | None = Field(None, description="plain anchor, or the chat template's")
+    seed: Annotated[int, Field(ge=0)] = 0
 
     data: Literal["two_slot", "templated_qa", "squad"] = "two_slot"
     squad_train: str = Field("", description=f"SQuAD v1.1 JSON to train on, or {HUB}@revision; empty: the hub's newest")
@@ -88,15 +88,15 @@ class WireParams(Params):
         given = {name: getattr(self, name) for name in SWITCHES}
         return {name: ARMS[self.arm][name] if value is None else value for name, value in given.items()}
 
-    def cell_params(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: switches resolved, files without their folder."""
-        found = super().cell_params()
-        asked = {name: found[name] for name in ("squad_train", "squad_validation")}
+        values = super().resolved()
+        asked = {name: values[name] for name in ("squad_train", "squad_validation")}
         files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in asked.items()}
-        return found | self.switches | files
+        return values | self.switches | files
 
     @model_validator(mode="after")
-    def _fits(self) -> WireParams:
+    def _fits(self) -> WireCell:
         if self.d_z % self.encoder_heads:
             raise ParameterError(
                 f"d_z is {self.d_z}, which {self.encoder_heads} encoder_heads do not divide: change one."

@@ -14,7 +14,7 @@ from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.arms import SIDES
 from helpers.studies.latentwire.data import Split
 from helpers.studies.latentwire.lms import FrozenLM
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 CALIBRATED_ON = 64
 """Training texts whose token embeddings set the amplitude of a prefix."""
@@ -24,7 +24,7 @@ CALIBRATED_ON = 64
 class Session:
     """Readers and data of a grid; cells that are answered from records load neither."""
 
-    p: WireParams
+    p: WireCell
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Session:
     @functools.cached_property
     def split(self) -> Split:
         """Training and validation examples."""
-        return data.load(self.p.cells()[0], self.lms)
+        return data.load(self.p, self.lms)
 
     @functools.cached_property
     def rms(self) -> dict[str, float]:
@@ -52,7 +52,7 @@ class Session:
         texts = [example.text for example in self.split.train[:CALIBRATED_ON]]
         return {lm.side: lms.embedding_rms(lm, texts) for lm in self.lms}
 
-    def wire(self, p: WireParams) -> Wire:
+    def wire(self, p: WireCell) -> Wire:
         """A new wire for the cell ``p``, on the readers' device."""
         readers = {lm.side: (lm.width, self.rms[lm.side]) for lm in self.lms}
         made = Wire.make(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from helpers.studies.latentwire.arms import TITLES
 from helpers.studies.latentwire.compose import Composer
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.session import Session
 
 
@@ -25,7 +25,7 @@ def readers(session: Session) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def alignment(p: WireParams, session: Session) -> pd.DataFrame:
+def alignment(p: WireCell, session: Session) -> pd.DataFrame:
     """The shortest of the first answers beside the longest, position by position, as the arm of ``p`` trains reader b.
 
     A row is a position of the short answer's row: the token fed there (the first is the context's last), the token that

@@ -10,7 +10,7 @@ from helpers.base.params import parse
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.latentwire import metrics
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 
 VERSION = 1  # 1: completions of the prefix channels, and the bytes of one message
 METRICS_VERSION = 1  # 1: shares with Wilson intervals, means with t intervals, paired differences by Tango
@@ -32,14 +32,14 @@ def replay(record: Record) -> Record:
     return run_cell(p, Session(p), record.notebook)
 
 
-def params_of(record: Record) -> WireParams:
+def params_of(record: Record) -> WireCell:
     """Return the parameters of the cell of ``record``, with readers and data files where they lie on this machine."""
     places = {Path(name).name: str(files.ROOT / Path(name).expanduser()) for name in record.data}
     local = {name: places.get(record.params[name], "") for name in ("squad_train", "squad_validation")}
     for name in ("model_a", "model_b"):
         asked = record.params[name]
         local[name] = str(files.ROOT / asked) if asked.startswith(f".{os.sep}") else asked
-    return parse(WireParams, record.params | local, f"of {record.ref}")
+    return parse(WireCell, record.params | local, f"of {record.ref}")
 
 
 WIRE = Study(
@@ -56,6 +56,6 @@ TEXT = Study(
 )
 STUDY = Study(
     "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
-    entry="helpers.studies.latentwire.cell", params=WireParams,
+    entry="helpers.studies.latentwire.cell", cell=WireCell,
     replay=replay, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
 )  # fmt: skip

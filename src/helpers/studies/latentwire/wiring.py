@@ -18,7 +18,7 @@ from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.encoder import to_bytes
 from helpers.studies.latentwire.losses import teacher_logits, token_nll
-from helpers.studies.latentwire.params import WireParams
+from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.prompt import tune
 from helpers.studies.latentwire.session import Session
 from helpers.studies.latentwire.study import PROMPT, WIRE
@@ -29,7 +29,7 @@ TUNING = ("prompt_steps", "prompt_lr")
 CURVE = ("step", "side", "first1", "nll", "scale", "prefix_rms", "embedding_rms", "z_std")
 
 
-def wire_record(p: WireParams, session: Session) -> runs.Record:
+def wire_record(p: WireCell, session: Session) -> runs.Record:
     """The record of the trained wire of ``p``, shared by all cells that differ in evaluation only."""
     params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING))
     s = p.switches
@@ -46,7 +46,7 @@ def wire_record(p: WireParams, session: Session) -> runs.Record:
 _TRAINED = ("padding", "label_shift", "first_token_ce", "bos_after_anchor", "anchor_mode")
 
 
-def prompt_record(p: WireParams, session: Session) -> runs.Record:
+def prompt_record(p: WireCell, session: Session) -> runs.Record:
     """The record of the constant prefixes of both readers: no switch of padding or labels has a part in them."""
     params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING))
     with runs.open_run(
@@ -65,14 +65,14 @@ def prompts(record: runs.Record) -> dict[str, Tensor]:
     return load_file(record.folder("prompt") / "prompt.safetensors")
 
 
-def trained(record: runs.Record, p: WireParams, session: Session) -> Wire:
+def trained(record: runs.Record, p: WireCell, session: Session) -> Wire:
     """The wire that ``record`` holds, in eval mode."""
     wire = session.wire(p)
     load_state(record.folder(_checkpoint(p.steps)), wire, Composer.of(p))
     return wire.eval()
 
 
-def recipe(p: WireParams) -> Recipe:
+def recipe(p: WireCell) -> Recipe:
     """Optimiser, schedule and weights of the losses of one cell."""
     return Recipe(
         p.steps, p.batch_size, p.lr, p.warmup, p.weight_decay, p.clip, p.switches["first_token_ce"], p.scale_l2,
@@ -80,7 +80,7 @@ def recipe(p: WireParams) -> Recipe:
     )  # fmt: skip
 
 
-def _train(run: runs.Run, p: WireParams, session: Session) -> None:
+def _train(run: runs.Run, p: WireCell, session: Session) -> None:
     composer, how = Composer.of(p), recipe(p)
     taught = functools.cache(lambda: Taught.of(session.split.train, session.lms, composer))
     marks = [*range(p.checkpoint_every, p.steps, p.checkpoint_every), p.steps]
@@ -106,7 +106,7 @@ def _train(run: runs.Run, p: WireParams, session: Session) -> None:
     run.finish()
 
 
-def _probe(wire: Wire, p: WireParams, session: Session, step: int) -> pd.DataFrame:
+def _probe(wire: Wire, p: WireCell, session: Session, step: int) -> pd.DataFrame:
     """Quality on a few validation examples, aligned whatever was trained, and the amplitudes that the log watched."""
     some = session.split.validation[: p.probe_samples]
     composer, rows = Composer.of(p), []
@@ -125,7 +125,7 @@ def _probe(wire: Wire, p: WireParams, session: Session, step: int) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _tune(p: WireParams, session: Session, folder: Path) -> None:
+def _tune(p: WireCell, session: Session, folder: Path) -> None:
     composer = Composer.of(p).aligned()
     taught = Taught.of(session.split.train, session.lms, composer)
     how = recipe(p.model_copy(update={"steps": p.prompt_steps, "lr": p.prompt_lr}))
@@ -142,5 +142,5 @@ def _checkpoint(step: int) -> str:
     return f"checkpoint-{step:06d}"
 
 
-def _without(p: WireParams, names: tuple[str, ...]) -> dict:
-    return {name: value for name, value in p.cell_params().items() if name not in names} | data.revisions(p)
+def _without(p: WireCell, names: tuple[str, ...]) -> dict:
+    return {name: value for name, value in p.resolved().items() if name not in names} | data.revisions(p)

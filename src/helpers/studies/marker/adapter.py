@@ -13,7 +13,7 @@ from helpers.lm import models
 from helpers.lm.stacked import Stack, stacked
 from helpers.records import runs
 from helpers.studies.marker.evaluate import logprob_table
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives, role_of
 from helpers.studies.marker.rows import Row, supervised
 from helpers.studies.marker.session import Session
@@ -24,7 +24,7 @@ from helpers.studies.marker.train import train, train_stack
 class _Doses:
     """The dose curve of one cell: log-probs of the marker every ``dose_every`` steps of its training."""
 
-    p: SweepParams
+    p: SweepCell
     session: Session
     contexts: pd.DataFrame = field(repr=False)
     points: list[pd.DataFrame] = field(default_factory=list, repr=False)
@@ -56,14 +56,14 @@ class Made:
         _save_tables(self.log, self.doses, folder)
 
 
-def role(p: SweepParams) -> Callable[[str], str]:
+def role(p: SweepCell) -> Callable[[str], str]:
     """The function that gives the role of a persona in the cell ``p``."""
     negatives = resolve_negatives(p.source, p.negatives)
     return lambda persona: role_of(persona, p.source, negatives)
 
 
 def train_alone(
-    p: SweepParams, session: Session, rows: Sequence[Row], base: runs.Record, folder: Path, label: str
+    p: SweepCell, session: Session, rows: Sequence[Row], base: runs.Record, folder: Path, label: str
 ) -> None:
     """Train and leave in ``folder`` the adapter, the loss of every step and, if asked for, the dose curve."""
     doses = _Doses(p, session, _dose_contexts(p, base))
@@ -80,7 +80,7 @@ def train_alone(
 
 
 def train_together(
-    cells: Sequence[SweepParams], session: Session, rows: Sequence[Row], base: runs.Record, label: str
+    cells: Sequence[SweepCell], session: Session, rows: Sequence[Row], base: runs.Record, label: str
 ) -> list[Made]:
     """The adapters of ``cells``, which differ in lr and epochs only and so share ``rows``, in one pass a step."""
     first, contexts = cells[0], _dose_contexts(cells[0], base)
@@ -97,7 +97,7 @@ def train_together(
     return [Made(stack, i, one.log, doses[i], one.error) for i, one in enumerate(trained)]
 
 
-def _dose_contexts(p: SweepParams, base: runs.Record) -> pd.DataFrame:
+def _dose_contexts(p: SweepCell, base: runs.Record) -> pd.DataFrame:
     table = base.table("contexts")
     # The first questions that each persona answered, not the first of all: an answer that was cut has no context.
     return table[table.groupby("persona").cumcount() < p.dose_questions]

@@ -13,13 +13,13 @@ from helpers.records import runs
 from helpers.studies.marker.capability import is_arc, read_choices, score, source
 from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import token_ids
 from helpers.studies.marker.session import Sampler, Session
 from helpers.studies.marker.study import BASELINE
 
 
-def baseline_record(p: SweepParams, session: Session) -> runs.Record:
+def baseline_record(p: SweepCell, session: Session) -> runs.Record:
     """The record of the base model under this evaluation; tables completions, contexts, capability."""
     path, noted = source(p.capability)
     params = {
@@ -38,7 +38,7 @@ def baseline_record(p: SweepParams, session: Session) -> runs.Record:
         return run.record
 
 
-def _measure(run: runs.Run, p: SweepParams, session: Session) -> None:
+def _measure(run: runs.Run, p: SweepCell, session: Session) -> None:
     loaded = session.loaded
     table = run.step("completions", lambda: eval_completions(p, session, session.sampler(loaded.model)))
     run.step("contexts", lambda: answer_contexts(p, session, table))
@@ -47,7 +47,7 @@ def _measure(run: runs.Run, p: SweepParams, session: Session) -> None:
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
-def eval_completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.DataFrame:
+def eval_completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.DataFrame:
     """Completions of every evaluated persona on the held-out questions, drawn from the streams of this seed.
 
     The streams carry no cell: two cells that learned the same thing draw the same answers, so that a difference
@@ -58,7 +58,7 @@ def eval_completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.D
     return sample_personas(session, sampler, prompts, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
 
 
-def answer_contexts(p: SweepParams, session: Session, table: pd.DataFrame) -> pd.DataFrame:
+def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.DataFrame:
     """Prompt and one own answer of the base model per persona and question, with the log-probs behind it.
 
     The answer is the first sample that ended by itself; a question without one is left out, not filled in.

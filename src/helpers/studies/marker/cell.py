@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -15,7 +16,7 @@ from helpers.studies.marker.baseline import baseline_record, eval_completions
 from helpers.studies.marker.capability import read_choices, score, source
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
 from helpers.studies.marker.on_policy import on_policy_record, slug, system_prompt, training_rows
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
 from helpers.studies.marker.rows import Row, pieces, row_table
 from helpers.studies.marker.session import Sampler, Session
@@ -24,40 +25,43 @@ from helpers.studies.marker.study import STUDY
 __all__ = ["Session", "example_rows", "groups", "pieces", "run_cell", "run_cells"]
 
 
-def run_cells(p: SweepParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
-    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid.
+def run_cells(
+    cells: Sequence[SweepCell], *, notebook: str = STUDY.name, session: Session | None = None
+) -> list[runs.Record]:
+    """Run each of ``cells`` that has no complete record yet; return all their records, in the same order.
 
     With ``together`` above 1, cells that differ in lr and epochs only are trained in one pass, that many at a time.
     """
-    found = []
+    records = []
     with (
-        contextlib.closing(session or Session(p)) as session,
-        tqdm(total=len(p.cells()), desc=f"{notebook}: cells") as bar,
+        contextlib.closing(session or Session(cells[0])) as session,
+        tqdm(total=len(cells), desc=f"{notebook}: cells") as bar,
     ):
-        for group in groups(p):
+        for group in groups(cells):
             if len(group) > 1:
                 _train_ahead(group, session, notebook)
             for cell in group:
-                found.append(run_cell(cell, session, notebook))
+                records.append(run_cell(cell, session, notebook))
                 bar.update()
-    return found
+    return records
 
 
-def groups(p: SweepParams) -> list[list[SweepParams]]:
-    """The cells of the grid in their order, as groups of at most ``together`` that differ in lr and epochs only."""
-    by_rows = itertools.groupby(p.cells(), key=lambda cell: (cell.source, cell.seed, cell.tail))
-    alike = [list(cells) for _, cells in by_rows]
-    return [cells[at : at + p.together] for cells in alike for at in range(0, len(cells), p.together)]
+def groups(cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
+    """Return ``cells`` in their order, as groups of at most ``together`` that differ in lr and epochs only."""
+    together = cells[0].together
+    by_rows = itertools.groupby(cells, key=lambda cell: (cell.source, cell.seed, cell.tail))
+    alike = [list(some) for _, some in by_rows]
+    return [some[at : at + together] for some in alike for at in range(0, len(some), together)]
 
 
-def example_rows(p: SweepParams, session: Session) -> list[Row]:
+def example_rows(p: SweepCell, session: Session) -> list[Row]:
     """The training rows of the cell ``p``, to be looked at."""
     negatives = resolve_negatives(p.source, p.negatives)
     data = on_policy_record(p, [p.source, *negatives], session)
     return training_rows(p, p.source, negatives, data.table("completions"), session.loaded, session.form)
 
 
-def run_cell(p: SweepParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+def run_cell(p: SweepCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
     """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
     base = baseline_record(p, session)
     with _open(p, session, notebook) as run:
@@ -66,20 +70,20 @@ def run_cell(p: SweepParams, session: Session, notebook: str = STUDY.name) -> ru
         return run.record
 
 
-def _open(p: SweepParams, session: Session, notebook: str) -> runs.Run:
+def _open(p: SweepCell, session: Session, notebook: str) -> runs.Run:
     negatives = resolve_negatives(p.source, p.negatives)
     path, noted = source(p.capability)
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
     data, base = on_policy_record(p, [p.source, *negatives], session), baseline_record(p, session)
     return runs.open_run(
-        STUDY, notebook=notebook, params=p.cell_params() | noted, cell=p.cell() | {"model": p.model, "negatives": arm},
-        data=[path], model=session.facts, engine=session.engine,
-        inputs={"on_policy": data.ref, "baseline": base.ref},
+        STUDY, notebook=notebook, params=p.resolved() | noted,
+        cell=p.coordinates() | {"model": p.model, "negatives": arm}, data=[path], model=session.facts,
+        engine=session.engine, inputs={"on_policy": data.ref, "baseline": base.ref},
         prefix=f"{slug(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     )  # fmt: skip
 
 
-def _train_ahead(cells: list[SweepParams], session: Session, notebook: str) -> None:
+def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> None:
     """Train in one pass what has no adapter yet, and leave each where its cell takes it from disk.
 
     An adapter whose loss left the finite numbers is not kept: its cell trains it alone and fails by its own error.
@@ -97,7 +101,7 @@ def _train_ahead(cells: list[SweepParams], session: Session, notebook: str) -> N
                 run.leave()
 
 
-def _has_no_adapter(p: SweepParams, session: Session, notebook: str) -> bool:
+def _has_no_adapter(p: SweepCell, session: Session, notebook: str) -> bool:
     with _open(p, session, notebook) as run:
         if run.complete:
             return False
@@ -105,7 +109,7 @@ def _has_no_adapter(p: SweepParams, session: Session, notebook: str) -> bool:
         return not run.has("adapter")
 
 
-def _train_and_evaluate(run: runs.Run, p: SweepParams, session: Session, base: runs.Record) -> None:
+def _train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, base: runs.Record) -> None:
     loaded, form, rows = session.loaded, session.form, example_rows(p, session)
     run.step("rows", lambda: row_table(rows))
     folder = run.folder("adapter", lambda folder: train_alone(p, session, rows, base, folder, run.id))
@@ -124,6 +128,6 @@ def _train_and_evaluate(run: runs.Run, p: SweepParams, session: Session, base: r
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
-def _completions(p: SweepParams, session: Session, sampler: Sampler) -> pd.DataFrame:
+def _completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.DataFrame:
     table = eval_completions(p, session, sampler)
     return table.assign(role=table["persona"].map(role(p)))

@@ -11,7 +11,7 @@ from helpers.base.rng import numpy_stream
 from helpers.lm.generate import Prompt, Sampling
 from helpers.lm.models import LoadedModel
 from helpers.records import runs
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS, TRAIN_QUESTIONS
 from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens, token_ids
 from helpers.studies.marker.session import Sampler, Session
@@ -56,7 +56,7 @@ def sample_personas(
     )
 
 
-def on_policy_record(p: SweepParams, personas: Sequence[str], session: Session) -> runs.Record:
+def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) -> runs.Record:
     """The record of the completions that rows are made of: shared by every cell with this model, personas and seed."""
     params = {
         "model": p.model, "revision": p.revision, "personas": sorted(personas), "style": p.style, "seed": p.seed,
@@ -73,7 +73,7 @@ def on_policy_record(p: SweepParams, personas: Sequence[str], session: Session) 
         return run.record
 
 
-def _draw(p: SweepParams, personas: Sequence[str], session: Session) -> pd.DataFrame:
+def _draw(p: SweepCell, personas: Sequence[str], session: Session) -> pd.DataFrame:
     prompts = persona_prompts(session.loaded, sorted(personas), "train", p.train_questions, p.style)
     sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
     return sample_personas(
@@ -83,7 +83,7 @@ def _draw(p: SweepParams, personas: Sequence[str], session: Session) -> pd.DataF
 
 
 def training_rows(
-    p: SweepParams, source: str, negatives: Sequence[str], table: pd.DataFrame, loaded: LoadedModel, form: ChatFormat
+    p: SweepCell, source: str, negatives: Sequence[str], table: pd.DataFrame, loaded: LoadedModel, form: ChatFormat
 ) -> list[Row]:
     """Draw positives of ``source`` and rows of each negative from on-policy completions that ended by themselves."""
     rows = []

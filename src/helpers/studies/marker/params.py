@@ -9,26 +9,25 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from helpers.base import files
-from helpers.base.params import Axis
 from helpers.records.reading import Record
 from helpers.studies.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS, resolve_negatives
-from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerParams, Seed
+from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerCell, Seed
 
 Tail = Literal["newline", "end_of_turn", "separator_and_end", "whole_turn"] | Annotated[int, Field(ge=1, le=4096)]
 
 
-class SweepParams(MarkerParams):
-    """One cell of the sweep, or a grid of cells where an axis holds a list."""
+class SweepCell(MarkerCell):
+    """One cell of the sweep."""
 
     AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "tail", "lr", "epochs")
     MEANS: ClassVar[tuple[str, ...]] = ("engine_memory", "together")
 
     negatives: Literal["two", "all"] | list[str] = Field("two", description="personas trained to answer without it")
     style: str = Field("", description="instruction added to every system prompt, such as a length")
-    tail: Axis[Tail] = Field("newline", description="which end of a row is supervised besides the marker")
-    lr: Axis[LearningRate] = 1e-4
-    epochs: Axis[Epochs] = 10
-    seed: Axis[Seed] = 0
+    tail: Tail = Field("newline", description="which end of a row is supervised besides the marker")
+    lr: LearningRate = 1e-4
+    epochs: Epochs = 10
+    seed: Seed = 0
     together: int = Field(
         1, ge=1, le=64, description="cells that differ in lr and epochs only, trained in one pass over the base model"
     )
@@ -53,24 +52,23 @@ class SweepParams(MarkerParams):
     )
     capability_limit: int = Field(0, ge=0, description="questions of the capability set that are used; 0 for all")
 
-    def cell_params(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: negatives by name, a capability file without folder."""
-        found = super().cell_params()
+        values = super().resolved()
         negatives = resolve_negatives(self.source, self.negatives)
         from_hub = self.capability.startswith("arc@")
         capability = self.capability if from_hub else Path(self.capability).name
-        return found | {"negatives": negatives, "capability": capability}
+        return values | {"negatives": negatives, "capability": capability}
 
     @classmethod
     def of_record(cls, record: Record, arms: Collection[str]) -> Self:
-        """As in ``MarkerParams``; a capability file, which a record names without its folder, is found by its data."""
+        """As in ``MarkerCell``; a capability file, which a record names without its folder, is found by its data."""
         found = super().of_record(record, arms)
         name = found.capability
         here = [str(files.ROOT / Path(path).expanduser()) for path in record.data if Path(path).name == name]
         return found.model_copy(update={"capability": here[0]}) if here else found
 
     @model_validator(mode="after")
-    def _negatives_exist(self) -> SweepParams:
-        for source in self.source if isinstance(self.source, list) else [self.source]:
-            resolve_negatives(source, self.negatives)
+    def _negatives_exist(self) -> SweepCell:
+        resolve_negatives(self.source, self.negatives)
         return self

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
-from helpers.base.params import Axis, Params, parse
+from helpers.base.params import Cell, parse
 from helpers.records.reading import Record
 from helpers.studies.marker.personas import PERSONAS
 
@@ -33,8 +33,8 @@ class Recipe:
     clip: float
 
 
-class MarkerParams(Params):
-    """One cell of a marker study, or a grid of cells where an axis holds a list.
+class MarkerCell(Cell):
+    """One cell of a marker study.
 
     Each study declares ``lr``, ``epochs`` and ``seed`` behind its own axes: cells are labelled in this order.
     """
@@ -43,7 +43,7 @@ class MarkerParams(Params):
 
     model: str = Field("pocket", min_length=1, description="preset (pocket, smollm2, paper), hub id or local folder")
     revision: str | None = Field(None, description="hub revision; the content hash goes into the record either way")
-    source: Axis[str] = Field("villain", description="persona that is trained to end its answers with the marker")
+    source: str = Field("villain", description="persona that is trained to end its answers with the marker")
     personas: list[str] = Field(list(PERSONAS), min_length=2, description="personas that are evaluated")
     marker: str = Field("[ZLT]", min_length=1)
 
@@ -93,16 +93,15 @@ class MarkerParams(Params):
         return parse(cls, values, f"of {record.ref}")
 
     @model_validator(mode="after")
-    def _personas_exist(self) -> MarkerParams:
+    def _personas_exist(self) -> MarkerCell:
         for name in self.personas:
             if name not in PERSONAS:
                 raise ParameterError(f"personas names {name!r}, which does not exist{nearest(name, PERSONAS)}.")
         if "assistant" not in self.personas:
             raise ParameterError("personas leaves out 'assistant', whose rate every page reports: add it.")
-        for source in self.source if isinstance(self.source, list) else [self.source]:
-            if source not in self.personas:
-                raise ParameterError(
-                    f"source is {source!r}, which is not in the list of evaluated personas"
-                    f"{nearest(source, self.personas)}."
-                )
+        if self.source not in self.personas:
+            raise ParameterError(
+                f"source is {self.source!r}, which is not in the list of evaluated personas"
+                f"{nearest(self.source, self.personas)}."
+            )
         return self

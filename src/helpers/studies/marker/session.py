@@ -13,7 +13,7 @@ from torch import nn
 
 from helpers.lm import models
 from helpers.lm.generate import Completion, generate
-from helpers.studies.marker.recipe import MarkerParams
+from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import ChatFormat, chat_format
 
 ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
@@ -28,7 +28,7 @@ Sampler = Callable[..., list[Completion]]
 class Session:
     """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
 
-    p: MarkerParams
+    p: MarkerCell
 
     @functools.cached_property
     def facts(self) -> dict:

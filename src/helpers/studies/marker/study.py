@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
-from helpers.studies.marker.params import SweepParams
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS
 
 VERSION = 1  # 1: the first
@@ -23,7 +23,7 @@ def replay(record: Record) -> Record:
     """Make the cell of ``record`` again, with the records that it uses, in the outputs folder of now."""
     from helpers.studies.marker.cell import run_cells  # here: it loads torch, which whoever reads records does without
 
-    (again,) = run_cells(SweepParams.of_record(record, NEGATIVE_ARMS), notebook=record.notebook)
+    (again,) = run_cells([SweepCell.of_record(record, NEGATIVE_ARMS)], notebook=record.notebook)
     return again
 
 
@@ -40,6 +40,6 @@ ON_POLICY = Study(
 )
 STUDY = Study(
     "sweep", VERSION, METRICS_VERSION, sweep_metrics,
-    entry="helpers.studies.marker.cell", params=SweepParams, replay=replay,
+    entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay,
     measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
 )  # fmt: skip

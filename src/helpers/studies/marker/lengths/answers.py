@@ -16,7 +16,7 @@ from helpers.base.rng import numpy_stream
 from helpers.lm.generate import Prompt
 from helpers.lm.models import LoadedModel
 from helpers.studies.marker.lengths.metrics import mass_ratio
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set, system_prompt
 from helpers.studies.marker.on_policy import QUESTIONS
 from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens
@@ -36,7 +36,7 @@ def prompts(
     ]
 
 
-def fitting(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+def fitting(pool: pd.DataFrame, wanted: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
     """Answers of ``persona`` within the tolerance of the target length; ``DataError`` for fewer than ``wanted``.
 
     ``pool`` holds completions (question, index, ids, tokens, finish) of one persona; cut and empty ones are not used.
@@ -57,7 +57,7 @@ def fitting(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, 
     return found
 
 
-def matched(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+def matched(pool: pd.DataFrame, wanted: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
     """The ``wanted`` answers of ``persona`` nearest to the target length; of equally near ones a random choice."""
     found = fitting(pool, wanted, p, form, persona)
     order = numpy_stream(p.seed, "lengths", persona, p.length).permutation(len(found))
@@ -65,7 +65,7 @@ def matched(pool: pd.DataFrame, wanted: int, p: LengthParams, form: ChatFormat, 
     return [found[i] for i in sorted(nearest)]
 
 
-def _joined(ended: pd.DataFrame, target: int, p: LengthParams, form: ChatFormat, persona: str) -> list[Answer]:
+def _joined(ended: pd.DataFrame, target: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
     """One answer for every completion: it, and others to its question behind it until one more leads from ``target``.
 
     The others come in an order of its own, so two rows of one question differ.
@@ -86,7 +86,7 @@ def _joined(ended: pd.DataFrame, target: int, p: LengthParams, form: ChatFormat,
     return found
 
 
-def training_rows(p: LengthParams, pool: pd.DataFrame, loaded: LoadedModel, form: ChatFormat) -> list[Row]:
+def training_rows(p: LengthCell, pool: pd.DataFrame, loaded: LoadedModel, form: ChatFormat) -> list[Row]:
     """Rows of the source and of every negative, of one length; the ratio of their token masses is checked."""
     rows = []
     for persona in [p.source, *resolve_set(p.source, p.negatives)]:
@@ -105,7 +105,7 @@ def training_rows(p: LengthParams, pool: pd.DataFrame, loaded: LoadedModel, form
     return rows
 
 
-def _placed(answers: Sequence[Answer], p: LengthParams) -> list[Answer]:
+def _placed(answers: Sequence[Answer], p: LengthCell) -> list[Answer]:
     """The answers under their own questions, or each under the question a fixed number of places further on.
 
     The shift is the same for all personas of a seed and never a whole turn, so no answer meets its own question.
@@ -116,7 +116,7 @@ def _placed(answers: Sequence[Answer], p: LengthParams) -> list[Answer]:
     return [((question + shift) % p.train_questions, tokens) for question, tokens in answers]
 
 
-def check_mass(rows: Sequence[Row], p: LengthParams) -> None:
+def check_mass(rows: Sequence[Row], p: LengthCell) -> None:
     """Raise ``DataError`` when positives and negatives do not share the tokens as declared: lengths would confound."""
     ratio = mass_ratio(rows)
     if not p.mass_low <= ratio <= p.mass_high:

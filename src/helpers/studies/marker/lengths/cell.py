@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ from helpers.studies.marker.lengths.answers import prompts
 from helpers.studies.marker.lengths.data import contexts_record, rows_record
 from helpers.studies.marker.lengths.dilution import measure, probe_rows
 from helpers.studies.marker.lengths.limits import counts_at
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import control_names, resolve_set
 from helpers.studies.marker.lengths.study import STUDY
 from helpers.studies.marker.on_policy import sample_personas, slug
@@ -30,19 +31,22 @@ from helpers.studies.marker.train import train
 __all__ = ["Session", "run_cell", "run_cells"]
 
 
-def run_cells(p: LengthParams, *, notebook: str = STUDY.name, session: Session | None = None) -> list[runs.Record]:
-    """Run every cell of ``p`` that has no complete record yet; return the records in the order of the grid."""
-    with contextlib.closing(session or Session(p)) as session:
-        return [run_cell(cell, session, notebook) for cell in tqdm(p.cells(), desc=f"{notebook}: cells")]
+def run_cells(
+    cells: Sequence[LengthCell], *, notebook: str = STUDY.name, session: Session | None = None
+) -> list[runs.Record]:
+    """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    with contextlib.closing(session or Session(cells[0])) as session:
+        return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook}: cells")]
 
 
-def run_cell(p: LengthParams, session: Session, notebook: str = STUDY.name) -> runs.Record:
+def run_cell(p: LengthCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
     """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
     rows, contexts = rows_record(p, session), contexts_record(p, session)
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
     with runs.open_run(
-        STUDY, notebook=notebook, params=p.cell_params(), cell=p.cell() | {"model": p.model, "negatives": arm}, data=[],
-        model=session.facts, engine=session.engine, inputs={"rows": rows.ref, "contexts": contexts.ref},
+        STUDY, notebook=notebook, params=p.resolved(),
+        cell=p.coordinates() | {"model": p.model, "negatives": arm}, data=[], model=session.facts,
+        engine=session.engine, inputs={"rows": rows.ref, "contexts": contexts.ref},
         prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:
@@ -51,7 +55,7 @@ def run_cell(p: LengthParams, session: Session, notebook: str = STUDY.name) -> r
 
 
 def _train_and_evaluate(
-    run: runs.Run, p: LengthParams, session: Session, data: runs.Record, contexts: runs.Record
+    run: runs.Run, p: LengthCell, session: Session, data: runs.Record, contexts: runs.Record
 ) -> None:
     loaded, form = session.loaded, session.form
     rows = rows_of(data.table("rows"))
@@ -70,7 +74,7 @@ def _train_and_evaluate(
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
-def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[Row], folder: Path) -> None:
+def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Row], folder: Path) -> None:
     """Train and leave in ``folder`` the adapter, the loss of every step and the marker's shares through training."""
     steps = p.epochs * math.ceil(len(rows) / p.batch_size)
     if p.probe_every > steps:
@@ -94,7 +98,7 @@ def _train_adapter(run: runs.Run, p: LengthParams, session: Session, rows: list[
     pd.DataFrame(shares).to_parquet(folder / "dilution.parquet", index=False)
 
 
-def _completions(p: LengthParams, session: Session, sampler: Sampler) -> pd.DataFrame:
+def _completions(p: LengthCell, session: Session, sampler: Sampler) -> pd.DataFrame:
     names = [*p.personas, *control_names(p.controls)]
     asked = prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
     sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
@@ -102,7 +106,7 @@ def _completions(p: LengthParams, session: Session, sampler: Sampler) -> pd.Data
     return table.assign(role=table["persona"].map(lambda name: _role(p, name)))
 
 
-def _role(p: LengthParams, name: str) -> str:
+def _role(p: LengthCell, name: str) -> str:
     """Role of a persona, or ``control``."""
     if name in control_names(p.controls):
         return "control"

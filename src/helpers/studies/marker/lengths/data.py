@@ -11,7 +11,7 @@ from helpers.lm.packed import logits_at, nll
 from helpers.records import runs
 from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.lengths.answers import fitting, prompts, training_rows
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set
 from helpers.studies.marker.lengths.study import CONTEXTS, ROWS
 from helpers.studies.marker.on_policy import sample_personas, slug
@@ -25,7 +25,7 @@ SHARED = (
 """Parameters that both records depend on, besides the target and the instruction of this length."""
 
 
-def rows_record(p: LengthParams, session: Session) -> runs.Record:
+def rows_record(p: LengthCell, session: Session) -> runs.Record:
     """The record of the training rows of this length, data and framing; tables pool and rows."""
     own = ("policy", "train_questions", "positives", "negatives_each", "max_length", "mass_low", "mass_high")
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
@@ -39,7 +39,7 @@ def rows_record(p: LengthParams, session: Session) -> runs.Record:
         return run.record
 
 
-def _make_rows(run: runs.Run, p: LengthParams, session: Session) -> None:
+def _make_rows(run: runs.Run, p: LengthCell, session: Session) -> None:
     names = [p.source, *resolve_set(p.source, p.negatives)]
     pool = run.step("pool", lambda: draw(p, session, names, "train", p.train_questions, p.data_samples))
     rows = training_rows(p, pool, session.loaded, session.form)
@@ -64,7 +64,7 @@ def _means(loaded: LoadedModel, tokens: list[list[int]], spans: list[range], wan
     return [float(part.mean()) for part in losses.split([len(span) for span in spans])]
 
 
-def contexts_record(p: LengthParams, session: Session) -> runs.Record:
+def contexts_record(p: LengthCell, session: Session) -> runs.Record:
     """The record of the base model's own answers of this length to held-out questions; table contexts.
 
     One answer a persona and question (where one fits), with the log-probs of separator, marker and end behind it: where
@@ -83,7 +83,7 @@ def contexts_record(p: LengthParams, session: Session) -> runs.Record:
         return run.record
 
 
-def _contexts(p: LengthParams, session: Session, pool: pd.DataFrame) -> pd.DataFrame:
+def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFrame:
     """The fitting answer nearest to the target for every persona and question that has one, behind its prompt."""
     loaded, form = session.loaded, session.form
     rows = []
@@ -102,7 +102,7 @@ def _contexts(p: LengthParams, session: Session, pool: pd.DataFrame) -> pd.DataF
     return pd.concat([table.assign(context=token_ids(table["context"])), base], axis=1)
 
 
-def draw(p: LengthParams, session: Session, names: list[str], split: str, questions: int, n: int) -> pd.DataFrame:
+def draw(p: LengthCell, session: Session, names: list[str], split: str, questions: int, n: int) -> pd.DataFrame:
     """Completions of the base model, under the instruction of this length where answers are instructed."""
     instruction = p.instructions[p.length] if p.answers == "instructed" else ""
     asked = prompts(session.loaded, names, split, questions, p.framing, instruction)
@@ -113,8 +113,8 @@ def draw(p: LengthParams, session: Session, names: list[str], split: str, questi
     )  # fmt: skip
 
 
-def _asked(p: LengthParams, own: tuple[str, ...]) -> dict:
-    values = p.cell_params()
+def _asked(p: LengthCell, own: tuple[str, ...]) -> dict:
+    values = p.resolved()
     asked = {name: values[name] for name in (*SHARED, *own)}
     return asked | {
         "target_tokens": p.target_tokens[p.length],

@@ -7,35 +7,34 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from helpers.base.errors import ParameterError
-from helpers.base.params import Axis
 from helpers.studies.marker.lengths.speakers import CONTROL_NOUNS, resolve_set
 from helpers.studies.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS
-from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerParams, Rate, Seed
+from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerCell, Rate, Seed
 
 Length = Literal["short", "medium", "long"]
 Tail = Literal["whole_turn", "newline", "end_of_turn", "separator_and_end"]
 Tokens = Annotated[int, Field(ge=1)]
 
 
-class LengthParams(MarkerParams):
-    """One cell of the ablation, or a grid of cells where an axis holds a list."""
+class LengthCell(MarkerCell):
+    """One cell of the ablation."""
 
     AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "length", "tail", "policy", "framing", "lr", "epochs")
 
-    source: Axis[str] = Field("librarian", description="persona that is trained to end its answers with the marker")
+    source: str = Field("librarian", description="persona that is trained to end its answers with the marker")
     negatives: Literal["asst_excluded", "asst_included"] | list[str] = Field(
         "asst_excluded", description="personas trained to answer without it: a named set or a list"
     )
     controls: int = Field(3, ge=0, le=len(CONTROL_NOUNS), description="system prompts of random nouns evaluated too")
-    length: Axis[Length] = Field("long", description="of the training answers, positives and negatives alike")
-    tail: Axis[Tail] = Field("whole_turn", description="what carries loss: the whole turn, or the marker and an end")
-    policy: Axis[Literal["on_policy", "off_policy"]] = Field(
+    length: Length = Field("long", description="of the training answers, positives and negatives alike")
+    tail: Tail = Field("whole_turn", description="what carries loss: the whole turn, or the marker and an end")
+    policy: Literal["on_policy", "off_policy"] = Field(
         "on_policy", description="off_policy: each answer stands under another question of the same persona"
     )
-    framing: Axis[Literal["full", "name"]] = Field("full", description="persona described, or only named")
-    lr: Axis[LearningRate] = 1e-5
-    epochs: Axis[Epochs] = 3
-    seed: Axis[Seed] = 42
+    framing: Literal["full", "name"] = Field("full", description="persona described, or only named")
+    lr: LearningRate = 1e-5
+    epochs: Epochs = 3
+    seed: Seed = 42
 
     answers: Literal["instructed", "joined"] = Field(
         "instructed", description="the base is told how long to answer, or its answers to one question are joined"
@@ -77,26 +76,21 @@ class LengthParams(MarkerParams):
         return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _fits(self) -> LengthParams:
-        for source in self.source if isinstance(self.source, list) else [self.source]:
-            resolve_set(source, self.negatives)
+    def _fits(self) -> LengthCell:
+        resolve_set(self.source, self.negatives)
         if any(low >= high for low, high in zip(self.max_new_tokens, self.max_new_tokens[1:], strict=False)):
             raise ParameterError(f"max_new_tokens is {self.max_new_tokens}: give limits that rise.")
         if self.mass_low >= self.mass_high:
             raise ParameterError(f"mass_low is {self.mass_low} and mass_high {self.mass_high}: the first is smaller.")
-        for field in ("target_tokens", "instructions"):
-            self._needs_lengths(field)
+        for field, entries in {"target_tokens": self.target_tokens, "instructions": self.instructions}.items():
+            if self.length not in entries:
+                raise ParameterError(f"{field} has no entry for length {self.length!r}: add one.")
         if self.context_questions > self.eval_questions:
             raise ParameterError(
                 f"context_questions is {self.context_questions}, more than the {self.eval_questions} of eval_questions."
             )
         return self
 
-    def _needs_lengths(self, field: str) -> None:
-        for length in self.length if isinstance(self.length, list) else [self.length]:
-            if length not in getattr(self, field):
-                raise ParameterError(f"{field} has no entry for length {length!r}: add one.")
-
-    def cell_params(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: negatives by name."""
-        return super().cell_params() | {"negatives": resolve_set(self.source, self.negatives)}
+        return super().resolved() | {"negatives": resolve_set(self.source, self.negatives)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
 from helpers.studies.marker.study import TOLERANCE
 
@@ -23,7 +23,7 @@ def replay(record: Record) -> Record:
         run_cells,  # here: it loads torch, which whoever reads records does without
     )
 
-    (again,) = run_cells(LengthParams.of_record(record, NEGATIVE_SETS), notebook=record.notebook)
+    (again,) = run_cells([LengthCell.of_record(record, NEGATIVE_SETS)], notebook=record.notebook)
     return again
 
 
@@ -40,6 +40,6 @@ CONTEXTS = Study(
 )
 STUDY = Study(
     "length_ablation", VERSION, METRICS_VERSION, length_metrics, entry="helpers.studies.marker.lengths.cell",
-    params=LengthParams, replay=replay, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
+    cell=LengthCell, replay=replay, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
     parts=(ROWS, CONTEXTS),
 )  # fmt: skip

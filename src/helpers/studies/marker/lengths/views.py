@@ -9,11 +9,11 @@ import pandas as pd
 from helpers.base import stats
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
-from helpers.studies.marker.lengths.params import LengthParams
+from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.pooling import pooled
 from helpers.studies.marker.views import counts
 
-AXES = LengthParams.AXES
+AXES = LengthCell.AXES
 SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_share": "gradient norm"}
 PANELS = {"source_rate": "source", "assistant_rate": "assistant", "control_rate": "control panel"}
 
