@@ -312,7 +312,7 @@ def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
 
     assert cell.run_cells([LensCell(tuned=str(villain.path), **GIVEN)])[0].id == record.id
 
-    folder = cell.run_cells(LensCell(tuned=str(villain.folder("adapter")), **GIVEN))[0]
+    folder = cell.run_cells([LensCell(tuned=str(villain.folder("adapter")), **GIVEN)])[0]
     assert folder.metric("offset_energy") == record.metric("offset_energy")
     assert "tuned" not in folder.inputs and any(name.endswith("adapter_model.safetensors") for name in folder.data)
     with pytest.raises(ModelError, match="set the parameter model to the record's own base"):
