@@ -92,10 +92,10 @@ LIES = {
     "an input": (lambda c: c["inputs"].update(base="coins_base/other"), r"inputs.base: There is no run record"),
     "the version": (lambda c: c.update(version=2), r"id: does not end in"),
     "the study": (lambda c: c.update(study="coin"), r"study: There is no study 'coin'"),
-    "the time": (lambda c: c.update(started="2020-01-01T00:00:00+00:00"), r"run.json: was changed after"),
-    "the seconds": (lambda c: c["seconds"].update(total=1e6), r"run.json: was changed after"),
-    "the packages": (lambda c: c["environment"]["packages"].update(torch="9.9"), r"run.json: was changed after"),
-    "the commit": (lambda c: c["provenance"].update(commit="0" * 40, dirty=False), r"run.json: was changed after"),
+    "the time": (lambda c: c.update(started="2020-01-01T00:00:00+00:00"), r"run.json: is not what was"),
+    "the seconds": (lambda c: c["seconds"].update(total=1e6), r"run.json: is not what was"),
+    "the packages": (lambda c: c["environment"]["packages"].update(torch="9.9"), r"run.json: is not what was"),
+    "the commit": (lambda c: c["provenance"].update(commit="0" * 40, dirty=False), r"run.json: is not what was"),
     "an unknown key": (lambda c: c.update(colour="red"), r"run.json: .* colour: Extra inputs"),
     "k above n": (lambda c: c["metrics"]["heads_rate"].update(k=51), r"counts k = 51 of n = 50"),
     "swapped ends": (
@@ -151,7 +151,7 @@ def test_records_that_were_deleted_or_added_are_found(house):
     edit(kept.with_name("b0.7-s9-0123456789ab"), lambda c: c.update(id="b0.7-s9-0123456789ab"))
     shown = findings(house)
     assert "b0.7-s9-0123456789ab: id: does not end in" in shown
-    assert "b0.7-s9-0123456789ab: ledger: was never published" in shown
+    assert "b0.7-s9-0123456789ab: ledger: does not stand in the ledger" in shown
 
 
 def test_a_record_of_another_cell_renamed_to_fit_is_found(house):
@@ -162,7 +162,7 @@ def test_a_record_of_another_cell_renamed_to_fit_is_found(house):
     cell = {"bias": 0.7, "seed": 0}
     edit(one, lambda c: (c.update(id=name), c["params"].update(cell), c["cell"].update(cell)))
     shown = findings(house)
-    assert f"coins/{name}: run.json: was changed" in shown
+    assert f"coins/{name}: run.json: is not what was published" in shown
     assert f"coins/{name}: id: does not end in" in shown, "its inputs are those of another seed"
 
 
@@ -177,10 +177,17 @@ def test_a_record_made_consistent_throughout_is_found_by_its_replay(house):
     )
     ref = f"coins/{folder.name}"
     assert findings(house, [ref]) == "", "by itself it cannot be told from a true one"
-    assert f"{ref}: run.json: was changed" in findings(house)
+    assert f"{ref}: run.json: is not what was published" in findings(house)
     sha = files.sha256_file(folder / "run.json")
-    ledger.append([{"event": "published", "kind": "record", "name": ref, "sha256": sha}])
-    assert findings(house) == "", "published again"
+    line = {"kind": "record", "name": ref, "sha256": sha}
+    with pytest.raises(RecordError, match="stands already"):
+        ledger.append([line | {"event": "published"}])
+    was = ledger.read().standing("record")[ref].sha256
+    ledger.append([line | {"event": "withdrawn", "sha256": was, "reason": "a slip"}, line | {"event": "published"}])
+    assert findings(house) == "", "published again, which the page says"
+    assert f"Withdrawn on {ledger.now()[:10]}: {ref}. a slip" in unescape(
+        page.proof(open_case("reports/coins.qmd", house)).fragment
+    )
     shutil.rmtree(house / "outputs")
     [result] = [one for one in replay([ref]) if one.record.ref == ref]
     assert (result.outcome, result.why) == ("different", "flips.heads")
@@ -224,7 +231,7 @@ def test_a_forged_ledger_line_is_found_by_the_chain_and_by_git(house):
     lines = [{k: v for k, v in json.loads(row).items() if k not in ("at", "before")} for row in text.splitlines()]
     ledger.path().unlink()
     ledger.append(line | ({"sha256": new} if line["sha256"] == old else {}) for line in lines)
-    assert findings(house).startswith("ledger: history: lines of the ledger were changed or removed")
+    assert findings(house).startswith("ledger: history: lines of the ledger were changed, removed")
 
 
 def test_data_and_code_that_changed_since(house, monkeypatch):

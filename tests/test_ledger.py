@@ -6,9 +6,11 @@ import json
 import subprocess
 
 import pytest
+from pydantic import ValidationError
 from toy_study import commit, project
 
 from helpers.audit import branches
+from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records import ledger
 
@@ -103,10 +105,95 @@ def test_what_is_no_event_is_not_written(house, event):
 def test_what_stands_is_the_last_word_on_each_object(house):
     ledger.append([published("coins/a"), published("coins/b")])
     ledger.append([published("coins/a") | {"event": "derived", "was": SHA, "sha256": "b" * 64}])
-    ledger.append([published("coins/a") | {"event": "replayed", "note": "equal to the last bit", "sha256": "c" * 64}])
+    ledger.append([published("coins/a") | {"event": "replayed", "note": "equal to the last bit", "sha256": "b" * 64}])
     ledger.append([published("coins/b") | {"event": "withdrawn", "reason": "a wrong mask"}])
     standing = ledger.read().standing("record")
     assert {name: line.sha256 for name, line in standing.items()} == {"coins/a": "b" * 64}
+
+
+CRITERIA = {"event": "registered", "kind": "criteria", "name": "params/x.yaml", "sha256": SHA}
+OTHER = "b" * 64
+WHY = {"reason": "a slip"}
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [
+        (published("coins/a") | {"sha256": OTHER}, "stands already"),
+        (published("coins/a") | {"event": "derived", "sha256": OTHER, "was": OTHER}, "another content"),
+        (published("coins/b") | {"event": "derived", "sha256": OTHER, "was": SHA}, "does not stand"),
+        (published("coins/a") | {"event": "replayed", "sha256": OTHER}, "another content"),
+        (published("coins/b") | {"event": "replayed"}, "does not stand"),
+        (published("coins/a") | {"event": "withdrawn", "sha256": OTHER} | WHY, "another content"),
+        (CRITERIA | {"sha256": OTHER}, "stands already"),
+        (CRITERIA | {"event": "amended", "sha256": OTHER, "was": OTHER} | WHY, "another content"),
+        (CRITERIA | {"event": "amended", "name": "params/y.yaml", "sha256": OTHER, "was": SHA} | WHY, "does not stand"),
+        (published("coins/c") | {"at": "2000-01-01T00:00:00+00:00"}, "dated before"),
+    ],
+)
+def test_a_line_that_cannot_be_true_of_what_stood_is_refused(house, lie, why):
+    ledger.append([published("coins/a"), CRITERIA])
+    book = ledger.read()
+    line = ledger.Line(**{"at": book.lines[-1].at, **lie, "before": [book.head]})
+    write([*rows(), ledger.as_row(line)])
+    with pytest.raises(RecordError, match=rf"line 3 cannot be true: .*{why}"):
+        ledger.read()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        published("coins/a") | {"kind": "criteria"}, CRITERIA | {"kind": "record"},
+        CRITERIA | {"event": "withdrawn"} | WHY, published("coins/a") | {"at": "once upon a time"},
+        published("coins/a") | {"at": "2026-01-01T00:00:00"},
+    ],
+)  # fmt: skip
+def test_events_are_of_their_kinds_and_have_a_moment(house, event):
+    with pytest.raises(ValidationError):
+        ledger.append([event])
+
+
+def test_a_line_put_between_others_or_dropped_by_a_merge_shows_in_git(house):
+    def git(*arguments):
+        subprocess.run(["git", *arguments], cwd=house, check=True, capture_output=True)
+
+    ledger.append([published("coins/a"), published("coins/b")])
+    commit(house)
+    git("branch", "before")
+    ledger.append([published("coins/c")])
+    commit(house)
+    assert branches.history().finding is None
+    git("checkout", "-q", "-b", "drops", "before")
+    git("merge", "-q", "-s", "ours", "-m", "no", "-")
+    assert "commit" in branches.history().finding, "a merge may drop no line of either side"
+    git("checkout", "-q", "before")
+    first, second = rows()
+    forked = ledger.Line(**published("coins/z"), at=ledger.read().lines[0].at, before=[ledger.read().hashes[0]])
+    text = "".join(f"{row}\n" for row in (first, ledger.as_row(forked), second))
+    heads = [files.sha256_bytes(ledger.as_row(forked).encode()), files.sha256_bytes(second.encode())]
+    joined = ledger.Line(
+        event="merged", at=ledger.now(), kind="ledger", name="ledger.jsonl",
+        sha256=files.sha256_bytes(text.encode()), before=heads,
+    )  # fmt: skip
+    ledger.path().write_text(f"{text}{ledger.as_row(joined)}\n")
+    assert "coins/z" in ledger.read().standing("record"), "the chain is whole"
+    commit(house)
+    assert "commit" in branches.history().finding
+
+
+def test_a_merged_line_holds_the_hash_of_what_it_joins(house):
+    ledger.append([published("coins/a")])
+    shared = ledger.path().read_text()
+    ledger.append([published("coins/b")])
+    ours = ledger.path().read_text()
+    ledger.path().write_text(shared)
+    ledger.append([published("coins/c")])
+    joined = branches.merge(ours, ledger.path().read_text())
+    last = joined.splitlines()[-1]
+    forged = joined.replace(json.loads(last)["sha256"], "0" * 64)
+    assert len(ledger.read(joined).lines) == 4
+    with pytest.raises(RecordError, match="does not hold the hash of the lines before it"):
+        ledger.read(forged)
 
 
 def test_a_chain_built_anew_shows_in_git(house):

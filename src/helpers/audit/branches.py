@@ -26,7 +26,7 @@ def merge(ours: str, theirs: str) -> str:
     apart = [row for row, sha in zip(theirs.split("\n"), other.hashes, strict=False) if sha not in set(one.hashes)]
     text = ours + "".join(f"{row}\n" for row in apart)
     line = ledger.Line(
-        event="merged", at=ledger.now(), kind="ledger", name="ledger.jsonl",
+        event="merged", at=max(ledger.now(), one.lines[-1].at, other.lines[-1].at), kind="ledger", name="ledger.jsonl",
         sha256=files.sha256_bytes(text.encode()), before=[one.head, other.head],
     )  # fmt: skip
     joined = f"{text}{ledger.as_row(line)}\n"
@@ -52,6 +52,9 @@ def join(theirs: str | None = None) -> int:
     return len(ledger.read(text).lines)
 
 
+CHANGED = "lines of the ledger were changed, removed or put between others in {}: it may only grow at its end"
+
+
 @dataclass(frozen=True)
 class History:
     """Whether git could check the ledger's past, and what it shows to be wrong."""
@@ -69,16 +72,25 @@ def history() -> History:
     if shallow is None or shallow.strip() != "false":
         return History(False)
     name = ledger.path().name
-    options = ("--no-renames", "--numstat")
-    log = _git(where, "log", *options, "--diff-merges=first-parent", "--format=commit %h", "--", name) or ""
-    since = _git(where, "diff", *options, "HEAD", "--", name) or ""
-    commit = "the working tree"
-    for row in [*since.splitlines(), *log.splitlines()]:
-        if row.startswith("commit "):
-            commit = row
-        elif row.strip() and row.split("\t")[1] != "0":
-            return History(True, f"lines of the ledger were changed or removed in {commit}: it may only grow")
+    texts: dict[str, str] = {}
+
+    def text(commit: str) -> str:
+        if commit not in texts:
+            texts[commit] = _git(where, "show", f"{commit}:./{name}") or ""
+        return texts[commit]
+
+    commits = (_git(where, "rev-list", "--full-history", "--parents", "HEAD", "--", name) or "").splitlines()
+    for commit, *parents in map(str.split, commits):
+        if not all(_grew(text(parent), text(commit), is_merge=len(parents) > 1) for parent in parents):
+            return History(True, CHANGED.format(f"commit {commit[:7]}"))
+    if commits and not _grew(text("HEAD"), ledger.path().read_text(encoding="utf-8"), is_merge=True):
+        return History(True, CHANGED.format("the working tree"))
     return History(True)
+
+
+def _grew(before: str, after: str, is_merge: bool) -> bool:
+    """Whether lines were only added: at the end, or anywhere where two branches meet."""
+    return set(before.splitlines()) <= set(after.splitlines()) if is_merge else after.startswith(before)
 
 
 def _git(where: Path, *arguments: str) -> str | None:

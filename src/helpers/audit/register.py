@@ -38,8 +38,10 @@ def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
 
 def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> Iterator[tuple[Path, list[Registered]]]:
     """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by."""
+    asked = ledger.read().standing("question")
     for path in sorted((root / "reports").glob("*.qmd")) if pages is None else pages:
-        if has_claim(path) and read_claim(path, root).status != "proposed":
+        # A claim that was registered stays bound, also where its page calls itself proposed again.
+        if has_claim(path) and (read_claim(path, root).status != "proposed" or f"reports/{path.name}" in asked):
             yield path, of_page(path, root)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -211,14 +212,22 @@ def check_ledger() -> list[Finding]:
         return [Finding("ledger", "chain", str(error))]
     past = branches.history()
     findings = [Finding("ledger", "history", past.finding)] if past.finding else []
+    late = [line for line in book.lines if line.moment > datetime.now(UTC) + timedelta(days=1)]
+    findings += [
+        Finding(line.name, "ledger", f"{line.event} on {line.at[:10]}, which is yet to come.") for line in late
+    ]
     standing, there = book.standing("record"), {f"{f.parent.name}/{f.name}": f for f in _folders(None)}
     for ref, folder in there.items():
         head = folder / "run.json"
         if ref not in standing:
-            findings.append(Finding(ref, "ledger", "was never published by `claimbook publish`. Delete or publish it."))
+            findings.append(
+                Finding(
+                    ref, "ledger", "does not stand in the ledger: it was never published, or was withdrawn. Delete it."
+                )
+            )
         elif not head.is_file() or files.sha256_file(head) != standing[ref].sha256:
             findings.append(
-                Finding(ref, "run.json", f"was changed after {standing[ref].at[:10]}. Restore it from git.")
+                Finding(ref, "run.json", f"is not what was published on {standing[ref].at[:10]}. Restore it from git.")
             )
     for ref in sorted(set(standing) - set(there)):
         findings.append(Finding(ref, "ledger", "was published and is missing. Restore it, or `claimbook withdraw` it."))

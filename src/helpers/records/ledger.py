@@ -4,13 +4,15 @@
      "before": ["<sha256 of the line before>"]}
 
 A line can be added, never changed: a changed line breaks the chain behind it, and a chain that was built anew shows in
-git, where the file may only ever have grown. Two branches that both grew are joined by a line with two hashes
-(``audit.branches``). The ledger cannot prove that the repository itself was not rewritten. So the head's hash is
-printed, to be posted elsewhere.
+git, where the file may only ever have grown. Each line must also be true of what stood before it: what is published
+already is not published again, and what is amended says what it replaces. Two branches that both grew are joined by a
+line with two hashes (``audit.branches``). The ledger cannot prove that the repository itself was not rewritten. So the
+head's hash is printed, to be posted elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from helpers.base import files
 from helpers.base.errors import RecordError
@@ -28,6 +30,12 @@ from helpers.records.run_record import Place, Sha
 Event = Literal["registered", "amended", "published", "derived", "replayed", "withdrawn", "merged"]
 Kind = Literal["criteria", "grid", "question", "record", "ledger"]
 REASONED = ("amended", "withdrawn")
+JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question")
+KINDS: Mapping[Event, tuple[Kind, ...]] = {
+    "registered": JUDGES, "amended": JUDGES, "published": ("record",), "derived": ("record",),
+    "replayed": ("record",), "withdrawn": ("record",), "merged": ("ledger",),
+}  # fmt: skip
+Standing = dict[tuple[Kind, str], str]
 
 
 class Line(BaseModel):
@@ -51,7 +59,21 @@ class Line(BaseModel):
             raise ValueError(f"{self.event} {'needs' if self.event in REASONED else 'takes no'} reason")
         if (self.event in ("amended", "derived")) != (self.was is not None):
             raise ValueError(f"{self.event} {'does not say' if self.was is None else 'may not say'} what it replaces")
+        if self.kind not in KINDS[self.event]:
+            raise ValueError(f"{self.event} is no event of a {self.kind}")
         return self
+
+    @property
+    def moment(self) -> datetime:
+        """When it was written."""
+        return datetime.fromisoformat(self.at)
+
+    @field_validator("at")
+    @classmethod
+    def _is_a_moment(cls, at: str) -> str:
+        if datetime.fromisoformat(at).tzinfo is None:
+            raise ValueError("has no time zone")
+        return at
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,7 @@ def read(text: str | None = None) -> Ledger:
     lines = tuple(_line(number, row) for number, row in enumerate(rows, start=1))
     hashes = tuple(files.sha256_bytes(row.encode()) for row in rows)
     _check_chain(lines, hashes)
+    _check_story(lines, hashes, rows)
     return Ledger(lines, hashes)
 
 
@@ -137,6 +160,63 @@ def _check_chain(lines: Sequence[Line], hashes: Sequence[str]) -> None:
         raise RecordError("The ledger has two ends. Join them with `claimbook ledger merge`.")
 
 
+def _check_story(lines: Sequence[Line], hashes: Sequence[str], rows: Sequence[str]) -> None:
+    """Check that every line is true of what stood before it on its own branch, and comes no earlier."""
+    placed = {own: number for number, own in enumerate(hashes)}
+    ends: dict[str, Standing] = {}
+    text = hashlib.sha256()
+    for number, (line, own, row) in enumerate(zip(lines, hashes, rows, strict=True), start=1):
+        before = [
+            ends.pop(one) if one in ends else _standing_at(lines[: placed[one] + 1], placed) for one in line.before
+        ]
+        why = _told(line, before, text.hexdigest())
+        if any(line.moment < lines[placed[one]].moment for one in line.before):
+            why = "is dated before the line that it follows"
+        if why:
+            raise RecordError(f"The ledger's line {number} cannot be true: {line.event} {line.name} {why}.")
+        ends[own] = _after(line, before)
+        text.update(f"{row}\n".encode())
+
+
+def _told(line: Line, before: Sequence[Standing], text_hash: str) -> str | None:
+    """Return what a line says that cannot be so, given what stood before it."""
+    if line.event == "merged":
+        return None if line.sha256 == text_hash else "does not hold the hash of the lines before it"
+    sha = (before[0] if before else {}).get((line.kind, line.name))
+    if line.event in ("registered", "published"):
+        return None if sha is None else "stands already"
+    if sha is None:
+        return "does not stand"
+    expected = line.was if line.event in ("amended", "derived") else line.sha256
+    return None if expected == sha else "is about another content than the one that stands"
+
+
+def _after(line: Line, before: Sequence[Standing]) -> Standing:
+    """Return what stands after a line: hash by kind and name. Where branches differ, the later line of them holds."""
+    standing = before[0] if before else {}
+    for other in before[1:]:
+        standing |= other
+    if line.event == "withdrawn":
+        del standing[line.kind, line.name]
+    elif line.event not in ("replayed", "merged"):
+        standing[line.kind, line.name] = line.sha256
+    return standing
+
+
+def _standing_at(lines: Sequence[Line], placed: Mapping[str, int]) -> Standing:
+    """Return what stood after the last of ``lines``, from which a second branch grew."""
+    wanted, waiting = set[int](), [len(lines) - 1]
+    while waiting:
+        at = waiting.pop()
+        if at not in wanted:
+            wanted.add(at)
+            waiting += [placed[one] for one in lines[at].before]
+    standing: Standing = {}
+    for at in sorted(wanted):
+        standing = _after(lines[at], [standing])
+    return standing
+
+
 def now() -> str:
     """Return the moment as a line of the ledger states it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -149,10 +229,12 @@ def append(events: Iterable[Mapping[str, Any]]) -> Ledger:
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent.with_name(".ledger.lock")):  # not beside the ledger: git tracks that folder
         text = target.read_text(encoding="utf-8") if target.is_file() else ""
-        head = read(text).head
-        at = now()
+        book = read(text)
+        head = book.head
+        at = max(now(), book.lines[-1].at) if head else now()  # a clock that was put back writes no earlier line
         for event in events:
             row = as_row(Line(**{"at": at, **event, "before": [head] if head else []}))
             text, head = f"{text}{row}\n", files.sha256_bytes(row.encode())
+        book = read(text)  # what cannot be true is not written
         files.write_text(target, text)
-    return read(text)
+    return book

@@ -41,17 +41,29 @@ def header(case: Case) -> Block:
 def proof(case: Case) -> Block:
     """Say how many records were replayed and how they compared, and list what changed after registration."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
-    again = {line.name: line for line in book.lines if line.event == "replayed" and line.name in refs}
+    standing = book.standing("record")
+    again = {
+        line.name: line
+        for line in book.lines
+        if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
+    }
     exact = sum(line.note == EXACT for line in again.values())
+    differ = sum(line.note.startswith("different") for line in again.values() if line.note)
     said = f"None of its {len(refs)} records was run again yet."
     if again:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
+        said += f" {differ} came out different." if differ else ""
     lines = [line for line in book.lines if (line.kind, line.name) in judged_by(case.claim)]
     deviations = [*_late(case, lines)] + [
         f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
         for line in lines
         if line.event == "amended"
+    ]
+    deviations += [
+        f"Withdrawn on {line.at[:10]}: {line.name}. {line.reason}"
+        for line in book.lines
+        if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
