@@ -167,6 +167,8 @@ def test_a_temporary_folder_goes_with_its_block_or_at_the_next_start(here):
 def test_a_folder_that_a_living_child_of_a_dead_process_uses_stays(here):
     place = here / "temporary"
     with process(HAS_A_FOLDER, place, "with a child") as ((left, child), kill):
+        while not Path(f"/proc/{child}/cmdline").read_bytes():
+            pass  # the parent goes on before Linux shows what the child was started with
         kill()
         leftovers.remove_folders(place, "claimbook-x-")
         assert Path(left, "big").is_file()

@@ -123,8 +123,9 @@ def _in_use(made: Path) -> bool:
         with contextlib.suppress(psutil.Error):
             if process.pid == os.getpid():
                 continue
-            mentioned = [*process.cmdline(), *(file.path for file in process.open_files())]
-            if any(str(made) in text for text in mentioned):
+            if any(str(made) in argument for argument in process.cmdline()):
+                return True
+            if any(str(made) in file.path for file in process.open_files()):
                 return True
     return False
 
