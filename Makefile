@@ -38,6 +38,7 @@ test: $(READY) ## run on every change: ruff, deptry, the quick tests, and the li
 	$(BIN)/claimbook lint
 
 check: test ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
+	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify
 

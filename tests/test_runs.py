@@ -517,10 +517,13 @@ def test_a_published_record_is_not_overwritten_by_another_run_of_its_question(ho
     again = make()
     make(lr=2e-3)
     assert again.ref == record.ref and again.started != record.started
-    with pytest.raises(RecordError, match=f"{record.id} holds another run .* delete that folder to publish"):
+    with pytest.raises(RecordError, match=f"{record.id} holds another run .*claimbook withdraw"):
         publishing.publish("sweep")
     assert {path: path.read_bytes() for path in published.glob("*/*/*.*")} == before, "or all or nothing"
     shutil.rmtree(folder)
+    with pytest.raises(RecordError, match=r"its folder is gone\. Restore it from git"):
+        publishing.publish("sweep")
+    publishing.withdraw(record.ref, "run again")
     assert len(publishing.publish("sweep")) == 2 and records.read(folder).started == again.started
 
 

@@ -27,7 +27,7 @@ def merge(ours: str, theirs: str) -> str:
     text = ours + "".join(f"{row}\n" for row in apart)
     line = ledger.Line(
         event="merged", at=max(ledger.now(), one.lines[-1].at, other.lines[-1].at), kind="ledger", name="ledger.jsonl",
-        sha256=files.sha256_bytes(text.encode()), before=[one.head, other.head],
+        sha256=files.sha256_bytes(text.encode()), before=[one.hashes[-1], other.hashes[-1]],
     )  # fmt: skip
     joined = f"{text}{ledger.as_row(line)}\n"
     ledger.read(joined)

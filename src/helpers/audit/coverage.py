@@ -67,7 +67,8 @@ def means(seeds: int, shape: str, draw: np.random.Generator, times: int) -> Iter
 
 def covered(intervals: Iterator[tuple[Interval, float]]) -> tuple[float, float]:
     """Return the share of intervals that hold their truth, and their mean width."""
-    rows = [(one.low <= truth <= one.high, one.high - one.low) for one, truth in intervals]
+    bounds = [(*one.checked_bounds(), truth) for one, truth in intervals]
+    rows = [(low <= truth <= high, high - low) for low, high, truth in bounds]
     held, width = np.mean(rows, axis=0)
     return float(held), float(width)
 

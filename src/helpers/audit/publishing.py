@@ -33,6 +33,13 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
             gathered[target] = record
             waiting += used_by(record)
     new = {target: record for target, record in gathered.items() if not _is_there(target, record)}
+    standing = ledger.read().standing("record")
+    for record in new.values():
+        if record.ref in standing:
+            raise RecordError(
+                f"{record.ref} was published on {standing[record.ref].at[:10]} and its folder is gone. Restore it from "
+                f"git, or run `claimbook withdraw {record.ref} --reason ...` first."
+            )
     sources = {target: _sources(record) for target, record in new.items()}
     for target, record in new.items():
         _copy(target, _content(record), sources[target])
@@ -41,12 +48,14 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
 
 
 def _enter(gathered: Mapping[Path, Record]) -> None:
-    """Write a line into the ledger for each record that does not stand there as it is."""
+    """Write a line into the ledger for each record that does not stand there."""
     standing = ledger.read().standing("record")
-    hashes = {record.ref: files.sha256_file(target / "run.json") for target, record in sorted(gathered.items())}
-    new = {ref: sha for ref, sha in hashes.items() if ref not in standing or standing[ref].sha256 != sha}
+    new = [
+        (record.ref, target / "run.json") for target, record in sorted(gathered.items()) if record.ref not in standing
+    ]
     if new:
-        ledger.append({"event": "published", "kind": "record", "name": ref, "sha256": sha} for ref, sha in new.items())
+        line = {"event": "published", "kind": "record"}
+        ledger.append(line | {"name": ref, "sha256": files.sha256_file(head)} for ref, head in new)
 
 
 def withdraw(ref: str, reason: str) -> None:
@@ -103,8 +112,9 @@ def _is_there(target: Path, record: Record) -> bool:
         return False
     if there.content != _content(record):
         raise RecordError(
-            f"{provenance.portable(str(target))} holds another run of the same question, begun {there.started}: delete "
-            f"that folder to publish the one begun {record.started} in its place, or delete the latter to keep it."
+            f"{provenance.portable(str(target))} holds another run of the same question, begun {there.started}. Run "
+            f"`claimbook withdraw {record.ref} --reason ...` to publish the one begun {record.started} in its place, "
+            "or delete the latter to keep it."
         )
     return True
 

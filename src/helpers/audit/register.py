@@ -32,7 +32,7 @@ def of_page(path: Path, root: Path = files.ROOT) -> list[Registered]:
 
 def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
     """Return kind and name of what a claim is judged by, as the ledger calls them."""
-    grid = [("grid", claim.grid)] if claim.grid else []
+    grid: list[tuple[ledger.Kind, str]] = [("grid", claim.grid)] if claim.grid else []
     return [("criteria", claim.criteria), *grid, ("question", f"reports/{claim.slug}.qmd")]
 
 

@@ -68,10 +68,10 @@ def crossed_rate(k_sq: ArrayLike, n_sq: ArrayLike, level: float = 0.95) -> Inter
     """
     k_sq, n_sq = (np.atleast_2d(np.asarray(counts)) for counts in (k_sq, n_sq))
     seeds, questions = (cluster_rate(k_sq.sum(axis=axis), n_sq.sum(axis=axis), level) for axis in (1, 0))
-    exact = _exact(seeds.k, seeds.n, level)
+    exact = _exact(int(np.sum(k_sq)), int(np.sum(n_sq)), level)
     sides = [
         math.sqrt(max(0.0, (one - seeds.value) ** 2 + (two - seeds.value) ** 2 - (three - seeds.value) ** 2))
-        for one, two, three in zip((seeds.low, seeds.high), (questions.low, questions.high), exact, strict=True)
+        for one, two, three in zip(seeds.checked_bounds(), questions.checked_bounds(), exact, strict=True)
     ]
     low, high = max(0.0, seeds.value - sides[0]), min(1.0, seeds.value + sides[1])
     extra = {"seeds": len(k_sq), "questions": n_sq.shape[1]}

@@ -120,15 +120,17 @@ def worst_rate(rates: Mapping[str, tuple[Interval, Interval]], level: float = 0.
         raise DataError("The highest of no rates is missing. Give the intervals of at least one group.")
     name = max(rates, key=lambda group: rates[group][0].value)
     top = rates[name][0]
-    low, high = max(strict.low for _, strict in rates.values()), max(plain.high for plain, _ in rates.values())
+    low = max(strict.checked_bounds()[0] for _, strict in rates.values())
+    high = max(plain.checked_bounds()[1] for plain, _ in rates.values())
     extra = {"name": name, "groups": len(rates)}
     return Interval(top.value, low, high, top.n, top.k, f"highest, {top.method}", level, extra)
 
 
 def added(first: Interval, second: Interval) -> Interval:
     """Return ``first`` with the distances of both pairs of bounds, as those of independent sources of error."""
-    if None in (first.low, first.high, second.low, second.high):
+    if first.bounds is None or second.bounds is None:
         return replace(first, low=None, high=None)
-    low = first.value - math.hypot(first.value - first.low, second.value - second.low)
-    high = first.value + math.hypot(first.high - first.value, second.high - second.value)
+    (low_1, high_1), (low_2, high_2) = first.bounds, second.bounds
+    low = first.value - math.hypot(first.value - low_1, second.value - low_2)
+    high = first.value + math.hypot(high_1 - first.value, high_2 - second.value)
     return replace(first, low=low, high=high, method=f"{first.method}+{second.method}")

@@ -68,7 +68,7 @@ def is_plain(name: object) -> bool:
 
 def plain_name(name: object, where: object = "") -> str:
     """Return ``name`` if it is one plain file name; ``RecordError`` otherwise, which says ``where`` it stands."""
-    if not is_plain(name):
+    if not isinstance(name, str) or not is_plain(name):
         raise RecordError(
             f"{shown(name)}{f' in {where}' if where else ''} is not a plain file name: use at most 200 letters, "
             "digits, '_', '-' and '.', and no '.' in front."

@@ -18,4 +18,5 @@ def split(text: str, marker: str) -> list[str]:
 
 def holds(texts: pd.Series, marker: str) -> pd.Series:
     """Return for each of ``texts`` whether it holds ``marker``."""
-    return texts.map(lambda text: len(split(text, marker)) > 1).astype(bool)
+    held = [len(split(text, marker)) > 1 for text in texts]
+    return pd.Series(held, index=texts.index, name=texts.name, dtype=bool)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,18 +24,30 @@ from helpers.base.errors import DataError
 class Interval:
     """An estimate with its bounds and counts; ``low`` and ``high`` are None where the data cannot give any.
 
-    ``n`` counts observations, ``k`` the successes among them (None for means), ``level`` is the nominal coverage;
-    ``extra`` holds what a method adds (both intervals of `rate`, the group of `max_rate`, the design effect, ...).
+    ``n`` counts observations (None where a record does not say), ``k`` the successes among them (None for means).
+    ``level`` is the nominal coverage. ``extra`` holds what a method adds (both intervals of `rate`, the group of
+    `max_rate`, the design effect, ...).
     """
 
     value: float
     low: float | None
     high: float | None
-    n: int
+    n: int | None
     k: int | None
     method: str
     level: float = 0.95
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """``low`` and ``high``; None unless the data give both."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def checked_bounds(self) -> tuple[float, float]:
+        """Return ``low`` and ``high``; ``DataError`` unless the data give both."""
+        if self.bounds is None:
+            raise DataError(f"An interval by {self.method} has no bounds. Leave it out where bounds are needed.")
+        return self.bounds
 
     def metric(self, unit: str = "rate") -> dict[str, Any]:
         """The interval as a metric of a run record: plain JSON values, the extras beside the standard fields."""
@@ -100,7 +112,8 @@ def rate(
         return Interval(plain.value, plain.low, plain.high, plain.n, plain.k, "wilson", level, extra)
     drawn = cluster_bootstrap(ks, ns, rng, draws, level)
     extra["cluster"] = [drawn.low, drawn.high]
-    low, high = min(plain.low, drawn.low), max(plain.high, drawn.high)
+    lows, highs = zip(plain.checked_bounds(), drawn.checked_bounds(), strict=True)
+    low, high = min(lows), max(highs)
     return Interval(plain.value, low, high, plain.n, plain.k, "wilson+cluster", level, extra)
 
 
@@ -238,7 +251,7 @@ def distinct_n(token_lists: Sequence[Sequence[Hashable]], n: int) -> float:
 
 def _wilson_bounds(k: float, n: float, level: float) -> tuple[float, float]:
     """Wilson bounds for counts that may be fractional (effective sizes); exact 0 and 1 at the ends."""
-    low, high = proportion_confint(k, n, alpha=1 - level, method="wilson")
+    low, high = np.asarray(proportion_confint(k, n, alpha=1 - level, method="wilson"))
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
 
 
@@ -253,7 +266,7 @@ def _tango_limit(plus: int, minus: int, n: int, z: float) -> float:
         return plus - minus - n * delta - z * math.sqrt(variance)
 
     # The bracket stops short of the estimate, where the statistic is 0/0 when all items agree or all disagree one way.
-    return float(optimize.brentq(excess, -1.0, (plus - minus) / n - 1e-12, xtol=1e-12))
+    return cast(float, optimize.brentq(excess, -1.0, (plus - minus) / n - 1e-12, xtol=1e-12))
 
 
 def checked_counts(k: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

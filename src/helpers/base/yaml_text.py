@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from helpers.base.errors import ClaimbookError
 
@@ -24,7 +26,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         is_alias, is_anchor = isinstance(event, yaml.AliasEvent), event.anchor is not None
         if is_alias and self.anchored:  # a circle, or one that grows without end
-            raise yaml.composer.ComposerError(None, None, f"write *{event.anchor} out in full", event.start_mark)
+            raise ComposerError(None, None, f"write *{event.anchor} out in full", event.start_mark)
         self.anchored += is_anchor and not is_alias
         node = super().compose_node(parent, index)
         self.anchored -= is_anchor and not is_alias
@@ -36,7 +38,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             problem = "a key must be one word" if key is None else f"{key!r} is written twice" if key in seen else ""
             if problem:
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                raise ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -81,7 +83,8 @@ def read_with_lines(
         return value, loader.lines(node, first_line) | {(): first_line}
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
-        place = f"{where}:{mark.line + first_line}: this" if "\n" in text or first_line > 1 else where
+        is_long = "\n" in text or first_line > 1
+        place = f"{where}:{mark.line + first_line}: this" if mark and is_long else where
         raise error(f"{place} cannot be read as YAML: {fault.problem}.") from None
     except RecursionError:
         raise error(f"{where} cannot be read as YAML: it is nested too deeply.") from None

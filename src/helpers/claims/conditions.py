@@ -32,12 +32,12 @@ class Leaf:
     why: str = ""
 
     def __str__(self) -> str:
-        if self.why:
+        if self.why or self.interval is None:
             return f"{self.where}: {self.text} is not known, {self.why}"
-        found = self.interval
-        bounds = "no interval" if found.low is None or found.high is None else f"{found.low:.3g} to {found.high:.3g}"
+        limits = self.interval.bounds
+        bounds = "no interval" if limits is None else f"{limits[0]:.3g} to {limits[1]:.3g}"
         word = {Truth.TRUE: "holds", Truth.FALSE: "fails", Truth.UNKNOWN: "is not decided"}[self.truth]
-        return f"{self.where}: {self.text} {word}, found {found.value:.3g} ({bounds})"
+        return f"{self.where}: {self.text} {word}, found {self.interval.value:.3g} ({bounds})"
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,10 @@ def more_samples(found: Interval, threshold: float) -> int | None:
     `stats.samples_to_decide` says, at the level and the effective size behind the interval. None without an interval,
     when the estimate is the threshold, or for a range of repeated runs, which only widens with more of them.
     """
-    if None in (found.low, found.high, found.n) or found.value == threshold or RANGE in found.method:
+    if found.bounds is None or found.n is None or found.value == threshold or RANGE in found.method:
         return None
-    side = found.high - found.value if threshold > found.value else found.value - found.low
+    low, high = found.bounds
+    side = high - found.value if threshold > found.value else found.value - low
     shrunk = max(1, math.ceil(found.n * ((side / (threshold - found.value)) ** 2 - 1)))
     if found.k is not None and 0 <= threshold <= 1:
         groups = found.extra.get("groups", 1)

@@ -32,7 +32,10 @@ class Rule:
         if value is None:
             return "LOW"
         sign = -1 if self.at_most else 1
-        return next((name for name, bar in self._bars() if sign * value >= sign * bar), "LOW")
+        for name, bar in self._bars():
+            if sign * value >= sign * bar:
+                return name
+        return "LOW"
 
     def _bars(self) -> tuple[tuple[Level, float], ...]:
         return ("HIGH", self.high), ("MODERATE", self.moderate)

@@ -223,13 +223,13 @@ class Parser:
             return self._regime(name, place)
         if name not in self.known_metrics:
             raise ConditionError(place, f"names the metric {name!r}{nearest(name, self.known_metrics)}")
+        if left is not None and right is not None and left[0] != right[0]:
+            raise ConditionError(place, f"is {text!r}, whose two signs point apart: write them in one direction.")
         parts: list[Condition] = []
         if left is not None:
             parts.append(Compare(name, MIRROR[left], float(low)))
         if right is not None:
             parts.append(Compare(name, right, float(high)))
-        if len(parts) == 2 and left[0] != right[0]:
-            raise ConditionError(place, f"is {text!r}, whose two signs point apart: write them in one direction.")
         return parts[0] if len(parts) == 1 else Group(tuple(parts), conjunction)
 
     def _regime(self, name: str, place: Place) -> Condition:

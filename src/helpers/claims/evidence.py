@@ -81,16 +81,16 @@ class Cell:
         if metric in self.derive:
             computed = self.derive[metric].compute(self.records)
             return None if computed is None else as_interval(computed)
-        found = [record.metrics.get(metric) for record in self.records]
-        return None if None in found else pool(found)
+        recorded = [record.metrics[metric] for record in self.records if record.metrics.get(metric) is not None]
+        return pool(recorded) if len(recorded) == len(self.records) else None
 
 
 def as_interval(metric: Mapping[str, Any]) -> Interval:
     """A metric of a run record as an Interval, its extras kept."""
     fields = ("value", "low", "high", "n", "k", "method", "level")
     extra = {name: value for name, value in metric.items() if name not in fields}
-    value, low, high, n, k, method, level = (metric.get(name) for name in fields)
-    return Interval(value, low, high, n, k, method or "as recorded", level or 0.95, extra)
+    low, high, n, k, method, level = (metric.get(name) for name in fields[1:])
+    return Interval(metric["value"], low, high, n, k, method or "as recorded", level or 0.95, extra)
 
 
 def pool(metrics: Sequence[Mapping[str, Any]]) -> Interval | None:
@@ -123,8 +123,9 @@ def _clustering(metrics: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _widened(interval: Interval, factor: float) -> Interval:
-    low = max(0.0, interval.value - factor * (interval.value - interval.low))
-    high = min(1.0, interval.value + factor * (interval.high - interval.value))
+    low, high = interval.checked_bounds()
+    low = max(0.0, interval.value - factor * (interval.value - low))
+    high = min(1.0, interval.value + factor * (high - interval.value))
     return replace(interval, low=low, high=high, extra={**interval.extra, "clustering": factor})
 
 
@@ -134,10 +135,11 @@ def difference(a: Interval | None, b: Interval | None) -> Interval | None:
         return None
     value, n = a.value - b.value, min((x.n for x in (a, b) if x.n is not None), default=None)
     method = f"mover of a {RANGE}" if RANGE in a.method + b.method else "mover"
-    if None in (a.low, a.high, b.low, b.high):
+    if a.bounds is None or b.bounds is None:
         return Interval(value, None, None, n, None, method, min(a.level, b.level))
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
+    (low_a, high_a), (low_b, high_b) = a.bounds, b.bounds
+    low = value - math.hypot(a.value - low_a, high_b - b.value)
+    high = value + math.hypot(high_a - a.value, b.value - low_b)
     return Interval(value, low, high, n, None, method, min(a.level, b.level))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError, nearest
@@ -71,17 +72,19 @@ def _written(value: Any, place: Place) -> Place:
     """``place`` without the steps that pydantic adds for unions and dictionary keys (they are not in the file)."""
     kept: list[str | int] = []
     for index, step in enumerate(place):
-        inside = isinstance(value, dict) or (isinstance(value, list) and isinstance(step, int))
-        if not inside:
+        if isinstance(value, dict):
+            if step not in value:
+                return (*kept, step) if index == len(place) - 1 else tuple(kept)
+            value = value[step]
+        elif isinstance(value, list) and isinstance(step, int):
+            value = value[step]
+        else:
             break
-        if isinstance(value, dict) and step not in value:
-            return (*kept, step) if index == len(place) - 1 else tuple(kept)
         kept.append(step)
-        value = value[step]
     return tuple(kept)
 
 
-def _sentence(model: type[BaseModel], place: Place, fault: dict[str, Any]) -> str:
+def _sentence(model: type[BaseModel], place: Place, fault: ErrorDetails) -> str:
     if fault["type"] == "missing":
         return "is missing: add it."
     if fault["type"] == "extra_forbidden":

@@ -149,7 +149,9 @@ def publish(
     check_constraints(wanted, [full_key(record) for record in complete])
     chosen = {record.id for record in complete if agrees(full_key(record), wanted)}
     if not chosen:
-        raise ClaimError(f"No record of {notebook} has {' and '.join(where)}: `claimbook status` lists its cells.")
+        raise ClaimError(
+            f"No record of {notebook} has {' and '.join(where or ())}: `claimbook status` lists its cells."
+        )
     folders = copy(notebook, lambda record: record.id in chosen)
     for folder in folders:
         typer.echo(_shown(folder))

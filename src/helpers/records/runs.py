@@ -182,7 +182,7 @@ class Run:
         return self.record
 
     def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
-        content = self._content | ending | {"metrics": {}}
+        content = self._content | dict(ending) | {"metrics": {}}
         return derive(Record(self._partial, content, published=False), self.study)
 
     def _measured(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

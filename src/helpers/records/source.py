@@ -123,7 +123,7 @@ def essential_source(source: str) -> str:
     """
     nodes = _nodes(source)
     lines = [line.encode() for line in source.split("\n")]  # ast counts columns in bytes
-    spans = [(node.lineno, node.end_lineno) for node in nodes if _is_string(node)]
+    spans = [_span(node)[::2] for node in nodes if isinstance(node, ast.expr) and _is_string(node)]
     cuts = [span for node in nodes if (span := _bare_string(node))]
     cuts += _comments(source, lines, {row for first, last in spans if last > first for row in range(first, last + 1)})
     inside = {row for first, last in spans for row in range(first, last)}  # whose line break belongs to a string
@@ -141,8 +141,15 @@ def essential_source(source: str) -> str:
 
 def _bare_string(node: ast.AST) -> tuple[int, int, int, int] | None:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-        return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+        return _span(node)
     return None
+
+
+def _span(node: ast.expr | ast.stmt) -> tuple[int, int, int, int]:
+    """Return first line, first column, last line and last column of parsed code, which always has all four."""
+    last, end = node.end_lineno, node.end_col_offset
+    assert last is not None and end is not None
+    return node.lineno, node.col_offset, last, end
 
 
 def _is_string(node: ast.AST) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -32,10 +32,10 @@ class ClaimCard:
     note: str = ""
 
 
-def badge(word: str) -> Inline:
+def badge(word: str | None) -> Inline:
     """A word of ``VERDICTS`` or ``CONFIDENCES`` as a badge."""
-    if word not in VERDICTS + CONFIDENCES:
-        raise ClaimError(f"{word!r} is no verdict or confidence{nearest(word, VERDICTS + CONFIDENCES)}.")
+    if word is None or word not in VERDICTS + CONFIDENCES:
+        raise ClaimError(f"{word!r} is no verdict or confidence{nearest(str(word), VERDICTS + CONFIDENCES)}.")
     kind = "verdict" if word in VERDICTS else "confidence"
     text = word if word in VERDICTS else f"{word} confidence"
     name = word.lower().replace(" ", "-")
@@ -98,7 +98,7 @@ def samples(
     )
 
 
-def _sample(row: Mapping[str, Any], marker: str | None) -> Markup:
+def _sample(row: Mapping[Hashable, Any], marker: str | None) -> Markup:
     address = urlencode({name: str(row[name]) for name in ("run", "persona", "question", "index")})
     where = " · ".join([*(str(row[name]) for name in ("cell", "persona", "question")), f"no. {row['index']}"])
     notes = [str(row["role"])] if "role" in row else []

@@ -68,8 +68,11 @@ def _placed(graph: Graph) -> tuple[dict[str, Point], list[_Line], float, float]:
     flow = {edge: _flow(edge) for edge in graph.edges}
     layout = layered(list(graph.nodes), flow.values())
     spread, step = WIDTH + ACROSS, HEIGHT + DOWN
-    boxes = {name: (MARGIN + layer * spread, MARGIN + row * step) for name, (layer, row) in layout.places.items()}
-    lines = []
+    places = layout.places.items()
+    boxes: dict[str, Point] = {
+        str(name): (MARGIN + layer * spread, MARGIN + row * step) for name, (layer, row) in places
+    }
+    lines: list[_Line] = []
     for edge, (first, last) in flow.items():
         turned = (first, last) not in layout.routes
         ends = (last, first) if turned else (first, last)
@@ -77,7 +80,7 @@ def _placed(graph: Graph) -> tuple[dict[str, Point], list[_Line], float, float]:
         left = [(MARGIN + layer * spread, MARGIN + row * step + HEIGHT / 2) for layer, row in layout.routes[ends]]
         between = [point for x, y in left for point in ((x, y), (x + WIDTH, y))]
         (x0, y0), (x1, y1) = boxes[ends[0]], boxes[ends[1]]
-        points = [(x0 + WIDTH, y0 + HEIGHT / 2), *between, (x1, y1 + HEIGHT / 2)]
+        points: list[Point] = [(x0 + WIDTH, y0 + HEIGHT / 2), *between, (x1, y1 + HEIGHT / 2)]
         lines.append(_Line(edge, points if ends[0] == edge.source else points[::-1]))
     right = max(x for x, _ in boxes.values()) + WIDTH + MARGIN
     bottom = max(y for _, y in boxes.values()) + HEIGHT + MARGIN

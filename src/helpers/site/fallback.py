@@ -16,8 +16,8 @@ from typing import Any
 import jupytext
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm.auto import tqdm
@@ -137,7 +137,7 @@ def _inline_expressions(source: str) -> Iterator[re.Match[str]]:
         fence = FENCE.match(line)
         if fence and inside is None:
             inside = (fence.group(2), offset)
-        elif fence and fence.group(2).startswith(inside[0]) and not fence.group(3):
+        elif fence and inside and fence.group(2).startswith(inside[0]) and not fence.group(3):
             fenced.append((inside[1], offset + len(line)))
             inside = None
         offset += len(line)

@@ -112,8 +112,9 @@ def _check_entry(copied: Study, like: str) -> None:
     path = module_file(copied.entry, ROOT / "src")
     tree = ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
     for node in tree.body:
-        is_it = isinstance(node, ast.FunctionDef) and node.name == "run_cells"
-        if is_it and "notebook" in {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}:
+        if not isinstance(node, ast.FunctionDef) or node.name != "run_cells":
+            continue
+        if "notebook" in {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}:
             return
     raise ClaimError(
         f"{like} cannot be copied: {copied.entry} has no run_cells(p, notebook=...) that a copy could call."
@@ -122,6 +123,7 @@ def _check_entry(copied: Study, like: str) -> None:
 
 def _notebook(name: str, slug: str, like: str, copied: Study, parameters: dict[str, Any]) -> str:
     package, _, entry = copied.entry.rpartition(".")
+    assert copied.cell is not None  # whoever comes here has read a grid of them
     return _template("notebook.py.jinja").render(
         title=_title(slug), name=name, like=like, entry_package=package, entry_module=entry,
         model_module=copied.cell.__module__, model=copied.cell.__name__,

@@ -124,7 +124,8 @@ class _Outputs(SanitizeHTML):
                 data["text/html"] = HIDDEN.sub("", data["text/html"])
             elif "text/markdown" in data:  # the exporter would read it as HTML only when this has looked at it
                 data["text/html"] = HIDDEN.sub("", markdown2html_mistune(data.pop("text/markdown")))
-        return super().preprocess_cell(cell, resources, cell_index) if cell.cell_type == "code" else (cell, resources)
+        made = super().preprocess_cell(cell, resources, cell_index) if cell.cell_type == "code" else None
+        return made or (cell, resources)
 
 
 def _exporter() -> HTMLExporter:

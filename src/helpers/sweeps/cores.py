@@ -39,8 +39,8 @@ def own_cores(at_once: int) -> Iterator[None]:
 
 def _hold(cores: list[int], wanted: int, held: contextlib.ExitStack) -> set[int]:
     folder, mine = _own_folder(), set[int]()
-    for core in cores if folder else ():
-        if len(mine) < wanted:
+    for core in cores:
+        if folder and len(mine) < wanted:
             lock = FileLock(folder / f"{core}.lock")
             with contextlib.suppress(Timeout, OSError):  # a full disk, say: then the row may use every core
                 lock.acquire(blocking=False)

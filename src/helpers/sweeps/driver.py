@@ -117,8 +117,9 @@ class _State:
         if self.store:
             self.store.tidy(self.grid.notebook)
         self.look()
-        for run_id in self.watch.complete.values() if self.store else ():
-            self.store.push(reading.load(f"{self.grid.notebook}/{run_id}"))
+        for run_id in self.watch.complete.values():
+            if self.store:
+                self.store.push(reading.load(f"{self.grid.notebook}/{run_id}"))
 
     def look(self) -> None:
         """Take in what has become complete; from the store, fetch it first."""
@@ -281,7 +282,8 @@ def _models(grid: GridFile) -> dict[str, str]:
         return {}
     from helpers.lm.model_files import fingerprint  # here, for it imports torch
 
-    named = {(cell.model, getattr(cell, "revision", None)) for cell in grid.cells}
+    cells = [cell.resolved() for cell in grid.cells]
+    named = {(cell["model"], cell.get("revision")) for cell in cells}
     return {name: fingerprint(name, revision)["sha256"] for name, revision in named}
 
 

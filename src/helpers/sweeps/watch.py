@@ -53,10 +53,9 @@ class Watch:
     def _look_at_halves(self, folders: Mapping[str, Path]) -> None:
         self.half = {}
         for name, path in folders.items():
-            if name.startswith(reading.PARTIAL) and (path / "run.json").is_file():
-                record = self._readable(path)
-                for number in self.declared.met(record) if record else ():
-                    self.half[number] = record
+            is_half = name.startswith(reading.PARTIAL) and (path / "run.json").is_file()
+            if is_half and (record := self._readable(path)):
+                self.half |= dict.fromkeys(self.declared.met(record), record)
 
     def failures(self) -> dict[int, tuple[str, str]]:
         """``{cell: (when, error)}`` of cells whose last attempt ended in an error."""

@@ -98,4 +98,5 @@ def _spelled(tree: ast.AST) -> Iterator[str]:
              for part in ast.walk(node.format_spec)}  # fmt: skip
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) and id(node) not in specs:
-            yield from (part.value for part in node.values if isinstance(part, ast.Constant))
+            parts = (part.value for part in node.values if isinstance(part, ast.Constant))
+            yield from (part for part in parts if isinstance(part, str))
