@@ -347,3 +347,11 @@ def test_a_page_says_what_was_registered_after_its_runs(house, tmp_path, monkeyp
     shown = unescape(page.proof(open_case("reports/coins.qmd", late)).fragment)
     names = "params/coins/criteria.yaml, params/coins/grid.yaml, reports/coins.qmd"
     assert f"Registered on 2999-01-01, when 4 of 4 records had begun: {names}." in shown
+
+
+def test_a_record_that_others_used_names_one_whose_replay_makes_it_again(house):
+    [base] = {record.inputs["base"] for record in records.published() if record.cell.get("seed") == 0 and record.inputs}
+    with pytest.raises(
+        RecordError, match=rf"{base} cannot be replayed by itself\. Replay coins/b0.7-s0-.*, which used it"
+    ):
+        list(replay([base]))

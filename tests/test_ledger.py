@@ -177,6 +177,7 @@ def test_a_line_put_between_others_or_dropped_by_a_merge_shows_in_git(house):
     )  # fmt: skip
     ledger.path().write_text(f"{text}{ledger.as_row(joined)}\n")
     assert "coins/z" in ledger.read().standing("record"), "the chain is whole"
+    assert "working tree" in branches.history().finding
     commit(house)
     assert "commit" in branches.history().finding
 

@@ -81,16 +81,17 @@ def history() -> History:
 
     commits = (_git(where, "rev-list", "--full-history", "--parents", "HEAD", "--", name) or "").splitlines()
     for commit, *parents in map(str.split, commits):
-        if not all(_grew(text(parent), text(commit), is_merge=len(parents) > 1) for parent in parents):
+        if parents and not _grew([text(parent) for parent in parents], text(commit)):
             return History(True, CHANGED.format(f"commit {commit[:7]}"))
-    if commits and not _grew(text("HEAD"), ledger.path().read_text(encoding="utf-8"), is_merge=True):
+    if commits and not _grew([text("HEAD")], ledger.path().read_text(encoding="utf-8")):
         return History(True, CHANGED.format("the working tree"))
     return History(True)
 
 
-def _grew(before: str, after: str, is_merge: bool) -> bool:
-    """Whether lines were only added: at the end, or anywhere where two branches meet."""
-    return set(before.splitlines()) <= set(after.splitlines()) if is_merge else after.startswith(before)
+def _grew(before: list[str], after: str) -> bool:
+    """Whether ``after`` goes on from one of the texts before it, and holds every line of the others."""
+    lines = set(after.splitlines())
+    return any(map(after.startswith, before)) and all(lines.issuperset(text.splitlines()) for text in before)
 
 
 def _git(where: Path, *arguments: str) -> str | None:

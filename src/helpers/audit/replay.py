@@ -58,7 +58,9 @@ def replay(refs: Sequence[str]) -> Iterator[Replay]:
         for ref, original in originals.items():
             study = find_study(original.study)
             if study.replay is None:
-                raise RecordError(f"{ref} cannot be replayed: a record of {study.name} is a measurement of its moment.")
+                users = [one.ref for one in reading.published() if ref in one.inputs.values()]
+                why = f"Replay {users[0]}, which used it." if users else "It is a measurement of its moment."
+                raise RecordError(f"{ref} cannot be replayed by itself. {why}")
             begin = time.perf_counter()
             with _outputs_in(folder), _set("CLAIMBOOK_THREADS", str(original.environment.get("threads", ""))):
                 again = study.replay(original)

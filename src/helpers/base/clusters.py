@@ -13,11 +13,11 @@ between clusters is not estimated but integrated out:
 5. A bound never lies inside that of Clopper & Pearson (1934, Biometrika 26:404) on the totals.
 
 Source: the beta-binomial is Skellam's (1948, J. R. Stat. Soc. B 10:257); a prior per bound follows from Clopper and
-Pearson's own as quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k). `claimbook coverage` simulates it: at 95 % it
-covers .94 or more with 3, 5 and 10 clusters, means from .005 to .99 and correlations from 0 to .3.
+Pearson's own as quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k). `claimbook coverage` simulates how
+often it covers, over means and correlations.
 
-What it cannot do: clusters that collapse by chance are covered .85 with three seeds, because no method knows what no
-seed showed. One more success never lowers a bound for two and three clusters; for five and ten it may, by .01 at most.
+What it cannot do: clusters that collapse by chance are covered less often than stated, because no method knows what no
+seed showed. One more success never lowers a bound for two and three clusters; for five and ten it may, by a little.
 """
 
 from __future__ import annotations
