@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from helpers.base.errors import DataError
@@ -66,8 +67,11 @@ class Completion:
 class _RoomyLayer(DynamicLayer):
     """A cache layer with room for the whole completion: steps write in place, concatenation would copy everything."""
 
-    room: int = 0
     length: int = 0
+
+    def __init__(self, room: int):
+        super().__init__()
+        self.room = room
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -82,11 +86,12 @@ class _RoomyLayer(DynamicLayer):
         self.key_room[:, :, self.length : end] = key_states
         self.value_room[:, :, self.length : end] = value_states
         self.length = end
-        self._show()
-        return self.keys, self.values
+        return self._show()
 
-    def _show(self) -> None:
-        self.keys, self.values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
+        self.keys, self.values = keys, values
+        return keys, values
 
     def take(self, rows: Tensor, room: int) -> None:
         """Keep ``rows`` (repeats allowed) of the batch, with ``room`` for that many tokens in all."""
@@ -96,6 +101,18 @@ class _RoomyLayer(DynamicLayer):
             new[:, :, : self.length] = old[rows, :, : self.length]
             setattr(self, name, new)
         self._show()
+
+
+class _RoomyCache(Cache):
+    """The keys and values of one batch."""
+
+    def __init__(self, layers: int, room: int):
+        self.roomy = [_RoomyLayer(room) for _ in range(layers)]
+        super().__init__(layers=list(self.roomy))
+
+    def take(self, rows: Tensor, room: int) -> None:
+        for layer in self.roomy:
+            layer.take(rows, room)
 
 
 def generate(
@@ -141,7 +158,7 @@ def _check(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: Sequence
 
 
 def _batches(
-    config: object, dtype: torch.dtype, prompts: Sequence[Prompt], n: int, sampling: Sampling
+    config: PreTrainedConfig, dtype: torch.dtype, prompts: Sequence[Prompt], n: int, sampling: Sampling
 ) -> list[list[tuple[Prompt, list[int]]]]:
     """Group prompts of like length, so that little is padded, into batches of (prompt, sample indices)."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -162,7 +179,7 @@ def _batches(
 
 
 def _decode_batch(
-    decoder: nn.Module,
+    decoder: PreTrainedModel,
     head: nn.Module,
     batch: list[tuple[Prompt, list[int]]],
     sampling: Sampling,
@@ -177,8 +194,7 @@ def _decode_batch(
     room = mask.shape[1] + sampling.max_new_tokens
     uniform = np.stack([numpy_stream(seed, *names, *row).random(sampling.max_new_tokens) for row in rows])
     uniform = torch.from_numpy(uniform).to(device=device, dtype=torch.float32)
-    for layer in cache.layers:
-        layer.take(parent, room)
+    cache.take(parent, room)
     hidden, mask, position = hidden[parent], mask[parent], mask.sum(1)[parent]
     drawn: list[list[int]] = [[] for _ in rows]
     finish: dict[int, str] = {}
@@ -196,8 +212,7 @@ def _decode_batch(
         if len(going) <= COMPACT * len(slots):
             keep = torch.tensor(going, device=device)
             slots, token, mask, position = slots[keep], token[keep], mask[keep], position[keep]
-            for layer in cache.layers:
-                layer.take(keep, room)
+            cache.take(keep, room)
         mask = torch.cat([mask, mask.new_ones(len(slots), 1)], dim=1)
         output = decoder(
             input_ids=token[:, None],
@@ -210,7 +225,9 @@ def _decode_batch(
     return [Completion(*rows[i], drawn[i], finish.get(i, "length")) for i in range(len(rows))]
 
 
-def _prefill(decoder: nn.Module, prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor, Cache]:
+def _prefill(
+    decoder: PreTrainedModel, prompts: list[list[int]], device: torch.device
+) -> tuple[Tensor, Tensor, _RoomyCache]:
     """Run left-padded prompts once: last hidden state [P, C], mask of real tokens [P, T], filled cache."""
     longest = max(map(len, prompts))
     tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -218,10 +235,7 @@ def _prefill(decoder: nn.Module, prompts: list[list[int]], device: torch.device)
     for i, prompt in enumerate(prompts):
         tokens[i, longest - len(prompt) :] = torch.tensor(prompt)
         mask[i, longest - len(prompt) :] = True
-    layers = [_RoomyLayer() for _ in range(decoder.config.num_hidden_layers)]
-    for layer in layers:
-        layer.room = longest
-    cache = Cache(layers=layers)
+    cache = _RoomyCache(decoder.config.num_hidden_layers, longest)
     mask = mask.to(device)
     output = decoder(
         input_ids=tokens.to(device),

@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.base.errors import ModelError, nearest
 from helpers.base.files import write_atomic, write_json
@@ -72,9 +72,10 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     device = _device(device)
     number_type = _dtype(name, dtype, device)
     tokenizer = AutoTokenizer.from_pretrained(located.folder, local_files_only=True)
-    model, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         located.folder, dtype=number_type, local_files_only=True, output_loading_info=True
     )
+    model, report = loaded
     absent = sorted([*report["missing_keys"], *report["mismatched_keys"]])
     if absent:
         raise ModelError(
@@ -152,9 +153,9 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decoder_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
     """Decoder (tokens to hidden states) and head (hidden states to logits) of a causal LM, bare or under PEFT."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     if decoder is None or head is None or decoder is base:
         raise ModelError(f"{type(base).__name__} has no decoder and head of its own: use a causal language model.")
@@ -201,13 +202,13 @@ def _check_bare(model: nn.Module) -> None:
         raise ModelError("The model carries an adapter already: take it off with detach() first.")
 
 
-def _wrap(model: nn.Module, config: LoraConfig) -> PeftModel:
+def _wrap(model: nn.Module, config: PeftConfig) -> PeftModel:
     """``model`` under new adapters, in the mode it is in itself; its own weights no longer ask for gradients."""
     found = Found(model)
     # PEFT draws initial weights from the global generator; they are overwritten, and the generator is left as it was.
     with torch.random.fork_rng():
         wrapped = get_peft_model(model, config).train(model.training)
-    wrapped.base_found = found
+    vars(wrapped)["base_found"] = found  # past the setter of nn.Module, which is typed for tensors and modules
     return wrapped
 
 
@@ -227,7 +228,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     write_atomic(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    config = model.active_peft_config.to_dict() | {"inference_mode": True}
+    config: dict[str, Any] = model.active_peft_config.to_dict() | {"inference_mode": True}
     # PEFT holds the targets as a set, whose order differs from process to process.
     write_json(folder / _CONFIG, config | {"target_modules": sorted(config["target_modules"])})
 
@@ -240,7 +241,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
         raise ModelError(f"{folder / _CONFIG} is missing: {folder} holds no complete adapter.")
     check_safetensors(folder / _WEIGHTS)
     state = load_file(folder / _WEIGHTS)
-    config = LoraConfig.from_pretrained(folder)
+    config = LoraConfig.from_pretrained(str(folder))
     config.base_model_name_or_path = None
     wrapped = _wrap(model, config)
     expected = {

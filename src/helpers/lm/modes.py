@@ -15,7 +15,7 @@ class Found:
         self._modules = [(module, module.training) for module in model.modules()]
         self._parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         config = getattr(model, "config", None)
-        self._cache = (config, config.use_cache) if hasattr(config, "use_cache") else None
+        self._cache = (config, config.use_cache) if config is not None and hasattr(config, "use_cache") else None
 
     def restore(self) -> None:
         """Make the model so again."""

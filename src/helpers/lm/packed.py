@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from helpers.base.errors import ModelError
@@ -99,6 +100,11 @@ def attention(
             q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         return layout.gather(out).unsqueeze(0), None
+    if key_mask is None:
+        raise ModelError(
+            "Attention was called with neither a layout of packed rows nor a mask of the keys. Run the model inside "
+            "hidden_states or generate."
+        )
     if query.shape[2] == 1:
         return _decode(query, key, value, key_mask, scaling), None
     length = query.shape[2]
@@ -111,14 +117,13 @@ def attention(
     return out.transpose(1, 2), None
 
 
-def _decode(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, scaling: float | None) -> Tensor:
+def _decode(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, scaling: float | None) -> Tensor:
     """One query a row, by group: keys and values are read where they lie, never repeated for each query head."""
     batch, heads, _, width = query.shape
     groups = key.shape[1]
     q = query.reshape(batch, groups, heads // groups, width)
     scores = torch.matmul(q, key.transpose(2, 3)) * (width**-0.5 if scaling is None else scaling)
-    if key_mask is not None:
-        scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
+    scores = scores.masked_fill(~key_mask[:, None, None, :], float("-inf"))
     weights = torch.softmax(scores.float(), dim=-1).to(value.dtype)
     return torch.matmul(weights, value).reshape(batch, 1, heads, width)
 
@@ -127,7 +132,7 @@ ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)
 
 
 @contextlib.contextmanager
-def packed_attention(model: nn.Module) -> Iterator[nn.Module]:
+def packed_attention(model: nn.Module) -> Iterator[PreTrainedModel]:
     """Give the decoder of ``model`` the attention above for the length of the block; yields the decoder."""
     decoder, _ = decoder_and_head(model)
     config = decoder.config

@@ -11,8 +11,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,13 +42,13 @@ class _StackedLinear(nn.Module):
     would draw alone from the same stream.
     """
 
-    def __init__(self, base: nn.Linear, lora: LoraLayer, count: int, active: _Active):
+    def __init__(self, base: nn.Module, lora: LoraLayer, count: int, active: _Active):
         super().__init__()
         self.base, self.active = base, active
         self.scale = lora.scaling[ADAPTER]
         dropout = lora.lora_dropout[ADAPTER]
         self.dropout = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
-        down, up = (part[ADAPTER].weight.detach() for part in (lora.lora_A, lora.lora_B))
+        down, up = (weight.detach() for weight in _weights(lora))
         self.down = nn.ParameterList(down.clone() for _ in range(count))
         self.up = nn.ParameterList(up.clone() for _ in range(count))
 
@@ -68,7 +70,7 @@ class Stack:
 
     model: nn.Module
     count: int
-    lora: dict
+    lora: dict[str, Any]
     layers: dict[str, _StackedLinear] = field(default_factory=dict)
     active: _Active = field(default_factory=lambda: _Active([]))
 
@@ -109,23 +111,23 @@ class Stack:
             raise ModelError("The adapters are still stacked on the model: save them behind the block of stacked().")
         wrapped = models.attach_lora(self.model, **self.lora)
         try:
-            for path, layer in self.layers.items():
-                lora = wrapped.get_base_model().get_submodule(path)
-                lora.lora_A[ADAPTER].weight.data.copy_(layer.down[adapter])
-                lora.lora_B[ADAPTER].weight.data.copy_(layer.up[adapter])
+            for path, lora in _lora_layers(wrapped).items():
+                down, up = _weights(lora)
+                down.data.copy_(self.layers[path].down[adapter])
+                up.data.copy_(self.layers[path].up[adapter])
             models.save_adapter(wrapped, folder)
         finally:
             models.detach(wrapped)
 
 
 @contextlib.contextmanager
-def stacked(model: nn.Module, count: int, **lora: object) -> Iterator[Stack]:
+def stacked(model: nn.Module, count: int, **lora: Any) -> Iterator[Stack]:
     """Put ``count`` adapters on ``model``, each as ``models.attach_lora(model, **lora)`` makes it, for the block."""
     if count < 1:
         raise ModelError(f"A stack of {count} adapters was asked for: ask for at least one.")
-    stack = Stack(model, count, dict(lora))
+    stack = Stack(model, count, lora)
     wrapped = models.attach_lora(model, **lora)
-    places = {path: part for path, part in wrapped.get_base_model().named_modules() if isinstance(part, LoraLayer)}
+    places = _lora_layers(wrapped)
     models.detach(wrapped)
     linears = {path: model.get_submodule(path) for path in places}
     with restored(model):
@@ -138,6 +140,15 @@ def stacked(model: nn.Module, count: int, **lora: object) -> Iterator[Stack]:
         finally:
             for path, linear in linears.items():
                 model.set_submodule(path, linear)
+
+
+def _lora_layers(model: PeftModel) -> dict[str, LoraLayer]:
+    return {path: part for path, part in model.get_base_model().named_modules() if isinstance(part, LoraLayer)}
+
+
+def _weights(lora: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
+    """A [r, in] and B [out, r] of one layer."""
+    return lora.lora_A[ADAPTER].get_parameter("weight"), lora.lora_B[ADAPTER].get_parameter("weight")
 
 
 def repeated(layout: Layout, count: int) -> Layout:

@@ -11,6 +11,8 @@ tokens are almost equally good a completion can change with its batch. ``generat
 engines agree token for token where sampling is greedy (up to such ties), and otherwise in distribution.
 """
 
+# pyright: reportMissingImports=false
+# vLLM is an extra, and not installed where types are checked.
 from __future__ import annotations
 
 import json
@@ -131,13 +133,22 @@ class VllmEngine:
         parameters = [
             _parameters(sampling, stop, stream_seed(seed, *names, prompt.key, index)) for prompt, index in addresses
         ]
-        outputs = self._run([{"prompt_token_ids": prompt.tokens} for prompt, _ in addresses], parameters, lora, label)
+        outputs = self._run(
+            self._process, [{"prompt_token_ids": prompt.tokens} for prompt, _ in addresses], parameters, lora, label
+        )
         return [
             _completion(prompt, index, output.outputs[0], stop)
             for (prompt, index), output in zip(addresses, outputs, strict=True)
         ]
 
-    def _run(self, prompts: list[dict], parameters: list[SamplingParams], lora: LoRARequest | None, label: str) -> list:
+    def _run(
+        self,
+        process: VllmProcess,
+        prompts: list[dict],
+        parameters: list[SamplingParams],
+        lora: LoRARequest | None,
+        label: str,
+    ) -> list:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         def bar(*args: Any, **kwargs: Any) -> tqdm:
@@ -145,8 +156,8 @@ class VllmEngine:
 
         finished = False
         try:
-            self._process.llm.enqueue(prompts, parameters, lora_request=lora, use_tqdm=False)
-            outputs = self._process.llm.wait_for_completion(use_tqdm=bar)
+            process.llm.enqueue(prompts, parameters, lora_request=lora, use_tqdm=False)
+            outputs = process.llm.wait_for_completion(use_tqdm=bar)
             finished = True
         except EngineDeadError as error:
             raise ModelError(
@@ -218,7 +229,7 @@ class _Bar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        facts = super().format_dict
+        facts = dict(super().format_dict)
         return facts | {"elapsed": max(facts["elapsed"], 1e-9)}
 
 

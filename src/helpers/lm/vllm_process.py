@@ -1,5 +1,7 @@
 """The process that vLLM works in: started offline and quiet, watched while it works, and ended with all its workers."""
 
+# pyright: reportMissingImports=false
+# vLLM is an extra, and not installed where types are checked.
 from __future__ import annotations
 
 import contextlib
@@ -59,7 +61,8 @@ class VllmProcess:
         self.llm = _start(folder, settings)
         started = [process for process in multiprocessing.active_children() if process not in before]
         # Taken now: the workers of an engine process that has died are no longer found below it.
-        self.processes = [found for process in started for found in _with_children(process.pid)]
+        pids = [process.pid for process in started if process.pid is not None]
+        self.processes = [found for pid in pids for found in _with_children(pid)]
         _tell_of_death([process.sentinel for process in started], self.llm.llm_engine.engine_core.outputs_queue)
         self._guard = _guard([process.pid for process in self.processes])
 
