@@ -153,5 +153,5 @@ def test_a_hub_out_of_reach_is_one_sentence_with_the_revision(there, monkeypatch
         raise error
 
     monkeypatch.setattr(hub, "snapshot_download", refused)
-    with pytest.raises(kind, match=rf"at revision v1 is neither .* \({type(error).__name__}\).*give a local copy"):
+    with pytest.raises(kind, match=rf"at revision v1 is not a local .* \({type(error).__name__}\).*give a local copy"):
         read()

@@ -152,12 +152,12 @@ def test_a_folder_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path):
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="nobody/no-model at revision abc is neither a folder here nor"):
+    with pytest.raises(ModelError, match="nobody/no-model at revision abc is not a local folder"):
         models.fingerprint("nobody/no-model", "abc")
 
 
 def test_a_revision_of_a_folder_is_refused(folder):
-    with pytest.raises(ModelError, match="leave revision out"):
+    with pytest.raises(ModelError, match="Leave revision out"):
         models.load(str(folder), revision="main")
 
 

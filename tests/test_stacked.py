@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused(rows: list, targets: list, tmp_path: Path)
             train_stack(stack, rows, targets, [FIRST], seed=0)
         with pytest.raises(ModelError, match="same batch size"):
             train_stack(stack, rows, targets, [FIRST, dataclasses.replace(FIRST, batch_size=2)], seed=0)
-        with pytest.raises(ModelError, match="save them behind the block"):
+        with pytest.raises(ModelError, match="Call save after the block"):
             stack.save(0, tmp_path)
     with pytest.raises(ParameterError, match="together"):
         params(together=0)

@@ -233,7 +233,7 @@ def test_finish_reasons_and_stop_tokens(engine) -> None:
     [
         ({"prompts": [Prompt("a", [VOCABULARY])]}, DataError, "another tokenizer"),
         ({"sampling": Sampling(510)}, DataError, "max_length"),
-        ({"sampling": Sampling(4, temperature=0.001)}, DataError, "does not sample at"),
+        ({"sampling": Sampling(4, temperature=0.001)}, DataError, "vLLM samples at 0"),
         ({"stop": []}, DataError, "stop token"),
         ({"adapter": "wide"}, ModelError, "max_lora_rank=128"),
     ],

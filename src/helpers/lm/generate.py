@@ -1,8 +1,7 @@
-"""Sampling from a chat model: one interface, every completion addressed and kept with its finish reason.
+"""Sample from a chat model. Every completion has an address and a finish reason.
 
-The uniform numbers of a completion come from a stream named after its address (prompt key, sample index), and a
-token is their inverse CDF. So a completion does not depend on which others share its batch, on the batch size or on
-where a killed run resumed.
+A completion's address is its prompt key and sample index. It names the stream of uniform numbers from which tokens are
+drawn by inverse CDF. So a completion does not depend on its batch, on the batch size or on where a killed run resumed.
 
 Prompts shared by n samples are prefilled once, keys and values are written in place instead of being concatenated at
 every step, and rows that have finished leave the batch.
@@ -27,14 +26,14 @@ from helpers.lm.modes import evaluating
 from helpers.lm.packed import packed_attention
 
 CACHE_BYTES = 1 << 30
-"""Memory for the keys and values of one batch; it bounds how many rows decode together."""
+"""Memory for the keys and values of one batch. It limits how many rows decode together."""
 MOST_ROWS = 256
-"""More rows than this gain nothing on a CPU: the step is then bound by arithmetic, and a wide cache leaves the L2."""
+"""More rows than this gain nothing on a CPU: arithmetic is then the limit, and a wide cache no longer fits in L2."""
 
 COMPACT = 0.85
-"""Finished rows leave once so few are still going: each compaction copies the cache, so not at every row's end."""
+"""Finished rows are dropped when at most this share is unfinished. Dropping copies the cache, so not at every row."""
 FEW = 256
-"""Best tokens that are looked at before the whole vocabulary is sorted."""
+"""How many of the best tokens are tried before the whole vocabulary is sorted."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn: temperature 0 is greedy; ``top_p`` keeps the smallest set of that mass."""
+    """How tokens are drawn. Temperature 0 is greedy; ``top_p`` keeps the smallest set of tokens with that mass."""
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -56,7 +55,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample of one prompt. ``tokens`` hold no stop token; ``finish`` is ``stop`` or ``length``."""
+    """One sample of one prompt. ``tokens`` exclude the stop token; ``finish`` is ``stop`` or ``length``."""
 
     key: str
     index: int
@@ -65,7 +64,7 @@ class Completion:
 
 
 class _RoomyLayer(DynamicLayer):
-    """A cache layer with room for the whole completion: steps write in place, concatenation would copy everything."""
+    """A cache layer with room for the whole completion. Steps write in place; concatenation would copy everything."""
 
     length: int = 0
 
@@ -76,7 +75,7 @@ class _RoomyLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write [B, G, t, D] behind what is there; return views of everything so far, [B, G, S, D]."""
+        """Append keys and values [B, G, t, D]; return views of all so far, [B, G, S, D]."""
         batch, groups, new, width = key_states.shape
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -94,7 +93,7 @@ class _RoomyLayer(DynamicLayer):
         return keys, values
 
     def take(self, rows: Tensor, room: int) -> None:
-        """Keep ``rows`` (repeats allowed) of the batch, with ``room`` for that many tokens in all."""
+        """Keep ``rows`` of the batch (repeats allowed), with room for ``room`` tokens in all."""
         for name in ("key_room", "value_room"):
             old = getattr(self, name)
             new = old.new_empty(len(rows), old.shape[1], room, old.shape[3])
@@ -104,7 +103,7 @@ class _RoomyLayer(DynamicLayer):
 
 
 class _RoomyCache(Cache):
-    """The keys and values of one batch."""
+    """The keys and values of one batch, in roomy layers."""
 
     def __init__(self, layers: int, room: int):
         self.roomy = [_RoomyLayer(room) for _ in range(layers)]
@@ -126,11 +125,11 @@ def generate(
     names: Sequence[str | int] = (),
     label: str = "generate",
 ) -> list[Completion]:
-    """Draw ``n`` completions of every prompt, in the order of the prompts, samples 0..n-1 within each.
+    """Draw ``n`` completions of every prompt; return them in the order of the prompts, samples 0..n-1 within each.
 
-    ``stop`` are the token ids that end a completion; ``seed`` and ``names`` address the random streams.
+    ``stop`` holds the token ids that end a completion; ``seed`` and ``names`` address the random streams.
     """
-    _check(prompts, n, sampling, stop)
+    check_request(prompts, n, sampling, stop)
     decoder, head = decoder_and_head(model)
     done: dict[tuple[str, int], Completion] = {}
     bar = tqdm(total=len(prompts) * n, desc=label, leave=False)
@@ -142,17 +141,20 @@ def generate(
     return [done[prompt.key, index] for prompt in prompts for index in range(n)]
 
 
-def _check(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: Sequence[int]) -> None:
+def check_request(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: Sequence[int]) -> None:
+    """Raise ``DataError`` if nothing, or nothing sensible, could be drawn."""
     if not prompts or n < 1:
         raise DataError(
-            f"There is nothing to generate from {len(prompts)} prompts and n = {n}: both must be at least 1."
+            f"There is nothing to generate from {len(prompts)} prompts and n = {n}. Both must be at least 1."
         )
     if len({prompt.key for prompt in prompts}) < len(prompts):
-        raise DataError("Two prompts share a key, so their samples would be the same: give each prompt its own key.")
+        raise DataError("Two prompts share a key, so their samples would be the same. Give each prompt its own key.")
     if any(not prompt.tokens for prompt in prompts):
-        raise DataError("A prompt has no tokens: check the chat template.")
+        raise DataError("A prompt has no tokens. Check the chat template.")
     if not stop:
-        raise DataError("No stop token is given, so every completion would be cut by the limit: name the end of turn.")
+        raise DataError(
+            "No stop token is given, so every completion would run into the limit. Name the token that ends a turn."
+        )
     if sampling.max_new_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
         raise DataError(f"{sampling} is out of bounds: max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1.")
 
@@ -160,7 +162,7 @@ def _check(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: Sequence
 def _batches(
     config: PreTrainedConfig, dtype: torch.dtype, prompts: Sequence[Prompt], n: int, sampling: Sampling
 ) -> list[list[tuple[Prompt, list[int]]]]:
-    """Group prompts of like length, so that little is padded, into batches of (prompt, sample indices)."""
+    """Group prompts of similar length, for little padding, into batches of (prompt, sample indices)."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * width * dtype.itemsize
     longest = max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens
@@ -228,7 +230,7 @@ def _decode_batch(
 def _prefill(
     decoder: PreTrainedModel, prompts: list[list[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, _RoomyCache]:
-    """Run left-padded prompts once: last hidden state [P, C], mask of real tokens [P, T], filled cache."""
+    """Run the left-padded prompts; return last hidden states [P, C], the mask of real tokens [P, T] and the cache."""
     longest = max(map(len, prompts))
     tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
@@ -248,10 +250,10 @@ def _prefill(
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Token ids [B] drawn from fp32 ``logits`` [B, V] by inverse CDF at ``uniform`` [B] in [0, 1).
+    """Draw token ids [B] from fp32 ``logits`` [B, V] by inverse CDF at ``uniform`` [B] in [0, 1).
 
-    Nucleus sampling (Holtzman et al. 2020, 1904.09751): tokens in order of probability, as long as the mass before a
-    token is below ``top_p``. The few hundred best hold it nearly always; the whole vocabulary is sorted otherwise.
+    Nucleus sampling (Holtzman et al. 2020, 1904.09751): a token is kept if the mass of all more probable
+    tokens is below ``top_p``. The best ``FEW`` tokens nearly always suffice; otherwise the whole vocabulary is sorted.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -267,11 +269,11 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _inverse_cdf(best: Tensor, ids: Tensor, uniform: Tensor, top_p: float) -> Tensor:
-    """Token ids at ``uniform`` of the nucleus of ``best`` [B, K], probabilities in falling order, of tokens ``ids``."""
+    """Draw from the nucleus of tokens ``ids`` [B, K], whose probabilities ``best`` [B, K] are in falling order."""
     mass = best.cumsum(-1)
     kept = best * (mass - best < top_p)
     mass = kept.cumsum(-1)
     choice = torch.searchsorted(mass, (uniform * mass[:, -1])[:, None], right=True)
-    # Rounding can put u * mass on the last step of the CDF; the last kept token is then the one meant.
+    # Rounding can push u * mass past the last step of the CDF. Then the last kept token is drawn.
     last = (kept > 0).sum(-1, keepdim=True) - 1
     return ids.gather(-1, torch.minimum(choice, last)).squeeze(-1)

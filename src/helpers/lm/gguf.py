@@ -25,9 +25,9 @@ def convert(file: Path, folder: Path) -> Path:
     Raises ``ModelError`` when ``file`` is not a GGUF file or ``folder`` exists.
     """
     if not file.is_file() or file.suffix != ".gguf":
-        raise ModelError(f"There is no GGUF file {file}: give the path of one that ends in .gguf.")
+        raise ModelError(f"{file} is not a GGUF file. Give the path of one that ends in .gguf.")
     if folder.exists():
-        raise ModelError(f"{folder} is there already: delete it, or give another folder.")
+        raise ModelError(f"{folder} already exists. Delete it, or give another folder.")
     leftovers.remove_files(folder.parent)
     with new_folder(folder) as new:
         model = AutoModelForCausalLM.from_pretrained(

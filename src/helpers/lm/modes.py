@@ -1,4 +1,4 @@
-"""What is switched on a model for a while: train or eval mode, gradients, the cache. It is put back as it was found."""
+"""Switch a model's modes (train or eval, gradients, cache) for the length of a block, and restore them after it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from torch import nn
 
 
-class Found:
-    """How a model was found: the mode of each module, which parameters ask for gradients, whether it would cache."""
+class Modes:
+    """The modes of a model now: train or eval of each module, ``requires_grad`` of each parameter, ``use_cache``."""
 
     def __init__(self, model: nn.Module):
         self._modules = [(module, module.training) for module in model.modules()]
@@ -18,11 +18,11 @@ class Found:
         self._cache = (config, config.use_cache) if config is not None and hasattr(config, "use_cache") else None
 
     def restore(self) -> None:
-        """Make the model so again."""
+        """Give the model these modes again."""
         for module, training in self._modules:
             module.training = training
-        for parameter, asks in self._parameters:
-            parameter.requires_grad_(asks)
+        for parameter, requires_grad in self._parameters:
+            parameter.requires_grad_(requires_grad)
         if self._cache:
             config, use_cache = self._cache
             config.use_cache = use_cache
@@ -30,17 +30,17 @@ class Found:
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Put back, at the end of the block, whatever it switches on ``model``."""
-    found = Found(model)
+    """Restore the modes of ``model`` at the end of the block."""
+    modes = Modes(model)
     try:
         yield
     finally:
-        found.restore()
+        modes.restore()
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` into eval mode for the block."""
+    """Put ``model`` into eval mode inside the block."""
     with restored(model):
         model.eval()
         yield
@@ -48,7 +48,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` into train mode for the block."""
+    """Put ``model`` into train mode inside the block."""
     with restored(model):
         model.train()
         yield

@@ -1,12 +1,12 @@
 """Forward passes without padding, and the one place where a loss is computed from logits.
 
-Rows of different lengths are laid end to end in one sequence ``[1, T]``, and beginnings that rows share (a persona's
-system prompt) are laid down once. Every linear layer then works on real tokens only, each once; for attention alone q,
-k and v are laid out as right-padded rows, where causality keeps a row's tokens from seeing its padding (no mask is
-needed). Losses and gradients are those of the rows one by one. Under dropout, rows share the mask of what they share.
+Rows of different lengths lie end to end in one sequence ``[1, T]``. Prefixes that rows share (a persona's system
+prompt) are stored once, so linear layers process every real token exactly once. Only for attention are q, k and v laid
+out as right-padded rows; causality hides the padding, so no mask is needed. Losses and gradients equal those of the
+rows one by one. Under dropout, rows share the mask of their shared prefix.
 
-No label is ever handed to a library: a causal LM that is given ``labels`` shifts them itself, and a second shift by
-the caller is how a model comes to be trained on token t+2. Targets here are addressed by position.
+No label is ever given to a library: a causal LM shifts ``labels`` itself, and if the caller shifts them too, the model
+learns token t+2. Here targets are addressed by position.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ IMPLEMENTATION = "claimbook"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of several rows stand in one packed sequence of T tokens.
+    """Where the tokens of several rows lie in one packed sequence of T tokens.
 
-    A token is computed once for all rows that agree up to and including it: under causal attention its activations are
-    the same in each. ``index`` [rows, longest] is the packed place of every (row, position), ``home`` [T] one
-    flattened (row, position) of every packed token, ``position`` [T] its position in its rows.
+    A token is computed once for all rows that agree up to and including it, because causal attention gives it the same
+    activations in each. ``index`` [rows, longest] maps each (row, position) to its packed place, ``home`` [T] maps each
+    packed token to one flattened (row, position), and ``position`` [T] is its position within its rows.
     """
 
     tokens: Tensor
@@ -43,7 +43,7 @@ class Layout:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Layout:
-        """Layout of ``rows``, common beginnings merged. Places behind the end of a row point at its last token."""
+        """Lay out ``rows`` with shared prefixes merged. Places past the end of a row point at its last token."""
         longest = max(map(len, rows))
         places: dict[tuple[int, int], int] = {}
         tokens, position, home, index = [], [], [], []
@@ -61,13 +61,13 @@ class Layout:
         return cls(*(torch.tensor(values, device=device) for values in (tokens, position, index, home)))
 
     def spread(self, packed_htd: Tensor) -> Tensor:
-        """[H, T, D] -> [rows, H, longest, D]."""
+        """Unpack [H, T, D] into rows [rows, H, longest, D]."""
         heads, _, width = packed_htd.shape
         rows = packed_htd.index_select(1, self.index.flatten())
         return rows.view(heads, *self.index.shape, width).transpose(0, 1)
 
     def gather(self, rows_bhtd: Tensor) -> Tensor:
-        """[rows, H, longest, D] -> [T, H, D]: of a token that rows share, the copy of the row that came first."""
+        """Pack [rows, H, longest, D] into [T, H, D], taking a shared token from the first row that has it."""
         rows = rows_bhtd.transpose(1, 2)
         return rows.reshape(-1, *rows.shape[2:]).index_select(0, self.home)
 
@@ -84,15 +84,15 @@ def attention(
     key_mask: Tensor | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Attention for packed rows (``layout``), for a left-padded prefill and for cached decoding (``key_mask`` [B, S]).
+    """Attend over packed rows (``layout``), or in a left-padded prefill or cached decoding (``key_mask`` [B, S]).
 
     q [B, H, T, D]; k, v [B, G, S, D] with G dividing H (grouped queries). Returns [B, T, H, D].
     """
     window = getattr(module, "sliding_window", None)
     if (window is not None and key.shape[2] > window) or kwargs.get("softcap") is not None:
         raise ModelError(
-            f"{type(module).__name__} uses a sliding window shorter than these {key.shape[2]} tokens, or soft-capped "
-            "logits, which the packed forward does not compute: use a model without them or shorter rows."
+            f"{type(module).__name__} uses soft-capped logits or a sliding window shorter than these {key.shape[2]} "
+            "tokens, and the packed forward pass supports neither. Use another model, or shorter rows."
         )
     if layout is not None:
         q, k, v = (layout.spread(states[0]) for states in (query, key, value))
@@ -109,7 +109,7 @@ def attention(
         return _decode(query, key, value, key_mask, scaling), None
     length = query.shape[2]
     causal = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - length)
-    # A padding token sees itself: a row of the softmax that is masked everywhere would be NaN and spread.
+    # A padding token attends to itself: a softmax row that is masked everywhere would be NaN, and NaN spreads.
     mask = (causal & key_mask[:, None, :]) | torch.eye(length, key.shape[2], dtype=torch.bool, device=query.device)
     out = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask[:, None], scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
@@ -118,7 +118,7 @@ def attention(
 
 
 def _decode(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor, scaling: float | None) -> Tensor:
-    """One query a row, by group: keys and values are read where they lie, never repeated for each query head."""
+    """Attend with one query per row. Keys and values are read in place, not repeated for the query heads of a group."""
     batch, heads, _, width = query.shape
     groups = key.shape[1]
     q = query.reshape(batch, groups, heads // groups, width)
@@ -133,7 +133,7 @@ ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)
 
 @contextlib.contextmanager
 def packed_attention(model: nn.Module) -> Iterator[PreTrainedModel]:
-    """Give the decoder of ``model`` the attention above for the length of the block; yields the decoder."""
+    """Give the decoder of ``model`` the attention above inside the block; yield the decoder."""
     decoder, _ = decoder_and_head(model)
     config = decoder.config
     before = config._attn_implementation
@@ -145,7 +145,7 @@ def packed_attention(model: nn.Module) -> Iterator[PreTrainedModel]:
 
 
 def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Layout]:
-    """Last hidden states [T, C] of ``rows``, packed, and the layout that says where each token of each row stands."""
+    """Return the last hidden states [T, C] of ``rows``, packed, and their layout."""
     with packed_attention(model) as decoder:
         layout = Layout.of(rows, next(decoder.parameters()).device)
         output = decoder(
@@ -155,12 +155,12 @@ def hidden_states(model: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tens
 
 
 def logits_at(model: nn.Module, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Tensor:
-    """fp32 logits [P, V] that predict token ``positions[r][i]`` of row r; position 0 is refused: nothing precedes it.
+    """Return the fp32 logits [P, V] that predict token ``positions[r][i]`` of row r, for position 1 or later.
 
-    The head is applied at these positions only: at every token it would cost more than the rest of a small model.
+    The head runs at these positions only; at every token it would cost more than the rest of a small model.
     """
     if any(p < 1 for ps in positions for p in ps):
-        raise ModelError("Nothing precedes token 0 of a row, so no logits predict it: leave position 0 out.")
+        raise ModelError("Nothing precedes token 0 of a row, so no logits predict it. Leave position 0 out.")
     hidden, layout = hidden_states(model, rows)
     row = torch.tensor([r for r, ps in enumerate(positions) for _ in ps], device=hidden.device)
     before = torch.tensor([p - 1 for ps in positions for p in ps], device=hidden.device)
@@ -169,5 +169,5 @@ def logits_at(model: nn.Module, rows: Sequence[Sequence[int]], positions: Sequen
 
 
 def nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood [P] in nats of ``targets`` [P] under ``logits`` [P, V], which are aligned: no shift."""
+    """Return the negative log-likelihood [P] in nats of ``targets`` [P] under ``logits`` [P, V], without any shift."""
     return functional.cross_entropy(logits.float(), targets.to(logits.device), reduction="none")

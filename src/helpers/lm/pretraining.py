@@ -1,4 +1,4 @@
-"""Making a small language model from nothing: the same bytes each time, one plain loop, a manifest of what was made."""
+"""Train a small language model from scratch: one plain loop, the same bytes each time, and a manifest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Example = tuple[list[int], list[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """How a model is trained; the seed names all streams. A model's own recipe adds its sizes."""
+    """How a model is trained. All random streams come from ``seed``. A model's own recipe adds its sizes."""
 
     seed: int = 0
     steps: int
@@ -38,7 +38,7 @@ class Pretraining:
 
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
-    """One thread and deterministic kernels, so that two builds on one machine give the same bytes."""
+    """Use one thread and deterministic kernels inside the block, so that two builds on one machine give equal bytes."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -49,7 +49,7 @@ def repeatable() -> Iterator[None]:
 
 
 def pretrain(model: nn.Module, batches: Iterable[list[Example]], recipe: Pretraining, label: str) -> float:
-    """AdamW with a linear schedule over ``recipe.steps`` batches; return the mean loss of the last 50 steps (nats)."""
+    """Train by AdamW with a linear schedule over ``batches``; return the mean of the last 50 losses (nats)."""
     descent = Descent(
         model.parameters(), lr=recipe.lr, clip=recipe.clip, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
@@ -71,7 +71,7 @@ def pretrain(model: nn.Module, batches: Iterable[list[Example]], recipe: Pretrai
 def write_manifest(
     folder: Path, made_by: str, recipe: Pretraining, loss: float, seconds: float, **facts: Any
 ) -> dict[str, Any]:
-    """Write beside a model what made it, with the hash of every file, and return that."""
+    """Write ``manifest.json`` beside a model: what made it, and the hash of every file. Return it."""
     files = sorted(path for path in folder.iterdir() if path.name != "manifest.json" and not path.name.startswith("."))
     manifest = {
         "made_by": f"python -m {made_by}",

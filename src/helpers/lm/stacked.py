@@ -1,8 +1,8 @@
-"""Several LoRA adapters over one frozen base model in one forward pass, each on the same rows with its own weights.
+"""Train several LoRA adapters on the same rows, over one frozen base model, in one forward pass.
 
-The packed rows are laid down once for every adapter, end to end in one sequence, so the base sees one long batch and
-attention keeps the copies apart like any other rows. Only the low-rank updates know which copy is whose. The weights of
-each adapter are tensors of their own: optimiser, gradient norm and schedule are those of an adapter trained alone.
+The packed rows are repeated for every adapter, end to end in one sequence. The base sees one long batch, and attention
+keeps the copies apart like any other rows. Only the low-rank updates know which copy belongs to which adapter. Each
+adapter has its own weight tensors, so optimiser, gradient norm and schedule are those of an adapter trained alone.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ ADAPTER = "default"
 
 @dataclass
 class _Active:
-    """Which adapters the next forward pass is for, shared by all layers."""
+    """The adapters of the next forward pass, shared by all layers."""
 
     adapters: list[int]
 
 
 class _StackedLinear(nn.Module):
-    """A frozen linear layer and the updates of several adapters; rows [1, A T, in], the part of each adapter in turn.
+    """A frozen linear layer and the updates of several adapters, on rows [1, A T, in], one adapter after the other.
 
-    ``y_a = base(x_a) + scale * drop(x_a) A_a' B_a'``. All adapters share a dropout mask, which is the one that each
-    would draw alone from the same stream.
+    ``y_a = base(x_a) + scale * drop(x_a) A_a' B_a'``. All adapters share one dropout mask, the one that each would draw
+    alone from the same stream.
     """
 
     def __init__(self, base: nn.Module, lora: LoraLayer, count: int, active: _Active):
@@ -66,7 +66,7 @@ class _StackedLinear(nn.Module):
 
 @dataclass
 class Stack:
-    """``count`` equal new adapters on ``model``, in place of its linear layers until ``stacked`` ends."""
+    """``count`` equal new adapters on ``model``. They replace its linear layers until ``stacked`` ends."""
 
     model: nn.Module
     count: int
@@ -75,12 +75,12 @@ class Stack:
     active: _Active = field(default_factory=lambda: _Active([]))
 
     def parameters(self, adapter: int) -> list[nn.Parameter]:
-        """The weights of one adapter, A and B of each layer in the order of the layers."""
+        """Return the weights of one adapter: A and B of each layer, in the order of the layers."""
         return [part[adapter] for layer in self.layers.values() for part in (layer.down, layer.up)]
 
     @contextlib.contextmanager
     def only(self, *adapters: int) -> Iterator[nn.Module]:
-        """The model as seen by these adapters alone; one of them makes it an ordinary model."""
+        """Run the model with these adapters only inside the block. With one adapter it is an ordinary model."""
         before, self.active.adapters = self.active.adapters, list(adapters)
         try:
             yield self.model
@@ -90,25 +90,25 @@ class Stack:
     def losses(
         self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], adapters: Sequence[int]
     ) -> Tensor:
-        """Mean NLL in nats over the supervised tokens ``targets`` of ``rows`` under each of ``adapters``, [A]."""
+        """Return the mean NLL [A] in nats over the positions ``targets`` of ``rows`` under each of ``adapters``."""
         with self.only(*adapters), packed_attention(self.model) as decoder:
-            one = Layout.of(rows, next(decoder.parameters()).device)
-            wide = repeated(one, len(adapters))
+            single = Layout.of(rows, next(decoder.parameters()).device)
+            wide = repeated(single, len(adapters))
             output = decoder(
                 input_ids=wide.tokens[None], position_ids=wide.position[None], use_cache=False, layout=wide
             )
-        row = torch.tensor([r for r, ps in enumerate(targets) for _ in ps], device=one.index.device)
-        before = torch.tensor([p - 1 for ps in targets for p in ps], device=one.index.device)
-        hidden_atc = output.last_hidden_state[0].view(len(adapters), len(one.tokens), -1)
+        row = torch.tensor([r for r, ps in enumerate(targets) for _ in ps], device=single.index.device)
+        before = torch.tensor([p - 1 for ps in targets for p in ps], device=single.index.device)
+        hidden_atc = output.last_hidden_state[0].view(len(adapters), len(single.tokens), -1)
         _, head = models.decoder_and_head(self.model)
-        logits = head(hidden_atc[:, one.index[row, before]]).flatten(0, 1).float()
+        logits = head(hidden_atc[:, single.index[row, before]]).flatten(0, 1).float()
         wanted = torch.tensor([tokens[p] for tokens, ps in zip(rows, targets, strict=True) for p in ps])
         return nll(logits, wanted.repeat(len(adapters))).view(len(adapters), -1).mean(1)
 
     def save(self, adapter: int, folder: Path) -> None:
-        """Write one adapter into ``folder`` as ``models.save_adapter`` does; call it after ``stacked`` has ended."""
+        """Write one adapter into ``folder``, as ``models.save_adapter`` does. Call it after ``stacked`` has ended."""
         if any(isinstance(module, _StackedLinear) for module in self.model.modules()):
-            raise ModelError("The adapters are still stacked on the model: save them behind the block of stacked().")
+            raise ModelError("The adapters are still stacked on the model. Call save after the block of stacked().")
         wrapped = models.attach_lora(self.model, **self.lora)
         try:
             for path, lora in _lora_layers(wrapped).items():
@@ -122,9 +122,9 @@ class Stack:
 
 @contextlib.contextmanager
 def stacked(model: nn.Module, count: int, **lora: Any) -> Iterator[Stack]:
-    """Put ``count`` adapters on ``model``, each as ``models.attach_lora(model, **lora)`` makes it, for the block."""
+    """Put ``count`` adapters on ``model`` inside the block, each made by ``models.attach_lora(model, **lora)``."""
     if count < 1:
-        raise ModelError(f"A stack of {count} adapters was asked for: ask for at least one.")
+        raise ModelError(f"count is {count}, but a stack has at least one adapter. Raise count.")
     stack = Stack(model, count, lora)
     wrapped = models.attach_lora(model, **lora)
     places = _lora_layers(wrapped)
@@ -147,12 +147,12 @@ def _lora_layers(model: PeftModel) -> dict[str, LoraLayer]:
 
 
 def _weights(lora: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
-    """A [r, in] and B [out, r] of one layer."""
+    """Return A [r, in] and B [out, r] of one layer."""
     return lora.lora_A[ADAPTER].get_parameter("weight"), lora.lora_B[ADAPTER].get_parameter("weight")
 
 
 def repeated(layout: Layout, count: int) -> Layout:
-    """The layout of the same rows ``count`` times, each copy with tokens of its own."""
+    """Repeat a layout ``count`` times; each copy has its own tokens."""
     tokens, rows = len(layout.tokens), layout.index.numel()
     shift = torch.arange(count, device=layout.tokens.device)
     return Layout(

@@ -1,4 +1,4 @@
-"""The process that vLLM works in: started offline and quiet, watched while it works, and ended with all its workers."""
+"""Run vLLM in its own process: start it offline and quiet, watch it, and end it with all its workers."""
 
 # pyright: reportMissingImports=false
 # vLLM is an extra, and not installed where types are checked.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 PATIENCE = 10
-"""Seconds that the processes have for ending by themselves."""
+"""Seconds that the processes have to end by themselves."""
 EXTRA = 'pip install -e ".[vllm]"'
 
 _ENVIRONMENT = {
@@ -34,12 +34,12 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
-    # vLLM's sockets have no authentication, so no other machine shall reach them.
+    # vLLM's sockets have no authentication, so no other machine must reach them.
     "VLLM_HOST_IP": "127.0.0.1",
     "VLLM_LOOPBACK_IP": "127.0.0.1",
-    # A forked process inherits torch's and Jupyter's threads and locks as they happen to be, and may hang.
+    # A forked process inherits the locks of torch and Jupyter in whatever state they are in, and may hang.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    # Otherwise the work is done in this process, which then keeps the GPU's memory after the end.
+    # Otherwise vLLM works in this process, which then keeps the GPU's memory.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
 }
 _GUARD = """
@@ -54,20 +54,20 @@ if not sys.stdin.buffer.read():
 
 
 class VllmProcess:
-    """vLLM's ``LLM`` as ``llm``, with the processes that it started. ``end()`` leaves none of them behind."""
+    """vLLM's ``LLM`` as ``llm``, and the processes that it started. ``end()`` leaves none of them behind."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         before = multiprocessing.active_children()
         self.llm = _start(folder, settings)
         started = [process for process in multiprocessing.active_children() if process not in before]
-        # Taken now: the workers of an engine process that has died are no longer found below it.
+        # Listed now, because the workers of a dead engine process are no longer its children.
         pids = [process.pid for process in started if process.pid is not None]
-        self.processes = [found for pid in pids for found in _with_children(pid)]
+        self.processes = [process for pid in pids for process in _with_children(pid)]
         _tell_of_death([process.sentinel for process in started], self.llm.llm_engine.engine_core.outputs_queue)
         self._guard = _guard([process.pid for process in self.processes])
 
     def end(self) -> None:
-        """End the processes, by force if they have not ended after ``PATIENCE`` seconds."""
+        """End the processes; kill those that still run after ``PATIENCE`` seconds."""
         self.llm.llm_engine.engine_core.shutdown()
         _, alive = psutil.wait_procs(self.processes, timeout=PATIENCE)
         for process in alive:
@@ -84,26 +84,26 @@ def _start(folder: Path, settings: dict[str, Any]) -> LLM:
             if error.name != "vllm":
                 raise
             raise ModelError(
-                f"The engine vllm needs the package vLLM, which is an extra of Claimbook: {EXTRA}, or use the engine "
-                "transformers."
+                f"The engine vllm needs the package vLLM, which is an extra of Claimbook. Run {EXTRA}, or use the "
+                "engine transformers."
             ) from error
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
         try:
-            # Compiling takes longer than what is generated in the tests, and tests are what the CPU build is for. A
-            # prompt computed in parts takes back the random numbers drawn for them, which only a GPU's generator can.
+            # The CPU build is for tests, where compiling would take longer than generating. Chunked prefill rewinds
+            # the random generator, and only a GPU's can be rewound.
             return LLM(str(folder), **settings, enforce_eager=on_cpu, enable_chunked_prefill=not on_cpu)
         except (OSError, RuntimeError, ValueError) as error:
             raise ModelError(
-                f"vLLM cannot serve {folder}: {' '.join(str(error).split())[:500]} (What its process wrote stands "
-                "above; change memory_share, max_length or dtype, or use the engine transformers.)"
+                f"vLLM cannot serve {folder}: {' '.join(str(error).split())[:500]} See the output of its process "
+                "above. Change memory_share, max_length or dtype, or use the engine transformers."
             ) from error
 
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """vLLM reads these when it is imported and when it starts its process; nothing else shall see them."""
+    """Set the variables that vLLM reads at its import and start, inside the block only."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:
@@ -122,7 +122,7 @@ def _with_children(pid: int) -> list[psutil.Process]:
 
 
 def _tell_of_death(sentinels: list[int], outputs: queue.Queue) -> None:
-    """When the engine's process is killed (by the system, for want of memory), vLLM waits for its output for ever."""
+    """Report the death of the engine's process, for whose output vLLM would otherwise wait for ever."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     def watch() -> None:
@@ -133,7 +133,7 @@ def _tell_of_death(sentinels: list[int], outputs: queue.Queue) -> None:
 
 
 def _guard(pids: list[int]) -> subprocess.Popen:
-    """A small process that kills ``pids`` when this one is gone: vLLM's own would stay, and keep the GPU's memory."""
+    """Start a small process that kills ``pids`` when this one is gone. vLLM's own would keep the GPU's memory."""
     command = [sys.executable, "-I", "-S", "-c", _GUARD, *map(str, pids)]
-    # A session of its own, so that Ctrl-C in the terminal does not end the guard before what it guards.
+    # In its own session, so that Ctrl-C in the terminal does not end the guard before what it guards.
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
