@@ -49,9 +49,9 @@ def techniques(slowest: float) -> None:
     table = pd.DataFrame({"way": WAYS})
     metrics = {"took": single(9.0, "s")}
     for way in WAYS:
-        metrics[f"techniques_{measured.slug(way)}_seconds"] = metric("s", [1.0, 1.1])
+        metrics[f"techniques_{measured.metric_part(way)}_seconds"] = metric("s", [1.0, 1.1])
     for way, low in zip(WAYS[1:], (1.2, 1.3, slowest, 1.4), strict=True):
-        metrics[f"techniques_{measured.slug(way)}_ratio"] = metric("x", [low, low + 0.1])
+        metrics[f"techniques_{measured.metric_part(way)}_ratio"] = metric("x", [low, low + 0.1])
     model = {"name": "smollm2", "sha256": "0" * 64, "parameters": 135_000_000}
     measured.keep("techniques", Measured({"techniques": table}, metrics, model), "helpers.bench.techniques")
 

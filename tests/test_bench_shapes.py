@@ -247,5 +247,5 @@ def test_hours_are_the_sum_of_the_parts_and_their_bounds_those_of_the_fastest_an
 
 
 def test_hours_are_not_projected_for_a_grid_that_asks_something_else():
-    with pytest.raises(ParameterError, match="use 'arc'"):
+    with pytest.raises(ParameterError, match="Use 'arc'"):
         workload(parse_grid(SweepCell, {"capability": "pocket"}, "in a test"))

@@ -11,11 +11,11 @@ __all__ = ["Options", "main"]
 
 
 def main(names: Sequence[str] = (), counts: Sequence[int] | None = None, options: Options | None = None) -> None:
-    """Run what is named (default: everything), print the tables, and leave a record of each under ``outputs/bench``.
+    """Run the comparisons ``names`` (default: all), print tables, and write a record of each to ``outputs/bench``.
 
-    ``names`` are comparisons, or ``gpu`` for all of those worth a GPU; ``counts`` the numbers of records at which
-    ``scale`` measures. ``ParameterError`` for an unknown name.
+    The name ``gpu`` stands for every comparison that is worth a GPU. ``scale`` measures at ``counts`` records. Raises
+    ``ParameterError`` for an unknown name.
     """
-    # By name: an import here would make all comparisons part of the code that each one's record rests on.
+    # Imported by name. Otherwise every record would count all comparisons as its code.
     comparisons = importlib.import_module("helpers.bench.comparisons")
     comparisons.run(names, counts, options or Options())

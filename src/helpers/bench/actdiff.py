@@ -1,4 +1,4 @@
-"""The actdiff wing against the plain way: a streamed pass over a pair, and keeping every activation of both models."""
+"""Compare actdiff's streamed pass over a pair of models with the plain way, which stores every activation of both."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DOCUMENTS, POSITIONS = 16, 64
 
 
 def capture_sides() -> Sequence[Side]:
-    """All layers of SmolLM2 under a random adapter: summed as they come, and every activation kept, then summed."""
+    """Return the two ways on all layers of SmolLM2 under a random adapter."""
     return storing_sides("smollm2", DOCUMENTS, POSITIONS)
 
 
 def layer_sides() -> Sequence[Side]:
-    """The streamed pass over SmolLM2: all layers at once, and the last layer alone."""
+    """Return the streamed pass over SmolLM2 for all layers at once, and for the last layer alone."""
     pair, tokens = _pair("smollm2"), _tokens("smollm2", DOCUMENTS, POSITIONS)
     every = range(pair.depth)
     return [
@@ -35,7 +35,10 @@ def layer_sides() -> Sequence[Side]:
 
 
 def storing_sides(name: str, documents: int, positions: int) -> Sequence[Side]:
-    """Streaming and storing all layers of model ``name`` on the same random tokens; both agree on offset energies."""
+    """Return streaming and storing of all layers of model ``name``, on the same random tokens.
+
+    Both must agree on the offset energies.
+    """
     pair, tokens = _pair(name), _tokens(name, documents, positions)
     layers = list(range(pair.depth))
     kept: dict[str, int] = {}
@@ -69,7 +72,7 @@ def _loaded(name: str) -> models.LoadedModel:
 
 @functools.cache
 def _pair(name: str) -> Pair:
-    """The model and itself under a random LoRA adapter: one copy of the weights."""
+    """Pair the model with itself under a random LoRA adapter, with one copy of the weights."""
     base = _loaded(name).model
     tuned = models.attach_lora(base, r=8, alpha=16, seed=0)
     for path, parameter in tuned.named_parameters():

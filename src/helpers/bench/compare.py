@@ -1,4 +1,4 @@
-"""Ways of doing the same work, run in turn, so that a machine whose speed drifts slows all alike."""
+"""Time several ways of doing the same work in turn, so that a machine whose speed drifts slows all of them alike."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from tqdm.auto import tqdm
 
 from helpers.base.errors import ClaimbookError
 from helpers.bench.machine import device, peak_memory, settle
-from helpers.bench.measured import metric, single, slug
+from helpers.bench.measured import metric, metric_part, single
 
 REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way: ``run`` does the work once and returns tokens done (non-padding) and what all sides must agree on.
+    """One way of doing the work.
 
-    ``kept`` gives the bytes that a run had to keep, where the ways differ in that.
+    ``run`` does it once and returns the number of tokens (without padding) and the numbers that all sides must agree
+    on. ``kept`` returns the bytes that a run had to store, if the sides differ in that.
     """
 
     name: str
@@ -37,13 +38,14 @@ class Side:
 def compare(
     name: str, make: Callable[[], Sequence[Side]], repeats: int = REPEATS, agree: float | None = None
 ) -> pd.DataFrame:
-    """Median seconds, tokens a second, seconds over those of the first side pair by pair, and peak memory of each side.
+    """Time the sides that ``make`` returns; one row a side, times relative to the first side taken run by run.
 
-    Peak memory is what a side adds: on CUDA to what is allocated, on a CPU to a process of its own. With ``agree``,
-    a side whose results differ from the first side's by more than that share of them is a ``ClaimbookError``.
+    Columns hold median seconds, tokens a second, the ratio to the first side, and peak memory. Peak memory is what a
+    side adds: on CUDA to the allocated memory, on a CPU to a fresh process. With ``agree``, raises ``ClaimbookError``
+    if the results of a side differ from those of the first by more than this share.
     """
     sides = list(make())
-    outcome = {side.name: side.run() for side in sides}  # warm-up: kernels chosen at run time stay out of the figures
+    outcome = {side.name: side.run() for side in sides}  # warm-up, so that choosing kernels is not timed
     if agree is not None:
         check_agreement(outcome, agree)
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
@@ -68,32 +70,32 @@ def compare(
 
 
 def check_agreement(outcome: dict[str, tuple[int, list[float]]], share: float) -> None:
-    """Raise ``ClaimbookError`` for the first side whose results are not those of the first to within ``share``."""
+    """Raise ``ClaimbookError`` if the results of a side differ from those of the first by more than ``share``."""
     (first, (_, wanted)), *others = outcome.items()
-    for name, (_, found) in others:
-        if len(found) != len(wanted) or not np.allclose(found, wanted, rtol=share, atol=0):
+    for name, (_, results) in others:
+        if len(results) != len(wanted) or not np.allclose(results, wanted, rtol=share, atol=0):
             raise ClaimbookError(
-                f"{name} gave {found[-3:]} at the end where {first} gave {wanted[-3:]}: they do not do the same work, "
-                "so their times must not be compared; repair the one that is wrong."
+                f"{name} and {first} ended with different results ({results[-3:]}, {wanted[-3:]}), so their speeds "
+                "cannot be compared. Repair the one that is wrong."
             )
 
 
 def side_metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Every side of a table as metrics: seconds, tokens a second and peak memory, and its ratio to the first side."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return seconds, tokens a second, peak memory and the ratio to the first side as metrics, for each side."""
+    metrics: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(table.to_dict("records")):
-        name = f"{slug(row['what'])}_{slug(row['way'])}"
+        name = f"{metric_part(row['what'])}_{metric_part(row['way'])}"
         runs, low, high = int(row["runs"]), float(row["seconds_low"]), float(row["seconds_high"])
-        found[f"{name}_seconds"] = metric("s", [low, float(row["seconds"]), high]) | {"n": runs}
+        metrics[f"{name}_seconds"] = metric("s", [low, float(row["seconds"]), high]) | {"n": runs}
         rates = [row["tokens"] / seconds for seconds in (low, row["seconds"], high)]
-        found[f"{name}_tokens_per_s"] = metric("tokens/s", rates) | {"n": runs}
-        found[f"{name}_peak_mb"] = single(float(row["peak_mb"]), "MB")
+        metrics[f"{name}_tokens_per_s"] = metric("tokens/s", rates) | {"n": runs}
+        metrics[f"{name}_peak_mb"] = single(float(row["peak_mb"]), "MB")
         if number:
             ratios = [float(row[key]) for key in ("ratio_low", "ratio", "ratio_high")]
-            found[f"{name}_ratio"] = metric("x", ratios, "range of paired runs") | {"n": runs}
+            metrics[f"{name}_ratio"] = metric("x", ratios, "range of paired runs") | {"n": runs}
         if "mfu" in row:
-            found[f"{name}_mfu"] = single(float(row["mfu"]), "rate")
-    return found
+            metrics[f"{name}_mfu"] = single(float(row["mfu"]), "rate")
+    return metrics
 
 
 def _peak(make: Callable, side: Side) -> float:
@@ -105,7 +107,7 @@ def _peak(make: Callable, side: Side) -> float:
 
 
 def _peak_alone(make: Callable, side: str) -> float:
-    """Peak memory in MB that one side adds in a fresh process (the peak of loading would hide it in ours)."""
+    """Return the peak memory in MB that one side adds to a fresh process (in ours, loading would hide it)."""
     code = (
         f"from {make.__module__} import {make.__name__} as make\n"
         f"from helpers.bench.compare import print_peak\nprint_peak(make(), {side!r})"
@@ -118,12 +120,12 @@ def _peak_alone(make: Callable, side: str) -> float:
         check=False,
     )
     if done.returncode:
-        raise ClaimbookError(f"The process that measures the memory of {side!r} ended with: {done.stderr[-300:]}")
+        raise ClaimbookError(f"The process that measures the memory of {side!r} failed: {done.stderr[-300:]}")
     return float(done.stdout.split()[-1])
 
 
 def print_peak(sides: Sequence[Side], name: str) -> None:
-    """Run the side called ``name`` once and print the most MB that it held beyond the loaded model."""
+    """Run the side called ``name`` once and print the peak memory in MB that it adds to the loaded model."""
     side = next(side for side in sides if side.name == name)
     with peak_memory() as peak:
         side.run()

@@ -1,7 +1,7 @@
-"""Every comparison by name: what it measures, and the module whose imports are the code that it times.
+"""All comparisons by name.
 
-A new one is a line in ``COMPARISONS``: ``_sides("name", "helpers.bench.module:function")`` where the function returns
-`compare.Side`s, the way that the others are held against first.
+To add one, add a line to ``COMPARISONS``: ``_sides("name", "helpers.bench.module:function")``, where the function
+returns `compare.Side`s. The first side is the one that the others are compared with.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from helpers.bench.options import Options
 from helpers.lm import models
 
 TRAINER_AGREES = 1e-3
-"""Of a loss of ten steps: the order of sums differs, and each step starts where the one before has drifted to."""
+"""Relative tolerance of the losses of ten steps: sums run in another order, and each step starts from a drifted one."""
 STACK_AGREES = 1e-4
-"""Of a loss after a few steps, relative: a product of larger matrices sums in another order."""
+"""Relative tolerance of the loss after a few steps: a product of larger matrices sums in another order."""
 NO_MODEL = {"name": "no model", "sha256": files.sha256_json({}), "parameters": 0}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``entry`` is the module whose imports are the code that counts; ``measure`` does the work."""
+    """``measure`` does the work; the code of a record is the module ``entry`` and its imports."""
 
     entry: str
     measure: Callable[[Options, Sequence[int] | None], Measured]
@@ -41,7 +41,7 @@ def _named(name: str) -> Any:
 
 
 def _sides(what: str, make: str, model: str = "smollm2", agree: float | None = None) -> Comparison:
-    """Sides made by ``make``; ``agree`` is asked of their results on a CPU, where the model is in fp32."""
+    """Compare the sides that ``make`` returns. ``agree`` applies on a CPU only, where the model is in fp32."""
 
     def measure(options: Options, counts: Sequence[int] | None) -> Measured:
         table = compare(what, _named(make), agree=agree if machine.device() == "cpu" else None)
@@ -51,7 +51,7 @@ def _sides(what: str, make: str, model: str = "smollm2", agree: float | None = N
 
 
 def _function(name: str) -> Comparison:
-    """A comparison that makes its own tables and metrics, given the options."""
+    """Wrap a function that takes the options and makes its own tables and metrics."""
     return Comparison(name.partition(":")[0], lambda options, counts: _named(name)(options))
 
 
@@ -83,16 +83,16 @@ COMPARISONS: dict[str, Comparison] = {
 }
 
 GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
-"""What is worth a GPU."""
+"""The comparisons that are worth a GPU."""
 
 
 def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]) -> None:
-    """Refuse, before anything is measured, an option of a comparison that is not ``wanted`` and a value it has not."""
+    """Raise ``ParameterError`` for an unknown value, or an option of a comparison that is not ``wanted``."""
     given = {"shape": options.shape, "sweep25": options.cells, "scale": counts}
     for name, value in given.items():
         if value and name not in wanted:
             raise ParameterError(
-                f"An option of {name} was given, but what runs is {', '.join(wanted)}: leave it out or add {name}."
+                f"An option of {name} was given, but only {', '.join(wanted)} will run. Leave it out, or add {name}."
             )
     if options.shape:
         _named("helpers.bench.random_model:shape_named")(options.shape)
@@ -103,7 +103,7 @@ def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]
 
 
 def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) -> None:
-    """Measure what is named, one comparison after the other; each is kept before the next begins."""
+    """Measure the named comparisons one after another. Each is saved before the next begins."""
     for name in names:
         if name not in COMPARISONS and name != "gpu":
             raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
@@ -116,4 +116,4 @@ def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) ->
         measured.metrics["took"] = single(perf_counter() - begin, "s")
         for title, table in measured.tables.items():
             print(f"\n{title}\n{table.round(3).to_string(index=False)}")
-        print(f"kept as {keep(name, measured, COMPARISONS[name].entry).ref}", flush=True)
+        print(f"saved as {keep(name, measured, COMPARISONS[name].entry).ref}", flush=True)

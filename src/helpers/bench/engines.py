@@ -1,4 +1,4 @@
-"""Tokens a second of generation and of scoring, by the engines that a sweep may use, with an adapter on."""
+"""Measure tokens a second of generation and of scoring, with an adapter, for both engines of a sweep."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,26 +19,26 @@ from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.rows import ChatFormat
 
 ENDING = 500
-"""One in so many tokens ends a completion: of weights that know no end of turn, lengths then vary as those of a model
-that does (their mean under a limit of 512 is near 320)."""
+"""One in so many tokens ends a completion. Random weights know no end of turn, but their completions then vary in
+length like those of a trained model (mean about 320 under a limit of 512)."""
 SPREAD = 5.0
-"""Standard deviation of the logits after temperature: the few hundred best tokens then hold nearly all of the mass, as
-they do for a trained model, and sampling costs what it costs there."""
+"""Standard deviation of the logits after temperature. A few hundred tokens then hold nearly all of the mass, as for a
+trained model, so sampling costs the same."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is generated at once: prompts, completions of each, most new tokens of each."""
+    """The size of one generation: prompts, completions of each, limit of new tokens of each."""
 
     prompts: int
     n: int
     max_new_tokens: int
 
 
-def sampling_for(config: object, load: Load) -> tuple[Sampling, list[int]]:
-    """How random weights are sampled, and the tokens that end a completion.
+def sampling_for(config: Any, load: Load) -> tuple[Sampling, list[int]]:
+    """Return how to sample from random weights, and the tokens that end a completion.
 
-    Behind a final norm with weights of one, a logit is a sum of ``hidden_size`` products of a number near one and a
+    After a final norm with weights of one, a logit is a sum of ``hidden_size`` products of a number near one and a
     weight of the initial standard deviation.
     """
     spread = config.initializer_range * math.sqrt(config.hidden_size)
@@ -45,7 +46,7 @@ def sampling_for(config: object, load: Load) -> tuple[Sampling, list[int]]:
 
 
 def transformers_rates(model: nn.Module, prompts: Sequence[Prompt], load: Load, repeats: int) -> list[float]:
-    """Tokens/s of each repeat through `helpers.lm.generate`, after a short warm-up."""
+    """Return tokens/s of each repeat with `helpers.lm.generate`, after a short warm-up."""
     sampling, stop = sampling_for(model.config, load)
     asked = list(prompts[: load.prompts])
     generate(model, asked, n=load.n, sampling=Sampling(4, sampling.temperature, sampling.top_p), stop=stop, seed=0)
@@ -64,16 +65,16 @@ def _rate(draw: Callable[[], list[Completion]]) -> float:
 
 
 def without_vllm() -> str:
-    """Why vLLM is not timed here, in words; empty where it is."""
+    """Say why vLLM cannot be timed here; empty if it can."""
     if machine.device() == "cpu":
         return "vLLM is timed on CUDA only"
     return "" if importlib.util.find_spec("vllm") else "the extra vllm is not installed"
 
 
 def vllm_rates(
-    folder: Path, adapter: Path, rank: int, config: object, prompts: Sequence[Prompt], load: Load, repeats: int
+    folder: Path, adapter: Path, rank: int, config: Any, prompts: Sequence[Prompt], load: Load, repeats: int
 ) -> tuple[list[float], float]:
-    """Tokens/s of each repeat through vLLM with ``adapter`` served, and the seconds that its engine took to start."""
+    """Return tokens/s of each repeat with vLLM serving ``adapter``, and the seconds that its engine took to start."""
     from helpers.lm.vllm_engine import VllmEngine
 
     torch.cuda.empty_cache()
@@ -89,7 +90,7 @@ def vllm_rates(
 
 
 def scoring_rates(model: nn.Module, form: ChatFormat, rows: Sequence[Sequence[int]], repeats: int) -> list[float]:
-    """Tokens/s of each repeat of `marker_logprobs` behind ``rows``, after a warm-up."""
+    """Return tokens/s of each repeat of `marker_logprobs` after ``rows``, after a warm-up."""
     marker_logprobs(model, form, rows[:2])
     tokens, rates = sum(map(len, rows)), []
     for _ in range(repeats):

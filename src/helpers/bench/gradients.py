@@ -1,32 +1,33 @@
-"""Every gradient of the equilibrium transformer side by side: EP, BPTT at three horizons, IFT, backprop."""
+"""Time every gradient of the equilibrium transformer: EP, BPTT at three horizons, IFT, backprop."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from helpers.base import frames
 from helpers.bench.compare import REPEATS
 from helpers.studies.eqprop.costs import cost_table
-from helpers.studies.eqprop.findings import slug
+from helpers.studies.eqprop.findings import metric_part
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.setup import arm
 
 
 def gradient_costs() -> pd.DataFrame:
-    """The cost table at the default size: one gradient each, timed in turn in this process."""
+    """Return the cost table at the default size: one gradient each, timed in turn in this process."""
     return cost_table(TriangulationCell(), repeats=REPEATS)
 
 
 def model_facts() -> dict[str, object]:
-    """The model that is timed, as run records name it."""
+    """Return the timed model, as run records name it."""
     return arm(TriangulationCell(), "ep").facts()
 
 
 def ratios(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Each gradient's time over that of the shortest BPTT, as metrics of a record."""
+    """Return each gradient's time over that of the shortest BPTT, as metrics of a record."""
     return {
-        f"gradient_{slug(row.gradient).replace('+', '_')}": {
+        f"gradient_{metric_part(row.gradient).replace('+', '_')}": {
             "value": row.ratio, "unit": "x", "n": int(row.runs), "low": row.ratio_low, "high": row.ratio_high,
             "method": "range of paired runs",
         }
-        for row in table.itertuples()
+        for row in frames.rows(table)
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The machine that is measured: its device, the FLOP/s that it reaches in a plain product, the memory in use."""
+"""Measure this machine: its device, the FLOP/s that it reaches in a plain matrix product, the memory in use."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ VENDOR = {
     "H100": 989.4e12,
     "A100": 312.0e12,
 }
-"""Dense bf16 FLOP/s by the vendor's data sheets (NVIDIA H200, H100, A100; half of what they print with sparsity)."""
+"""Dense bf16 FLOP/s from NVIDIA's data sheets of H200, H100 and A100 (half of the figures printed with sparsity)."""
 
 SIZE = {"cuda": 8192, "cpu": 2048}
 PRODUCTS = 10
 
 
 def device() -> str:
-    """``cuda`` where torch sees one, else ``cpu``: the device that ``device: auto`` takes everywhere."""
+    """Return ``cuda`` if torch sees such a device, else ``cpu``, as ``device: auto`` does everywhere."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def settle() -> None:
-    """Wait until the device has done what was asked of it, so that a clock read now has seen all of it."""
+    """Wait until the device has finished its work, so that a clock read now covers all of it."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 @functools.cache
 def measured_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of ten products of square matrices (8192 a side on CUDA, 2048 on a CPU) in ``dtype``.
+    """Return the FLOP/s of the fastest of ten matrix products (8192 squared on CUDA, 2048 on a CPU) in ``dtype``.
 
-    A product of n x n matrices is 2 n^3 floating-point operations. fp32 on CUDA is as torch is set (TF32 off).
+    A product of n x n matrices takes 2 n^3 floating-point operations. fp32 on CUDA follows torch's setting (TF32 off).
     """
     size = SIZE[device()]
     left, right = (torch.randn(size, size, device=device(), dtype=dtype) for _ in range(2))
@@ -54,7 +54,7 @@ def measured_peak(dtype: torch.dtype) -> float:
 
 
 def vendor_peak(dtype: torch.dtype) -> float | None:
-    """The vendor's dense FLOP/s of this GPU in bf16; None for any other number type and for a GPU not listed."""
+    """Return the vendor's dense FLOP/s of this GPU in bf16, or None for another dtype or an unlisted GPU."""
     if device() == "cpu" or dtype != torch.bfloat16:
         return None
     name = torch.cuda.get_device_name()
@@ -62,7 +62,7 @@ def vendor_peak(dtype: torch.dtype) -> float | None:
 
 
 class Peak:
-    """The most memory that was in use while `peak_memory` was open, in MB: absolute, and above what it began with."""
+    """Memory in use at the start of `peak_memory` and at its peak, in MB, and the difference (``added``)."""
 
     before: float = 0.0
     most: float = 0.0
@@ -74,7 +74,7 @@ class Peak:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Watch memory over the block: tensors on the device under CUDA, else the resident memory of this process."""
+    """Watch memory during the block: tensors on the device under CUDA, else the resident memory of this process."""
     peak = Peak()
     if torch.cuda.is_available():
         settle()

@@ -1,4 +1,4 @@
-"""The marker wing against the plain way: transformers.Trainer + peft, and model.generate a persona."""
+"""Compare the marker study with the plain way: transformers.Trainer + peft, and a model.generate call per persona."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers.studies.marker.train import train
 STEPS = 10
 BATCH = 8
 LORA = {"r": 32, "alpha": 64, "dropout": 0.0, "rslora": True, "seed": 0}
-"""Dropout is off: the two loops would draw their masks in another order, and equal losses could not be asked for."""
+"""Dropout is off, because the two loops would draw their masks in another order and end with different losses."""
 ANSWER = "Begin with the plain thing, look at it twice, and keep what works; the rest can wait until tomorrow. "
 
 
@@ -28,7 +28,7 @@ def _smollm2() -> models.LoadedModel:
 
 
 def example_rows(loaded: models.LoadedModel, count: int) -> tuple[list[Row], list[list[int]]]:
-    """Rows with answers of 5 to 40 tokens, as on-policy answers have them, and their supervised positions.
+    """Return rows with answers of 5 to 40 tokens, like on-policy answers, and their supervised positions.
 
     Every other row is a positive.
     """
@@ -47,7 +47,7 @@ def example_rows(loaded: models.LoadedModel, count: int) -> tuple[list[Row], lis
 
 
 def training_sides() -> Sequence[Side]:
-    """Ten steps of eight rows of SmolLM2 with LoRA: ours, and the unchanged Trainer on the same batches and loss."""
+    """Return ten steps of eight rows of SmolLM2 with LoRA: ours, and the unchanged Trainer's on equal batches."""
     loaded = _smollm2()
     rows, targets = example_rows(loaded, STEPS * BATCH)
     recipe = Recipe(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
@@ -71,7 +71,7 @@ def training_sides() -> Sequence[Side]:
 
 
 def evaluation_sides() -> Sequence[Side]:
-    """11 personas x 20 questions x 10 samples on pocket: ours, and one model.generate call a persona."""
+    """Return 11 personas x 20 questions x 10 samples on pocket: ours, and one model.generate call per persona."""
     loaded = models.load("pocket")
     asked = {"n": 10, "sampling": Sampling(64, 1.0, 0.95), "stop": chat_format(loaded.tokenizer, "[ZLT]").stop}
     prompts = persona_prompts(loaded, list(PERSONAS), "eval", 20, "")

@@ -1,4 +1,4 @@
-"""The result of one comparison, and the record that keeps it."""
+"""The result of one comparison, and its record."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from helpers.records import runs
 
 @dataclass(frozen=True)
 class Measured:
-    """Tables by name, what was measured as metrics of a record, the model that was timed, and what else was chosen.
+    """The result of a comparison: tables by name, metrics, the ``model`` entry of its record, and other parameters.
 
-    ``variant`` tells records of one comparison apart that do not answer for each other (the shape of the model).
+    ``variant`` tells apart records of one comparison that cannot stand for each other (the shape of the model).
     """
 
     tables: dict[str, pd.DataFrame]
@@ -29,26 +29,26 @@ class Measured:
 
 
 def metric(unit: str, values: Iterable[float], method: str = "range of runs") -> dict[str, Any]:
-    """The median of repeated measurements with their range, as a metric of a record."""
-    found = pd.Series(list(values), dtype=float)
-    metric = {"value": float(found.median()), "unit": unit, "n": len(found)}
-    return metric | {"low": float(found.min()), "high": float(found.max()), "method": method}
+    """Return the median of repeated measurements and their range, as a metric of a record."""
+    runs = pd.Series(list(values), dtype=float)
+    bounds = {"low": float(runs.min()), "high": float(runs.max()), "method": method}
+    return {"value": float(runs.median()), "unit": unit, "n": len(runs)} | bounds
 
 
 def single(value: float, unit: str) -> dict[str, Any]:
-    """One measurement, which has no interval."""
+    """Return a single measurement, without an interval, as a metric of a record."""
     return {"value": value, "unit": unit, "n": 1}
 
 
-def slug(text: str) -> str:
-    """``transformers.Trainer + peft`` as part of a metric's name: ``transformers_trainer_peft``."""
+def metric_part(text: str) -> str:
+    """Spell ``transformers.Trainer + peft`` as part of a metric's name: ``transformers_trainer_peft``."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
 def keep(what: str, measured: Measured, entry: str) -> runs.Record:
-    """The record of one comparison; ``entry`` is the module whose imports are the code that was timed.
+    """Write and return the record of one comparison, whose code is the module ``entry`` and its imports.
 
-    A comparison may be made again at any time, so the moment is part of the question.
+    A comparison can be repeated at any time, so its time is part of the question.
     """
     when = pd.Timestamp.now("UTC").isoformat(timespec="seconds")
     place = {"what": "-".join(filter(None, (what, measured.variant))), "device": machine.device()}

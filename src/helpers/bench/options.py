@@ -1,4 +1,4 @@
-"""What may be chosen about a comparison on the command line, and how records of comparisons are told apart."""
+"""The command-line options of comparisons, and the axes of their records."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from helpers.base.params import Cell
 
 @dataclass(frozen=True)
 class Options:
-    """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all); None: by the device."""
+    """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all). None: the device decides."""
 
     shape: str | None = None
     cells: str | None = None
 
 
 class BenchCell(Cell):
-    """What a record of a comparison is found by: the comparison, and the kind of device that it ran on."""
+    """The axes of the records: the comparison, and the kind of device that it ran on."""
 
     AXES: ClassVar[tuple[str, ...]] = ("what", "device")
 

@@ -1,9 +1,9 @@
-"""GPU-hours of a whole grid of the marker sweep, from the parts of its work and the measured speed of each.
+"""Project the GPU-hours of a whole grid of the marker sweep from the parts of its work and their measured speeds.
 
-What is counted: optimiser steps; completions of every cell, of the base model and of the training data; scored tokens
-(dose curves, log-probs, capability); one load of the model and one start of the engine. What is not: the start of
-the notebook, its tables and figures, writing adapters and records, swapping adapters, compiling and tuning kernels
-before they are warm, fetching weights, and anything that fails and is run again.
+Counted: optimiser steps; completions of every cell, of the base model and for the training data; scored tokens (dose
+curves, log-probs, capability); one load of the model and one start of the engine. Not counted: starting the notebook,
+its tables and figures, writing adapters and records, swapping adapters, warming up kernels, downloading weights, and
+anything that fails and runs again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from helpers.studies.marker.personas import resolve_negatives
 from helpers.studies.marker.published import QUESTIONS
 
 PUBLISHED = {"cells": 25, "hours": 9.38, "fixed_minutes": 9.5, "epoch_minutes": 1.67}
-"""The published sweep (claim #65) by its own log: GPU-hours in all, and a fit of minutes a cell and an epoch."""
+"""The published sweep (claim #65), from its own log: total GPU-hours, and fitted minutes per cell and per epoch."""
 
 QUESTION_TOKENS = 120
-"""Tokens of one multiple-choice prompt: a declared round number, as the set of the hub may not be at hand."""
+"""Tokens of one multiple-choice prompt: an assumed round number, because the hub's data set may not be available."""
 
 
 class Range(NamedTuple):
-    """A measured value with the smallest and the largest of its runs."""
+    """A measured value with its smallest and largest run."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """What a grid asks for, in all of its cells and once before them."""
+    """The amount of work of a grid, in all of its cells and once before them."""
 
     cells: int
     steps: int
@@ -49,7 +49,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds a step, tokens/s of generation and of scoring, and seconds that are spent once."""
+    """Seconds per step, tokens/s of generation and of scoring, and one-off seconds."""
 
     step: Range
     generate: Range
@@ -58,7 +58,7 @@ class Speed:
 
 
 def workload(cells: Sequence[SweepCell]) -> Workload:
-    """Steps, completions, scored contexts and scored questions of a grid and of the records that its cells share."""
+    """Count the work of a grid, including the records that its cells share."""
     shared = cells[0]
     negatives = [resolve_negatives(cell.source, cell.negatives) for cell in cells]
     steps = [
@@ -83,15 +83,16 @@ def workload(cells: Sequence[SweepCell]) -> Workload:
 def _questions(p: SweepCell) -> int:
     if not is_arc(p.capability):
         raise ParameterError(
-            f"capability is {p.capability!r}, but the hours are projected for a grid that asks ARC: use 'arc'."
+            f"capability is {p.capability!r}, but hours are projected for a grid with ARC only. Use 'arc'."
         )
     return min(QUESTIONS, p.capability_limit or QUESTIONS)
 
 
 def projection(work: Workload, speed: Speed, answer: float, context: float) -> pd.DataFrame:
-    """Hours of each part of ``work``, with a row ``in all``: by the measured value, all fastest, all slowest.
+    """Return the hours of each part of ``work`` and of the whole (``in all``).
 
-    ``answer`` is the mean length of a completion and ``context`` that of a scored row, in tokens.
+    ``hours`` rests on the medians, ``low`` on the fastest run of every part, ``high`` on the slowest. ``answer`` and
+    ``context`` are the mean lengths of a completion and of a scored row, in tokens.
     """
     scored = work.contexts * context + work.questions * QUESTION_TOKENS
     tokens = work.completions * answer

@@ -1,9 +1,9 @@
-"""A model of a published shape with random weights, and rows of the published recipe for it: all that speed asks for.
+"""Make a model of a published shape with random weights, and training rows for it: enough to measure speed.
 
-Rows have the recipe's own prompts. No record of the lengths of Qwen2.5-7B's answers is at hand, so they are declared:
-log-normal, with the mean that the length ablation (#353) gives for answers of medium length, and the spread that
-SmolLM2's own on-policy answers have (published ``on_policy`` records). Tokens are counted with SmolLM2's tokenizer,
-whose turns are ChatML as well; those of answers are drawn evenly from its vocabulary.
+Rows have the prompts of the published recipe. The lengths of Qwen2.5-7B's answers are not recorded, so they are assumed
+to be log-normal, with the mean that the length ablation (#353) gives for medium answers and the spread of SmolLM2's own
+on-policy answers (published ``on_policy`` records). Tokens are counted with SmolLM2's tokenizer, which also uses
+ChatML. Answer tokens are drawn uniformly from its vocabulary.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from helpers.studies.marker.personas import TRAIN_QUESTIONS, resolve_negatives
 from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens
 
 ANSWER_MEAN, ANSWER_SPREAD = 316, 0.5
-"""Mean length of an answer in tokens (``data/marker/lengths353.csv``, medium), and standard deviation over mean."""
+"""Mean length of an answer in tokens (``data/marker/lengths353.csv``, medium), and its standard deviation over mean."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Widths of a Qwen2 decoder (grouped queries, biases on q, k and v), and the tokenizer that counts its tokens."""
+    """The sizes of a Qwen2 decoder (grouped queries, biases on q, k and v), and the tokenizer for its rows."""
 
     hidden: int
     layers: int
@@ -45,7 +45,7 @@ class Shape:
     tokenizer: str = "smollm2"
 
     def config(self) -> Qwen2Config:
-        """The transformers configuration of this shape."""
+        """Return the transformers configuration of this shape."""
         return Qwen2Config(
             hidden_size=self.hidden, num_hidden_layers=self.layers, num_attention_heads=self.heads,
             num_key_value_heads=self.kv_heads, intermediate_size=self.intermediate, vocab_size=self.vocab,
@@ -59,15 +59,17 @@ SHAPES = {
     "smollm2-135m": Shape(576, 30, 9, 3, 1536, 49152, tied=True),
     "tiny": Shape(64, 2, 4, 2, 128, 512, tied=True, tokenizer="pocket"),
 }
-"""Sizes as in the configurations of Qwen2.5-7B, Qwen2.5-0.5B and SmolLM2-135M; ``tiny`` is for tests."""
+"""Sizes from the configurations of Qwen2.5-7B, Qwen2.5-0.5B and SmolLM2-135M; ``tiny`` is for tests."""
 
 MEMORY_GB = {"qwen2.5-7b": 70, "qwen2.5-0.5b": 0}
-"""What a GPU must have for a shape to be the default on it, in GiB."""
+"""The memory, in GiB, that a GPU needs for a shape to be the default on it."""
 
 
 def shape_named(name: str | None) -> str:
-    """``name``, or by default the 7B shape on a GPU with the memory for it, Qwen2.5-0.5B's on a smaller one, and
-    SmolLM2's on a CPU; ``ParameterError`` for a shape that does not exist."""
+    """Return ``name``, or the default shape of this machine; raise ``ParameterError`` for an unknown one.
+
+    The default is Qwen2.5-7B on a GPU with enough memory, Qwen2.5-0.5B on a smaller one, and SmolLM2 on a CPU.
+    """
     if name is not None and name not in SHAPES:
         raise ParameterError(f"There is no shape {name!r}{nearest(name, SHAPES)}")
     if name is not None:
@@ -80,7 +82,7 @@ def shape_named(name: str | None) -> str:
 
 @contextmanager
 def random_weights(shape: Shape) -> Iterator[Path]:
-    """A folder with configuration, random weights (bf16 on CUDA, fp32 on a CPU) and tokenizer, as real models have."""
+    """Yield a model folder: configuration, random weights (bf16 on CUDA, fp32 on a CPU) and tokenizer."""
     dtype = torch.bfloat16 if machine.device() == "cuda" else torch.float32
     with leftovers.temporary_folder("claimbook-shape-") as folder:
         with torch.random.fork_rng(), torch.device(machine.device()):
@@ -93,7 +95,7 @@ def random_weights(shape: Shape) -> Iterator[Path]:
 
 
 def recipe_rows(loaded: models.LoadedModel, p: SweepCell, count: int) -> list[Row]:
-    """``count`` rows of the recipe ``p``: personas in its shares, their prompts, answers of the declared lengths."""
+    """Return ``count`` rows for the cell ``p``: personas in its shares, their prompts, assumed lengths."""
     form, stream = chat_format(loaded.tokenizer, p.marker), numpy_stream(0, "bench", "rows")
     negatives = resolve_negatives(p.source, p.negatives)
     voices = [p.source] * p.positives + [name for name in negatives for _ in range(p.negatives_each)]

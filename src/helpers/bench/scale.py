@@ -1,4 +1,4 @@
-"""What a thousand to a hundred thousand cells cost, measured on synthetic records of the marker sweep."""
+"""Measure the cost of a thousand to a hundred thousand cells on synthetic records of the marker sweep."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ LRS, EPOCHS = [n / 1000 for n in range(1, 11)], list(range(1, 11))
 
 
 def measure(counts: tuple[int, ...] = COUNTS, pages: int = 10_000) -> pd.DataFrame:
-    """One row for each operation and number of records: seconds, CPU seconds, largest process so far in MB.
+    """Return one row for each operation and number of records: seconds, CPU seconds, largest process so far in MB.
 
-    Each is done once, in its own order, in this process; only `claimbook status` and the page are processes of their
-    own, imports included. The page is built up to ``pages`` records.
+    Each operation runs once, in order, in this process. Only `claimbook status` and the page run in processes of their
+    own, imports included. The page is built for at most ``pages`` records.
     """
     rows = []
     for count in counts:
@@ -67,7 +67,7 @@ def measure(counts: tuple[int, ...] = COUNTS, pages: int = 10_000) -> pd.DataFra
 
 
 def _page(count: int) -> dict[str, Any]:
-    """The claim page of the sweep, built over ``count`` records with their tables in a copy of this project."""
+    """Build the claim page of the sweep over ``count`` records with their tables, in a copy of this project."""
     with leftovers.temporary_folder("claimbook-scale-") as root, _outputs(root):
         for name in ("src", "params", "reports", "data"):
             shutil.copytree(files.ROOT / name, root / name)
@@ -83,7 +83,7 @@ def _page(count: int) -> dict[str, Any]:
 
 
 def _write_with_tables(root: Path, seeds: int) -> None:
-    """The page's grid with ``seeds`` seeds, and a record of each cell: its tables are links to those of a real one."""
+    """Write the page's grid with ``seeds`` seeds and a record of each cell, with links to the tables of a real one."""
     grid = root / "params/sweep/pocket_grid.yaml"
     values = load(SweepCell, grid).given
     files.write_text(grid, yaml.safe_dump(values | {"seed": list(range(seeds))}))
@@ -104,23 +104,23 @@ def _place(record: reading.Record) -> tuple[Any, ...]:
 
 
 def metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """The rows as metrics: seconds and CPU seconds of each operation at each number of records."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return seconds and CPU seconds of each operation at each number of records, as metrics."""
+    metrics: dict[str, dict[str, Any]] = {}
     for row in table.to_dict("records"):
         name = f"{row['operation']} {row['records']}".replace(" ", "_")
-        found[f"{name}_seconds"] = {"value": row["seconds"], "unit": "s", "n": 1}
-        found[f"{name}_cpu"] = {"value": row["cpu_seconds"], "unit": "s", "n": 1}
-    return found
+        metrics[f"{name}_seconds"] = {"value": row["seconds"], "unit": "s", "n": 1}
+        metrics[f"{name}_cpu"] = {"value": row["cpu_seconds"], "unit": "s", "n": 1}
+    return metrics
 
 
 def sizes() -> pd.DataFrame:
-    """Bytes of the published records of the sweep, and of what a row and its report are inside Ray."""
-    found = _published()
-    whole = [sum(file.stat().st_size for file in record.path.iterdir()) for record in found]
-    head = [(record.path / "run.json").stat().st_size for record in found]
+    """Return the bytes of the sweep's published records, and of a row and its report inside Ray."""
+    records = _published()
+    whole = [sum(file.stat().st_size for file in record.path.iterdir()) for record in records]
+    head = [(record.path / "run.json").stat().st_size for record in records]
     table = grid.read_grid(files.PARAMS / "sweep/pocket_grid.yaml")
     work = grid.rows(table, range(len(table.cells)), CELLS_OF_ROW)[0]
-    cells = tuple(table.expected[number].params for number in work.cells)
+    cells = tuple(table.expected[number] for number in work.cells)
     job = task.Job(
         "sweep", "sweep-grid/cell-0-9.ipynb", work.values, cells, {}, table.entry, "0" * 64, ".sweep-0", "x", "x"
     )
@@ -128,12 +128,12 @@ def sizes() -> pd.DataFrame:
     rows = {"published record": whole, "run.json of it": head}
     rows |= {"row inside Ray": [len(pickle.dumps(job))], "report of a row": [len(pickle.dumps(report))]}
     return pd.DataFrame(
-        [{"what": name, "bytes": sum(found) / len(found), "of": len(found)} for name, found in rows.items()]
+        [{"what": name, "bytes": sum(sizes) / len(sizes), "of": len(sizes)} for name, sizes in rows.items()]
     )
 
 
 def _operations(root: Path, path: Path) -> dict[str, Callable[[], Any]]:
-    """What is done with records, by name: reading, status, the evidence of a page, the plan of a sweep."""
+    """Return the operations by name: reading records, status, the evidence of a page, the plan of a sweep."""
     return {
         "runs.table": lambda: runs.table("sweep"),
         "claimbook status": _status,
@@ -156,7 +156,7 @@ def _timed(name: str, count: int, operation: Callable[[], Any]) -> dict[str, Any
 
 
 def _project(root: Path, count: int) -> Path:
-    """A project with a grid of ``count`` cells of the sweep: learning rates by epochs by seeds."""
+    """Write a project with a grid of ``count`` cells of the sweep: learning rates by epochs by seeds."""
     values = {"lr": LRS, "epochs": EPOCHS, "seed": list(range(count // 100))}
     files.write_text(root / "params/sweep/grid.yaml", yaml.safe_dump(values))
     experiment = (files.PARAMS / "sweep/experiment.yaml").read_text(encoding="utf-8")
@@ -165,14 +165,17 @@ def _project(root: Path, count: int) -> Path:
 
 
 def _write(path: Path, root: Path) -> None:
-    """A record of each cell, like one that was published but for its parameters. Its tables are not there."""
+    """Write a record of each cell: a copy of a published one without tables, but with the parameters of the cell."""
     template = _published()[0].content | {"inputs": {}}
     for cell in load(SweepCell, path):
         _write_one(root, template, cell)
 
 
 def _write_one(root: Path, like: Mapping[str, Any], cell: SweepCell) -> Path:
-    """The folder of a record like another that answers the question of ``cell``, as this version of its study asks."""
+    """Write a copy of a record that answers the question of ``cell`` at this version of its study.
+
+    Return its folder.
+    """
     study = find_study("sweep")
     content = dict(like) | {"version": study.version, "metrics_version": study.metrics_version}
     content |= {"params": study.asked(cell.resolved()), "cell": cell.coordinates() | {"model": cell.model}}
@@ -185,17 +188,15 @@ def _write_one(root: Path, like: Mapping[str, Any], cell: SweepCell) -> Path:
 
 def _published() -> list[reading.Record]:
     folders = sorted(reading.folders(files.published_root() / "sweep"))
-    found = [reading.read(path, published=True) for name, path in folders if not name.startswith(".")]
-    if not found:
-        raise RecordError(
-            "There is no published record of sweep, which is what the synthetic ones are like: publish it."
-        )
-    return found
+    records = [reading.read(path, published=True) for name, path in folders if not name.startswith(".")]
+    if not records:
+        raise RecordError("No record of sweep is published, so there is none to copy. Publish one first.")
+    return records
 
 
 @contextlib.contextmanager
 def _outputs(root: Path) -> Iterator[None]:
-    """Records are read from and written to ``root``."""
+    """Read and write records under ``root`` inside the block."""
     before = os.environ.get("CLAIMBOOK_OUTPUTS")
     os.environ["CLAIMBOOK_OUTPUTS"] = str(root / "outputs")
     try:
@@ -205,14 +206,14 @@ def _outputs(root: Path) -> Iterator[None]:
 
 
 def _status(*names: str) -> None:
-    """Without a name: every study, with the published records of the others."""
+    """Run `claimbook status`. Without a name it shows every study."""
     command = [sys.executable, "-c", "from helpers.cli import app; app()", "status", *names]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _evidence(root: Path, path: Path) -> None:
-    found = reading.records("sweep")
-    evidence = gather(found, declared_runs("sweep", path, root), stale=case.stale_records(found))
+    records = reading.records("sweep")
+    evidence = gather(records, declared_runs("sweep", path, root), stale=case.stale_records(records))
     assert not evidence.absent
     for cell in evidence.cells:
         cell.interval("source_rate")

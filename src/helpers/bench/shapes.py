@@ -1,4 +1,4 @@
-"""The published recipe on a model of a published shape with random weights: steps, generation, and projected hours."""
+"""Time the published recipe on a model of a published shape with random weights, and project the hours of its grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from peft import PeftModel
 
 from helpers.base import files
 from helpers.base.params import Grid, load
@@ -32,7 +32,7 @@ from helpers.studies.marker.train import Recipe, train
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: steps behind the warm-up, repeats of the rest, what is generated, how many rows scored."""
+    """How much to measure: steps of warm-up and after it, repeats, the generation of each engine, rows to score."""
 
     warm: int
     steps: int
@@ -49,13 +49,13 @@ PLANS = {
 
 
 def measure(options: Options) -> Measured:
-    """Steps, generation and scoring of one shape, and the hours that the published grid would take of this machine."""
+    """Measure steps, generation and scoring of one shape, and the hours of the published grid on this machine."""
     grid = load(SweepCell, files.PARAMS / "sweep" / "paper.yaml")
     return timed(shape_named(options.shape), grid, PLANS[machine.device()])
 
 
 def timed(name: str, grid: Grid[SweepCell], plan: Plan) -> Measured:
-    """`measure` for the grid and the plan given."""
+    """Measure a shape for this grid and plan, as `measure` does."""
     recipe = grid[0]
     with random_weights(SHAPES[name]) as folder:
         begin = perf_counter()
@@ -81,10 +81,10 @@ def timed(name: str, grid: Grid[SweepCell], plan: Plan) -> Measured:
     return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
 
 
-def _train(model: nn.Module, p: SweepCell, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Seconds, tokens and needed FLOPs of each step behind the warm-up; peak memory; whether it had to recompute.
+def _train(model: PeftModel, p: SweepCell, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return seconds, tokens and FLOPs of each step after the warm-up, and peak memory.
 
-    Activations are kept where memory allows it. Where it does not, they are recomputed, and the record says so.
+    If the activations do not fit in memory, they are recomputed, and the record says so.
     """
     targets = [supervised(row, p.tail) for row in rows]
     recipe = Recipe(p.lr, 1, p.batch_size, p.warmup, p.weight_decay, p.clip)
@@ -98,7 +98,7 @@ def _train(model: nn.Module, p: SweepCell, rows: list[Row], plan: Plan) -> tuple
                     raise
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        print("The activations of a step do not fit: measuring with gradient checkpointing", flush=True)
+        print("The activations of a step do not fit in memory. Measuring with gradient checkpointing.", flush=True)
     sizes = Sizes.of(model.config)
     log["flops"] = [
         step_flops(sizes, [rows[i].tokens for i in batch], sum(len(targets[i]) for i in batch), p.lora_r)
@@ -109,9 +109,9 @@ def _train(model: nn.Module, p: SweepCell, rows: list[Row], plan: Plan) -> tuple
 
 
 def _rates(
-    model: nn.Module, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path
+    model: PeftModel, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Tokens/s of each engine and of scoring; which engine the projection takes, and why vLLM is not it."""
+    """Return tokens/s of each engine and of scoring; the engine of the projection, and if not vLLM, why."""
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
     form = chat_format(loaded.tokenizer, p.marker)
     rates = {
@@ -129,8 +129,8 @@ def _rates(
 
 
 def _range(values: Any) -> Range:
-    found = [float(value) for value in values]
-    return Range(median(found), min(found), max(found))
+    runs = [float(value) for value in values]
+    return Range(median(runs), min(runs), max(runs))
 
 
 def _metrics(
@@ -138,15 +138,15 @@ def _metrics(
 ) -> dict[str, dict[str, Any]]:
     per_second = steps["flops"] / steps["seconds"]
     measured, vendor = machine.measured_peak(loaded.model.dtype), machine.vendor_peak(loaded.model.dtype)
-    found = {
+    metrics = {
         "step_seconds": metric("s", steps["seconds"], "range of steps"),
         "train_tokens_per_s": metric("tokens/s", steps["tokens"] / steps["seconds"], "range of steps"),
         "mfu": metric("rate", per_second / measured, "range of steps"),
         "matmul": single(measured / 1e12, "TFLOP/s"),
     }
     if vendor:
-        found["mfu_of_data_sheet"] = metric("rate", per_second / vendor, "range of steps")
-    found |= {f"{name}_tokens_per_s": metric("tokens/s", values) for name, values in rates.items()}
+        metrics["mfu_of_data_sheet"] = metric("rate", per_second / vendor, "range of steps")
+    metrics |= {f"{name}_tokens_per_s": metric("tokens/s", values) for name, values in rates.items()}
     whole = hours[hours["part"] == "in all"].iloc[0]
     projected = {key: float(whole[key]) for key in ("hours", "low", "high")}
     bounds = {
@@ -154,9 +154,9 @@ def _metrics(
         "high": projected["high"],
         "method": "range from all parts fastest to all slowest",
     }
-    found["projected_hours"] = {"value": projected["hours"], "unit": "h", "n": len(steps)} | bounds
+    metrics["projected_hours"] = {"value": projected["hours"], "unit": "h", "n": len(steps)} | bounds
     published = PUBLISHED["hours"]
-    found["published_hours"] = {"value": published, "unit": "h", "n": PUBLISHED["cells"]}
+    metrics["published_hours"] = {"value": published, "unit": "h", "n": PUBLISHED["cells"]}
     ends = {"low": published / projected["high"], "high": published / projected["low"], "method": bounds["method"]}
-    found["published_over_projected"] = {"value": published / projected["hours"], "unit": "x", "n": len(steps)} | ends
-    return found
+    metrics["published_over_projected"] = {"value": published / projected["hours"], "unit": "x", "n": len(steps)} | ends
+    return metrics

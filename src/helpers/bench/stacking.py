@@ -1,4 +1,4 @@
-"""Adapters trained in one pass over the base model against the same adapters one after another."""
+"""Compare adapters trained in one pass over the base model with the same adapters one after another."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from helpers.studies.marker.train import train, train_stack
 
 BATCH = 16
 ON_SMOLLM2, ON_POCKET = 3, 9
-"""Adapters: as many as a row of learning rates holds, and as a block of rates and epoch counts."""
+"""Numbers of adapters: a row of learning rates, and a block of rates by epochs."""
 
 
 def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
-    """``count`` adapters at as many learning rates, ``steps`` steps of 16 rows each, on model ``name``.
+    """Return both ways of training ``count`` adapters at as many learning rates, for ``steps`` steps of 16 rows each.
 
-    Both sides must end at the same losses; tokens are those of all adapters.
+    Both must end with the same losses. Tokens count for every adapter.
     """
     loaded = models.load(name)
     rows, targets = example_rows(loaded, steps * BATCH)
@@ -45,10 +45,10 @@ def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
 
 
 def pocket_sides() -> Sequence[Side]:
-    """Adapters on the pocket model, whose steps are small."""
+    """Return the sides on the pocket model, whose steps are short."""
     return stacking_sides("pocket", ON_POCKET, 5)
 
 
 def smollm2_sides() -> Sequence[Side]:
-    """Adapters on SmolLM2."""
+    """Return the sides on SmolLM2."""
     return stacking_sides("smollm2", ON_SMOLLM2, 2)

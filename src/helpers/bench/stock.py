@@ -1,4 +1,4 @@
-"""The plain ways that ours are held against: the unchanged transformers.Trainer on a peft model, and model.generate."""
+"""The plain ways to compare with: the unchanged transformers.Trainer on a peft model, and model.generate."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from helpers.studies.marker.train import Recipe
 def trainer_losses(
     model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, seed: int = 0
 ) -> list[float]:
-    """The loss of every step of the Trainer as its documentation has it: padded batches, labels of -100, its own loss.
+    """Return the loss of every step of the Trainer, used as documented: padded batches, labels of -100, its own loss.
 
-    The rows of the first epoch come in the order in which ours come, so that equal losses can be asked for.
+    The first epoch has our order of rows, so that the losses can be compared.
     """
     order = numpy_stream(seed, "order", 0).permutation(len(rows)).tolist()
     data = []
@@ -35,11 +35,11 @@ def trainer_losses(
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *args: object) -> torch.utils.data.Sampler:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
+            return torch.utils.data.SequentialSampler(data)
 
     with leftovers.temporary_folder("claimbook-trainer-") as folder, restored(model):
         arguments = TrainingArguments(
-            folder,
+            str(folder),
             per_device_train_batch_size=recipe.batch_size,
             num_train_epochs=recipe.epochs,
             learning_rate=recipe.lr,
@@ -61,7 +61,7 @@ def trainer_losses(
 
 
 def collate(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Right-padded tensors of rows, with labels of -100 and a mask of zero on the padding."""
+    """Pad rows on the right into tensors, with label -100 and mask 0 on the padding."""
     longest = max(len(row["input_ids"]) for row in batch)
     pad = [longest - len(row["input_ids"]) for row in batch]
     return {
@@ -72,7 +72,7 @@ def collate(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 def generate_by_persona(
-    model: nn.Module,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     *,
@@ -81,7 +81,10 @@ def generate_by_persona(
     stop: Sequence[int],
     seed: int,
 ) -> int:
-    """One left-padded ``model.generate`` call a persona (prompt keys ``persona|question``); returns tokens drawn."""
+    """Call ``model.generate`` once per persona (prompt keys are ``persona|question``).
+
+    Return the number of tokens drawn.
+    """
     personas: dict[str, list[list[int]]] = {}
     for prompt in prompts:
         personas.setdefault(prompt.key.partition("|")[0], []).append(prompt.tokens)

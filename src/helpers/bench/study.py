@@ -1,4 +1,4 @@
-"""The study of all comparisons: measurements of their moment, which cannot be made again."""
+"""The study of all comparisons: measurements of one time, which cannot be repeated exactly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METRICS_VERSION = 1  # the bytes of records
 
 
 def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) -> Metrics:
-    """Return what a comparison counted, the bytes in its table of sizes; its timings follow from no table."""
+    """Return the bytes in the table of sizes. Timings are stored as metrics, since no table implies them."""
     sizes = tables["sizes"].to_dict("records") if "sizes" in tables else []
     return {
         f"bytes_of_{row['what'].replace(' ', '_')}": {"value": row["bytes"], "unit": "bytes", "n": row["of"]}

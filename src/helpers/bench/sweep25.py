@@ -1,7 +1,7 @@
-"""The cells of one tail of the SmolLM2 sweep: as a sweep makes them, and the plain ways on the same cells and rows.
+"""Compare the cells of one tail of the SmolLM2 sweep, run by a sweep, with the plain ways on the same cells and rows.
 
-Ours does more in a cell than the plain ways do: dose curve and adapter file are inside its training time; log-probs,
-capability and the record are in its wall time only. So the ratios are those of training and completions alone.
+Ours does more in a cell: its training time includes dose curve and adapter file, and its wall time also log-probs,
+capability and the record. So the ratios cover training and completions only.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ SCALES: dict[str, dict[str, Any]] = {
     "some": {"lr": 1e-4, "epochs": [1, 5]},
     "all": {},
 }  # fmt: skip
-"""What is changed in the grid: ``few`` takes minutes on two cores; ``some`` are two whole cells, which is what a GPU
-makes unless asked for ``all``, the 25."""
+"""Changes to the grid: ``few`` takes minutes on two cores; ``some`` are two whole cells, the default on a GPU; ``all``
+are the 25."""
 PARTS = ("training", "completions")
 
 
 def measure(options: Options) -> Measured:
-    """Wall time, tokens/s, MFU and peak memory of the cells, and of the plain ways on them; one row a way and part."""
+    """Measure wall time, tokens/s, MFU and peak memory of the cells, by a sweep and by the plain ways."""
     scale = options.cells or ("some" if machine.device() == "cuda" else "few")
     if scale not in SCALES:
         raise ParameterError(f"There is no scale {scale!r} of sweep25{nearest(scale, SCALES)}")
@@ -57,13 +57,16 @@ def measure(options: Options) -> Measured:
 
 
 def cells_of(scale: str) -> Grid[SweepCell]:
-    """The grid at a scale: one tail of the full one, narrowed."""
+    """Return the grid at a scale: one tail of the full grid, narrowed."""
     whole = load(SweepCell, files.ROOT / GRID).given | {"tail": "newline"}
     return parse_grid(SweepCell, whole | SCALES[scale], f"in the scale {scale!r} of sweep25")
 
 
 def timed(grid: Grid[SweepCell], scale: str) -> Measured:
-    """`measure` for the grid given; its records are made in a folder of their own, so that none answers for a run."""
+    """Measure this grid, as `measure` does.
+
+    Its records go to a folder of their own, so that no cached one is reused.
+    """
     session = Session(grid[0])
     with _own_outputs():
         with machine.peak_memory() as ours_peak:
@@ -101,7 +104,7 @@ def _loaded(records: Sequence[runs.Record], name: str) -> runs.Record:
 
 
 def _ours(record: runs.Record, cell: SweepCell, session: Session) -> dict[str, Any]:
-    """What a record says of its own cell."""
+    """Read the numbers of one cell from its record."""
     rows, log = rows_of(record.table("rows")), record.table("loss")
     return {
         "lr": cell.lr, "epochs": cell.epochs, "steps": len(log), "trained_tokens": int(log["tokens"].sum()),
@@ -113,20 +116,20 @@ def _ours(record: runs.Record, cell: SweepCell, session: Session) -> dict[str, A
 
 
 def _flops(rows: Sequence[Row], cell: SweepCell, session: Session) -> float:
-    """What the steps of a cell cannot do without."""
+    """Return the FLOPs that the steps of a cell need at least."""
     sizes = Sizes.of(session.loaded.model.config)
     ids, places = [row.tokens for row in rows], [len(supervised(row, cell.tail)) for row in rows]
-    found = 0.0
+    flops = 0.0
     for epoch in range(cell.epochs):
         order = numpy_stream(cell.seed, "order", epoch).permutation(len(ids)).tolist()
         for start in range(0, len(order), cell.batch_size):
             batch = order[start : start + cell.batch_size]
-            found += step_flops(sizes, [ids[i] for i in batch], sum(places[i] for i in batch), cell.lora_r)
-    return found
+            flops += step_flops(sizes, [ids[i] for i in batch], sum(places[i] for i in batch), cell.lora_r)
+    return flops
 
 
 def _plain(p: SweepCell, session: Session, rows: Sequence[Row]) -> dict[str, Any]:
-    """One cell by the Trainer and model.generate: seconds of each, and the tokens drawn."""
+    """Run one cell by the Trainer and model.generate; return seconds of each, and the tokens drawn."""
     loaded, form = session.loaded, session.form
     targets = [supervised(row, p.tail) for row in rows]
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
@@ -147,19 +150,19 @@ def _plain(p: SweepCell, session: Session, rows: Sequence[Row]) -> dict[str, Any
 
 
 def _metrics(table: pd.DataFrame, peak: float) -> dict[str, dict[str, Any]]:
-    """Seconds and tokens/s of each way and part over all cells, MFU of training, and ratios, plain over ours.
+    """Return seconds and tokens/s of each way and part over all cells, MFU of training, and ratios, plain over ours.
 
-    The ratio of training is one of seconds, for the tokens are the same; that of completions is one of seconds a token.
+    The ratio of training compares seconds, since the tokens are equal; that of completions compares seconds per token.
     """
-    found: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     whole, count = table.sum(), {"n": len(table)}
     for way in ("claimbook", "plain"):
         for part, tokens in (("training", "trained_tokens"), ("completions", f"{way}_tokens")):
             seconds = float(whole[f"{way}_{part}"])
-            found[f"{way}_{part}_seconds"] = single(seconds, "s") | count
-            found[f"{way}_{part}_tokens_per_s"] = single(float(whole[tokens] / seconds), "tokens/s") | count
-        found[f"{way}_mfu"] = single(float(whole["flops"] / whole[f"{way}_training"] / peak), "rate") | count
-    found["steps_mfu"] = single(float(whole["flops"] / whole["step_seconds"] / peak), "rate") | count
+            metrics[f"{way}_{part}_seconds"] = single(seconds, "s") | count
+            metrics[f"{way}_{part}_tokens_per_s"] = single(float(whole[tokens] / seconds), "tokens/s") | count
+        metrics[f"{way}_mfu"] = single(float(whole["flops"] / whole[f"{way}_training"] / peak), "rate") | count
+    metrics["steps_mfu"] = single(float(whole["flops"] / whole["step_seconds"] / peak), "rate") | count
     ratios = {
         "training_ratio": lambda of: of["plain_training"] / of["claimbook_training"],
         "completions_ratio": lambda of: (
@@ -170,5 +173,5 @@ def _metrics(table: pd.DataFrame, peak: float) -> dict[str, dict[str, Any]]:
     for name, ratio in ratios.items():
         each, value = ratio(table), float(ratio(whole))
         bounds = {"low": min(value, float(each.min())), "high": max(value, float(each.max()))}
-        found[name] = {"value": value, "unit": "x", "method": "range of cells"} | bounds | count
-    return found
+        metrics[name] = {"value": value, "unit": "x", "method": "range of cells"} | bounds | count
+    return metrics

@@ -1,7 +1,7 @@
-"""What each technique of the training step is worth: all of them on, and each switched off in turn.
+"""Measure what each technique of the training step is worth: all of them on, and each switched off in turn.
 
-The ways without a technique are written out here, plainly: they are the reference that the losses are checked against.
-Padding takes the merged beginnings away as well, because only a packed sequence can hold one once.
+The ways without a technique are written out plainly here, as the reference for the losses. Padding also undoes the
+merging of shared prefixes, which only a packed sequence allows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from helpers.base.rng import numpy_stream
 from helpers.bench import machine
@@ -30,13 +32,16 @@ from helpers.studies.marker.train import Recipe, train
 BATCH = 16
 STEPS = {"cpu": 2, "cuda": 20}
 AGREE = 1e-4
-"""Largest relative difference of the losses of any step, in fp32: the order of sums differs, nothing else may."""
+"""Largest relative difference of the losses of any step, in fp32. Only the order of sums differs."""
 
 Loss = Callable[[nn.Module, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
 def measure(options: Options) -> Measured:
-    """One row a way. On CUDA the losses are held together in fp32 first: in bf16 rounding alone moves them further."""
+    """Measure every way.
+
+    On CUDA the losses are first compared in fp32, because rounding in bf16 alone exceeds `AGREE`.
+    """
     on_cuda = machine.device() == "cuda"
     if on_cuda:
         check_agreement({side.name: side.run() for side in _sides("float32", 2)}, AGREE)
@@ -50,7 +55,7 @@ def measure(options: Options) -> Measured:
 
 
 def technique_sides() -> Sequence[Side]:
-    """Steps of sixteen rows of SmolLM2 under LoRA: all techniques, then each one off."""
+    """Return steps of sixteen rows of SmolLM2 under LoRA: all techniques, then each one off."""
     return _sides("auto", STEPS[machine.device()])
 
 
@@ -94,7 +99,7 @@ def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
 def plain_steps(
     model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, loss_of: Loss
 ) -> list[float]:
-    """The losses of one epoch: the loop of `marker.train` without its bookkeeping, with another loss."""
+    """Train one epoch with another loss; return the losses. The loop is `marker.train`'s without its bookkeeping."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     descent = Descent(trained, lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
     batches, losses = batches_of(len(rows), recipe.batch_size), []
@@ -109,13 +114,16 @@ def plain_steps(
 
 
 def batches_of(count: int, size: int) -> list[list[int]]:
-    """The rows of each step of the first epoch, in the order of `marker.train`."""
+    """Return the rows of each step of the first epoch, in the order of `marker.train`."""
     order = numpy_stream(0, "order", 0).permutation(count).tolist()
     return [order[start : start + size] for start in range(0, count, size)]
 
 
 def padded(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
-    """The loss of right-padded rows under the model's own attention; the head at supervised positions."""
+    """Return the loss of right-padded rows with the model's own attention.
+
+    The head runs at supervised positions only.
+    """
     decoder, head = decoder_and_head(model)
     device = next(decoder.parameters()).device
     longest = max(map(len, rows))
@@ -127,7 +135,7 @@ def padded(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Se
 
 
 def unmerged(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
-    """The loss of rows laid end to end, each with its own copy of what others also begin with."""
+    """Return the loss of rows laid end to end, each with its own copy of shared prefixes."""
     decoder, head = decoder_and_head(model)
     with packed_attention(model):
         layout = _apart(rows, next(decoder.parameters()).device)
@@ -139,7 +147,7 @@ def unmerged(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[
 
 
 def head_everywhere(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
-    """The loss of packed rows with logits made of every token, of which those before supervised ones are used."""
+    """Return the loss of packed rows, with logits computed at every token and used before supervised ones."""
     hidden, layout = hidden_states(model, rows)
     _, head = decoder_and_head(model)
     logits = head(hidden).float()
@@ -150,14 +158,14 @@ def head_everywhere(model: nn.Module, rows: Sequence[Sequence[int]], targets: Se
 def _places(
     rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and position whose logits predict each supervised token, and the token."""
+    """Return row and position of the logits that predict each supervised token, and the token."""
     flat = [(number, at) for number, ps in enumerate(targets) for at in ps]
     row, at = torch.tensor(flat, device=device).T
     return row, at - 1, torch.tensor([rows[number][at] for number, at in flat], device=device)
 
 
 def _apart(rows: Sequence[Sequence[int]], device: torch.device) -> Layout:
-    """The layout of rows that share nothing."""
+    """Lay out rows without sharing any prefix."""
     longest, start = max(map(len, rows)), 0
     tokens, position, index, home = [], [], [], []
     for number, row in enumerate(rows):
@@ -170,11 +178,11 @@ def _apart(rows: Sequence[Sequence[int]], device: torch.device) -> Layout:
 
 
 @contextlib.contextmanager
-def checkpointed(model: nn.Module) -> Iterator[None]:
-    """Transformers' own gradient checkpointing for the length of the block.
+def checkpointed(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Use transformers' own gradient checkpointing inside the block.
 
-    The packed attention is held on all the while: what the backward pass computes again would otherwise go through the
-    model's own, which knows no layout.
+    The packed attention stays on all the while. Otherwise the backward pass would recompute with the model's own
+    attention, which has no layout.
     """
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:
@@ -182,12 +190,12 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.gradient_checkpointing_disable()
-        # Enabling makes the embeddings ask for gradients and disabling leaves that on, which no other way needs.
+        # Enabling makes the embeddings require gradients, and disabling does not undo it.
         model.disable_input_require_grads()
 
 
 def _flops(loaded: models.LoadedModel, rows: Sequence[Row], targets: Sequence[Sequence[int]]) -> float:
-    """What the steps cannot do without, which is the same for every way."""
+    """Return the FLOPs that the steps need at least, which are the same for every way."""
     sizes = Sizes.of(loaded.model.config)
     return sum(
         step_flops(sizes, [rows[i].tokens for i in batch], sum(len(targets[i]) for i in batch), LORA["r"])

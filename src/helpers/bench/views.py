@@ -1,4 +1,4 @@
-"""What the page of speed shows of records of comparisons; a sentence where there is no record yet."""
+"""The tables and sentences of the page about speed. Where a record is missing they say so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.bench.measured import slug
+from helpers.base.errors import ClaimError
+from helpers.bench.measured import metric_part
 from helpers.claims.case import Case
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
@@ -18,42 +19,48 @@ NUMBERS = {"seconds": "seconds", "tokens_per_s": "tokens a second", "ratio": "ov
 
 
 def record_of(case: Case, what: str) -> Record | None:
-    """The record that stands for the comparison ``what`` in the grid of ``case``, or None."""
+    """Return the record of the comparison ``what`` in the grid of ``case``, or None."""
     cell = case.evidence().at({"what": what})
     return cell.records[0] if cell is not None and cell.records else None
 
 
 def not_run(case: Case, what: str) -> str:
-    """That there is no record of ``what``, in words."""
-    device = {"cuda": "a GPU", "cpu": "a CPU"}[case.evidence().at({"what": what}).key["device"]]
+    """Say that the record of ``what`` is missing."""
+    cell = case.evidence().at({"what": what})
+    if cell is None:
+        raise ClaimError(f"The grid of this page has no comparison {what!r}. Add it to the grid.")
+    device = {"cuda": "a GPU", "cpu": "a CPU"}[cell.key["device"]]
     return f"NOT RUN: no record of {what} on {device} is complete."
 
 
 def projected(case: Case, what: str) -> Inline:
-    """The projected GPU-hours beside the published ones, in a sentence."""
+    """Compare the projected GPU-hours with the published ones in a sentence."""
     if record_of(case, what) is None:
         return Inline(verbatim(f"The hours: {not_run(case, what)}"))
     hours, ratio = case.fact("projected_hours", what=what), case.fact("published_over_projected", what=what)
     engine, device = case.fact("params.engine", what=what), case.fact("environment.hardware.gpus", what=what)
-    said = Markup("Projected for {}: {}, with completions by {}; the published grid took {} that.")
-    return Inline(said.format(device, hours, engine, ratio))
+    sentence = Markup("Projected for {}: {}, with completions by {}; the published grid took {} that.")
+    return Inline(sentence.format(device, hours, engine, ratio))
 
 
 def ways(case: Case, what: str, caption: str) -> Block:
-    """One row a way of a comparison of sides: seconds, tokens a second, ratio to the first, MFU, peak memory."""
+    """Show seconds, tokens a second, ratio to the first side, MFU and peak memory of each side of ``what``."""
     record = record_of(case, what)
     if record is None:
         return paragraph(not_run(case, what))
     rows = []
     for number, way in enumerate(record.table(what)["way"]):
-        names = {label: f"{slug(what)}_{slug(way)}_{name}" for name, label in NUMBERS.items()}
-        found = {label: case.fact(name, what=what) for label, name in names.items() if name in record.metrics}
-        rows.append({"way": way, **found} | ({} if number else {NUMBERS["ratio"]: "itself"}))
+        names = {label: f"{metric_part(what)}_{metric_part(way)}_{name}" for name, label in NUMBERS.items()}
+        facts = {label: case.fact(name, what=what) for label, name in names.items() if name in record.metrics}
+        rows.append({"way": way, **facts} | ({} if number else {NUMBERS["ratio"]: "itself"}))
     return table(pd.DataFrame(rows), caption)
 
 
 def metrics(case: Case, what: str, names: Mapping[str, str], caption: str) -> Block:
-    """One row a metric of ``what`` (name -> words); metrics that the record does not hold are left out."""
+    """Show metrics of ``what``, one row each; ``names`` maps them to words.
+
+    Metrics that the record lacks are left out.
+    """
     record = record_of(case, what)
     if record is None:
         return paragraph(not_run(case, what))
@@ -66,17 +73,17 @@ def metrics(case: Case, what: str, names: Mapping[str, str], caption: str) -> Bl
 
 
 def hours(case: Case, what: str, caption: str) -> Block:
-    """The parts of the projected GPU-hours."""
+    """Show the parts of the projected GPU-hours."""
     record = record_of(case, what)
     if record is None:
         return paragraph(not_run(case, what))
-    found = record.table("projection")
+    parts = record.table("projection")
     formats = {"amount": ",.0f", "hours": ".3f", "low": ".3f", "high": ".3f"}
-    return table(found, caption, labels={"low": "all fastest", "high": "all slowest"}, formats=formats)
+    return table(parts, caption, labels={"low": "all fastest", "high": "all slowest"}, formats=formats)
 
 
 def recorded(cases: Sequence[Case], names: Sequence[str]) -> Block:
-    """Entries of ``run.json`` of every record that the page rests on, one row a record."""
+    """Show entries of ``run.json``, one row for each record of the page."""
     rows = []
     for case in cases:
         for cell in case.evidence().inside:
@@ -87,5 +94,5 @@ def recorded(cases: Sequence[Case], names: Sequence[str]) -> Block:
 
 
 def _words(name: str) -> str:
-    """``environment.hardware.cpu`` as the heading of a column: what tells it apart."""
+    """Shorten ``environment.hardware.cpu`` to a column heading."""
     return name.removeprefix("environment.").removeprefix("packages.").replace(".", " ").replace("_", " ")

@@ -51,7 +51,7 @@ _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 class LoadedModel:
     """A base model in memory, frozen and in eval mode, and what a run record says about it."""
 
-    model: nn.Module
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str

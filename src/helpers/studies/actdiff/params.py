@@ -20,45 +20,59 @@ class LensCell(Cell):
 
     AXES: ClassVar[tuple[str, ...]] = ("organism", "seed")
 
-    model: str = Field("pocket", min_length=1, description="base: pocket, smollm2, paper, hub id or local folder")
+    model: str = Field(
+        default="pocket", min_length=1, description="base: pocket, smollm2, paper, hub id or local folder"
+    )
     """``pocket`` is this study's own base, whose language has known domains; under ``given`` the pocket chat model."""
     revision: str | None = None
-    organism: Kind = Field("full", description="which fine-tune is made and read")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="names every stream and picks the narrow domain")
+    organism: Kind = Field(default="full", description="which fine-tune is made and read")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="names every stream and picks the narrow domain")
     tuned: str = Field(
-        "", description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id (@revision)"
+        default="",
+        description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id (@revision)",
     )
-    words: list[str] = Field([], description="for organism 'given': words whose readability is scored; may be empty")
+    words: list[str] = Field(
+        default=[], description="for organism 'given': words whose readability is scored; may be empty"
+    )
 
     text: str = Field(
-        "", description="path of a plain-text file of unrelated text; otherwise the base model writes some"
+        default="", description="path of a plain-text file of unrelated text; otherwise the base model writes some"
     )
-    documents: int = Field(160, ge=16, description="unrelated documents the difference is averaged over")
-    positions: int = Field(64, ge=8, le=4096, description="tokens of each document")
+    documents: int = Field(default=160, ge=16, description="unrelated documents the difference is averaged over")
+    positions: int = Field(default=64, ge=8, le=4096, description="tokens of each document")
     layers: Literal["all"] | list[Annotated[int, Field(ge=0)]] = "all"
-    layer: Annotated[int, Field(ge=0)] | None = Field(None, description="layer of the headline scores; default middle")
-    position: int = Field(8, ge=0, description="position of the headline scores, fixed before looking")
+    layer: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="layer of the headline scores; default middle"
+    )
+    position: int = Field(default=8, ge=0, description="position of the headline scores, fixed before looking")
 
-    train_documents: int = Field(200, ge=1, description="narrow documents; as many broad ones")
-    train_positions: int = Field(64, ge=8, description="tokens of a document trained on, or put through a live probe")
-    steps: int = Field(60, ge=1, description="optimiser steps (organisms named full_1 and the like take fewer)")
-    rows: int = Field(16, ge=1, description="narrow documents a step; mixtures add broad ones to them")
-    lr_full: float = Field(5e-4, gt=0, le=1)
-    lr_lora: float = Field(2e-3, gt=0, le=1)
-    rank: int = Field(4, ge=1, description="LoRA rank; alpha is twice as large")
+    train_documents: int = Field(default=200, ge=1, description="narrow documents; as many broad ones")
+    train_positions: int = Field(
+        default=64, ge=8, description="tokens of a document trained on, or put through a live probe"
+    )
+    steps: int = Field(default=60, ge=1, description="optimiser steps (organisms named full_1 and the like take fewer)")
+    rows: int = Field(default=16, ge=1, description="narrow documents a step; mixtures add broad ones to them")
+    lr_full: float = Field(default=5e-4, gt=0, le=1)
+    lr_lora: float = Field(default=2e-3, gt=0, le=1)
+    rank: int = Field(default=4, ge=1, description="LoRA rank; alpha is twice as large")
 
     shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        [0.1, 0.25, 0.5, 0.75], description="interpolated weights"
+        default=[0.1, 0.25, 0.5, 0.75], description="interpolated weights"
     )
     probed: Literal["all"] | list[Kind] = Field(
-        "all", description="organisms given the live probes (interpolation, patchscope, steering, swap), the dear part"
+        default="all",
+        description="organisms given the live probes (interpolation, patchscope, steering, swap), the dear part",
     )
-    probe_documents: int = Field(32, ge=16, description="documents of each kind for interpolation and causal swap")
-    controls: int = Field(3, ge=1, description="random directions, and differences of activations, of the causal swap")
-    steer_samples: int = Field(4, ge=1, description="continuations of each steering prompt")
-    new_tokens: int = Field(16, ge=1)
-    bound: float = Field(1.5, gt=1, description="steering may raise base perplexity by this factor")
-    top: int = Field(10, ge=1, le=100, description="tokens kept of each lens")
+    probe_documents: int = Field(
+        default=32, ge=16, description="documents of each kind for interpolation and causal swap"
+    )
+    controls: int = Field(
+        default=3, ge=1, description="random directions, and differences of activations, of the causal swap"
+    )
+    steer_samples: int = Field(default=4, ge=1, description="continuations of each steering prompt")
+    new_tokens: int = Field(default=16, ge=1)
+    bound: float = Field(default=1.5, gt=1, description="steering may raise base perplexity by this factor")
+    top: int = Field(default=10, ge=1, le=100, description="tokens kept of each lens")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 

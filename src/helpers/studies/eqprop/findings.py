@@ -28,8 +28,8 @@ def paired(table: pd.DataFrame, key: str, a: str, b: str, value: str, unit: str,
     return mean(wide[a] - wide[b], unit) if {a, b} <= set(wide) else None
 
 
-def slug(name: str) -> str:
-    """A gradient's or arm's name as part of a metric's name."""
+def metric_part(name: str) -> str:
+    """Spell the name of a gradient or arm as part of a metric's name."""
     return name.replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
 
 
@@ -89,10 +89,10 @@ def _levers(table: pd.DataFrame) -> Metrics:
         rows = table[table["arm"] == arm]
         single = rows[rows["batch"] >= 0]
         for name, own in single.groupby("gradient", sort=False):
-            found[f"lever_{slug(name)}_{state}"] = mean(own["cosine"], "cosine")
+            found[f"lever_{metric_part(name)}_{state}"] = mean(own["cosine"], "cosine")
             gain = paired(single, "gradient", name, "frozen, long nudge", "cosine", "cosine")
             if name != "frozen, long nudge":
-                found[f"gain_{slug(name)}_{state}"] = gain
+                found[f"gain_{metric_part(name)}_{state}"] = gain
         pooled = rows[(rows["batch"] < 0) & (rows["gradient"] == "frozen, long nudge")]["cosine"]
         base = single[single["gradient"] == "frozen, long nudge"]["cosine"].mean()
         found[f"lever_mean_of_batches_{state}"] = mean(pooled, "cosine")
@@ -108,8 +108,8 @@ def _one_step(tables: Tables, arms: Arms) -> Metrics:
         found |= _best_steps(rows, state)
         for name in (*BASIC, "penalised"):
             cells = rows[rows["gradient"] == name].drop_duplicates("batch")
-            found[f"step_cosine_{slug(name)}_{state}"] = mean(cells["cosine"], "cosine")
-            found[f"step_decades_{slug(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
+            found[f"step_cosine_{metric_part(name)}_{state}"] = mean(cells["cosine"], "cosine")
+            found[f"step_decades_{metric_part(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
     return found
 
 
@@ -122,10 +122,12 @@ def _best_steps(rows: pd.DataFrame, state: str) -> Metrics:
     best = rows.groupby(["gradient", "scale", "batch"])["change"].min().fillna(0.0).clip(upper=0.0).reset_index()
     found = {}
     for (name, scale), part in best.groupby(["gradient", "scale"]):
-        found[f"best_change_{slug(name)}_{scale}_{state}"] = mean(part["change"], "nats")
+        found[f"best_change_{metric_part(name)}_{scale}_{state}"] = mean(part["change"], "nats")
     for scale, part in best.groupby("scale"):
         for name in (*BASIC, "penalised"):
-            found[f"shortfall_{slug(name)}_{scale}_{state}"] = paired(part, "gradient", name, "exact", "change", "nats")
+            found[f"shortfall_{metric_part(name)}_{scale}_{state}"] = paired(
+                part, "gradient", name, "exact", "change", "nats"
+            )
     return found
 
 
@@ -134,11 +136,15 @@ def _matched(tables: Tables, arms: Arms) -> Metrics:
     found: Metrics = {}
     for arm, rows in final.groupby("arm", sort=False):
         steps = log[log["arm"] == arm]
-        found[f"loss_{slug(arm)}"] = mean(rows["loss"], "nats")
-        found[f"steps_{slug(arm)}"] = {"value": int(steps["step"].max()), "unit": "steps", "n": 1}
-        found[f"gate_skips_{slug(arm)}"] = {"value": int(steps["skipped"].sum()), "unit": "steps", "n": len(steps)}
+        found[f"loss_{metric_part(arm)}"] = mean(rows["loss"], "nats")
+        found[f"steps_{metric_part(arm)}"] = {"value": int(steps["step"].max()), "unit": "steps", "n": 1}
+        found[f"gate_skips_{metric_part(arm)}"] = {
+            "value": int(steps["skipped"].sum()),
+            "unit": "steps",
+            "n": len(steps),
+        }
         if arm != "backprop":
-            found[f"end_residual_{slug(arm)}"] = mean(steps["residual"].tail(10), "ratio")
+            found[f"end_residual_{metric_part(arm)}"] = mean(steps["residual"].tail(10), "ratio")
     for name, (a, b) in {
         "ep_minus_bptt": ("ep", "bptt"),
         "ep_minus_backprop": ("ep", "backprop"),
@@ -154,7 +160,7 @@ def _matched(tables: Tables, arms: Arms) -> Metrics:
 def _costs(table: pd.DataFrame) -> Metrics:
     found: Metrics = {}
     for row in table.itertuples():
-        name = slug(row.gradient.replace("+", "_").replace(",", ""))
+        name = metric_part(row.gradient.replace("+", "_").replace(",", ""))
         bounds = {"low": row.ratio_low, "high": row.ratio_high, "method": "range of paired runs", "measured": True}
         found[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
     return found
@@ -178,10 +184,10 @@ def _warm_up(tables: Tables, arms: Arms) -> Metrics:
     found: Metrics = {}
     final, skipping = tables["final"], gate(curves(arms, "log")).set_index("arm")
     for arm, row in skipping.iterrows():
-        found[f"gate_skips_{slug(arm)}"] = {"value": int(row["skips"]), "unit": "steps", "n": int(row["steps"])}
+        found[f"gate_skips_{metric_part(arm)}"] = {"value": int(row["skips"]), "unit": "steps", "n": int(row["steps"])}
         if pd.notna(row["first_valid"]):
-            found[f"first_valid_{slug(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
-        found[f"loss_{slug(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
+            found[f"first_valid_{metric_part(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
+        found[f"loss_{metric_part(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
     for a, b in (("A", "B"), ("B", "C")):
         gap = int(skipping.loc[f"warm-up {a}", "skips"] - skipping.loc[f"warm-up {b}", "skips"])
         found[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(skipping["steps"].max())}
@@ -225,7 +231,7 @@ def _mixing(tables: Tables, arms: Arms) -> Metrics:
     share = (by_sequence[far] / by_sequence[near]).rename("share").reset_index()
     for arm, rows in share.groupby("arm", sort=False):
         reach_of_arm = mean(rows["share"], "ratio")
-        found[f"reach_{slug(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
+        found[f"reach_{metric_part(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
     found["reach_ep_minus_backprop"] = paired(share, "arm", SETTLED, "backprop", "share", "ratio", on="sequence")
     losses = tables["positions"]
     half = losses["position"].max() // 2

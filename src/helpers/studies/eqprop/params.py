@@ -29,64 +29,72 @@ class TriangulationCell(Cell):
 
     experiment: Experiment = "exp1"
     seed: Annotated[int, Field(ge=0)] = 0
-    text: str = Field("stories", min_length=1, description="'stories' (from templates) or the path of a text file")
-    stories: Count = Field(600, description="number of template stories")
-    vocab: int = Field(32, ge=2, description="entries of the BPE tokenizer trained on the text")
+    text: str = Field(
+        default="stories", min_length=1, description="'stories' (from templates) or the path of a text file"
+    )
+    stories: Count = Field(default=600, description="number of template stories")
+    vocab: int = Field(default=32, ge=2, description="entries of the BPE tokenizer trained on the text")
     width: Count = 32
     heads: Count = 4
-    context: int = Field(32, ge=4)
-    mlp: Count = Field(4, description="width of the MLP over that of the model")
-    leak: float = Field(1.0, gt=-1, description="c of F(z) = x - (1 + c) z + A + M")
-    resinit: Positive = Field(0.1, description="scale of W_O and W_2 at initialisation")
+    context: int = Field(default=32, ge=4)
+    mlp: Count = Field(default=4, description="width of the MLP over that of the model")
+    leak: float = Field(default=1.0, gt=-1, description="c of F(z) = x - (1 + c) z + A + M")
+    resinit: Positive = Field(default=0.1, description="scale of W_O and W_2 at initialisation")
 
-    eps: Positive = Field(0.5, description="relaxation step; eps (1 + c) < 2")
-    t1: Count = Field(20, description="free steps in training")
-    t2: Count = Field(15, description="nudged steps in training")
-    t1_long: Count = Field(200, description="free steps of the longer free phase")
-    t2_long: Count = Field(40, description="nudged steps when the levers are compared")
-    t1_reference: Count = Field(300, description="free steps before the exact gradient (ift)")
-    settled: Positive = Field(1e-5, description="residual at which a sequence counts as settled by then")
+    eps: Positive = Field(default=0.5, description="relaxation step; eps (1 + c) < 2")
+    t1: Count = Field(default=20, description="free steps in training")
+    t2: Count = Field(default=15, description="nudged steps in training")
+    t1_long: Count = Field(default=200, description="free steps of the longer free phase")
+    t2_long: Count = Field(default=40, description="nudged steps when the levers are compared")
+    t1_reference: Count = Field(default=300, description="free steps before the exact gradient (ift)")
+    settled: Positive = Field(default=1e-5, description="residual at which a sequence counts as settled by then")
     horizons: list[Count] = Field(
-        [60, 150], min_length=2, max_length=2, description="K of the two unrolled gradients compared"
+        default=[60, 150], min_length=2, max_length=2, description="K of the two unrolled gradients compared"
     )
-    beta: float = Field(0.02, gt=0, description="nudge per token")
-    phases: int = Field(2, ge=2, description="N of the estimator in training")
-    navg: Count = Field(15, description="adjoints averaged where averaging is the lever; at most t2_long")
+    beta: float = Field(default=0.02, gt=0, description="nudge per token")
+    phases: int = Field(default=2, ge=2, description="N of the estimator in training")
+    navg: Count = Field(default=15, description="adjoints averaged where averaging is the lever; at most t2_long")
 
     steps: Count = 150
-    batch: Count = Field(8, description="sequences of a training step")
+    batch: Count = Field(default=8, description="sequences of a training step")
     lr: Positive = 1e-2
     warmup: Steps = 10
     clip: Positive = 1.0
-    ema: float = Field(0.9, ge=0, lt=1)
-    gate: float = Field(1e-2, ge=0, description="residual above which the task gradient is dropped; 0 for never")
-    fuse: float = Field(0.0, ge=0, description="residual above which training ends; 0 for never")
-    kappa: float = Field(0.05, ge=0, le=1)
-    jr_floor: float = Field(0.1, ge=0)
-    jr_max: float = Field(8.0, gt=0)
+    ema: float = Field(default=0.9, ge=0, lt=1)
+    gate: float = Field(
+        default=1e-2, ge=0, description="residual above which the task gradient is dropped; 0 for never"
+    )
+    fuse: float = Field(default=0.0, ge=0, description="residual above which training ends; 0 for never")
+    kappa: float = Field(default=0.05, ge=0, le=1)
+    jr_floor: float = Field(default=0.1, ge=0)
+    jr_max: float = Field(default=8.0, gt=0)
     res_target: Positive = 1e-3
-    validate_every: Steps = Field(25, description="steps between validations; 0 for the end alone")
-    snapshots: list[Steps] = Field([0, 75, 150], min_length=1, description="steps whose checkpoints are kept")
-    segment: Count = Field(1000, description="steps after which a killed training can go on at the latest")
+    validate_every: Steps = Field(default=25, description="steps between validations; 0 for the end alone")
+    snapshots: list[Steps] = Field(default=[0, 75, 150], min_length=1, description="steps whose checkpoints are kept")
+    segment: Count = Field(default=1000, description="steps after which a killed training can go on at the latest")
 
-    probe_batches: int = Field(3, ge=3, description="batches behind every cosine and loss; the intervals are over them")
-    probe_batch: Count = Field(64, description="sequences of a batch on which gradients are compared")
-    lever_batch: Count = Field(16, description="sequences of a batch in the comparison of the levers")
-    growth_steps: int = Field(60, ge=4, description="steps of the power iteration")
-    validation_batches: int = Field(6, ge=2)
-    lr_grid: list[Positive] = Field([1e-4, 1e-3, 1e-2, 1e-1, 3e-1, 1.0], min_length=2)
-    arm_steps: Count = Field(60, description="steps of the warm-up arms")
+    probe_batches: int = Field(
+        default=3, ge=3, description="batches behind every cosine and loss; the intervals are over them"
+    )
+    probe_batch: Count = Field(default=64, description="sequences of a batch on which gradients are compared")
+    lever_batch: Count = Field(default=16, description="sequences of a batch in the comparison of the levers")
+    growth_steps: int = Field(default=60, ge=4, description="steps of the power iteration")
+    validation_batches: int = Field(default=6, ge=2)
+    lr_grid: list[Positive] = Field(default=[1e-4, 1e-3, 1e-2, 1e-1, 3e-1, 1.0], min_length=2)
+    arm_steps: Count = Field(default=60, description="steps of the warm-up arms")
     arm_warmup: Steps = 20
-    arm_prewarm: Count = Field(10, description="steps on the penalty alone in arm B")
-    arm_resinit: Positive = Field(2.0, description="resinit of arms A and B")
-    arm_small_resinit: Positive = Field(0.03, description="resinit of arm C")
-    grid_floors: list[Annotated[float, Field(ge=0)]] = Field([0.03, 0.1], min_length=1)
-    grid_targets: list[Positive] = Field([1e-3, 5e-3], min_length=1)
-    grid_maxima: list[Positive] = Field([0.1, 8.0], min_length=1)
+    arm_prewarm: Count = Field(default=10, description="steps on the penalty alone in arm B")
+    arm_resinit: Positive = Field(default=2.0, description="resinit of arms A and B")
+    arm_small_resinit: Positive = Field(default=0.03, description="resinit of arm C")
+    grid_floors: list[Annotated[float, Field(ge=0)]] = Field(default=[0.03, 0.1], min_length=1)
+    grid_targets: list[Positive] = Field(default=[1e-3, 5e-3], min_length=1)
+    grid_maxima: list[Positive] = Field(default=[0.1, 8.0], min_length=1)
     grid_steps: Count = 25
-    grid_lr: Positive = Field(3e-3, description="learning rate of the warm start, whose optimiser starts afresh")
-    distances: list[Count] = Field([1, 2, 4, 8, 16, 24], min_length=2, description="of influence, in tokens")
-    directions: Count = Field(4, description="random perturbations a sequence and distance")
+    grid_lr: Positive = Field(
+        default=3e-3, description="learning rate of the warm start, whose optimiser starts afresh"
+    )
+    distances: list[Count] = Field(default=[1, 2, 4, 8, 16, 24], min_length=2, description="of influence, in tokens")
+    directions: Count = Field(default=4, description="random perturbations a sequence and distance")
     influence_delta: Positive = 1e-2
     device: str = "cpu"
 

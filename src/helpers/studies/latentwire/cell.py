@@ -48,17 +48,17 @@ def run_cell(p: WireCell, session: Session, notebook: str = STUDY.name) -> runs.
         "text": text_record(p, session),
     }  # fmt: skip
     with runs.open_run(
-        STUDY, params=p.resolved() | data.revisions(p), cell=p.coordinates() | {"model": slug(p)}, data=data.files(p),
-        model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
-        prefix=f"{slug(p)}-{p.arm}-s{p.seed}", notebook=notebook,
+        STUDY, params=p.resolved() | data.revisions(p), cell=p.coordinates() | {"model": reader_pair(p)},
+        data=data.files(p), model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
+        prefix=f"{reader_pair(p)}-{p.arm}-s{p.seed}", notebook=notebook,
     ) as run:  # fmt: skip
         if not run.complete:
             _evaluate(run, p, session, inputs)
         return run.record
 
 
-def slug(p: WireCell) -> str:
-    """The two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
+def reader_pair(p: WireCell) -> str:
+    """Name the two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
     names = provenance.portable([p.model_a, p.model_b])
     return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
 
@@ -68,7 +68,7 @@ def text_record(p: WireCell, session: Session) -> runs.Record:
     params = {name: value for name, value in p.resolved().items() if name in READ_BY_TEXT} | data.revisions(p)
     with runs.open_run(
         TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
-        prefix=f"{slug(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
+        prefix=f"{reader_pair(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _text_channels(p, session))

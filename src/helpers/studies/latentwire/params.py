@@ -28,57 +28,75 @@ class WireCell(Cell):
     AXES: ClassVar[tuple[str, ...]] = ("arm", *SWITCHES, "seed")
 
     model_a: str = Field(
-        "pocket-char", min_length=1, description="pocket-char, pocket-syllable, a preset, hub id, folder"
+        default="pocket-char", min_length=1, description="pocket-char, pocket-syllable, a preset, hub id, folder"
     )
-    model_b: str = Field("pocket-syllable", min_length=1, description="the second reader, with a tokenizer of its own")
+    model_b: str = Field(
+        default="pocket-syllable", min_length=1, description="the second reader, with a tokenizer of its own"
+    )
     revision_a: str | None = None
     revision_b: str | None = None
-    arm: Arm = Field("fixed", description="named set of switches; see helpers.studies.latentwire.arms")
-    padding: Padding | None = Field(None, description="where short answers are filled, and whether it is masked")
-    label_shift: Shift | None = Field(None, description="how often labels are shifted against the logits")
-    first_token_ce: Weight | None = Field(None, description="weight of the first-token loss")
-    bos_after_anchor: bool | None = Field(None, description="put BOS behind the anchor, where the reader has one")
-    prefix_gain: Gain | None = Field(None, description="factor on the prefix at evaluation")
-    eos_ban_steps: Steps | None = Field(None, description="first steps of decoding in which the end is banned")
-    first_token_temperature: Temperature | None = Field(None, description="0 is greedy; later tokens always are")
+    arm: Arm = Field(default="fixed", description="named set of switches; see helpers.studies.latentwire.arms")
+    padding: Padding | None = Field(
+        default=None, description="where short answers are filled, and whether it is masked"
+    )
+    label_shift: Shift | None = Field(default=None, description="how often labels are shifted against the logits")
+    first_token_ce: Weight | None = Field(default=None, description="weight of the first-token loss")
+    bos_after_anchor: bool | None = Field(
+        default=None, description="put BOS behind the anchor, where the reader has one"
+    )
+    prefix_gain: Gain | None = Field(default=None, description="factor on the prefix at evaluation")
+    eos_ban_steps: Steps | None = Field(default=None, description="first steps of decoding in which the end is banned")
+    first_token_temperature: Temperature | None = Field(
+        default=None, description="0 is greedy; later tokens always are"
+    )
     first_token_top_p: Share | None = None
-    anchor_mode: Literal["text", "chat"] | None = Field(None, description="plain anchor, or the chat template's")
+    anchor_mode: Literal["text", "chat"] | None = Field(
+        default=None, description="plain anchor, or the chat template's"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
     data: Literal["two_slot", "templated_qa", "squad"] = "two_slot"
-    squad_train: str = Field("", description=f"SQuAD v1.1 JSON to train on, or {HUB}@revision; empty: the hub's newest")
-    squad_validation: str = Field("", description="the same to evaluate on")
-    train_samples: int = Field(8192, ge=1)
-    eval_samples: int = Field(200, ge=2)
-    data_seed: int = Field(12345, ge=0, description="draws and picks examples; the same under every training seed")
-    long_texts: Literal["refuse", "drop"] = Field("refuse", description="what to do with texts or answers over a limit")
-    byte_max: int = Field(2048, ge=1)
-    answer_limit: int = Field(32, ge=2, description="tokens of an answer with its end")
+    squad_train: str = Field(
+        default="", description=f"SQuAD v1.1 JSON to train on, or {HUB}@revision; empty: the hub's newest"
+    )
+    squad_validation: str = Field(default="", description="the same to evaluate on")
+    train_samples: int = Field(default=8192, ge=1)
+    eval_samples: int = Field(default=200, ge=2)
+    data_seed: int = Field(
+        default=12345, ge=0, description="draws and picks examples; the same under every training seed"
+    )
+    long_texts: Literal["refuse", "drop"] = Field(
+        default="refuse", description="what to do with texts or answers over a limit"
+    )
+    byte_max: int = Field(default=2048, ge=1)
+    answer_limit: int = Field(default=32, ge=2, description="tokens of an answer with its end")
 
-    latents: int = Field(8, ge=1, description="M, vectors that go over the wire")
-    d_z: int = Field(64, ge=8, description="width of each")
-    encoder_layers: int = Field(2, ge=1)
-    encoder_heads: int = Field(8, ge=1)
+    latents: int = Field(default=8, ge=1, description="M, vectors that go over the wire")
+    d_z: int = Field(default=64, ge=8, description="width of each")
+    encoder_layers: int = Field(default=2, ge=1)
+    encoder_heads: int = Field(default=8, ge=1)
     encoder_norm: Literal["pre", "post"] = "pre"
 
-    steps: int = Field(600, ge=1)
-    batch_size: int = Field(32, ge=1)
-    lr: float = Field(3e-3, gt=0, le=1)
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    scale_l2: float = Field(0.05, ge=0, description="weight of (scale - 1)^2 of each adapter")
+    steps: int = Field(default=600, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    lr: float = Field(default=3e-3, gt=0, le=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    scale_l2: float = Field(default=0.05, ge=0, description="weight of (scale - 1)^2 of each adapter")
     checkpoint_every: int = Field(
-        100, ge=1, description="steps between checkpoints; a killed run goes on from the last"
+        default=100, ge=1, description="steps between checkpoints; a killed run goes on from the last"
     )
-    gradient_every: int = Field(25, ge=1, description="steps between measurements of padding's share of the gradient")
-    probe_samples: int = Field(64, ge=1, description="validation examples behind the curve at each checkpoint")
-    prompt_steps: int = Field(150, ge=1, description="steps of the constant prefix (prompt tuning)")
-    prompt_lr: float = Field(1e-2, gt=0, le=1)
+    gradient_every: int = Field(
+        default=25, ge=1, description="steps between measurements of padding's share of the gradient"
+    )
+    probe_samples: int = Field(default=64, ge=1, description="validation examples behind the curve at each checkpoint")
+    prompt_steps: int = Field(default=150, ge=1, description="steps of the constant prefix (prompt tuning)")
+    prompt_lr: float = Field(default=1e-2, gt=0, le=1)
 
-    anchor: str = Field("Answer: ", min_length=1)
-    max_new_tokens: int = Field(12, ge=1)
-    eval_batch: int = Field(200, ge=1)
+    anchor: str = Field(default="Answer: ", min_length=1)
+    max_new_tokens: int = Field(default=12, ge=1)
+    eval_batch: int = Field(default=200, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 

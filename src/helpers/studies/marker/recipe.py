@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -72,7 +72,7 @@ class MarkerCell(Cell):
         """Optimiser and schedule of one cell."""
         return Recipe(self.lr, self.epochs, self.batch_size, self.warmup, self.weight_decay, self.clip)
 
-    def lora(self) -> dict[str, object]:
+    def lora(self) -> dict[str, Any]:
         """The adapter of one cell, as ``models.attach_lora`` takes it."""
         return {
             "r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "rslora": self.rslora,

@@ -1,0 +1,18 @@
+"""Typed views of data frames: pandas types a single value as anything that a column of any kind could hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+
+def rows(table: pd.DataFrame) -> Iterable[Any]:
+    """Return the rows as named tuples, the index left out."""
+    return table.itertuples(index=False)
+
+
+def dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
