@@ -177,12 +177,13 @@ def test_arrows_run_forward_in_a_graph_without_cycles():
 # Index, runs and log
 
 
-def test_the_index_groups_claims_and_shows_what_limits_them(monkeypatch):
+def test_the_home_page_has_a_card_for_each_claim_with_what_limits_it(monkeypatch):
     cases = [case("tail", "REFUTED"), case("next", "SUPPORTED", relation("consumes", "tail"))]
     monkeypatch.setattr(overview, "cases_in", lambda *_: cases)
     shown = overview.claims().fragment
     assert "2 claims: 1 REFUTED, 1 SUPPORTED." in shown and 'href="next.html"' in shown
     assert "LOW because of seeds" in shown and shown.count("cb-claim-note") == 1
+    assert shown.count(f"last run {cases[0].records[0].started[:10]}") == 2
 
 
 def test_pages_without_any_claim_say_so(tmp_path):

@@ -182,7 +182,7 @@ def test_status_of_an_experiment_that_is_not_there_is_an_error(here):
 
 
 def test_site_says_what_was_rendered(here, monkeypatch):
-    monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
+    monkeypatch.setattr(render, "render_site", lambda names=(): here / "index.html")
     write_text(here / "reports/a.html", "")
     *_, pages, last = run("site").stdout.splitlines()
     assert pages == "1 pages written." and re.fullmatch(rf"Open {here}/index\.html \(it took 0:0\d\)\.", last)
@@ -301,7 +301,7 @@ def test_a_notebook_that_is_not_there_says_how_to_get_it(project):
 
 def test_report_renders_after_it_ran(here, monkeypatch):
     monkeypatch.setattr(executing, "run_notebook", lambda name, preset: here / f"{name}-{preset}.ipynb")
-    monkeypatch.setattr(render, "render_site", lambda: here / "index.html")
+    monkeypatch.setattr(render, "render_site", lambda names=(): here / "index.html")
     done = run("report", "--preset", "pocket")
     assert done.exit_code == 0 and "sweep-pocket.ipynb" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Open ")

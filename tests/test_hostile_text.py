@@ -80,7 +80,8 @@ for text in texts:
 
 ::: {{#cards}}
 ```{{python}}
-blocks.claims_index([blocks.ClaimCard("index.html", text, "MIXED", "LOW", text, text, text) for text in texts])
+said = [pages.paragraph(text).fragment for text in texts]
+blocks.claims_index([blocks.ClaimCard("index.html", t, "MIXED", "LOW", t, said[n], t, t) for n, t in enumerate(texts)])
 ```
 :::
 
@@ -92,7 +93,7 @@ for text in {drawn}:
 ```
 :::
 """
-CARD = len(["statement", "reason", "experiment", "note"])
+CARD = len(["statement", "effect", "date", "reason", "note"])
 
 
 class Texts(HTMLParser):
@@ -138,7 +139,7 @@ def wanted() -> dict[str, list[str]]:
         + [part for t, address in zip(texts, addresses, strict=True) for part in (*address, t or "empty completion")],
         "chosen": [part for t in texts for part in (f"Chosen: {t}", *addresses[0], texts[0])],
         "banners": texts,
-        "cards": [text for text in texts for _ in range(CARD if text else CARD - 1)],
+        "cards": [text for text in texts for _ in range(CARD if text else CARD - 2)],
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
@@ -29,11 +30,34 @@ class Relation(Strict):
     answer: str | None = None
 
 
+class Quantity(Strict):
+    """One number of an effect: a metric, the cell it is read in, and what the chart calls it."""
+
+    metric: Sentence
+    label: Sentence
+    cell: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Effect(Strict):
+    """The answer with its size: a sentence in which each ``{name}`` is one of ``numbers``, all of one unit."""
+
+    sentence: Sentence
+    numbers: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")], Quantity] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Effect:
+        said = {name for _, name, _, _ in Formatter().parse(self.sentence) if name is not None}
+        if wrong := sorted(said ^ set(self.numbers)):
+            raise ValueError(f"{wrong[0]!r} must stand both in the sentence, in braces, and under numbers")
+        return self
+
+
 class Claim(Strict):
     """One claim: what it states, how it is judged, and how confident its author is.
 
     ``primary`` names the question of the criteria file that gives the claim its verdict; ``scope`` keeps only the cells
-    that agree with it; ``grid`` is the params file whose cells must all be there.
+    that agree with it; ``grid`` is the params file whose cells must all be there; ``effect`` is what its page says
+    first.
     """
 
     id: Slug
@@ -47,6 +71,7 @@ class Claim(Strict):
     grid: str | None = None
     declared_confidence: Level
     status: Status
+    effect: Effect | None = None
     relations: list[Relation] = Field(default_factory=list)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
+from helpers.base.estimands import BOUNDS
 from helpers.base.stats import Interval
 from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
 from helpers.records.reading import Record
@@ -17,7 +19,7 @@ from helpers.show.markup import Inline, seal, verbatim
 
 RUN_PAGE = "runs.html"
 SHOWN = 4
-SUFFIX = {"rate": "%", "share": ""}
+SUFFIX = {"rate": "%"} | dict.fromkeys(("share", "cosine", "probability", "rank correlation"), "")
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,14 @@ def spoken(interval: Interval, unit: str) -> str:
 
 
 def number(value: float, unit: str, n: int | None = None) -> str:
-    """A value with its unit: rates in per cent (one decimal below 10 % or from N 200), the rest in three digits."""
+    """Return a value with its unit: rates in per cent (with a decimal below 10 % or from N 200), others in 3 digits."""
     if unit in ("rate", "points"):
         value = 100 * value
         shown = f"{value:.1f}" if abs(value) < 10 or (n or 0) >= 200 else f"{value:.0f}"
         shown = shown.removesuffix(".0")
+    elif BOUNDS.get(unit, (0, 0))[1] == 1 and 0 < 1 - abs(value) < 0.01:
+        # Next to the bound it is the distance from it that is read: 0.99962, and not 1.
+        shown = f"{value:.{min(6, 1 - math.floor(math.log10(1 - abs(value))))}f}"
     else:
         shown = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
     shown = "0" if shown == "-0" else shown.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else shown

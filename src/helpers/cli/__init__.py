@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback as tracebacks
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -117,9 +118,11 @@ def sweep(
 
 
 @app.command()
-def site() -> None:
-    """Render the site from existing records, without running anything."""
-    _render(time.monotonic())
+def site(
+    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index; all")] = None,
+) -> None:
+    """Render pages from existing records, without running anything."""
+    _render(time.monotonic(), pages or [])
 
 
 @app.command()
@@ -249,12 +252,12 @@ def bench(
     timing.main(names or (), records, timing.Options(shape, cells))
 
 
-def _render(begin: float) -> None:
+def _render(begin: float, pages: Sequence[str] = ()) -> None:
     from helpers.site.render import render_site
     from helpers.sweeps.board import clock
 
-    index = render_site()
-    typer.echo(f"{len(list(index.parent.rglob('*.html')))} pages written.")
+    index = render_site(names=pages)
+    typer.echo(f"{len(pages) or len(list(index.parent.rglob('*.html')))} pages written.")
     typer.echo(f"Open {_shown(index)} (it took {clock(time.monotonic() - begin)}).")
 
 

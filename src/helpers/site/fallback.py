@@ -7,7 +7,7 @@ kernel in page order, and :mod:`helpers.site.markdown` converts the result. Erro
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +42,10 @@ class _ThisInterpreter(KernelSpecManager):
         return KernelSpec(**get_kernel_dict())
 
 
-def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2) -> list[Path]:
-    """Write every page of the project into ``site`` (default ``_site/``) and return the files written.
+def render(root: Path = ROOT, site: Path | None = None, *, pages: Sequence[Path] = (), workers: int = 2) -> list[Path]:
+    """Write pages of the project into ``site`` (default ``_site/``) and return the files written.
 
-    Old pages whose source is gone are removed.
+    Without ``pages`` every page is written, and old ones whose source is gone are removed.
 
     Raises:
         ClaimError: a cell or an inline expression failed, or Pandoc refused the Markdown of a page.
@@ -54,8 +54,11 @@ def render(root: Path = ROOT, site: Path | None = None, *, workers: int = 2) -> 
     site = Path(site or project.root / "_site")
     write_styles(project, site)
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(lambda page: render_page(page, project, site), project.pages)
-        written = list(tqdm(done, total=len(project.pages), desc="pages", unit="page", disable=None))
+        chosen = pages or project.pages
+        done = pool.map(lambda page: render_page(page, project, site), chosen)
+        written = list(tqdm(done, total=len(chosen), desc="pages", unit="page", disable=None))
+    if pages:
+        return written
     for folder in {path.parent for path in written}:
         for left_over in set(folder.glob("*.html")) - set(written):
             left_over.unlink()

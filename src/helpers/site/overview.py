@@ -13,6 +13,7 @@ from helpers.claims.case import Case
 from helpers.records.reading import Record, used_by
 from helpers.show.markup import Block
 from helpers.site.blocks import ClaimCard, claims_index
+from helpers.site.effect import effect
 from helpers.site.graph import build
 from helpers.site.run_list import run_list
 from helpers.site.status import cases_in
@@ -21,18 +22,13 @@ NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-ablati
 
 
 def claims(root: Path = ROOT) -> Block:
-    """Show every claim with verdict, stated confidence, what limits it and its flags, grouped by experiment."""
+    """Show a card for every claim, with its answer, and count the verdicts."""
     cases = list(cases_in(root / "reports", root))
     if not cases:
         return Block(NONE_YET)
     graph = build(cases)
-    experiments = dict.fromkeys(case.claim.experiment for case in cases)
-    parts = [Markup("<p>{}</p>").format(_summary(cases))]
-    for name in experiments:
-        cards = [_card(case, graph.flags(case.claim.id)) for case in cases if case.claim.experiment == name]
-        parts.append(Markup('<h3 id="experiment-{0}">Experiment <code>{0}</code></h3>').format(name))
-        parts.append(claims_index(cards).fragment)
-    return Block(Markup("\n").join(parts))
+    cards = claims_index(_card(case, graph.flags(case.claim.id)) for case in cases)
+    return Block(Markup("<p>{}</p>\n{}").format(_summary(cases), cards))
 
 
 def _summary(cases: Sequence[Case]) -> str:
@@ -42,13 +38,12 @@ def _summary(cases: Sequence[Case]) -> str:
 
 
 def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
-    confidence = case.confidence()
-    limit = f"{case.verdict().reading} {confidence.binding}"
+    verdict, confidence = case.verdict(), case.confidence()
+    date = max((record.started[:10] for record in case.evidence().records), default="")
     href = case.path.with_suffix(".html").name
-    claim = case.claim
-    return ClaimCard(
-        href, claim.statement, case.verdict().word, confidence.stated, limit, claim.experiment, " ".join(flags)
-    )
+    reason = f"{verdict.reading} {confidence.binding}"
+    statement = case.claim.statement
+    return ClaimCard(href, statement, verdict.word, confidence.stated, reason, effect(case), date, " ".join(flags))
 
 
 def records_used(cases: Iterable[Case]) -> list[Record]:

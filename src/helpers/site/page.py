@@ -22,19 +22,21 @@ from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
 from helpers.site.blocks import badge
+from helpers.site.effect import effect
 from helpers.site.pages import table
 
 STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
 
 def header(case: Case) -> Block:
-    """Show verdict and confidence as badges, each with its sentence, below the banners that the page must carry."""
+    """Show the answer with its size, then verdict and confidence with what binds them, below the page's banners."""
     verdict, sure = case.verdict(), case.confidence()
-    said = map(verbatim, (case.claim.statement, verdict.sentence, sure.binding))
+    said = map(verbatim, (verdict.sentence, sure.binding, case.claim.statement))
     return Block(
-        Markup('{}<p class="cb-claim-badges">{} {}</p>\n<p><strong>{}</strong></p>\n<p>{}</p>\n<p>{}</p>\n{}').format(
-            graph.flags(case), badge(verdict.word), badge(sure.stated), *said, proof(case)
-        )
+        Markup(
+            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {}</p>\n'
+            '<p class="cb-notes">The claim that is judged: {}</p>\n{}'
+        ).format(graph.flags(case), effect(case), badge(verdict.word), badge(sure.stated), *said, proof(case))
     )
 
 
@@ -66,8 +68,10 @@ def proof(case: Case) -> Block:
         if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
-    listed = Markup('<ul class="cb-deviations">{}</ul>').format(items) if deviations else Markup()
-    return Block(Markup("<p>{}</p>{}").format(verbatim(said), listed))
+    count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
+    fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
+    listed = fold.format(count, items) if deviations else Markup()
+    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(said), listed))
 
 
 def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
