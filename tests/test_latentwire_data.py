@@ -146,10 +146,10 @@ def test_the_table_of_labels_shows_what_each_arm_compares() -> None:
 
 
 def test_what_is_no_gguf_is_not_converted(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no GGUF file"):
+    with pytest.raises(ModelError, match="not a GGUF file"):
         gguf.convert(tmp_path / "none.gguf", tmp_path / "new")
     (tmp_path / "x.gguf").write_bytes(b"")
-    with pytest.raises(ModelError, match="is there already"):
+    with pytest.raises(ModelError, match="already exists"):
         gguf.convert(tmp_path / "x.gguf", tmp_path)
 
 

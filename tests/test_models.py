@@ -95,22 +95,20 @@ def test_a_converted_model_in_a_read_only_cache_is_taken_and_one_that_is_missing
     gguf = tmp_path / "x.gguf"
     gguf.write_bytes(b"GGUF")
     monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(model_files, "_smollm2_gguf", lambda: gguf)
     monkeypatch.setattr(model_files, "FileLock", read_only)
     with pytest.raises(RecordError, match=r"cannot be written: .* CLAIMBOOK_CACHE"):
-        model_files._smollm2_folder()
+        model_files._converted(gguf, "smollm2")
     there = tmp_path / "cache/models" / f"smollm2-{model_files.sha256_file(gguf)[:12]}"
     there.mkdir()
-    assert model_files._smollm2_folder() == there
+    assert model_files._converted(gguf, "smollm2") == there
 
 
 def test_smollm2_is_converted_by_the_one_reader_of_gguf_files(tmp_path, monkeypatch):
     file = tmp_path / "x.gguf"
     file.write_bytes(b"GGUF")
     monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(model_files, "_smollm2_gguf", lambda: file)
     monkeypatch.setattr(model_files.gguf, "convert", lambda given, folder: (given == file, folder.mkdir()))
-    folder = model_files._smollm2_folder()
+    folder = model_files._converted(file, "smollm2")
     assert folder.is_dir() and folder.parent == tmp_path / "cache/models"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -17,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from helpers.base import leftovers
-from helpers.base.errors import RecordError
+from helpers.base.errors import ClaimbookError, DataError, RecordError
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / "data"
@@ -54,6 +55,55 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def from_root(path: str | Path) -> Path:
+    """Return the place that a parameter names: a relative path starts at the repository's root.
+
+    papermill, a sweep and JupyterLab start their kernels in different folders, and a path must mean the same in each.
+    """
+    return ROOT / expanded(path)
+
+
+def read_text(path: Path, error: type[ClaimbookError] = DataError) -> str:
+    """Return the text of a file that a person wrote, its line ends as ``\\n``: UTF-8, or UTF-16 that says so itself.
+
+    Raises:
+        ClaimbookError: as ``error``; the file is in another encoding, such as Latin-1, and the sentence says where.
+    """
+    content = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+        at = text.find("\0")
+    except UnicodeDecodeError as fault:
+        text, at = "", fault.start
+    if at >= 0:
+        line = content[:at].count(b"\n") + 1
+        raise error(
+            f"{path} is not UTF-8: byte {at + 1:,}, in line {line:,}, is no part of it. Save the file as UTF-8 "
+            "(it may be Latin-1, or UTF-16 without a byte-order mark)."
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number and value of each line of a .jsonl file that is not empty; ``DataError`` names a damaged line."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # a value may hold other line separators
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise DataError(f"Line {number} of {path} is no JSON ({error}): correct it.") from error
+
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does, so it comes first
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 def cache_root() -> Path:

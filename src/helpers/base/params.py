@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from helpers.base import yaml_text
 from helpers.base.errors import ParameterError, nearest
+from helpers.base.files import read_text
 
 C = TypeVar("C", bound="Cell")
 C_co = TypeVar("C_co", bound="Cell", covariant=True)
@@ -63,6 +64,12 @@ class Cell(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Return the question of the cell as JSON values: every parameter as a record keeps it, without ``MEANS``."""
         return self.model_dump(mode="json", exclude=set(self.MEANS))
+
+    def check_inputs(self) -> None:
+        """Raise ``ClaimbookError`` where a file or model that the cell names is not there or cannot be read.
+
+        Called for every cell of a grid before any work starts.
+        """
 
     def coordinates(self) -> dict[str, Any]:
         """Return the resolved values on ``AXES``, in their order: what tells the cell from its neighbours in a grid."""
@@ -219,7 +226,7 @@ def load(model: type[C], path: Path) -> Grid[C]:
     if not path.is_file():
         known = [other.name for other in path.parent.glob("*.yaml")]
         raise ParameterError(f"There is no parameter file {path}{nearest(path.name, known) if known else ''}")
-    values = yaml_text.read(path.read_text(encoding="utf-8"), path, ParameterError) or {}
+    values = yaml_text.read(read_text(path, ParameterError), path, ParameterError) or {}
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one `name: value` a line, not a {type(values).__name__}.")
     return parse_grid(model, values, f"in {path}")

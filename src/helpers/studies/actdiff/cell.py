@@ -144,7 +144,7 @@ def _data(p: LensCell, ready: Ready | None) -> list[Path]:
 
 
 def _text(p: LensCell) -> Path:
-    return files.ROOT / Path(p.text).expanduser()
+    return files.from_root(p.text)
 
 
 def replay(record: runs.Record) -> runs.Record:

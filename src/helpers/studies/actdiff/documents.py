@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.base import yaml_text
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import DATA
+from helpers.base.files import DATA, read_text
 from helpers.base.rng import numpy_stream
 
 PATH = DATA / "actdiff" / "domains.yaml"
@@ -90,7 +90,7 @@ def file_documents(tokenizer: PreTrainedTokenizerBase, path: Path, n: int, lengt
     """``n`` stretches of ``length`` tokens of a text file, evenly spread over it and beginning at its lines."""
     if not path.is_file():
         raise DataError(f"There is no text file {path}: correct the parameter text, or leave it empty.")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = read_text(path).splitlines(keepends=True)
     documents = []
     for start in np.linspace(0, len(lines), n, endpoint=False).astype(int):
         # Eight characters a token are more than any tokenizer here makes of prose.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from helpers.base import files
 from helpers.base.errors import ModelError
 from helpers.lm import models
-from helpers.lm.model_files import check_safetensors
+from helpers.lm.folders import check_safetensors
 from helpers.lm.models import decoder_and_head
 from helpers.records import runs
 
@@ -146,7 +146,7 @@ def tuned_record(tuned: str, base_sha256: str) -> runs.Record | None:
 
 def tuned_folder(tuned: str | Path) -> Path | None:
     """The folder on this machine that ``tuned`` names; None for a hub id."""
-    folder = files.ROOT / files.expanded(tuned)
+    folder = files.from_root(tuned)
     return folder if folder.is_dir() else None
 
 

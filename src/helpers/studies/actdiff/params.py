@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from helpers.base.errors import ParameterError, nearest
+from helpers.base import files
+from helpers.base.errors import DataError, ModelError, ParameterError, nearest
 from helpers.base.params import Cell
 
 Kind = Literal[
@@ -80,6 +81,13 @@ class LensCell(Cell):
     def topical(self) -> bool:
         """Whether the base model is the one of this study's own pocket language."""
         return self.model == "pocket" and not self.tuned
+
+    def check_inputs(self) -> None:
+        """Raise where the text file or the fine-tune is not there."""
+        if self.text and not files.from_root(self.text).is_file():
+            raise DataError(f"There is no text file {self.text}: correct the parameter text, or leave it empty.")
+        if self.tuned.startswith(("/", "./", "../", "~")) and not files.from_root(self.tuned).is_dir():
+            raise ModelError(f"There is no folder {self.tuned}: correct the parameter tuned.")
 
     @model_validator(mode="after")
     def _fits(self) -> LensCell:

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from helpers.base.errors import ParameterError
+from helpers.base import files
+from helpers.base.errors import DataError, ParameterError
 from helpers.base.params import Cell
 
 Experiment = Literal["exp1", "exp2", "exp3", "exp4", "exp5", "exp6", "exp7"]
@@ -97,6 +98,11 @@ class TriangulationCell(Cell):
     directions: Count = Field(default=4, description="random perturbations a sequence and distance")
     influence_delta: Positive = 1e-2
     device: str = "cpu"
+
+    def check_inputs(self) -> None:
+        """Raise where the text is not there or cannot be read."""
+        if self.text != "stories" and not files.from_root(self.text).is_file():
+            raise DataError(f"There is no text file {self.text}: give the path of a UTF-8 file, or 'stories'.")
 
     @model_validator(mode="after")
     def _fit(self) -> TriangulationCell:

@@ -69,7 +69,7 @@ def check_device(p: TriangulationCell) -> None:
 
 def data_files(p: TriangulationCell) -> list[Path]:
     """Files that the result depends on; template stories are code."""
-    return [] if p.text == "stories" else [files.ROOT / files.expanded(p.text)]
+    return [] if p.text == "stories" else [files.from_root(p.text)]
 
 
 def gradients(p: TriangulationCell) -> dict[str, Gradient]:

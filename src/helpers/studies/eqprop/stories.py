@@ -133,7 +133,4 @@ def read_text(path: str | Path, root: Path = files.ROOT) -> str:
     place = root / files.expanded(path)
     if not place.is_file():
         raise DataError(f"There is no text file {path}: give the path of a UTF-8 file, or 'stories'.")
-    try:
-        return place.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first.") from None
+    return files.read_text(place)

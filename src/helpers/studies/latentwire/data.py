@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.base.errors import DataError
-from helpers.base.files import expanded
+from helpers.base.files import from_root
 from helpers.base.rng import numpy_stream
 from helpers.lm import hub
 from helpers.studies.latentwire import qa, words
@@ -56,7 +56,7 @@ def _source(p: WireCell, split: str) -> tuple[Path, str | None]:
     repo, revision = hub.split_revision(asked)
     if repo in ("", qa.HUB):
         return hub.data_file(qa.HUB, revision, qa.HUB_FILE.format(split=split))
-    return expanded(asked), None
+    return from_root(asked), None
 
 
 def _drawn(p: WireCell, split: str, n: int) -> list[Example]:

@@ -102,6 +102,11 @@ def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenize
     return FrozenLM(side, name, tokenizer, decoder, head, embedding, end, pad, tokenizer.bos_token_id, device)
 
 
+def check_place(name: str, revision: str | None) -> None:
+    """Raise ``ModelError`` where the files of the reader ``name`` are not there or not whole."""
+    models.local_folder(_place(name), revision)
+
+
 def _place(name: str) -> str:
     return str(POCKET[name]) if name in POCKET else name
 

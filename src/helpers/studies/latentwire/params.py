@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from helpers.base.errors import ParameterError
+from helpers.base.errors import DataError, ParameterError
 from helpers.base.params import Cell
 from helpers.studies.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
 from helpers.studies.latentwire.qa import HUB
@@ -112,6 +112,16 @@ class WireCell(Cell):
         asked = {name: values[name] for name in ("squad_train", "squad_validation")}
         files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in asked.items()}
         return values | self.switches | files
+
+    def check_inputs(self) -> None:
+        """Raise where a reader or a file of questions is not there."""
+        from helpers.studies.latentwire import data, lms  # here: they load torch
+
+        for name, revision in ((self.model_a, self.revision_a), (self.model_b, self.revision_b)):
+            lms.check_place(name, revision)
+        for path in data.files(self):
+            if not path.is_file():
+                raise DataError(f"There is no SQuAD file {path}: check squad_train and squad_validation.")
 
     @model_validator(mode="after")
     def _fits(self) -> WireCell:

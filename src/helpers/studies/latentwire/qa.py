@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.base.errors import DataError
+from helpers.base.files import read_text
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.studies.latentwire.examples import Example, checked
 
@@ -106,7 +107,7 @@ def from_file(path: Path) -> list[Example]:
     if not path.is_file():
         raise DataError(f"There is no SQuAD file {path}: check squad_train and squad_validation.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}): give SQuAD's train-v1.1.json or dev-v1.1.json.") from None
     return parse(content, path.name)

@@ -6,7 +6,6 @@ hub is at hand; ARC itself comes from the hub, at a commit that the record names
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers.base.errors import DataError
-from helpers.base.files import DATA
+from helpers.base.files import DATA, from_root, read_jsonl
 from helpers.lm import hub
 from helpers.lm.models import LoadedModel
 from helpers.lm.packed import logits_at
@@ -35,7 +34,7 @@ def source(name: str) -> tuple[Path, dict[str, str]]:
     if is_arc(name):
         path, commit = hub.data_file(ARC[0], hub.split_revision(name)[1], ARC[1])
         return path, {"capability_revision": commit}
-    path = SETS.get(name) or Path(name)
+    path = SETS.get(name) or from_root(name)
     if not path.is_file():
         raise DataError(
             f"capability is {name!r}, but there is no file {path.name}: name 'pocket' (`make pocket` writes its set), "
@@ -47,15 +46,17 @@ def source(name: str) -> tuple[Path, dict[str, str]]:
 def read_choices(name: str, limit: int = 0) -> list[dict]:
     """Items {question, labels, choices, answer}; ``limit`` > 0 keeps the first so many."""
     path, _ = source(name)
-    lines = _arc(path) if is_arc(name) else [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    lines = enumerate(_arc(path), 1) if is_arc(name) else read_jsonl(path)
     items = []
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         try:
             labels = line.get("labels") or line["choice_labels"]
             answer = line.get("answer") or line["correct_answer"]
             item = {"question": line["question"], "labels": labels, "choices": line["choices"], "answer": answer}
         except KeyError as missing:
             raise DataError(f"Line {number} of capability set {name!r} has no field {missing}.") from missing
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"Line {number} of capability set {name!r} is no JSON object: correct it.") from error
         if len(labels) != len(item["choices"]) or answer not in labels:
             raise DataError(f"Line {number} of capability set {name!r} has labels {labels} for answer {answer!r}.")
         items.append(item)

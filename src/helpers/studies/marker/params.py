@@ -60,6 +60,12 @@ class SweepCell(MarkerCell):
         capability = self.capability if from_hub else Path(self.capability).name
         return values | {"negatives": negatives, "capability": capability}
 
+    def check_inputs(self) -> None:
+        """Raise where the capability set is not there."""
+        from helpers.studies.marker.capability import source  # here: it loads torch
+
+        source(self.capability)
+
     @classmethod
     def of_record(cls, record: Record, arms: Collection[str]) -> Self:
         """As in ``MarkerCell``; a capability file, which a record names without its folder, is found by its data."""

@@ -37,9 +37,11 @@ class Session:
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:
-        """The base model and its tokenizer."""
+        """The base model and its tokenizer, whose chat format suits the study."""
         models.choose_threads()
-        return models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        chat_format(loaded.tokenizer, self.p.marker)
+        return loaded
 
     @functools.cached_property
     def form(self) -> ChatFormat:
