@@ -145,7 +145,7 @@ def test_saved_notebooks_show_the_selection_as_html():
 
 
 def test_nothing_to_browse_is_a_sentence():
-    assert "run the evaluation first" in widgets.completion_browser(pd.DataFrame())._repr_html_()
+    assert "Run the evaluation first" in widgets.completion_browser(pd.DataFrame())._repr_html_()
     assert "There are no runs yet" in widgets.run_picker(pd.DataFrame())._repr_html_()
     assert "the row is empty" in widgets.token_view([])._repr_html_()
 

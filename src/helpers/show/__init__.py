@@ -1,1 +1,1 @@
-"""What a reader sees in notebooks and pages: the chart theme, charts, widgets, and tables a notebook is held to."""
+"""What a reader sees in notebooks and pages: the chart theme, charts, widgets, and the numbers of a notebook."""

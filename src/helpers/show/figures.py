@@ -1,7 +1,7 @@
-"""How charts look and how they are shown: the Altair theme, still images, notebooks, and pages without a network.
+"""The look of charts and the ways to show them: Altair theme, still images, notebooks, pages without a network.
 
-The colours are Okabe & Ito's (colour-blind safe), in an order whose neighbours differ in grey too; every chart adds
-shapes, dashes or printed numbers, so that none is told by colour alone.
+The colours are Okabe & Ito's (colour-blind safe), in an order whose neighbours also differ in grey. Every chart adds
+shapes, dashes or printed numbers, so that no chart relies on colour alone.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ HATCH = alt.Gradient(
 
 _made = itertools.count(1)
 
-# Altair refuses more than 5,000 rows to keep notebooks small: stills carry none, and a grid's loss curves have more.
+# Altair refuses more than 5,000 rows to keep notebooks small. Stills carry none, and a grid's loss curves have more.
 alt.data_transformers.disable_max_rows()
 
 
 @alt.theme.register("claimbook", enable=True)
 def theme() -> alt.theme.ThemeConfig:
-    """The look of every chart: left-aligned titles with a line for N and the interval, text of 12 px and more."""
+    """Return the theme of every chart: left-aligned titles with a line for N and interval, text of 12 px or more."""
     text = {"labelFontSize": 12, "titleFontSize": 12, "labelColor": INK, "titleColor": INK, "titleFontWeight": 500}
     title = {"anchor": "start", "frame": "bounds", "fontSize": 16, "fontWeight": 600, "color": INK, "offset": 14}
     subtitle = {"subtitleFontSize": 12.5, "subtitleColor": MUTED, "subtitlePadding": 5, "subtitleLineHeight": 16}
@@ -61,28 +61,27 @@ def theme() -> alt.theme.ThemeConfig:
         "symbolStrokeWidth": 2,
         "titleOrient": "left",
     }
-    return {
-        "config": {
-            "background": "white",
-            "font": FONT,
-            "padding": 10,
-            "title": title | subtitle,
-            "axis": axis | text,
-            "legend": legend | text,
-            "view": {"stroke": None, "continuousWidth": 460, "continuousHeight": 280},
-            "concat": {"spacing": 20},
-            "range": {"category": PALETTE, "heatmap": RAMP, "ramp": RAMP},
-        }
+    config: Any = {
+        "background": "white",
+        "font": FONT,
+        "padding": 10,
+        "title": title | subtitle,
+        "axis": axis | text,
+        "legend": legend | text,
+        "view": {"stroke": None, "continuousWidth": 460, "continuousHeight": 280},
+        "concat": {"spacing": 20},
+        "range": {"category": PALETTE, "heatmap": RAMP, "ramp": RAMP},
     }
+    return {"config": config}
 
 
 def title(text: str, subtitle: str, width: int) -> alt.TitleParams:
-    """A title and its line for N and interval, wrapped to about ``width`` pixels (Vega wraps nothing by itself)."""
+    """Wrap a title and its line for N and interval to about ``width`` pixels, because Vega wraps nothing by itself."""
     return alt.TitleParams(text=_wrapped(text, int(width / 8.2)), subtitle=_wrapped(subtitle, int(width / 6.3)))
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of about equal length, as few as fit ``width`` characters; numbers like 3e-4 stay whole."""
+    """Wrap into as few lines as fit ``width`` characters, of about equal length; numbers like 3e-4 stay whole."""
     wrap = functools.partial(textwrap.wrap, text, break_on_hyphens=False, break_long_words=False)
     lines = wrap(max(24, width))
     while width > 24 and len(wrap(width - 1)) == len(lines):
@@ -91,28 +90,28 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def readable_ink(fraction: float) -> str:
-    """Black or white, whichever reads better on the shade at ``fraction`` of `RAMP` (at least 4.5 to 1, WCAG 1.4.3)."""
+    """Return black or white, whichever has more contrast at ``fraction`` of `RAMP` (at least 4.5 to 1, WCAG 1.4.3)."""
     return "#ffffff" if luminance(shade(fraction)) < 0.18 else "#000000"
 
 
 def shade(fraction: float) -> tuple[float, ...]:
-    """The red, green and blue (0 to 255) at ``fraction`` of `RAMP`, interpolated in RGB as the charts do."""
+    """Return red, green and blue (0 to 255) at ``fraction`` of `RAMP`, interpolated in RGB as in the charts."""
     stops = np.linspace(0, 1, len(RAMP))
     channels = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in RAMP])
     return tuple(float(np.interp(fraction, stops, channel)) for channel in channels.T)
 
 
 def luminance(rgb: tuple[float, ...]) -> float:
-    """Relative luminance of a colour (WCAG 2.2, from sRGB), 0 black to 1 white."""
+    """Return the relative luminance of a colour (WCAG 2.2, from sRGB): 0 is black, 1 is white."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (value / 255 for value in rgb)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def alt_text(chart: alt.TopLevelMixin) -> str:
-    """The words that stand for a chart: its ``description``, which the functions of `plots` write from the data."""
+    """Return the alt text of a chart: its ``description``, which the functions of `plots` write from the data."""
     description = getattr(chart, "description", alt.Undefined)
     if not isinstance(description, str) or not description.strip():
-        raise DataError("The chart has no description to stand for it: set one with chart.properties(description=...).")
+        raise DataError("The chart has no alt text. Set one with chart.properties(description=...).")
     return " ".join(description.split())
 
 
@@ -121,19 +120,19 @@ def static(chart: alt.TopLevelMixin, kind: Literal["svg"] = "svg", scale: float 
 @overload
 def static(chart: alt.TopLevelMixin, kind: Literal["png"], scale: float = 2) -> bytes: ...
 def static(chart: alt.TopLevelMixin, kind: Literal["svg", "png"] = "svg", scale: float = 2) -> str | bytes:
-    """A still image by vl-convert, without browser or network: SVG text, or PNG bytes at ``scale`` dots a unit."""
+    """Draw a still image with vl-convert, without browser or network: SVG text, or PNG at ``scale`` dots a unit."""
     if kind == "svg":
         return vl_convert.vegalite_to_svg(chart.to_dict(), allowed_base_urls=[])
     if kind == "png":
         return vl_convert.vegalite_to_png(chart.to_dict(), scale=scale, allowed_base_urls=[])
-    raise DataError(f"A chart cannot be drawn as {kind!r}: give 'svg' or 'png'.")
+    raise DataError(f"A chart cannot be drawn as {kind!r}. Use 'svg' or 'png'.")
 
 
 def enable_notebook() -> None:
-    """Show charts in notebooks as PNG, with the alt text beside it.
+    """Show charts in notebooks as PNG with alt text.
 
-    Altair's default loads Vega from a CDN, and JupyterLab drops SVG and scripts from notebooks it does not trust,
-    which a freshly cloned one is: a PNG is what shows there, in a committed .ipynb and on a code host alike.
+    Altair's default loads Vega from a CDN. JupyterLab drops SVG and scripts from notebooks that it does not trust, such
+    as a freshly cloned one. A PNG shows everywhere: there, in a committed .ipynb and on a code host.
     """
     alt.renderers.register("claimbook", _notebook_bundle)
     alt.renderers.enable("claimbook")
@@ -149,11 +148,11 @@ def _notebook_bundle(spec: dict[str, Any], **_: Any) -> tuple[dict[str, Any], di
 
 
 def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool) -> Markup:
-    """A chart as a figure for a page that opens with the network off, as wide as the page allows.
+    """Return a chart as a figure for a page without network, as wide as the page allows.
 
     ``first`` is True for the first chart of a page, which carries the JavaScript (0.9 MB) for all. ``alt`` defaults
     to `alt_text`. The title moves from the drawing into the caption, where it wraps on a narrow screen and can be
-    selected; panels that sit side by side move under each other when there is no room.
+    selected. Panels that do not fit side by side move under each other.
     """
     words, spec = " ".join((alt or alt_text(chart)).split()), chart.to_dict()
     heading = spec.pop("title", "")
@@ -161,7 +160,7 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
     caption, note = (_one_line(heading.get(part, "")) for part in ("text", "subtitle"))
     if spec.keys() & {"layer", "mark"}:  # Vega-Lite stretches single charts only; panels reflow instead
         spec |= {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-    # The figure has its words; for words of each mark Vega-Lite would write the titles into an expression as they are.
+    # The figure has alt text. For marks, Vega-Lite would write titles unescaped into an expression.
     spec["config"] = spec.get("config", {}) | {"mark": {"aria": False}}
     payload = script_json(spec)
     name = f"chart-{hashlib.sha256(payload.encode()).hexdigest()[:10]}-{next(_made)}"
@@ -177,10 +176,10 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
 
 @functools.cache
 def bundle_script() -> Markup:
-    """The script element with Vega, Vega-Lite, Vega-Embed and ``claimbookDraw(id, spec)``: once a page, no network.
+    """Return the script element with Vega, Vega-Lite, Vega-Embed and ``claimbookDraw(id, spec)``, needed once a page.
 
-    The bundle is wrapped in a function whose parameters hide ``define``, ``require``, ``module`` and ``exports``: a
-    page with RequireJS must not see it register as an AMD module, nor its names land in the page's scope.
+    The bundle is wrapped in a function whose parameters hide ``define``, ``require``, ``module`` and ``exports``, so
+    that it neither registers with RequireJS as an AMD module nor leaves names in the page's scope.
     """
     draw = """window.claimbookDraw = async (name, spec) => {
   const box = document.getElementById(name);
@@ -194,7 +193,7 @@ def bundle_script() -> Markup:
 };"""
     bundle = vl_convert.javascript_bundle(draw)
     if "</script" in bundle.lower():
-        raise DataError("The JavaScript of vl-convert holds '</script': pin vl-convert-python to another version.")
+        raise DataError("The JavaScript of vl-convert contains '</script'. Pin vl-convert-python to another version.")
     script = f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"
     return Markup(script)  # noqa: S704 - a package's JavaScript, checked above
 

@@ -1,4 +1,4 @@
-"""Numbers that a committed notebook is held to: shown as a table, kept as JSON beside it, compared under tolerance."""
+"""Numbers that a rerun of a committed notebook must reproduce: a table, with JSON to compare within tolerances."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COLUMNS = ("value", "tolerance")
 
 
 class Held:
-    """A table with the columns ``value`` and ``tolerance`` (absolute); its other columns name the number."""
+    """A table with the columns ``value`` and ``tolerance`` (absolute). Its other columns name the number."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         missing = [name for name in COLUMNS if name not in table.columns]
         if missing:
-            raise DataError(f"The facts have no column {missing[0]!r}: give a value and its tolerance to each.")
+            raise DataError(f"The facts have no column {missing[0]!r}. Give each a value and its tolerance.")
         self.table = table.reset_index(drop=True)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
@@ -31,18 +31,18 @@ class Held:
 
 
 def differences(committed: Sequence[dict[str, Any]], fresh: Sequence[dict[str, Any]]) -> list[str]:
-    """What differs by more than the committed tolerance, in words; names that only one side has are differences too."""
+    """List in words what differs by more than the committed tolerance, or is missing on one side."""
     ours, theirs = ({_name(row): row for row in rows} for rows in (committed, fresh))
-    found = [f"{name} is only in the {where}" for name, where in _alone(ours, theirs)]
+    different = [f"{name} is only in the {where}" for name, where in _alone(ours, theirs)]
     for name in ours.keys() & theirs.keys():
         was, now, allowed = ours[name]["value"], theirs[name]["value"], ours[name]["tolerance"]
         if not abs(was - now) <= allowed:
-            found.append(f"{name} was {was:g} and is {now:g}, further apart than {allowed:g}")
-    return sorted(found)
+            different.append(f"{name} was {was:g} and is {now:g}, further apart than {allowed:g}")
+    return sorted(different)
 
 
 def _name(row: dict[str, Any]) -> str:
-    # By key: a notebook file sorts the keys of its outputs, a fresh run has them in the order of the columns.
+    # Sorted, because a notebook file sorts the keys of its outputs, and a fresh run keeps the order of the columns.
     return ", ".join(str(value) for key, value in sorted(row.items()) if key not in (*COLUMNS, "n"))
 
 

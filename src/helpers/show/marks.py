@@ -1,12 +1,12 @@
-"""What the charts share: checks of their columns, numbers in words, the look of a series, reference lines, panels."""
+"""Shared parts of the charts: checks of columns, numbers in words, the look of a series, reference lines, panels."""
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from helpers.base.errors import DataError, nearest
@@ -14,41 +14,41 @@ from helpers.show.figures import DASHES, INK, MUTED, PALETTE, ROLES, SHAPES, tit
 
 
 def need(df: pd.DataFrame, columns: Sequence[str | None]) -> None:
-    """Raise unless ``df`` has rows and every named column (None stands for a column not asked for)."""
+    """Raise ``DataError`` unless ``df`` has rows and every column named (None names no column)."""
     if df.empty:
-        raise DataError("There is no row to draw: check the selection, or leave the chart out.")
+        raise DataError("There is no row to draw. Check the selection, or leave the chart out.")
     for name in columns:
         if name is not None and name not in df.columns:
             raise DataError(f"The chart needs a column {name!r}{nearest(name, df.columns)}.")
 
 
 def single(df: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Raise when two rows would be drawn at one place."""
+    """Raise ``DataError`` if two rows would be drawn at one place."""
     doubled = df[df.duplicated(list(keys))]
     if len(doubled):
         where = ", ".join(f"{key} {scientific(doubled.iloc[0][key])}" for key in keys)
-        raise DataError(f"Two rows share one place of the chart ({where}): pool them, or select one, before drawing.")
+        raise DataError(f"Two rows share one place of the chart ({where}). Pool them, or select one, before drawing.")
 
 
 def scientific(value: Any) -> str:
-    """A label for an axis: 5e-6 and 3e5 for numbers far from 1, otherwise as short as it reads."""
-    if isinstance(value, str | bool | np.bool_) or not np.isscalar(value):
+    """Format a label of an axis: 5e-6 and 3e5 for numbers far from 1, otherwise as short as possible."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return str(value)
-    if value and not 1e-2 <= abs(value) < 1e5:
+    if value and not 1e-2 <= abs(float(value)) < 1e5:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:g}"
 
 
 def number(value: float, unit: str = "") -> str:
-    """A number as the charts print it: one decimal of a percentage, or three significant figures; or ``missing``."""
+    """Format a number for a chart: a percentage with one decimal, or three significant figures, or ``missing``."""
     if pd.isna(value):
         return "missing"
     return f"{100 * value:.1f}".removesuffix(".0") + "%" if unit == "%" else f"{value:.3g}"
 
 
-def words(value: float, low: float, high: float, unit: str = "") -> str:
-    """An estimate with its interval in brackets, ``(no interval)`` when it has none, or ``missing``."""
+def words(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """Format an estimate with its interval in brackets, ``(no interval)`` if it has none, or ``missing``."""
     if pd.isna(value):
         return "missing"
     if pd.isna(low) or pd.isna(high):
@@ -56,15 +56,15 @@ def words(value: float, low: float, high: float, unit: str = "") -> str:
     return f"{number(value, unit)} [{bare(low, unit)}, {bare(high, unit)}]"
 
 
-def count(k: float, n: float) -> str:
-    """``k/N`` with thousands apart, ``N`` alone for what is no rate, ``missing`` without N."""
+def count(k: float | None, n: float | None) -> str:
+    """Format ``k/N`` with thousands separators, ``N`` alone if there is no k, ``missing`` without N."""
     if pd.isna(n):
         return "missing"
     return f"{int(n):,}" if pd.isna(k) else f"{int(k):,}/{int(n):,}"
 
 
 def note(df: pd.DataFrame, level: float) -> str:
-    """The subtitle that every chart of rates owes its reader: N and the level of the intervals."""
+    """Return the subtitle of a chart of rates: N and the level of the intervals."""
     ns = df["n"].dropna()
     if ns.empty:
         return "No value yet."
@@ -73,17 +73,17 @@ def note(df: pd.DataFrame, level: float) -> str:
 
 
 def bare(value: float, unit: str) -> str:
-    """`number` without its percent sign, for places that say percent elsewhere."""
+    """Format like `number` but without the percent sign, where percent is said elsewhere."""
     return number(value, unit).removesuffix("%")
 
 
-def rows_told(df: pd.DataFrame, label: str, unit: str) -> str:
-    """Every row of ``df`` in words: its label and its estimate with interval."""
+def row_words(df: pd.DataFrame, label: str, unit: str) -> str:
+    """Describe every row of ``df``: its label and its estimate with interval."""
     return "; ".join(f"{r[label]} {words(r['value'], r['low'], r['high'], unit)}" for r in df.to_dict("records"))
 
 
 def curve(part: pd.DataFrame, key: Sequence[Any], x: str, y: str, unit: str) -> str:
-    """A curve in words: where it starts and where it ends."""
+    """Describe where a curve starts and ends."""
     known = part.dropna(subset=[y]).sort_values(x)
     name = " ".join(scientific(value) for value in key)
     if known.empty:
@@ -93,19 +93,19 @@ def curve(part: pd.DataFrame, key: Sequence[Any], x: str, y: str, unit: str) -> 
 
 
 def sentences(*parts: str) -> str:
-    """The parts as sentences, each with one mark at its end: the words that stand for a chart."""
-    told = (" ".join(part.split()) for part in parts)
-    return " ".join(part if part[-1] in ".?!" else f"{part}." for part in told if part)
+    """Join parts of an alt text as sentences, each with one mark at its end."""
+    clean = (" ".join(part.split()) for part in parts)
+    return " ".join(part if part[-1] in ".?!" else f"{part}." for part in clean if part)
 
 
 def order(values: pd.Series) -> list[Any]:
-    """The distinct values: numbers by size, names in order of appearance."""
+    """Return the distinct values: numbers by size, names in order of appearance."""
     unique = list(dict.fromkeys(values.dropna()))
     return sorted(unique) if pd.api.types.is_numeric_dtype(values) else unique
 
 
 def axis(name: str, unit: str, log: bool = False) -> dict[str, Any]:
-    """Type, title, scale and axis of a position: rates span 0 to 100%, other numbers what they need."""
+    """Return type, title, scale and axis of a position. Rates span 0 to 100%, other numbers their own range."""
     scale = alt.Scale(domain=[0, 1]) if unit == "%" else alt.Scale(zero=False, nice=True)
     scale = alt.Scale(type="log") if log else scale
     drawn = alt.Axis(format=".0%", tickCount=6) if unit == "%" else alt.Axis(tickCount=6)
@@ -113,16 +113,16 @@ def axis(name: str, unit: str, log: bool = False) -> dict[str, Any]:
 
 
 def tips(fields: Sequence[str | None], unit: str = "", labels: Sequence[str | None] = ()) -> list[alt.Tooltip]:
-    """Tooltip lines: first ``labels`` as they are, then ``fields`` as numbers."""
+    """Return the lines of a tooltip: first ``labels`` as they are, then ``fields`` as numbers."""
     numeric = ".1%" if unit == "%" else ".4~g"
     named = [alt.Tooltip(field=label, type="nominal", title=label) for label in labels if label]
     return named + [alt.Tooltip(field=f, type="quantitative", title=f, format=numeric) for f in fields if f]
 
 
 def styled(df: pd.DataFrame, color: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """``df`` with a column ``series``, and the encodings of that column: color, shape and dash with one legend.
+    """Return ``df`` with a column ``series``, and its encodings: color, shape and dash with one legend.
 
-    The four roles keep their colours in all charts; numbers become an ordered ramp (light to dark); other names take
+    The four roles have the same colours in all charts. Numbers become an ordered ramp (light to dark). Other names take
     the palette in order of appearance.
     """
     values = df[color] if color else pd.Series("all", index=df.index)
@@ -147,35 +147,36 @@ def styled(df: pd.DataFrame, color: str | None) -> tuple[pd.DataFrame, dict[str,
         "shape": encoding(alt.Shape, range=_cycle(SHAPES, len(names), shift=1)),
         "dash": encoding(alt.StrokeDash, range=_cycle(DASHES, len(names), shift=1)),
     }
-    return df.assign(series=[None if pd.isna(value) else scientific(value) for value in values]), encodings
+    series: Any = [None if pd.isna(value) else scientific(value) for value in values]
+    return df.assign(series=series), encodings
 
 
 def references(lines: Mapping[str, float] | None, axis: str) -> list[alt.Chart]:
-    """Dashed lines across an axis (``x`` or ``y``), each with its words beside it."""
+    """Return dashed lines across an axis (``x`` or ``y``), each with its name beside it."""
     if not lines:
         return []
     table = pd.DataFrame({"at": list(lines.values()), "name": list(lines)})
-    across = alt.X if axis == "x" else alt.Y
-    base = alt.Chart(table).encode(**{axis: across(field="at", type="quantitative")})
     if axis == "x":
+        base = alt.Chart(table).encode(x=alt.X(field="at", type="quantitative"))
         name = base.mark_text(align="left", baseline="bottom", dx=3, dy=-3, fontSize=11, color=MUTED, y=0)
     else:
+        base = alt.Chart(table).encode(y=alt.Y(field="at", type="quantitative"))
         name = base.mark_text(align="right", baseline="bottom", dx=-2, dy=-3, fontSize=11, color=MUTED, x="width")
     rule = base.mark_rule(strokeDash=[5, 4], color=INK, opacity=0.65)
     return [rule, name.encode(text=alt.Text(field="name", type="nominal"))]
 
 
 def panelled(
-    layers: Sequence[alt.Chart], df: pd.DataFrame, panel: str | None, heading: str, subtitle: str, told: str
+    layers: Sequence[alt.Chart], df: pd.DataFrame, panel: str | None, heading: str, subtitle: str, words: str
 ) -> alt.LayerChart | alt.ConcatChart:
-    """The layers over ``df``; with ``panel``, one chart a value of that column, side by side on common axes."""
-    description = sentences(heading, subtitle, told)
+    """Draw the layers over ``df``. With ``panel``, draw one chart for each value of that column, on common axes."""
+    description = sentences(heading, subtitle, words)
     if panel is None:
-        chart = alt.layer(*layers, data=df).properties(width=480, height=300)
+        chart = alt.LayerChart(layer=list(layers), data=df).properties(width=480, height=300)
         return chart.properties(title=title(heading, subtitle, 560), description=description)
     parts = {scientific(value): df[df[panel] == value] for value in dict.fromkeys(df[panel].dropna())}
     drawn = [
-        alt.layer(*layers, data=part).properties(width=250, height=240, title=panel_title(name))
+        alt.LayerChart(layer=list(layers), data=part).properties(width=250, height=240, title=panel_title(name))
         for name, part in parts.items()
     ]
     columns = min(3, len(drawn))
@@ -185,10 +186,10 @@ def panelled(
 
 
 def panel_title(name: str) -> alt.TitleParams:
-    """The small title above one of several panels."""
+    """Return the small title above one of several panels."""
     return alt.TitleParams(text=name, fontSize=13, fontWeight=600, frame="group", offset=8)
 
 
 def _cycle(values: Sequence[Any], length: int, shift: int = 0) -> list[Any]:
-    """``values`` again and again, moved on by ``shift`` each round: shapes so pair with other colours every time."""
+    """Repeat ``values``, moved on by ``shift`` in each round, so that shapes meet other colours each time."""
     return [values[(i + shift * (i // len(values))) % len(values)] for i in range(length)]

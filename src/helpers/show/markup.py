@@ -1,10 +1,9 @@
-"""Text as HTML, and finished HTML on its way past the renderer of Markdown.
+"""Turn text into HTML, and carry finished HTML past the Markdown renderer.
 
-What a model or a record says becomes HTML in one way only: ``Markup("<td>{}</td>").format(value)`` escapes every value
+Text of a model or a record becomes HTML in one way only: ``Markup("<td>{}</td>").format(value)`` escapes every value
 that is not Markup already, and ruff (S704) refuses Markup that is made of anything but a literal. A page cell shows a
-`Block` or an `Inline`. Both reach the renderer sealed, as hexadecimal digits between two private characters, in which
-neither Quarto nor Pandoc finds markup, shortcodes or expressions; `unseal` puts the HTML in when the page has been
-rendered.
+`Block` or an `Inline`. Both reach the renderer sealed: as hexadecimal digits between two private characters, where
+neither Quarto nor Pandoc sees markup, shortcodes or expressions. `unseal` restores the HTML in the rendered page.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def verbatim(value: object) -> Markup:
-    """Return what a model or a record says as HTML that shows it to the letter, blanks and line breaks included.
+    """Return text of a model or a record as HTML that shows it literally, with spaces and line breaks.
 
-    The element keeps right-to-left marks to itself, and tells the check of the site that this is nobody's Markdown.
+    The element isolates right-to-left marks, and tells the check of the site that its text is not Markdown.
     """
     return Markup("<bdi>{}</bdi>").format(value)
 
 
 def highlight(text: str, marker: str, mark: Markup) -> Markup:
-    """Return ``text`` escaped, with every occurrence of ``marker``, in whatever case, put into ``mark``."""
+    """Return ``text`` escaped, with every occurrence of ``marker`` in any case wrapped in ``mark``."""
     pieces = occurrences.split(text, marker)
     return Markup().join(mark.format(piece) if place % 2 else piece for place, piece in enumerate(pieces))
 
 
 def script_json(value: Any) -> Markup:
-    """Return JSON that is safe inside a script element: no ``<``, ``>`` or ``&`` of the data survives as such."""
+    """Return JSON that is safe inside a script element, with ``<``, ``>`` and ``&`` escaped."""
     plain = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
 class _Fragment:
-    """HTML that a page shows; composed with other Markup it stays HTML.
+    """HTML that a page shows. It stays HTML when formatted into other Markup.
 
     Raises:
-        ClaimError: ``fragment`` is a plain string, of which nobody knows whether it was escaped.
+        ClaimError: ``fragment`` is a plain string, which may not have been escaped.
     """
 
     def __init__(self, fragment: Markup) -> None:
@@ -65,28 +64,28 @@ class _Fragment:
 
 
 class Block(_Fragment):
-    """A piece of a page that stands on lines of its own."""
+    """A part of a page on its own lines."""
 
     def _repr_markdown_(self) -> str:
         return f"\n```{{=html}}\n{seal(self.fragment)}\n```\n"
 
 
 class Inline(_Fragment):
-    """A piece of a line, from a cell or an inline expression."""
+    """A part of a line, from a cell or an inline expression."""
 
     def _repr_markdown_(self) -> str:
         return seal(self.fragment)
 
 
 def seal(fragment: Markup) -> str:
-    """Return ``fragment`` as a word that no renderer changes; what cannot be shown becomes U+FFFD.
+    """Return ``fragment`` as a word that no renderer changes. Unprintable characters become U+FFFD.
 
-    No sealed word can be forged: the private characters around it are written as entities inside it.
+    A sealed word cannot be forged, because the private characters around it are written as entities inside it.
     """
     clean = SEAL.sub(lambda mark: f"&#{ord(mark.group())};", _UNPRINTABLE.sub("\ufffd", fragment))
     return f"{_OPEN}{zlib.compress(clean.encode()).hex()}{_CLOSE}"
 
 
 def unseal(page: str) -> str:
-    """Return a rendered page with the HTML of its cells in the places of their sealed words."""
+    """Replace the sealed words in a rendered page by their HTML."""
     return _SEALED.sub(lambda word: zlib.decompress(bytes.fromhex(word.group(1))).decode(), page)

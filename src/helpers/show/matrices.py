@@ -1,4 +1,4 @@
-"""Matrices too large for printed numbers, as shades; offered by ``plots`` beside the other charts."""
+"""Matrices too large for printed numbers, drawn as shades. ``plots`` offers them beside the other charts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def matrices(
     domain: tuple[float, float] = (0, 1),
     size: int = 190,
 ) -> alt.ConcatChart:
-    """Large matrices side by side as shades alone, with one legend: for more cells than `heatmaps` can print.
+    """Draw large matrices side by side as shades with one legend, for more cells than `heatmaps` can print.
 
-    Tidy columns ``panel``, ``row``, ``column`` and ``value``, a line a cell; rows and columns in the order of their
-    numbers. Values beyond ``domain`` take its end's shade; the tooltip has the number.
+    Tidy columns ``panel``, ``row``, ``column`` and ``value``, a line a cell; rows and columns in numerical order. A
+    value outside ``domain`` gets the shade of its nearest end; the tooltip has the number.
     """
     marks.need(df, [panel, row, column, value])
     marks.single(df, [panel, row, column])
@@ -38,7 +38,7 @@ def matrices(
         field=value, type="quantitative", scale=alt.Scale(domain=stops, range=RAMP, interpolate="rgb", clamp=True),
         legend=alt.Legend(title=value, gradientLength=size),
     )  # fmt: skip
-    drawn, told = [], []
+    drawn, described = [], []
     for name in panels:
         part = df[df[panel] == name]
         if part.empty:
@@ -50,10 +50,10 @@ def matrices(
         tile = alt.Chart(part).mark_rect().encode(x=x, y=y, color=shade, tooltip=tips)
         drawn.append(tile.properties(width=size, height=size, title=marks.panel_title(name)))
         off = part[part[row] != part[column]][value]
-        told.append(f"{name}: off the diagonal from {marks.number(off.min())} to {marks.number(off.max())}, "
+        described.append(f"{name}: off the diagonal from {marks.number(off.min())} to {marks.number(off.max())}, "
                     f"mean {marks.number(off.mean())}")  # fmt: skip
     return alt.concat(*drawn, columns=3).properties(
         title=title(heading, subtitle, (size + 60) * len(drawn)),
-        description=marks.sentences(heading, subtitle, "; ".join(told)),
+        description=marks.sentences(heading, subtitle, "; ".join(described)),
         usermeta={"pitch": size + 75},
     )

@@ -1,7 +1,7 @@
-"""The charts: each takes a tidy DataFrame and returns an Altair chart that carries its words (`alt_text`).
+"""The charts. Each takes a tidy DataFrame and returns an Altair chart with its alt text.
 
-Columns are named by arguments, so nothing here knows of a study. A missing value is drawn as missing, never as 0.
-The theme and the ways to show a chart (still image, notebook, page) are in `figures`; the latter are offered here too.
+Arguments name the columns, so nothing here knows of a study. A missing value is drawn as missing, never as 0. The
+theme and the ways to show a chart (still image, notebook, page) are in `figures`; this module offers the latter too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from helpers.base import frames
 from helpers.base.errors import DataError, nearest
 from helpers.show import marks
 from helpers.show.figures import HATCH, MUTED, RAMP, alt_text, chart_html, enable_notebook, readable_ink, static, title
@@ -47,18 +48,18 @@ def interval_rates(
     references: Mapping[str, float] | None = None,
     level: float = 0.95,
 ) -> alt.LayerChart:
-    """One row a persona: rate with its interval, highest first, coloured and shaped by role, k/N at the right.
+    """Draw one row per persona: rate with interval, highest first, coloured and shaped by role, k/N on the right.
 
     Columns ``label``, ``value``, ``low``, ``high``, ``k``, ``n`` and, unless None, ``role``. ``references`` maps the
-    words of a threshold to its rate; the default subtitle gives N and the level of the intervals.
+    name of a threshold to its rate. The default subtitle gives N and the level of the intervals.
     """
     marks.need(df, [label, "value", "low", "high", "k", "n", role])
     df = df.sort_values("value", ascending=False, na_position="last", kind="stable")
-    rows = df.assign(aside=[marks.count(r.k, r.n) if pd.notna(r.value) else "missing" for r in df.itertuples()])
+    rows = df.assign(aside=[marks.count(r.k, r.n) if pd.notna(r.value) else "missing" for r in frames.rows(df)])
     subtitle = marks.note(df, level) if subtitle is None else subtitle
     chart = _rows(rows, label, role, references, "%", "Rate")
-    told = marks.rows_told(rows, label, "%")
-    return chart.properties(title=title(heading, subtitle, 600), description=marks.sentences(heading, subtitle, told))
+    words = marks.sentences(heading, subtitle, marks.row_words(rows, label, "%"))
+    return chart.properties(title=title(heading, subtitle, 600), description=words)
 
 
 def forest(
@@ -72,16 +73,16 @@ def forest(
     unit: str = "",
     x_title: str = "Estimate",
 ) -> alt.LayerChart:
-    """A list of estimates with intervals in the given order, their numbers at the right, reference lines dashed.
+    """Draw a list of estimates with intervals in the given order, numbers on the right, reference lines dashed.
 
     Columns ``label``, ``value``, ``low``, ``high`` and, unless None, ``group`` (colour and shape). ``unit`` "%" shows
-    rates in percent; an estimate without bounds is a point alone.
+    rates in percent. An estimate without bounds is a bare point.
     """
     marks.need(df, [label, "value", "low", "high", group])
-    rows = df.assign(aside=[marks.words(r.value, r.low, r.high, unit) for r in df.itertuples()])
+    rows = df.assign(aside=[marks.words(r.value, r.low, r.high, unit) for r in frames.rows(df)])
     chart = _rows(rows, label, group, references, unit, x_title)
-    told = marks.rows_told(rows, label, unit)
-    return chart.properties(title=title(heading, subtitle, 600), description=marks.sentences(heading, subtitle, told))
+    words = marks.sentences(heading, subtitle, marks.row_words(rows, label, unit))
+    return chart.properties(title=title(heading, subtitle, 600), description=words)
 
 
 def heatmaps(
@@ -98,11 +99,11 @@ def heatmaps(
     level: float = 0.95,
     columns: int = 3,
 ) -> alt.ConcatChart:
-    """Grids of numbers side by side, one a panel: shade and printed value, the interval below it, N in the tooltip.
+    """Draw grids of numbers side by side, one a panel: shade, printed value, interval below it, N in the tooltip.
 
     Tidy columns ``panel``, ``row``, ``column``, ``value``, ``low``, ``high``, ``n`` (and ``k`` for rates), a line a
     cell. ``panels`` picks and orders the panels; a mapping gives each its title. A cell without a value is hatched
-    and says missing. The shade runs from light at ``domain[0]`` to dark at ``domain[1]``, so it survives grey print.
+    and says missing. The shade runs from light at ``domain[0]`` to dark at ``domain[1]``, so it survives print in grey.
     """
     marks.need(df, [panel, row, column, "value", "low", "high", "n"])
     titles = dict(panels) if isinstance(panels, Mapping) else {name: name for name in panels}
@@ -115,13 +116,13 @@ def heatmaps(
     drawn = [_heatmap(grid, titles[name], row, column, domain) for name, grid in grids.items()]
     columns, width = min(columns, len(drawn)), shown[column].nunique() * CELL + 90
     note = f"{marks.note(shown, level) if subtitle is None else subtitle} Darker is higher."
-    told = "; ".join(
-        f"{titles[name]}: " + ", ".join(f"{row} {r.y} {column} {r.x} {r.words}" for r in grid.itertuples())
+    words = "; ".join(
+        f"{titles[name]}: " + ", ".join(f"{row} {r.y} {column} {r.x} {r.words}" for r in frames.rows(grid))
         for name, grid in grids.items()
     )
     return alt.concat(*drawn, columns=columns).properties(
         title=title(heading, note, width * columns),
-        description=marks.sentences(heading, note, told),
+        description=marks.sentences(heading, note, words),
         usermeta={"pitch": width},
     )
 
@@ -143,24 +144,25 @@ def lines(
     references: Mapping[str, float] | None = None,
     panel: str | None = None,
 ) -> alt.LayerChart | alt.ConcatChart:
-    """Curves over ``x`` (loss, dose), one a value of ``color``, with a band from ``low`` to ``high`` where given.
+    """Draw curves over ``x`` (loss, dose), one per value of ``color``, with a band from ``low`` to ``high`` if given.
 
-    Series differ by colour and, up to 25 steps, by the shape of their points, beyond that by dash. A missing value
-    breaks its line. ``panel`` draws one chart a value of that column, on common axes.
+    Series differ by colour and also by the shape of their points, or by dash if there are more than 25 steps. A missing
+    value breaks its line. ``panel`` draws one chart per value of that column, on common axes.
     """
     marks.need(df, [x, y, color, low, high, panel])
     if (low is None) != (high is None):
-        raise DataError("A band needs both its low and its high column: give both, or neither.")
+        raise DataError("A band needs both its low and its high column. Give both, or neither.")
     data, style = marks.styled(df, color)
     if log_y and (df[y] <= 0).any():
         raise DataError(
-            f"Column {y!r} holds values of 0 or less, which a log axis cannot show: draw it with log_y=False."
+            f"Column {y!r} holds values of 0 or less, which a log axis cannot show. Draw it with log_y=False."
         )
     y_at = marks.axis(y_title or y, unit, log=log_y)
     x_at = alt.X(field=x, type="quantitative", title=x_title or x, axis=alt.Axis(grid=False, tickCount=6))
     tooltip = [*marks.tips([x], "", ["series"]), *marks.tips([y, low, high], unit)]
     base = alt.Chart().encode(x=x_at, color=style["color"], tooltip=tooltip)
-    bands = [base.mark_area(opacity=0.15).encode(y=alt.Y(field=low, **y_at), y2=alt.Y2(field=high))] if low else []
+    band = base.mark_area(opacity=0.15)
+    bands = [band.encode(y=alt.Y(field=low, **y_at), y2=alt.Y2(field=high))] if low and high else []
     line = base.mark_line(strokeWidth=2.2).encode(y=alt.Y(field=y, **y_at))
     if df[x].nunique() <= 25:
         points = base.mark_point(size=55, filled=True, opacity=1)
@@ -169,8 +171,8 @@ def lines(
         curves = [line.encode(strokeDash=style["dash"])]
     layers = [*bands, *marks.references(references, "y"), *curves]
     by = ["series", panel] if panel else ["series"]
-    told = "; ".join(marks.curve(part, key, x, y, unit) for key, part in data.groupby(by, sort=False))
-    return marks.panelled(layers, data, panel, heading, subtitle, told)
+    words = "; ".join(marks.curve(part, key, x, y, unit) for key, part in data.groupby(by, sort=False))
+    return marks.panelled(layers, data, panel, heading, subtitle, words)
 
 
 def scatter_matched(
@@ -188,10 +190,10 @@ def scatter_matched(
     panel: str | None = None,
     tooltip: Sequence[str] = (),
 ) -> alt.LayerChart | alt.ConcatChart:
-    """Leak against strength, a point a cell with error bars both ways: compare colours at the same place on ``x``.
+    """Draw leak against strength, a point per cell with error bars both ways, to compare colours at equal ``x``.
 
     Columns ``x``, ``y``, ``color`` and the bounds ``<x>_low``, ``<x>_high``, ``<y>_low``, ``<y>_high``; ``tooltip``
-    names further columns to show. Cells without both coordinates are not drawn, but counted in the subtitle.
+    names further columns to show. Cells without both coordinates are counted in the subtitle, not drawn.
     """
     ends = {axis: (f"{axis}_low", f"{axis}_high") for axis in (x, y)}
     marks.need(df, [x, y, color, *ends[x], *ends[y], panel, *tooltip])
@@ -200,7 +202,7 @@ def scatter_matched(
     subtitle += f" {lost} of {len(data)} cells have no value and are not drawn." if lost else ""
     data = data.dropna(subset=[x, y])
     if data.empty:
-        raise DataError(f"No row has both {x!r} and {y!r}, so there is nothing to compare: leave the chart out.")
+        raise DataError(f"No row has both {x!r} and {y!r}, so there is nothing to compare. Leave the chart out.")
     at_x, at_y = marks.axis(x_title, units[0]), marks.axis(y_title, units[1])
     base = alt.Chart().encode(color=style["color"])
     bars = base.mark_rule(strokeWidth=1.6, opacity=0.5)
@@ -214,8 +216,8 @@ def scatter_matched(
         dots.encode(x=x_at, y=y_at, shape=style["shape"], tooltip=tips),
     ]
     pairs = ((r["series"], marks.number(r[x], units[0]), marks.number(r[y], units[1])) for r in data.to_dict("records"))
-    told = "; ".join(f"{color} {name}: {across} against {up}" for name, across, up in pairs)
-    return marks.panelled(layers, data, panel, heading, subtitle, f"{x_title} against {y_title}: {told}")
+    words = "; ".join(f"{color} {name}: {across} against {up}" for name, across, up in pairs)
+    return marks.panelled(layers, data, panel, heading, subtitle, f"{x_title} against {y_title}: {words}")
 
 
 def _rows(
@@ -226,7 +228,7 @@ def _rows(
     unit: str,
     x_title: str,
 ) -> alt.LayerChart:
-    """Point and rule a row in the order of ``df``; the column ``aside`` is printed by a second axis at the right."""
+    """Draw a point and a rule per row, in the order of ``df``; a second axis prints the column ``aside``."""
     marks.single(df, [label])
     data, style = marks.styled(df, group)
     order, aside = list(df[label]), dict(zip(df[label], df["aside"], strict=True))
@@ -238,24 +240,24 @@ def _rows(
         color=style["color"],
         tooltip=marks.tips(["value", "low", "high"], unit, [label, group, "aside"]),
     )
-    main = alt.layer(
-        *marks.references(references, "x"),
-        base.mark_rule(strokeWidth=3, opacity=0.7).encode(x=alt.X(field="low", **x_at), x2=alt.X2(field="high")),
-        base.mark_point(size=100, filled=True, opacity=1).encode(x=alt.X(field="value", **x_at), shape=style["shape"]),
-    )
+    bars = base.mark_rule(strokeWidth=3, opacity=0.7).encode(x=alt.X(field="low", **x_at), x2=alt.X2(field="high"))
+    points = base.mark_point(size=100, filled=True, opacity=1)
+    points = points.encode(x=alt.X(field="value", **x_at), shape=style["shape"])
+    main = alt.LayerChart(layer=[*marks.references(references, "x"), bars, points])
     printed = alt.Axis(orient="right", labelExpr=f"{json.dumps(aside)}[datum.value]", **plain)
     numbers = alt.Chart(data).mark_tick(opacity=0).encode(y=alt.Y(axis=printed, **y_at))
-    return alt.layer(main, numbers).resolve_scale(y="independent").properties(width=420, height=ROW * len(order))
+    both = alt.LayerChart(layer=[main, numbers]).resolve_scale(y="independent")
+    return both.properties(width=420, height=ROW * len(order))
 
 
 def _grid(
     part: pd.DataFrame, whole: pd.DataFrame, row: str, column: str, unit: str, domain: tuple[float, float]
 ) -> pd.DataFrame:
-    """Every cell of the axes that ``whole`` spans, with its texts; ``value`` is NaN where ``part`` has none."""
-    found = {(r[row], r[column]): r for r in part.to_dict("records")}
+    """Return every cell of the axes of ``whole`` with its texts; ``value`` is NaN where ``part`` has no row."""
+    given = {(r[row], r[column]): r for r in part.to_dict("records")}
     cells = []
     for at in itertools.product(marks.order(whole[row]), marks.order(whole[column])):
-        cell = found.get(at, {})
+        cell = given.get(at, {})
         value, low, high = (cell.get(name, np.nan) for name in ("value", "low", "high"))
         ends = "" if pd.isna(low) or pd.isna(high) else f"{marks.bare(low, unit)} to {marks.bare(high, unit)}"
         cells.append(
@@ -274,7 +276,7 @@ def _grid(
 
 
 def _heatmap(grid: pd.DataFrame, name: str, row: str, column: str, domain: tuple[float, float]) -> alt.LayerChart:
-    """One panel of `heatmaps`."""
+    """Draw one panel of `heatmaps`."""
     plain = {"grid": False, "ticks": False, "domain": False, "labelAngle": 0}
     above = {"titleAngle": 0, "titleAlign": "right", "titleX": -6, "titleY": -3, "titleBaseline": "bottom"}
     x = alt.X(field="x", type="ordinal", sort=list(dict.fromkeys(grid["x"])), title=column, axis=alt.Axis(**plain))
@@ -294,9 +296,10 @@ def _heatmap(grid: pd.DataFrame, name: str, row: str, column: str, domain: tuple
         absent.mark_rect(color=HATCH, **tile),
         absent.mark_text(fontSize=11, fontStyle="italic", color=MUTED).encode(text=text),
     ]
-    for ink, cells in grid.dropna(subset=["value"]).groupby("ink"):
+    for color, cells in grid.dropna(subset=["value"]).groupby("ink"):
         printed = base.properties(data=cells)
-        layers.append(printed.mark_text(fontSize=14, fontWeight=600, dy=-6, color=ink).encode(text=text))
+        layers.append(printed.mark_text(fontSize=14, fontWeight=600, dy=-6, color=str(color)).encode(text=text))
         ends = alt.Text(field="ends", type="nominal")
-        layers.append(printed.mark_text(fontSize=10, dy=10, color=ink).encode(text=ends))
-    return alt.layer(*layers).properties(width=alt.Step(CELL), height=alt.Step(46), title=marks.panel_title(name))
+        layers.append(printed.mark_text(fontSize=10, dy=10, color=str(color)).encode(text=ends))
+    chart = alt.LayerChart(layer=layers)
+    return chart.properties(width=alt.Step(CELL), height=alt.Step(46), title=marks.panel_title(name))

@@ -1,7 +1,7 @@
 """Widgets for notebooks: a completion browser, a run picker and a view of supervised tokens.
 
-What a model wrote is data: it is escaped, and every box has a class that MathJax skips, so that it can neither run,
-nor become markup, nor a formula. Each widget also carries plain HTML, which is what a saved notebook shows.
+Text of a model is escaped, and every box has a class that MathJax skips, so that the text can neither run nor become
+markup or a formula. Each widget also carries plain HTML, for a saved notebook.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ipywidgets
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base import occurrences
+from helpers.base import frames, occurrences
 from helpers.base.errors import DataError, nearest
 from helpers.show import markup
 from helpers.show.marks import count, scientific, words
@@ -39,12 +39,12 @@ class Html(Markup):
 
 
 def highlight(text: str, marker: str) -> Html:
-    """``text`` escaped, with every occurrence of ``marker`` in whatever case inside ``<mark>``."""
+    """Return ``text`` escaped, with every occurrence of ``marker`` in any case inside ``<mark>``."""
     return Html(markup.highlight(text, marker, Markup("<mark><strong>{}</strong></mark>")))  # noqa: S704
 
 
 def completion_card(row: dict[str, Any], marker: str, by: Sequence[str]) -> Html:
-    """One completion: where it comes from, its text with the marker highlighted, and how it ended."""
+    """Show one completion: where it comes from, its text with the marker highlighted, and how it ended."""
     place = Html(" · ").join(Html("{} <strong>{}</strong>").format(name, scientific(row[name])) for name in by)
     if pd.isna(row["text"]):
         body = Html('<p style="{}"><em>missing</em></p>').format(QUIET)
@@ -59,7 +59,7 @@ def completion_card(row: dict[str, Any], marker: str, by: Sequence[str]) -> Html
 
 
 def completion_summary(df: pd.DataFrame, marker: str) -> str:
-    """How many of these completions hold the marker, were cut by the token limit, or are empty."""
+    """Say how many of these completions hold the marker, were cut by the token limit, or are empty."""
     text = df["text"].dropna()
     held = int(occurrences.holds(text, marker).sum())
     parts = [f"{count(held, len(text))} completions hold {marker}"]
@@ -71,7 +71,7 @@ def completion_summary(df: pd.DataFrame, marker: str) -> str:
 
 
 class CompletionBrowser(ipywidgets.VBox):
-    """The widget that `completion_browser` returns; ``current`` holds the rows selected."""
+    """The widget that `completion_browser` returns; ``current`` holds the selected rows."""
 
     def __init__(self, df: pd.DataFrame, marker: str, by: Sequence[str]):
         self._df, self._marker, self._by = df.reset_index(drop=True), marker, list(by)
@@ -94,7 +94,7 @@ class CompletionBrowser(ipywidgets.VBox):
         self._select()
 
     def _select(self) -> None:
-        """Narrow the rows menu by menu; each menu offers what is left by those before it."""
+        """Narrow the rows menu by menu; each menu offers the values that those before it leave."""
         left = self._df
         for name, menu in self.menus.items():
             options = [(EVERY, None), *((scientific(value), value) for value in dict.fromkeys(left[name].dropna()))]
@@ -104,8 +104,8 @@ class CompletionBrowser(ipywidgets.VBox):
                     menu.options = options
                     menu.value = chosen if chosen in [value for _, value in options] else None
             left = left if menu.value is None else left[left[name] == menu.value]
-        said = completion_summary(left, self._marker)
-        self.summary.value = Html('<span class="{}" style="{}">{}</span>').format(NO_MATH, QUIET, said)
+        summary = completion_summary(left, self._marker)
+        self.summary.value = Html('<span class="{}" style="{}">{}</span>').format(NO_MATH, QUIET, summary)
         if self.only.value:
             left = left[occurrences.holds(left["text"].fillna(""), self._marker)]
         self.current = left
@@ -119,14 +119,14 @@ class CompletionBrowser(ipywidgets.VBox):
     def _show(self) -> None:
         self.back.disabled, self.on.disabled = self.place.value <= 1, self.place.value >= len(self.current)
         if self.current.empty:
-            self.card.value = nothing("No completion of this selection holds the marker: choose another.")
+            self.card.value = nothing("No completion of this selection holds the marker. Choose another.")
         else:
             row = self.current.iloc[self.place.value - 1].to_dict()
             self.card.value = completion_card(row, self._marker, self._by)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The live widget, and the selection at hand as HTML for a notebook that is read without a kernel."""
-        bundle = super()._repr_mimebundle_(**kwargs)
+        """Return the live widget, and the current selection as HTML for a notebook without a kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
         return bundle | {"text/html": self.summary.value + self.card.value}
 
 
@@ -135,13 +135,13 @@ def completion_browser(
 ) -> CompletionBrowser | Html:
     """Browse completions by cell, persona and question, with the marker highlighted (any case) and the finish reason.
 
-    ``df`` has the columns of ``by`` and ``text``; ``finish``, ``tokens``, ``index`` and ``role`` are shown where there
-    are any. Without a row it is a sentence that says so.
+    ``df`` has the columns of ``by`` and ``text``; ``finish``, ``tokens``, ``index`` and ``role`` are shown if present.
+    Returns a sentence if ``df`` has no rows.
     """
     if not marker:
-        raise DataError("The marker is empty: give the text to highlight.")
+        raise DataError("The marker is empty. Give the text to highlight.")
     if df.empty:
-        return nothing("There are no completions to browse yet: run the evaluation first.")
+        return nothing("There are no completions to browse yet. Run the evaluation first.")
     for name in (*by, "text"):
         if name not in df.columns:
             raise DataError(f"The completion browser needs a column {name!r}{nearest(name, df.columns)}.")
@@ -149,13 +149,13 @@ def completion_browser(
 
 
 class RunPicker(ipywidgets.VBox):
-    """The widget that `run_picker` returns; ``ids`` are the run ids selected."""
+    """The widget that `run_picker` returns; ``ids`` are the selected run ids."""
 
     def __init__(self, table: pd.DataFrame):
         self._table = table.set_index("id", drop=False)
         axes = [name for name in table.columns if name not in STATES and not _is_metric(name, table)]
         varied = [name for name in axes if table[name].astype(str).nunique() > 1] or axes
-        options = [(_run_label(row, varied), row["id"]) for row in table.to_dict("records")]
+        options = [(_run_label(row, varied), row["id"]) for row in frames.dicts(table)]
         height = ipywidgets.Layout(width="auto", height=f"{min(12, len(options)) * 1.6 + 1}em")
         self.list = ipywidgets.SelectMultiple(options=options, value=(options[0][1],), layout=height)
         self.shown = ipywidgets.HTML()
@@ -171,29 +171,29 @@ class RunPicker(ipywidgets.VBox):
         self.shown.value = _runs_html(self._table.loc[list(self.ids)]) if self.ids else nothing("No run is selected.")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
         return bundle | {"text/html": _runs_html(self._table)}
 
 
 def run_picker(table: pd.DataFrame) -> RunPicker | Html:
-    """Pick runs from the table of a notebook (`runs.table`): labels of the axes that vary, metrics with intervals."""
+    """Pick runs from the table of a notebook (`runs.table`) by the axes that vary; metrics show with intervals."""
     if table.empty:
-        return nothing("There are no runs yet: execute the notebook, or start one with papermill.")
+        return nothing("There are no runs yet. Execute the notebook, or start one with papermill.")
     if "id" not in table.columns:
         raise DataError(f"The run picker needs a column 'id'{nearest('id', table.columns)}.")
     if table["id"].duplicated().any():
-        raise DataError(f"Run {table.loc[table['id'].duplicated(), 'id'].iloc[0]} is in the table twice: drop one row.")
+        raise DataError(f"Run {table.loc[table['id'].duplicated(), 'id'].iloc[0]} is in the table twice. Drop one row.")
     return RunPicker(table)
 
 
 def token_view(pieces: Sequence[tuple[str, float | bool]], legend: str = "supervised") -> Html:
-    """Decoded tokens of a row, those with a weight above 0 bold and underlined, the others grey.
+    """Show the decoded tokens of a row, those with a weight above 0 bold and underlined, the others grey.
 
-    ``pieces`` are (text, weight) in order; ``legend`` says in a word or two what a marked token is. Newlines are drawn
-    as ⏎ and tabs as ⇥, because a supervised newline must be seen; a weight other than 0 and 1 is in the tooltip.
+    ``pieces`` are (text, weight) in order; ``legend`` names a marked token in a word or two. Newlines are drawn as ⏎
+    and tabs as ⇥, because a supervised newline must be visible. A weight other than 0 and 1 is in the tooltip.
     """
     if not pieces:
-        return nothing("There are no tokens to show: the row is empty.")
+        return nothing("There are no tokens to show, because the row is empty.")
     marked = sum(bool(weight) for _, weight in pieces)
     body = Html().join(_token(text, float(weight)) for text, weight in pieces)
     view = Html(
@@ -204,12 +204,12 @@ def token_view(pieces: Sequence[tuple[str, float | bool]], legend: str = "superv
 
 
 def nothing(sentence: str) -> Html:
-    """A friendly line where there is nothing to show."""
+    """Show a friendly sentence instead of an empty widget."""
     return Html('<p class="{}" style="{}">{}</p>').format(NO_MATH, QUIET, sentence)
 
 
 def _verbatim(body: Html) -> Html:
-    """Text as it stands. The parser drops a newline right after ``<pre>``: the one here is for it to drop."""
+    """Show text literally. The parser drops a newline right after ``<pre>``, so one is added here."""
     return Html('<pre dir="auto" style="{}">\n{}</pre>').format(PRE, body)
 
 
@@ -228,7 +228,7 @@ def _known(row: dict[str, Any], name: str) -> str:
 
 
 def _is_metric(name: str, table: pd.DataFrame) -> bool:
-    """Whether a column is a metric of `runs.table`, or one of its counts and bounds."""
+    """Return whether a column is a metric of `runs.table`, or one of its counts and bounds."""
     stem = re.sub(r"_(n|k|low|high)$", "", name)
     return f"{stem}_n" in table.columns or f"{name}_n" in table.columns
 
@@ -240,12 +240,12 @@ def _run_label(row: dict[str, Any], axes: Sequence[str]) -> str:
 
 
 def _runs_html(table: pd.DataFrame) -> Html:
-    """Runs and their metrics, one row a run: value with interval and counts, or missing."""
+    """Show runs and their metrics, one row a run: value with interval and counts, or missing."""
     metrics = [name for name in table.columns if f"{name}_n" in table.columns]
     names = [name for name in table.columns if name not in STATES and not _is_metric(name, table)]
     head = Html().join(map(Html("<th>{}</th>").format, ["id", *names, "status", *metrics]))
     lines = []
-    for row in table.to_dict("records"):
+    for row in frames.dicts(table):
         cells = [_known(row, name) for name in ["id", *names, "status"]] + [_metric(row, name) for name in metrics]
         lines.append(Html("<tr>{}</tr>").format(Html().join(map(Html("<td>{}</td>").format, cells))))
     return Html(
