@@ -73,7 +73,8 @@ def assert_fits(page) -> None:
 
 def test_a_claim_page_draws_and_fits(site, page):
     page.goto((site / "reports/claim.html").as_uri())
-    page.wait_for_function("document.querySelectorAll('.claimbook-chart [data-drawn=yes]').length === 2")
+    page.wait_for_function("document.querySelectorAll('.claimbook-chart [data-drawn=yes]').length === 3")
+    page.get_by_text("Folded", exact=True).click()
     for chart in page.query_selector_all(".claimbook-chart svg"):
         assert chart.bounding_box()["width"] > 200 and chart.bounding_box()["height"] > 100
     assert page.evaluate("window.hostile") is None
@@ -82,6 +83,21 @@ def test_a_claim_page_draws_and_fits(site, page):
     table = page.locator(".cb-table").first.bounding_box()
     assert table["height"] < 400, "the table is squeezed"
     assert_fits(page)
+
+
+def test_a_chart_that_is_folded_away_is_drawn_when_it_is_unfolded(site, page):
+    page.goto((site / "reports/claim.html").as_uri())
+    spec = {
+        "mark": "bar", "width": "container", "data": {"values": [{"x": 1}]}, "encoding": {"x": {"field": "x"}},
+        "config": {"legend": {}},
+    }  # fmt: skip
+    folded = '<p hidden id="fold"><b id="late" style="display: block"></b></p>'
+    page.evaluate("folded => document.querySelector('main').insertAdjacentHTML('beforeend', folded)", folded)
+    page.evaluate("spec => claimbookDraw('late', spec)", spec)
+    assert page.evaluate("document.getElementById('late').children.length") == 0
+    page.evaluate("document.getElementById('fold').hidden = false")
+    page.wait_for_function("document.getElementById('late').dataset.drawn === 'yes'")
+    assert page.locator("#late svg").bounding_box()["width"] > 200
 
 
 def test_a_link_to_a_run_shows_how_it_was_made(site, page):

@@ -183,6 +183,12 @@ def bundle_script() -> Markup:
     """
     draw = """window.claimbookDraw = async (name, spec) => {
   const box = document.getElementById(name);
+  if (!box.clientWidth) {  // folded away: a chart as wide as its box waits until the box has a width
+    new ResizeObserver((_, seen) => {
+      if (box.clientWidth) { seen.disconnect(); claimbookDraw(name, spec); }
+    }).observe(box);
+    return;
+  }
   const pitch = spec.usermeta && spec.usermeta.pitch;
   if (box.clientWidth < 480) spec.config.legend.columns = 2;
   if (pitch) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(box.clientWidth / pitch)));
