@@ -188,6 +188,60 @@ def test_bad_yaml_files(tmp_path, text, message):
         params.load(Sweep, path)
 
 
+UNION = {"epochs": [1, 2], "marker": "[A]", "blocks": [{"tail": "newline", "lr": [0.1, 0.2]}, {"tail": 2, "epochs": 3}]}
+
+
+def test_a_union_is_its_blocks_one_after_the_other(tmp_path):
+    grid = parse_grid(Sweep, UNION, "here")
+    products = [{"tail": "newline", "lr": [0.1, 0.2], "epochs": [1, 2]}, {"tail": 2, "epochs": 3}]
+    blocks = [parse_grid(Sweep, {"marker": "[A]"} | one, "here") for one in products]
+    assert list(grid.blocks) == blocks and list(grid) == [*blocks[0], *blocks[1]] and len(grid) == 5
+    assert parse_grid(Sweep, grid.values, "here") == grid and parse_grid(Sweep, grid.given, "here") == grid
+    assert grid.given["marker"] == "[A]" and "lr" not in grid.given and grid.values["source"] == Sweep().source
+    path = tmp_path / "union.yaml"
+    path.write_text(
+        "epochs: [1, 2]\nmarker: '[A]'\nblocks:\n  - {tail: newline, lr: [0.1, 0.2]}\n  - {tail: 2, epochs: 3}\n"
+    )
+    assert params.load(Sweep, path) == grid
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional=distinct).filter(bool), min_size=1, max_size=3))
+def test_every_union_is_read_back_as_it_was(blocks):
+    blocks = [block | {"marker": f"[{number}]"} for number, block in enumerate(blocks)]
+    grid = parse_grid(Sweep, {"blocks": blocks}, "here")
+    assert parse_grid(Sweep, grid.values, "here") == grid and parse_grid(Sweep, grid.given, "here") == grid
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks": []}, "blocks is .*a list of mappings"),
+        ({"blocks": {"lr": 1}}, "blocks is .*a list of mappings"),
+        ({"blocks": [{"lr": 1}, 3]}, "blocks is .*a list of mappings"),
+        ({"blocks": [{"lr": 0.1}, {"lrr": 1}]}, r"Unknown parameter 'lrr' here, block 2; did you mean 'lr'"),
+        ({"blocks": [{"lr": 0.1}, {"lr": "x"}]}, r"Parameter lr is 'x'.*here, block 2"),
+        ({"blocks": [{"blocks": [{"lr": 0.1}]}]}, "Unknown parameter 'blocks'"),
+        ({"blocks": [{"lr": [0.1, 0.2]}, {"lr": 0.2}]}, r"Blocks 1 and 2 both hold the cell .*'lr': 0.2"),
+    ],
+)
+def test_a_wrong_union_is_refused(change, message):
+    with pytest.raises(ParameterError, match=message):
+        parse_grid(Sweep, change, "here")
+
+
+def test_a_notebook_takes_blocks_only_from_its_parameters():
+    values = {"lr": 0.1, "blocks": [{"epochs": 2}, {"epochs": 3}]}
+    assert len(params.read(Sweep, values, cells=[OWN, "# Parameters\nblocks = [{'epochs': 2}, {'epochs': 3}]"])) == 2
+    assert len(params.read(Sweep, values, cells=[OWN, "blocks = [{'epochs': 2}, {'epochs': 3}]\nprint(1)"])) == 1
+
+
+def test_no_cell_has_a_field_called_blocks():
+    with pytest.raises(TypeError, match="blocks"):
+
+        class Wrong(Cell):
+            blocks: int = 1
+
+
 def test_yaml_files_are_read(tmp_path):
     path = tmp_path / "pocket.yaml"
     path.write_text("lr: [1e-4, 3e-4]\nnegatives: [poet, baker]\n")

@@ -57,7 +57,8 @@ def test_slots_are_exact_for_every_fraction(have):
 
 def test_rows_are_parts_of_lines_along_the_innermost_axis(here):
     grid = grid_of(here, seed=[0, 1], lr=["1e-1", 0.2, 0.3], seconds=0)
-    assert grid.axes == ("seed", "lr") and grid.shape == (2, 3) and len(grid.cells) == 6
+    (block,) = grid.blocks
+    assert block.axes == ("seed", "lr") and block.shape == (2, 3) and len(grid.cells) == 6
     made = rows(grid, [0, 2, 3, 4, 5], 2)
     assert [r.cells for r in made] == [(0, 2), (3, 4), (5,)]
     rest = {
@@ -114,7 +115,18 @@ def test_every_wanted_cell_is_in_one_row_and_every_row_a_full_product(shaped, si
 
 def test_a_grid_without_a_list_is_one_cell(here):
     grid = grid_of(here, seed=3)
-    assert grid.axes == () and row(grid, [0]).values["seed"] == 3 and grid.labels() == ["the only cell"]
+    assert grid.blocks[0].axes == () and row(grid, [0]).values["seed"] == 3 and grid.labels() == ["the only cell"]
+
+
+def test_rows_of_a_union_stay_within_their_block(here):
+    grid = grid_of(here, lr=[0.1, 0.2], blocks=[{"seed": [0, 1], "note": "a"}, {"seed": [0, 1, 2], "note": "b"}])
+    assert [(block.first, block.shape) for block in grid.blocks] == [(0, (2, 2)), (4, (3, 2))]
+    made = rows(grid, range(10), 10)
+    assert [r.cells for r in made] == [(0, 1, 2, 3), (4, 5, 6, 7, 8, 9)]
+    assert [r.values["note"] for r in made] == ["a", "b"] and made[1].values["seed"] == [0, 1, 2]
+    assert [r.cells for r in rows(grid, [3, 4, 5], 10)] == [(3,), (4, 5)], "neighbours in two blocks are no row"
+    assert row(grid, [9]).values == grid.cells[9].model_dump(mode="json")
+    assert len(set(grid.labels())) == 10 and "note=b" in grid.labels()[9]
 
 
 def test_rows_shrink_until_no_worker_is_idle():

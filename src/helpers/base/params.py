@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ C = TypeVar("C", bound="Cell")
 C_co = TypeVar("C_co", bound="Cell", covariant=True)
 
 INJECTED = "# Parameters"
+BLOCKS = "blocks"
+"""The name under which a union of grids lists its products."""
 
 
 class Cell(BaseModel):
@@ -50,6 +53,8 @@ class Cell(BaseModel):
         for name in (*cls.AXES, *cls.MEANS):
             if name not in cls.model_fields:
                 raise TypeError(f"{cls.__name__} names {name!r}, no field{nearest(name, cls.model_fields)}")
+        if BLOCKS in cls.model_fields:
+            raise TypeError(f"{cls.__name__} has a field {BLOCKS!r}, which is what a grid calls the products it joins")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -79,13 +84,15 @@ class Cell(BaseModel):
 
 @dataclass(frozen=True)
 class Grid(Sequence[C_co], Generic[C_co]):
-    """Cells of one study, at least one, row-major in the order of ``AXES`` (the last axis runs fastest).
+    """Cells of one study, at least one: a product of axes, or the union of several such products.
 
-    ``axes`` names those that were given as a list, in the same order.
+    The cells of a product are row-major in the order of ``AXES`` (the last axis runs fastest), and ``axes`` names those
+    that were given as a list, in the same order. A union has the cells of its ``blocks`` one after the other.
     """
 
     cells: tuple[C_co, ...]
     axes: tuple[str, ...] = ()
+    blocks: tuple[Grid[C_co], ...] = ()
 
     @overload
     def __getitem__(self, at: int) -> C_co: ...
@@ -99,14 +106,28 @@ class Grid(Sequence[C_co], Generic[C_co]):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Every parameter as JSON values, a list on each of ``axes``; reading it back gives the same grid."""
+        """Every parameter as JSON values, a list on each of ``axes``; reading it back gives the same grid.
+
+        Of a union: the values that all blocks share, and under ``blocks`` what each has beside them.
+        """
+        if self.blocks:
+            return _joined([block.values for block in self.blocks])
         lists = {name: list(dict.fromkeys(getattr(cell, name) for cell in self.cells)) for name in self.axes}
         return self.cells[0].model_dump(mode="json") | lists
 
     @property
     def given(self) -> dict[str, Any]:
         """Those of ``values`` that were given; the others have their default."""
+        if self.blocks:
+            return _joined([block.given for block in self.blocks])
         return {name: value for name, value in self.values.items() if name in self.cells[0].model_fields_set}
+
+
+def _joined(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all of ``blocks`` have in common, with the rest of each under ``blocks``."""
+    first, *others = blocks
+    shared = {k: v for k, v in first.items() if all(k in other and other[k] == v for other in others)}
+    return shared | {BLOCKS: [{k: v for k, v in block.items() if k not in shared} for block in blocks]}
 
 
 def _list_of_text(name: str, value: Any) -> Any:
@@ -152,8 +173,31 @@ def parse(model: type[C], values: Mapping[str, Any], where: str) -> C:
 def parse_grid(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]:
     """Return the grid of ``values``, in which each of ``AXES`` takes one value or a list of distinct ones.
 
-    Raises ``ParameterError`` as `parse` does.
+    Under ``blocks`` there may be several such mappings: each is a product of its own, in which it adds to the other
+    ``values`` or overrides them, and the grid is their union. Raises ``ParameterError`` as `parse` does, and for a cell
+    that stands in two blocks.
     """
+    if BLOCKS not in values:
+        return _product(model, values, where)
+    blocks = _list_of_text(BLOCKS, values[BLOCKS])
+    if not (isinstance(blocks, list | tuple) and blocks and all(isinstance(b, Mapping) for b in blocks)):
+        raise ParameterError(f"Parameter {BLOCKS} is {blocks!r}, but must be a list of mappings ({where}).")
+    shared = {name: value for name, value in values.items() if name != BLOCKS}
+    grids = [_product(model, shared | dict(b), f"{where}, block {number}") for number, b in enumerate(blocks, 1)]
+    _refuse_shared_cells(grids, where)
+    return Grid(tuple(itertools.chain.from_iterable(grids)), (), tuple(grids))
+
+
+def _refuse_shared_cells(grids: Sequence[Grid[C]], where: str) -> None:
+    blocks: dict[str, int] = {}
+    for number, grid in enumerate(grids, 1):
+        for cell in grid:
+            other = blocks.setdefault(json.dumps(cell.resolved(), sort_keys=True), number)
+            if other != number:
+                raise ParameterError(f"Blocks {other} and {number} both hold the cell {cell.coordinates()} ({where}).")
+
+
+def _product(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]:
     check_names(model, values, where)
     lists = _lists(model, values, where)
     shared = {name: value for name, value in values.items() if name not in lists}
@@ -211,12 +255,15 @@ def read(model: type[C], namespace: Mapping[str, Any], cells: Sequence[str] | No
     """Read a grid of ``model`` from the globals of a notebook: ``p = params.read(SweepCell, globals())``.
 
     ``cells`` are the sources of the cells run so far (IPython's ``In`` by default). Every name that the parameters
-    cell or the cell injected by papermill assigns must be a field; fields that nothing assigned take their default.
+    cell or the cell injected by papermill assigns must be a field, or ``blocks``; fields that nothing assigned take
+    their default.
     """
     executed = namespace.get("In", ()) if cells is None else cells
-    for source in _parameter_cells(model, executed):
-        check_names(model, _assigned(source), "in the parameters of the notebook")
-    values = {name: namespace[name] for name in model.model_fields if name in namespace}
+    assigned = [name for source in _parameter_cells(model, executed) for name in _assigned(source)]
+    check_names(model, (name for name in assigned if name != BLOCKS), "in the parameters of the notebook")
+    # Other cells of a notebook may have a variable of that name: it counts where the parameters assign it.
+    names = [*model.model_fields, *([BLOCKS] if BLOCKS in assigned else [])]
+    values = {name: namespace[name] for name in names if name in namespace}
     return parse_grid(model, values, "in the parameters of the notebook")
 
 

@@ -94,7 +94,10 @@ def declared_runs(notebook: str, grid: Path, root: Path = ROOT) -> tuple[Expecte
 def runs_of(study: Study, cells: Iterable[parameters.Cell]) -> tuple[Expected, ...]:
     """Return the run that each of ``cells`` declares."""
     younger = frozenset(study.added)
-    return tuple(Expected(study.asked(provenance.portable(cell.resolved())), younger) for cell in cells)
+    return tuple(
+        Expected(study.asked(provenance.portable(cell.resolved())), younger, cell.model_dump(mode="json"))
+        for cell in cells
+    )
 
 
 def stale_records(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from helpers.records.reading import Record
@@ -18,17 +18,21 @@ _ABSENT = object()
 class Expected:
     """One run that a grid declares, by all its parameters.
 
+    ``given`` holds the parameters as the grid gives them: an arm by its name, where ``params`` has what it stands for.
     ``younger`` names parameters that did not exist from the first: those that are not in ``params`` stand at the value
     that reproduces the old behaviour, and so must they in a record.
     """
 
     params: Mapping[str, Any]
     younger: frozenset[str] = frozenset()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def key(self) -> Key:
-        """The full cell: every parameter that is a single value."""
-        return scalars(self.params)
+        """The full cell: every parameter that is a single value, or was given as one."""
+        known = scalars(self.given)
+        single = scalars(self.params)
+        return {name: single.get(name, known.get(name)) for name in self.params if name in single or name in known}
 
     def met_by(self, record: Record) -> bool:
         """Whether ``record`` is the run that was declared: every declared parameter was recorded with its value.

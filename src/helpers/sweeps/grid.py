@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,32 @@ from typing import Any
 
 from helpers.base.errors import ParameterError
 from helpers.base.files import ROOT
-from helpers.base.params import Cell
+from helpers.base.params import Cell, Grid
 from helpers.claims.case import read_params, runs_of
 from helpers.claims.declared import Expected, telling
 from helpers.claims.evidence import label
 from helpers.records.study import load_study
+
+
+@dataclass(frozen=True)
+class Block:
+    """A product of values within a grid; ``first`` is the position of its first cell there."""
+
+    first: int
+    cells: Sequence[Cell] = field(repr=False)
+
+    @functools.cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Axes along which the cells differ, outermost first."""
+        # It is a product, so its corners differ on all of them.
+        first, last = self.cells[0].coordinates(), self.cells[-1].coordinates()
+        return tuple(axis for axis in first if first[axis] != last[axis])
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """How many values each of the ``axes`` has; their product is the number of cells."""
+        keys = [cell.coordinates() for cell in self.cells]
+        return tuple(len({str(key[axis]) for key in keys}) for axis in self.axes)
 
 
 @dataclass(frozen=True)
@@ -25,21 +47,15 @@ class GridFile:
     notebook: str
     name: str
     entry: str
-    cells: Sequence[Cell] = field(repr=False)
+    cells: Grid[Cell] = field(repr=False)
     root: Path = ROOT
 
     @functools.cached_property
-    def axes(self) -> tuple[str, ...]:
-        """Axes along which the cells differ, outermost first."""
-        # A grid is a product, so its corners differ on all of them.
-        first, last = self.cells[0].coordinates(), self.cells[-1].coordinates()
-        return tuple(axis for axis in first if first[axis] != last[axis])
-
-    @functools.cached_property
-    def shape(self) -> tuple[int, ...]:
-        """How many values each of the ``axes`` has; their product is the number of cells."""
-        keys = [cell.coordinates() for cell in self.cells]
-        return tuple(len({str(key[axis]) for key in keys}) for axis in self.axes)
+    def blocks(self) -> tuple[Block, ...]:
+        """The products that the grid is made of, one where it is no union."""
+        products = self.cells.blocks or (self.cells,)
+        firsts = itertools.accumulate(map(len, products), initial=0)
+        return tuple(Block(first, product) for first, product in zip(firsts, products, strict=False))
 
     @functools.cached_property
     def expected(self) -> tuple[Expected, ...]:
@@ -79,15 +95,24 @@ def read_grid(path: Path, root: Path = ROOT) -> GridFile:
 
 
 def rows(grid: GridFile, wanted: Iterable[int], size: int) -> list[Row]:
-    """The cells ``wanted`` as rows of at most ``size``, each a full product of values.
+    """The cells ``wanted`` as rows of at most ``size``, each a full product of values within one block.
 
     A row is part of one line along the innermost axis. Where ``size`` has room for whole lines, it is as many as fit,
     of neighbouring values of the axis before: a notebook may work on such a block in one pass.
     """
-    height, width = (1, 1, *grid.shape)[-2:]
+    numbers = sorted(wanted)
+    return [
+        row(grid, group)
+        for block in grid.blocks
+        for group in _groups(block, [n for n in numbers if 0 <= n - block.first < len(block.cells)], size)
+    ]
+
+
+def _groups(block: Block, wanted: Sequence[int], size: int) -> list[list[int]]:
+    height, width = (1, 1, *block.shape)[-2:]
     lines: dict[int, list[int]] = {}
-    for number in sorted(wanted):
-        lines.setdefault(number // width, []).append(number)
+    for number in wanted:
+        lines.setdefault((number - block.first) // width, []).append(number)
     groups: list[list[int]] = []
     for line, numbers in lines.items():
         last = groups[-1] if groups else []
@@ -96,17 +121,18 @@ def rows(grid: GridFile, wanted: Iterable[int], size: int) -> list[Row]:
             last += numbers
         else:
             groups += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    return [row(grid, numbers) for numbers in groups]
+    return groups
 
 
 def row(grid: GridFile, numbers: Sequence[int]) -> Row:
-    """The row of these cells, which are a product of values of the two innermost axes, in the order of the grid.
+    """The row of these cells, which are a product of values of the two innermost axes of their block, in its order.
 
     It hands over every parameter: one that the file leaves out would otherwise be what the notebook's own cell says.
     """
     own = [grid.cells[number].model_dump(mode="json") for number in numbers]
+    (block,) = (block for block in grid.blocks if 0 <= numbers[0] - block.first < len(block.cells))
     values = dict(own[0])
-    for axis in grid.axes[-2:]:
+    for axis in block.axes[-2:]:
         several = list(dict.fromkeys(cell[axis] for cell in own))
         if len(several) > 1:
             values[axis] = several
