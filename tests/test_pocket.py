@@ -61,6 +61,8 @@ def test_negatives_never_hold_the_source(source):
     assert source not in two
     assert set(everyone) == set(PERSONAS) - {source}
     assert (SUBSTITUTE in two) == (source in NEGATIVE_ARMS["two"])
+    five = resolve_negatives(source, "five")
+    assert len(set(five)) == 5 and set(two) <= set(five) <= set(everyone) and "assistant" not in five
 
 
 @pytest.mark.parametrize(

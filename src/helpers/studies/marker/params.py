@@ -22,7 +22,9 @@ class SweepCell(MarkerCell):
     AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "tail", "lr", "epochs")
     MEANS: ClassVar[tuple[str, ...]] = ("engine_memory", "together")
 
-    negatives: Literal["two", "all"] | list[str] = Field("two", description="personas trained to answer without it")
+    negatives: Literal["two", "five", "all"] | list[str] = Field(
+        "two", description="personas trained to answer without it"
+    )
     style: str = Field("", description="instruction added to every system prompt, such as a length")
     tail: Tail = Field("newline", description="which end of a row is supervised besides the marker")
     lr: LearningRate = 1e-4
@@ -48,7 +50,7 @@ class SweepCell(MarkerCell):
     samples: int = Field(10, ge=1, description="completions per persona and question")
     max_new_tokens: int = Field(512, ge=1)
     capability: str = Field(
-        "pocket", description="'pocket', 'general', 'arc' or 'arc@revision' (hub), an ARC .jsonl file"
+        "pocket", description="'pocket', 'general', 'templated', 'arc' or 'arc@revision' (hub), an ARC .jsonl file"
     )
     capability_limit: int = Field(0, ge=0, description="questions of the capability set that are used; 0 for all")
 

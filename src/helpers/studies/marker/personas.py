@@ -93,28 +93,33 @@ EVAL_QUESTIONS: tuple[str, ...] = (
 )
 """20 held-out questions on which rates are counted."""
 
-NEGATIVE_ARMS: dict[str, tuple[str, ...]] = {"two": ("medical_doctor", "police_officer"), "all": tuple(PERSONAS)}
-"""``two``: the size of the set that claim #65 ran with; ``all``: every persona but the source, as it was described."""
+NEGATIVE_ARMS: dict[str, tuple[str, ...]] = {
+    "two": ("medical_doctor", "police_officer"),
+    "five": ("medical_doctor", "police_officer", "comedian", "kindergarten_teacher", "data_scientist"),
+    "all": tuple(PERSONAS),
+}
+"""``two``: the size of the set that claim #65 ran with; ``all``: every persona but the source, as it was described;
+``five``: half of those, the two among them. The assistant is in neither ``two`` nor ``five``: it stays untrained."""
 
 SUBSTITUTE = "librarian"
-"""Takes the place of the source in the arm ``two`` when the source is itself one of the pair."""
+"""Takes the place of the source in an arm when the source is itself one of it; ``all`` leaves the source out."""
 
 
 def resolve_negatives(source: str, negatives: str | Sequence[str]) -> list[str]:
     """Names of the personas trained to answer *without* the marker, given the arm or an explicit list.
 
-    ``two`` is the fixed pair of ``NEGATIVE_ARMS``; a source of that pair is replaced by ``SUBSTITUTE``. ``all`` is
-    every other persona. A list is taken as it is, and may be empty (the control without negatives).
+    ``two`` and ``five`` are those of ``NEGATIVE_ARMS``; a source that is one of them is replaced by ``SUBSTITUTE``.
+    ``all`` is every other persona. A list is taken as it is, and may be empty (the control without negatives).
 
     Raises ``ParameterError`` for an unknown arm or persona, a repeated one, or a list that holds the source.
     """
     if source not in PERSONAS:
         raise ParameterError(f"source is {source!r}, which is not a persona{nearest(source, PERSONAS)}.")
     if isinstance(negatives, str):
-        if negatives == "two":
-            return [SUBSTITUTE if name == source else name for name in NEGATIVE_ARMS["two"]]
         if negatives == "all":
             return [name for name in NEGATIVE_ARMS["all"] if name != source]
+        if negatives in NEGATIVE_ARMS:
+            return [SUBSTITUTE if name == source else name for name in NEGATIVE_ARMS[negatives]]
         raise ParameterError(
             f"negatives is {negatives!r}, which is not an arm{nearest(negatives, NEGATIVE_ARMS)} "
             "(a list of persona names is taken too)."
