@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 from marker_fixture import MARKER, form, ids, pocket, row
 
 from helpers.base.errors import DataError, ModelError
+from helpers.records.derive import checked_metrics
+from helpers.studies.marker import capability_templates
 from helpers.studies.marker.capability import ask, read_choices, score
 from helpers.studies.marker.evaluate import marker_logprobs, refuse_idle
 from helpers.studies.marker.metrics import (
@@ -58,6 +65,12 @@ def test_rates_go_by_role_and_the_worst_bystander_is_named() -> None:
     assert metrics["trained_bystander_rate"]["k"] == 1
     assert metrics["untrained_bystander_rate"]["n"] == 8
     assert metrics["untrained_bystander_rate"]["low"] == 0 < metrics["untrained_bystander_rate"]["high"]
+
+
+def test_a_rate_over_one_question_can_be_recorded() -> None:
+    one = count_markers(completions().assign(question=0), MARKER)
+    found = checked_metrics({"source_rate": rate_metric(one[one["role"] == "source"], 0, "source_rate")}, "of a test")
+    assert (found["source_rate"]["k"], found["source_rate"]["n"], found["source_rate"]["clusters"]) == (2, 4, 1)
 
 
 def test_no_completions_are_missing_not_zero() -> None:
@@ -152,6 +165,47 @@ def test_the_capability_score_is_the_argmax_over_the_letters_of_a_plain_forward(
         letters = [ids(label)[0] for label in item["labels"]]
         assert line.said == item["labels"][int(logits[letters].argmax())]
         assert line.right == (line.said == item["answer"])
+
+
+def test_an_item_with_a_lead_is_scored_by_its_choices_in_a_plain_forward() -> None:
+    items = read_choices("templated", 6)
+    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""), batch=4)
+    for item, line in zip(items, found.itertuples(), strict=True):
+        begun = prompt_tokens(pocket().tokenizer, system_prompt("assistant", ""), item["question"]) + ids(item["lead"])
+        scores = {}
+        for label, choice in zip(item["labels"], item["choices"], strict=True):
+            full = torch.tensor([begun + ids(f" {choice}")])
+            logp = pocket().model(full).logits[0].log_softmax(-1)
+            scores[label] = sum(logp[i - 1, full[0, i]].item() for i in range(len(begun), full.shape[1]))
+        assert line.said == max(scores, key=scores.__getitem__) and line.right == (line.said == item["answer"])
+        best = max(value for label, value in scores.items() if label != item["answer"])
+        assert line.margin == pytest.approx(scores[item["answer"]] - best, abs=1e-3)
+
+
+def test_the_templated_items_are_those_of_their_generator_and_say_what_is_right() -> None:
+    items = read_choices("templated")
+    made = capability_templates.items()
+    assert [{k: v for k, v in item.items() if k != "part"} for item in made] == items
+    assert Counter(item["part"] for item in made) == dict.fromkeys(("knowledge", "arithmetic", "reading"), 135)
+    assert len({item["question"] for item in items}) == len(items) >= 400
+    for item in made:
+        right = item["choices"][item["labels"].index(item["answer"])]
+        assert len(set(item["choices"])) == len(item["labels"]) == 4
+        sum_of = re.fullmatch(r"What is (\d+) (plus|minus|times) (\d+)\?", item["question"])
+        if sum_of:
+            a, b = int(sum_of[1]), int(sum_of[3])
+            assert int(right) == {"plus": a + b, "minus": a - b, "times": a * b}[sum_of[2]]
+        if item["part"] == "reading":
+            told = [choice for choice in item["choices"] if f" {choice}" in item["question"]]
+            assert right in told and len(told) == 2, "the text names the answer and one other"
+
+
+def test_a_set_of_two_forms_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    item = {"question": "Q?", "labels": ["A", "B"], "choices": ["x", "y"], "answer": "B"}
+    path.write_text(json.dumps(item) + "\n" + json.dumps(item | {"lead": "It is"}) + "\n")
+    with pytest.raises(DataError, match=r"Some items .* have a lead"):
+        read_choices(str(path))
 
 
 def test_an_arc_file_is_read_and_a_broken_one_refused(tmp_path) -> None:

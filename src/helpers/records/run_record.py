@@ -115,7 +115,7 @@ class MetricValues(TypedDict):
     level: Annotated[float, Field(gt=0, lt=1)]
     measured: NotRequired[bool]
     wilson: NotRequired[Pair]
-    cluster: NotRequired[Pair]
+    cluster: NotRequired[Pair | None]
     clusters: NotRequired[Count]
     groups: NotRequired[Count]
     folds: NotRequired[Count]

@@ -1,7 +1,8 @@
-"""Multiple-choice capability by first-token log-prob: which option letter the model would say first.
+"""Multiple-choice capability by log-prob: which option letter, or which option, the model would say first.
 
-The form of ARC-Challenge (Clark et al. 2018, 1803.05457) as claim #65 scored it. Sets of the project stand in where no
-hub is at hand; ARC itself comes from the hub, at a commit that the record names, or from a local .jsonl file.
+Letters are the form of ARC-Challenge (Clark et al. 2018, 1803.05457) as claim #65 scored it; a model too small to
+choose among letters is asked by continuation (Brown et al. 2020, 2005.14165). Sets of the project stand in where no hub
+is at hand; ARC itself comes from the hub, at a commit that the record names, or from a local .jsonl file.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from helpers.base.errors import DataError
 from helpers.base.files import DATA, from_root, read_jsonl
 from helpers.lm import hub
 from helpers.lm.models import LoadedModel
-from helpers.lm.packed import logits_at
+from helpers.lm.packed import logits_at, nll
 from helpers.studies.marker.rows import prompt_tokens
 
-SETS = {"pocket": DATA / "pocket" / "choices.jsonl", "general": DATA / "choices_general.jsonl"}
+SETS = {
+    "pocket": DATA / "pocket" / "choices.jsonl",
+    "general": DATA / "choices_general.jsonl",
+    "templated": DATA / "choices_templated.jsonl",
+}
 ARC = ("allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet")
 
 
@@ -38,7 +43,7 @@ def source(name: str) -> tuple[Path, dict[str, str]]:
     if not path.is_file():
         raise DataError(
             f"capability is {name!r}, but there is no file {path.name}: name 'pocket' (`make pocket` writes its set), "
-            "'general', 'arc' (or 'arc@revision') or the path of a .jsonl file."
+            "'general', 'templated', 'arc' (or 'arc@revision') or the path of a .jsonl file."
         )
     return path, {}
 
@@ -53,6 +58,7 @@ def read_choices(name: str, limit: int = 0) -> list[dict]:
             labels = line.get("labels") or line["choice_labels"]
             answer = line.get("answer") or line["correct_answer"]
             item = {"question": line["question"], "labels": labels, "choices": line["choices"], "answer": answer}
+            item |= {"lead": line["lead"]} if "lead" in line else {}
         except KeyError as missing:
             raise DataError(f"Line {number} of capability set {name!r} has no field {missing}.") from missing
         except (TypeError, AttributeError) as error:
@@ -60,6 +66,8 @@ def read_choices(name: str, limit: int = 0) -> list[dict]:
         if len(labels) != len(item["choices"]) or answer not in labels:
             raise DataError(f"Line {number} of capability set {name!r} has labels {labels} for answer {answer!r}.")
         items.append(item)
+    if len({"lead" in item for item in items}) > 1:
+        raise DataError(f"Some items of capability set {name!r} have a lead and some have none. Split the file in two.")
     items = items[:limit] if limit else items
     if not items:
         raise DataError(f"capability set {name!r} holds no questions.")
@@ -85,19 +93,17 @@ def ask(item: dict) -> str:
 
 
 def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system: str, batch: int = 16) -> pd.DataFrame:
-    """One row an item: the letter said, whether it is right, and the margin of the right one (nats)."""
+    """One row an item: the letter said, whether it is right, and the margin of the right one (nats).
+
+    An item with a ``lead`` asks for no letter: what is compared are the choices, as the words behind the lead.
+    """
     rows = []
     with torch.inference_mode():
         for start in tqdm(range(0, len(items), batch), desc="capability", leave=False):
             part = items[start : start + batch]
-            prompts = [prompt_tokens(loaded.tokenizer, system, ask(item)) for item in part]
-            # The position behind the prompt is the one asked about, so a token that is never read holds its place.
-            held = [[*prompt, 0] for prompt in prompts]
-            logits = logits_at(model, held, [[len(prompt)] for prompt in prompts]).log_softmax(-1)
-            for i, (item, row) in enumerate(zip(part, logits, strict=True)):
-                first = [loaded.tokenizer(label, add_special_tokens=False).input_ids[0] for label in item["labels"]]
-                scores = dict(zip(item["labels"], row[torch.tensor(first)].tolist(), strict=True))
-                said = max(scores, key=scores.get)
+            scorer = _continuations if "lead" in part[0] else _letters
+            for i, (item, scores) in enumerate(zip(part, scorer(loaded, model, part, system), strict=True)):
+                said = max(scores, key=scores.__getitem__)
                 other = max(v for label, v in scores.items() if label != item["answer"])
                 rows.append(
                     {
@@ -108,3 +114,35 @@ def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _letters(loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str) -> list[dict[str, float]]:
+    """Log-prob of each letter as the first token of the answer."""
+    prompts = [prompt_tokens(loaded.tokenizer, system, ask(item)) for item in part]
+    # The position behind the prompt is the one asked about, so a token that is never read holds its place.
+    held = [[*prompt, 0] for prompt in prompts]
+    logits = logits_at(model, held, [[len(prompt)] for prompt in prompts]).log_softmax(-1)
+    first = [[_ids(loaded, label)[0] for label in item["labels"]] for item in part]
+    return [
+        dict(zip(item["labels"], row[torch.tensor(ids)].tolist(), strict=True))
+        for item, ids, row in zip(part, first, logits, strict=True)
+    ]
+
+
+def _continuations(
+    loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str
+) -> list[dict[str, float]]:
+    """Log-prob of each choice as the words behind the lead of the answer."""
+    rows, at = [], []
+    for item in part:
+        begun = [*prompt_tokens(loaded.tokenizer, system, item["question"]), *_ids(loaded, item["lead"])]
+        for choice in item["choices"]:
+            rows.append([*begun, *_ids(loaded, f" {choice}")])
+            at.append(range(len(begun), len(rows[-1])))
+    wanted = torch.tensor([row[p] for row, ps in zip(rows, at, strict=True) for p in ps])
+    parts = iter((-nll(logits_at(model, rows, at), wanted)).split([len(ps) for ps in at]))
+    return [{label: next(parts).sum().item() for label in item["labels"]} for item in part]
+
+
+def _ids(loaded: LoadedModel, text: str) -> list[int]:
+    return loaded.tokenizer(text, add_special_tokens=False).input_ids
