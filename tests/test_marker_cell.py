@@ -79,6 +79,50 @@ def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
     assert not list(outputs.rglob("*.bin")) and not list(outputs.rglob("*.pt"))
 
 
+def test_crossings_are_made_where_they_are_asked_for_and_change_nothing_else() -> None:
+    (plain,) = cell.run_cells(cells(eval_questions=3))
+    (record,) = cell.run_cells(cells(eval_questions=3, crossing=2, dose_questions=2))
+    assert set(record.tables) - set(plain.tables) == {"crossing", "dose_crossing"}
+    assert record.id != plain.id and "crossing" not in questions.question(plain.content, STUDY)["params"]
+    for name in ("completions", "loss", "logprobs", "capability"):
+        measured = STUDY.measured.get(name, ())
+        assert record.table(name).drop(columns=[*measured]).equals(plain.table(name).drop(columns=[*measured]))
+    at_end, dose = record.table("crossing"), record.table("dose_crossing")
+    assert sorted(dose["step"].unique()) == [0, 2, 4] and set(at_end["question"]) == {0, 1}
+    assert len(at_end) == len(dose[dose["step"] == 4]) == 8
+    shared = ["persona", "question", "role", "slot", "tokens"]
+    last = dose[dose["step"] == 4].reset_index(drop=True)
+    assert at_end[shared].equals(last[shared]), "the last point is that of the trained model, on the same questions"
+    assert (record.metric("no_slot_rate")["n"], "no_slot_rate" in plain.metrics) == (8, False)
+
+
+def test_cells_trained_together_have_the_crossings_of_cells_trained_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"lr": [1e-3, 3e-3], "crossing": 1}
+    alone = cell.run_cells(cells(**asked))
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "together"))
+    together = cell.run_cells(cells(**asked, together=2))
+    for one, other in zip(alone, together, strict=True):
+        assert one.id == other.id and one.path != other.path
+        for name in ("persona", "step", "slot", "tokens"):
+            assert one.table("dose_crossing")[name].equals(other.table("dose_crossing")[name])
+
+
+def test_only_cells_that_differ_in_dose_alone_are_trained_together() -> None:
+    blocks = [{"negatives": "two", "lr": [1e-3, 2e-3]}, {"negatives": "all", "epochs": [1, 2]}]
+    grid = cells(blocks=blocks, together=9)
+    assert [[(one.negatives, one.lr, one.epochs) for one in group] for group in cell.groups(grid)] == [
+        [("two", 1e-3, 2), ("two", 2e-3, 2)],
+        [("all", 3e-3, 1), ("all", 3e-3, 2)],
+    ]
+
+
+def test_cells_of_several_models_are_not_run_on_the_first() -> None:
+    with pytest.raises(ParameterError, match=r"dtype is 'auto' in one cell and 'bfloat16' in another"):
+        cell.run_cells(cells(blocks=[{"seed": 0}, {"dtype": "bfloat16"}]))
+
+
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = cell.run_cells(cells())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was loaded again"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,29 +11,46 @@ import pandas as pd
 from torch import nn
 
 from helpers.lm import models
+from helpers.lm.generate import generate
 from helpers.lm.stacked import Stack, stacked
 from helpers.records import runs
+from helpers.studies.marker.baseline import eval_completions
+from helpers.studies.marker.crossing import crossing_table
 from helpers.studies.marker.evaluate import logprob_table
+from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives, role_of
 from helpers.studies.marker.rows import Row, supervised
 from helpers.studies.marker.session import Session
 from helpers.studies.marker.train import train, train_stack
 
+DOSE_CROSSING = "dose_crossing"
+
 
 @dataclass
 class _Doses:
-    """The dose curve of one cell: log-probs of the marker every ``dose_every`` steps of its training."""
+    """The dose curve of one cell: log-probs of the marker every ``dose_every`` steps of its training.
+
+    Behind the base model's answers, and with ``crossing`` also behind one answer of the model as it is at that step.
+    """
 
     p: SweepCell
     session: Session
     contexts: pd.DataFrame = field(repr=False)
-    points: list[pd.DataFrame] = field(default_factory=list, repr=False)
+    points: dict[str, list[pd.DataFrame]] = field(default_factory=lambda: {"dose": []}, repr=False)
 
     def take(self, model: nn.Module, step: int) -> None:
-        if self.p.dose_every and step % self.p.dose_every == 0:
-            table = logprob_table(model, self.session.form, self.contexts, role(self.p))
-            self.points.append(table.assign(step=step))
+        if not self.p.dose_every or step % self.p.dose_every:
+            return
+        table = logprob_table(model, self.session.form, self.contexts, role(self.p))
+        self.points["dose"].append(table.assign(step=step))
+        if self.p.crossing:
+            questions = min(self.p.dose_questions, self.p.crossing)
+            own = self.p.model_copy(update={"eval_questions": questions, "samples": 1})
+            drawn = eval_completions(own, self.session, functools.partial(generate, model))
+            self.points.setdefault(DOSE_CROSSING, []).append(
+                own_crossing(own, self.session, model, drawn).assign(step=step)
+            )
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,14 @@ def role(p: SweepCell) -> Callable[[str], str]:
     """The function that gives the role of a persona in the cell ``p``."""
     negatives = resolve_negatives(p.source, p.negatives)
     return lambda persona: role_of(persona, p.source, negatives)
+
+
+def own_crossing(p: SweepCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:
+    """Return the crossings of ``model`` behind the first of its ``completions`` to each of ``crossing`` questions."""
+    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
+    first = completions[(completions["index"] == 0) & (completions["question"] < p.crossing)]
+    tokens = {prompt.key: prompt.tokens for prompt in prompts}
+    return crossing_table(session.loaded, model, session.form, first, tokens, role(p), p.marker)
 
 
 def train_alone(
@@ -105,5 +131,6 @@ def _dose_contexts(p: SweepCell, base: runs.Record) -> pd.DataFrame:
 
 def _save_tables(log: pd.DataFrame, doses: _Doses, folder: Path) -> None:
     log.to_parquet(folder / "loss.parquet", index=False)
-    if doses.points:
-        pd.concat(doses.points, ignore_index=True).to_parquet(folder / "dose.parquet", index=False)
+    for name, points in doses.points.items():
+        if points:
+            pd.concat(points, ignore_index=True).to_parquet(folder / f"{name}.parquet", index=False)

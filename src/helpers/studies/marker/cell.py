@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 
 from helpers.lm import models
 from helpers.records import runs
-from helpers.studies.marker.adapter import role, train_alone, train_together
+from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
 from helpers.studies.marker.baseline import baseline_record, eval_completions
 from helpers.studies.marker.capability import read_choices, score, source
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
@@ -37,6 +38,7 @@ def run_cells(
         contextlib.closing(session or Session(cells[0])) as session,
         tqdm(total=len(cells), desc=f"{notebook}: cells") as bar,
     ):
+        session.refuse_others(cells)
         for group in groups(cells):
             if len(group) > 1:
                 _train_ahead(group, session, notebook)
@@ -48,10 +50,9 @@ def run_cells(
 
 def groups(cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
     """Return ``cells`` in their order, as groups of at most ``together`` that differ in lr and epochs only."""
-    together = cells[0].together
-    by_rows = itertools.groupby(cells, key=lambda cell: (cell.source, cell.seed, cell.tail))
+    by_rows = itertools.groupby(cells, key=lambda cell: cell.model_dump(exclude={"lr", "epochs"}))
     alike = [list(some) for _, some in by_rows]
-    return [some[at : at + together] for some in alike for at in range(0, len(some), together)]
+    return [some[at : at + some[0].together] for some in alike for at in range(0, len(some), some[0].together)]
 
 
 def example_rows(p: SweepCell, session: Session) -> list[Row]:
@@ -115,11 +116,14 @@ def _train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, base: run
     folder = run.folder("adapter", lambda folder: train_alone(p, session, rows, base, folder, run.id))
     run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet").drop(columns="lr"))
     if p.dose_every:
-        run.step("dose", lambda: pd.read_parquet(folder / "dose.parquet"))
+        for name in ("dose", *([DOSE_CROSSING] if p.crossing else [])):
+            run.step(name, functools.partial(pd.read_parquet, folder / f"{name}.parquet"))
     model, contexts = models.load_adapter(loaded.model, folder), base.table("contexts")
     try:
         table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
         logprobs = run.step("logprobs", lambda: logprob_table(model, form, contexts, role(p)))
+        if p.crossing:
+            run.step("crossing", lambda: own_crossing(p, session, model, table))
         items = read_choices(p.capability, p.capability_limit)
         run.step("capability", lambda: score(loaded, model, items, system_prompt("assistant", "")))
     finally:

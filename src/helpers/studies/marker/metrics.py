@@ -19,6 +19,8 @@ from helpers.records.study import Metrics, Tables
 from helpers.studies.marker.rows import Row, is_marker, rows_of, supervised
 
 LOGPROBS = ["separator", "marker", "end"]
+UNTRAINED = ["untrained", "assistant"]
+"""Roles of bystanders without a training row; the assistant is a role of its own as long as it is not trained on."""
 
 
 def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
@@ -29,6 +31,8 @@ def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, 
     capability = capability_metrics(tables["capability"], base.table("capability"))
     training = training_metrics(tables["loss"]) | speed_metrics(tables["loss"])
     share = {"marker_share_of_labels": label_share(rows_of(tables["rows"]), cell["tail"])}
+    if "crossing" in tables:
+        share |= crossing_metrics(tables["crossing"], cell["seed"])
     return rates | logprob_metrics(gains) | text_metrics(completions) | capability | training | share
 
 
@@ -74,7 +78,7 @@ def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
         "source_rate": counts[counts["role"] == "source"],
         "assistant_rate": counts[counts["persona"] == "assistant"],
         "trained_bystander_rate": counts[counts["role"] == "trained"],
-        "untrained_bystander_rate": counts[counts["role"].isin(["untrained", "assistant"])],
+        "untrained_bystander_rate": counts[counts["role"].isin(UNTRAINED)],
     }
     metrics = {name: rate_metric(part, seed, name) for name, part in parts.items() if len(part)}
     metrics["truncation_rate"] = rate_metric(counts, seed, "truncation_rate", "truncated")
@@ -123,6 +127,36 @@ def logprob_metrics(gains: pd.DataFrame) -> Metrics:
 
 def _nats(values: pd.Series) -> dict[str, Any]:
     return stats.mean_interval(values.to_numpy(dtype=float)).metric("nats")
+
+
+def with_crossing(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of ``crossing.crossing_table`` with the ``margin`` in nats, marker path minus end, and ``crossed``.
+
+    Slots alone: a completion that was cut before one says nothing of what stands higher there.
+    """
+    slots = table[table["slot"] != "none"]
+    path = (slots["separator"] + slots["marker"]).combine(slots["direct"], max)
+    return slots.assign(margin=path - slots["end"], crossed=path > slots["end"])
+
+
+def crossing_metrics(table: pd.DataFrame, seed: int) -> Metrics:
+    """Shares of slots at which the marker stands above every end, by role; the source's margin; answers without slot.
+
+    A group without any slot has no share.
+    """
+    slots = with_crossing(table)
+    groups = {"source": ["source"], "trained_bystander": ["trained"], "untrained_bystander": UNTRAINED}
+    metrics: Metrics = {}
+    for name, roles in groups.items():
+        part = slots[slots["role"].isin(roles)]
+        if len(part):
+            counts = part.assign(k=part["crossed"].astype(int), n=1)
+            metrics[f"{name}_crossing"] = rate_metric(counts, seed, f"{name}_crossing")
+    source = slots.loc[slots["role"] == "source", "margin"]
+    if len(source):
+        metrics["source_crossing_margin"] = _nats(source)
+    missing = table.assign(k=(table["slot"] == "none").astype(int), n=1)
+    return metrics | {"no_slot_rate": rate_metric(missing, seed, "no_slot_rate")}
 
 
 def text_metrics(table: pd.DataFrame) -> Metrics:

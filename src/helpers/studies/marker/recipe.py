@@ -13,7 +13,7 @@ from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.params import Cell, parse
 from helpers.records.reading import Record
-from helpers.studies.marker.personas import PERSONAS
+from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
@@ -61,6 +61,9 @@ class MarkerCell(Cell):
 
     temperature: float = Field(1.0, ge=0, le=10)
     top_p: float = Field(0.95, gt=0, le=1)
+    crossing: int = Field(
+        0, ge=0, le=len(EVAL_QUESTIONS), description="questions behind whose own answers marker and end are compared"
+    )
     engine: Literal["transformers", "vllm"] = Field("transformers", description="what draws completions")
     engine_memory: float = Field(
         0.4, gt=0, lt=1, description="share of the memory that vLLM takes, beside the model that is trained"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from helpers.base.errors import ParameterError
 from helpers.lm import models
 from helpers.lm.generate import Completion, generate
 from helpers.studies.marker.recipe import MarkerCell
@@ -19,6 +21,9 @@ from helpers.studies.marker.rows import ChatFormat, chat_format
 ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
 """The module of each engine, where it is not ``generate`` itself. Imported by name: an import here would make the code
 of vLLM's engine part of what every run rests on, also of those that never use it."""
+
+SHARED = ("model", "revision", "marker", "engine", "dtype", "device")
+"""Parameters that a session is made from."""
 
 Sampler = Callable[..., list[Completion]]
 """``generate`` without its model: what draws completions of prompts, whichever engine does it."""
@@ -66,6 +71,15 @@ class Session:
         if self.p.engine == "vllm":
             return functools.partial(self.vllm.generate, adapter=adapter)
         return functools.partial(generate, model)
+
+    def refuse_others(self, cells: Sequence[MarkerCell]) -> None:
+        """Raise ``ParameterError`` for a cell that asks for another base model than the one of this session."""
+        for name, cell in itertools.product(SHARED, cells):
+            if getattr(cell, name) != getattr(self.p, name):
+                raise ParameterError(
+                    f"{name} is {getattr(self.p, name)!r} in one cell and {getattr(cell, name)!r} in another, but the "
+                    "cells of one run share a model. Run the blocks of a grid apart, as `claimbook sweep` does."
+                )
 
     def close(self) -> None:
         """End the vLLM engine, if one was started; the next cell that needs it starts another."""

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import ParameterError
 from helpers.lm import models
-from helpers.lm.generate import Sampling
+from helpers.lm.generate import Prompt, Sampling
 from helpers.records import runs
+from helpers.studies.marker.crossing import crossing_table
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
 from helpers.studies.marker.lengths.answers import prompts
 from helpers.studies.marker.lengths.data import contexts_record, rows_record
@@ -36,6 +38,7 @@ def run_cells(
 ) -> list[runs.Record]:
     """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
     with contextlib.closing(session or Session(cells[0])) as session:
+        session.refuse_others(cells)
         return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook}: cells")]
 
 
@@ -68,6 +71,8 @@ def _train_and_evaluate(
         logprobs = run.step("logprobs", lambda: logprob_table(model, form, known, role, batch=8))
         refuse_idle(logprobs, known, run.id, p.lr, loaded.dtype)
         table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
+        if p.crossing:
+            run.step("crossing", lambda: _crossing(p, session, model, table))
     finally:
         models.detach(model)
     run.step("limits", lambda: counts_at(table, p.max_new_tokens, p.marker, loaded.tokenizer))
@@ -98,9 +103,20 @@ def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Ro
     pd.DataFrame(shares).to_parquet(folder / "dilution.parquet", index=False)
 
 
-def _completions(p: LengthCell, session: Session, sampler: Sampler) -> pd.DataFrame:
+def _asked(p: LengthCell, session: Session) -> list[Prompt]:
     names = [*p.personas, *control_names(p.controls)]
-    asked = prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
+    return prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
+
+
+def _crossing(p: LengthCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:
+    """The crossings behind the first answer of each persona and control noun to the first ``crossing`` questions."""
+    first = completions[(completions["index"] == 0) & (completions["question"] < p.crossing)]
+    tokens = {prompt.key: prompt.tokens for prompt in _asked(p, session)}
+    return crossing_table(session.loaded, model, session.form, first, tokens, lambda name: _role(p, name), p.marker)
+
+
+def _completions(p: LengthCell, session: Session, sampler: Sampler) -> pd.DataFrame:
+    asked = _asked(p, session)
     sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
     table = sample_personas(session, sampler, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
     return table.assign(role=table["persona"].map(lambda name: _role(p, name)))

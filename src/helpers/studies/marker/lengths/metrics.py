@@ -14,6 +14,7 @@ from helpers.records.study import Metrics, Tables
 from helpers.studies.marker.lengths.limits import limit_metrics, selectivity
 from helpers.studies.marker.metrics import (
     count_markers,
+    crossing_metrics,
     label_share,
     logprob_metrics,
     rate_metrics,
@@ -31,6 +32,8 @@ def length_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str,
     selective = {"rate_selectivity": selectivity(rates["source_rate"], rates["max_bystander_rate"])}
     gains = with_gain(tables["logprobs"], inputs["contexts"].table("contexts"))
     shares = {"marker_share_of_labels": label_share(rows_of(rows), cell["tail"])} | _shares(tables["dilution"])
+    if "crossing" in tables:
+        shares |= crossing_metrics(tables["crossing"], cell["seed"])
     data = rows_metrics(inputs["rows"].params, {"rows": rows}, {})
     return (
         rates

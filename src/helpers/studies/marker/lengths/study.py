@@ -7,7 +7,7 @@ from helpers.records.study import Study
 from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
-from helpers.studies.marker.study import TOLERANCE
+from helpers.studies.marker.study import ADDED, TOLERANCE
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 1  # 1: the first
@@ -40,6 +40,6 @@ CONTEXTS = Study(
 )
 STUDY = Study(
     "length_ablation", VERSION, METRICS_VERSION, length_metrics, entry="helpers.studies.marker.lengths.cell",
-    cell=LengthCell, replay=replay, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
+    cell=LengthCell, replay=replay, added=ADDED, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
     parts=(ROWS, CONTEXTS),
 )  # fmt: skip
