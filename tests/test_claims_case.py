@@ -10,11 +10,15 @@ from claims_records import rate, record
 
 from helpers.base.errors import RecordError
 from helpers.base.files import PARAMS, sha256_file
+from helpers.base.params import parse_grid
 from helpers.base.stats import max_rate
 from helpers.claims import open_case
-from helpers.claims.case import declared_runs
+from helpers.claims.case import declared_runs, runs_of
+from helpers.claims.evidence import gather
 from helpers.records import reading
 from helpers.site.status import cases_in, cells_of, page_status, status
+from helpers.studies.marker.params import SweepCell
+from helpers.studies.marker.study import STUDY
 
 pytestmark = pytest.mark.unit
 GRID = """model: pocket
@@ -230,3 +234,16 @@ def test_only_pages_with_a_claim_are_cases(root):
 def test_an_experiment_without_its_file_is_named(root):
     with pytest.raises(RecordError, match=r"experiment\.yaml is missing"):
         declared_runs("nothing", root / "params" / "sweep" / "pocket.yaml", root)
+
+
+def test_two_arms_of_a_union_are_two_cells_known_by_their_names():
+    """They differ in a list alone, the personas that an arm stands for."""
+    blocks = [{"negatives": "two"}, {"negatives": "all"}]
+    grid = parse_grid(SweepCell, {"seed": [0, 1], "blocks": blocks}, "in a test")
+    expected = runs_of(STUDY, grid)
+    made = record({"negatives": "all", "seed": 1}, name="one")
+    made.content["params"] = dict(expected[3].params)
+    evidence = gather([made], expected)
+    assert [cell.name for cell in evidence.cells] == ["negatives=all", "negatives=two"]
+    assert [(len(cell.records), len(cell.absent)) for cell in evidence.cells] == [(1, 1), (0, 2)]
+    assert evidence.within({"negatives": "two"}).inside == (evidence.cells[1],)

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from helpers.base import yaml_text
 from helpers.base.errors import ParameterError, nearest
+from helpers.base.faults import by_field, sentence
 from helpers.base.files import read_text
 
 C = TypeVar("C", bound="Cell")
@@ -167,7 +168,7 @@ def parse(model: type[C], values: Mapping[str, Any], where: str) -> C:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ParameterError(_sentence(error.errors(), where)) from None
+        raise ParameterError(sentence(error.errors(), where)) from None
 
 
 def parse_grid(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]:
@@ -208,7 +209,7 @@ def _product(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]:
     try:
         cells = tuple(map(cell, itertools.product(*lists.values())))
     except ValidationError as error:
-        raise ParameterError(_sentence(_faults(cell, lists) or error.errors(), where)) from None
+        raise ParameterError(sentence(_faults(cell, lists) or error.errors(), where)) from None
     _refuse_twins(cells, lists, where)
     return Grid(cells, tuple(lists))
 
@@ -236,7 +237,7 @@ def _faults(cell: Callable[[Iterable[Any]], Cell], lists: Mapping[str, list[Any]
             try:
                 cell((first | ({name: item} if name else {})).values())
             except ValidationError as error:
-                for field, details in _by_field(error.errors()).items():
+                for field, details in by_field(error.errors()).items():
                     faults.setdefault(field, details)
     return list(itertools.chain.from_iterable(faults.values()))
 
@@ -323,32 +324,3 @@ def _assigned(source: str) -> list[str]:
         elif isinstance(statement, ast.AnnAssign):
             targets.append(statement.target)
     return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
-
-
-def _sentence(details: Iterable[ErrorDetails], where: str) -> str:
-    return "; ".join(_fault(name, some) for name, some in _by_field(details).items()) + f" ({where})."
-
-
-def _by_field(details: Iterable[ErrorDetails]) -> dict[str, list[ErrorDetails]]:
-    """Sort details by the field that they are about; the name is empty for those about the cell as a whole."""
-    fields: dict[str, list[ErrorDetails]] = {}
-    for detail in details:
-        fields.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
-    return fields
-
-
-def _fault(name: str, details: list[ErrorDetails]) -> str:
-    # A list may hold several faulty items: the sentence is about the first; a union gives one demand a branch.
-    wrong = details[0]["input"]
-    demands = list(dict.fromkeys(_demand(detail) for detail in details if detail["input"] is wrong))
-    if not name:
-        return " and ".join(demands)
-    if details[0]["type"] == "missing":
-        return f"Parameter {name} has no value and no default"
-    return f"Parameter {name} is {wrong!r}, but {' or '.join(demands)}"
-
-
-def _demand(detail: ErrorDetails) -> str:
-    message = detail["msg"].removeprefix("Value error, ").rstrip(".")
-    message = message.replace("Input should be", "must be").replace("List should have", "must have")
-    return message.removesuffix(" after validation, not 0")
