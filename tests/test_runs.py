@@ -499,9 +499,10 @@ def test_publishing_copies_tables_and_inputs_but_no_adapters(house):
     assert folders == sorted(published / ref for ref in (baseline.ref, record.ref))
     assert not list(published.rglob("*.safetensors")) and not list(published.rglob(".*"))
     assert publishing.publish("sweep", where=lambda r: r.cell["lr"] == 1e-3) == folders
-    assert not runs.load(record.ref).published and not any(r.published for r in runs.records("sweep"))
-    (house / "outputs/sweep").rename(house / "gone")
     shown = runs.load(record.ref)
+    assert shown.published and [r.published for r in runs.records("sweep")] == [True, False]
+    assert shown.folder("adapter") == record.folder("adapter"), "that of the run made here"
+    (house / "outputs/sweep").rename(house / "gone")
     assert shown.published and shown.table("rates").k.tolist() == [1, 0]
     assert runs.table("sweep").published.tolist() == [True]
     assert publishing.publish("sweep") == folders

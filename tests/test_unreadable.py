@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from claims_records import record
@@ -115,6 +116,8 @@ def test_pages_lint_and_verify_go_on_beside_it(house, monkeypatch, place):
     ids = [one.id for one in runs.records("coins")]
     if place == "published":
         monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(house / "empty"))
+    else:
+        shutil.rmtree(house / "published/coins" / ids[0])
     head = house / place / "coins" / ids[0] / "run.json"
     head.write_text(head.read_text().replace('"heads_rate":{"value":', '"heads_rate":{"value":1e999,"x":', 1))
     table = runs.table("coins").set_index("id")

@@ -112,6 +112,7 @@ def project(root: Path, monkeypatch) -> Path:
         "pyproject.toml": "", "data/mint.txt": "a mint\n", "params/coins/experiment.yaml": "study: toy_study:COINS\n",
         "params/coins/criteria.yaml": CRITERIA, "params/coins/grid.yaml": "bias: [0.7, 0.9]\nseed: [0, 1]\n",
         "reports/coins.qmd": PAGE, "src/helpers/__init__.py": "", "src/helpers/base/rng.py": "",
+        "src/helpers/claims/case.py": "",
     }.items():  # fmt: skip
         files.write_text(root / name, text)
     for name, folder in {"ROOT": ".", "PARAMS": "params", "REPORTS": "reports"}.items():

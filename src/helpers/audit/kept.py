@@ -1,12 +1,15 @@
-"""A cache of derived metrics for the lint, keyed by the content of tables and inputs and by the code that derives."""
+"""A cache of what lint derives and judges, keyed by the content it is made from and by all the code that makes it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from helpers.audit import judgement
 from helpers.base import files
 from helpers.base.errors import RecordError
+from helpers.claims.case import Case
 from helpers.records import provenance, reading, source
 from helpers.records.derive import derive
 from helpers.records.reading import Record
@@ -14,25 +17,30 @@ from helpers.records.study import Study
 
 
 def derive_or_recall(record: Record, study: Study) -> dict[str, Any]:
-    """Return what `derive` does, read from ``outputs/.derived`` where the same code has derived it before."""
-    key = _key(record, study)
-    if key is None:
-        return derive(record, study)
+    """Return what `derive` does, from ``outputs/.derived`` where the same code has derived it before."""
+    inputs = {name: reading.load(ref) for name, ref in record.inputs.items()}
+    used = {name: [one.params, one.files, one.metrics] for name, one in inputs.items()}
+    made_of = [study.name, study.metrics_version, record.params, record.files, used]
+    return _recalled(lambda: derive(record, study), made_of, derive.__module__, study.metrics.__module__)
+
+
+def judge_or_recall(case: Case) -> judgement.Judgement:
+    """Return what `judgement.judge` does, from ``outputs/.derived`` where the same code has judged it before."""
+    made_of = [case.claim.slug, judgement.key_of(case)]
+    modules = judgement.modules_of(case.criteria)
+    return _recalled(lambda: judgement.judge(case), made_of, judgement.__name__, *modules)
+
+
+def _recalled(make: Callable[[], dict[str, Any]], made_of: list[Any], *modules: str) -> dict[str, Any]:
+    """Return the result of ``make``, kept under a key of what it is made of and of ``modules`` with all they import."""
+    try:
+        code = source.code_closure(*modules, bookkeeping=True)
+    except RecordError:  # a study outside helpers, whose source cannot be followed
+        return make()
+    key = files.sha256_json([*made_of, code, provenance.environment_of_arithmetic()])
     path = files.outputs_root() / ".derived" / f"{key}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
-    metrics = derive(record, study)
-    files.write_json(path, metrics)
-    return metrics
-
-
-def _key(record: Record, study: Study) -> str | None:
-    """Return the cache key; ``None`` for a study outside helpers, whose source cannot be followed."""
-    try:
-        code = source.code_closure(study.metrics.__module__)
-    except RecordError:
-        return None
-    inputs = {name: reading.load(ref) for name, ref in record.inputs.items()}
-    used = {name: [one.params, one.files, one.metrics] for name, one in inputs.items()}
-    made_of = [study.name, study.metrics_version, code, record.params, record.files, used]
-    return files.sha256_json([*made_of, provenance.environment_of_arithmetic()])
+    made = make()
+    files.write_json(path, made)
+    return made

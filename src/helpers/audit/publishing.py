@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from helpers.audit.register import judging
 from helpers.base import files
 from helpers.base.errors import RecordError, nearest
 from helpers.records import ledger, provenance, reading, run_record
@@ -41,9 +43,10 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
                 f"git, or run `claimbook withdraw {record.ref} --reason ...` first."
             )
     sources = {target: _sources(record) for target, record in new.items()}
-    for target, record in new.items():
-        _copy(target, _content(record), sources[target])
-    _enter(gathered)
+    with judging():
+        for target, record in new.items():
+            _copy(target, _content(record), sources[target])
+        _enter(gathered)
     return sorted(gathered)
 
 
@@ -70,20 +73,27 @@ def withdraw(ref: str, reason: str) -> None:
     users = [record.ref for record in reading.published() if ref in record.inputs.values()]
     if users:
         raise RecordError(f"{ref} was used by {users[0]}, which is published too. Withdraw that one first.")
-    if folder.is_dir():
-        shutil.rmtree(folder)
     line = {"event": "withdrawn", "kind": "record", "name": ref, "sha256": standing[ref].sha256, "reason": reason}
-    ledger.append([line])
+    with judging():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        ledger.append([line])
 
 
 def derive_again(chosen: Iterable[Record]) -> list[str]:
     """Derive metrics again where the study's METRICS_VERSION was raised; return the references of those records.
 
-    A published record gets a line in the ledger. A record that is up to date is left alone: metrics that differ without
-    a raised version are for ``claimbook verify`` to report, not to overwrite.
+    What is published and was made here is derived in both places. A published record gets a line in the ledger. A
+    record that is up to date is left alone: metrics that differ without a raised version are for ``claimbook verify``
+    to report, not to overwrite.
     """
+    with judging():
+        return _derive_again(chosen)
+
+
+def _derive_again(chosen: Iterable[Record]) -> list[str]:
     done, events = [], []
-    for record in chosen:
+    for record in itertools.chain.from_iterable(map(_with_twin, chosen)):
         study = find_study(record.study)
         if record.metrics_version >= study.metrics_version:
             continue
@@ -99,21 +109,23 @@ def derive_again(chosen: Iterable[Record]) -> list[str]:
             events.append({"event": "derived", "kind": "record", "name": record.ref, "sha256": sha, "was": was})
     if events:
         ledger.append(events)
-    return done
+    return list(dict.fromkeys(done))
+
+
+def _with_twin(record: Record) -> list[Record]:
+    here = reading.made_here(record.ref) if record.published else None
+    return [record] if here is None else [record, here]
 
 
 def _is_there(target: Path, record: Record) -> bool:
     """Whether ``record`` is published; git tracks what is, so another run in its place is not overwritten."""
-    if record.published:
-        return True
-    try:
-        there = reading.read(target)
-    except FileNotFoundError:
+    if not record.published:
         return False
-    if there.content != _content(record):
+    here = reading.made_here(record.ref)
+    if here is not None and record.content != _content(here):
         raise RecordError(
-            f"{provenance.portable(str(target))} holds another run of the same question, begun {there.started}. Run "
-            f"`claimbook withdraw {record.ref} --reason ...` to publish the one begun {record.started} in its place, "
+            f"{provenance.portable(str(target))} holds another run of the same question, begun {record.started}. Run "
+            f"`claimbook withdraw {record.ref} --reason ...` to publish the one begun {here.started} in its place, "
             "or delete the latter to keep it."
         )
     return True

@@ -1,15 +1,22 @@
-"""Register what a claim will be judged by, before its runs: criteria, grid and primary question, in the ledger."""
+"""Register what a claim says and will be judged by, before its runs: a line in the ledger for each thing."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from helpers.audit import judgement
+from helpers.audit.kept import judge_or_recall
 from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
+from helpers.claims.criteria import read_criteria
 from helpers.records import ledger
+
+UNJUDGED = "no record was published yet"
 
 
 @dataclass(frozen=True)
@@ -22,18 +29,34 @@ class Registered:
 
 
 def of_page(path: Path, root: Path = files.ROOT) -> list[Registered]:
-    """Return what the claim of a page is judged by: its criteria file, its grid and its question."""
+    """Return what the claim of a page is judged by, and what it says that is judged."""
     claim = read_claim(path, root)
-    return [
-        Registered(kind, name, question_hash(claim) if kind == "question" else _content(name, root))
-        for kind, name in judged_by(claim)
-    ]
+    return [Registered(kind, name, _hash(kind, name, claim, root)) for kind, name in judged_by(claim)]
 
 
 def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
-    """Return kind and name of what a claim is judged by, as the ledger calls them."""
+    """Return kind and name of what is registered of a claim, as the ledger calls them."""
+    page = f"reports/{claim.slug}.qmd"
     grid: list[tuple[ledger.Kind, str]] = [("grid", claim.grid)] if claim.grid else []
-    return [("criteria", claim.criteria), *grid, ("question", f"reports/{claim.slug}.qmd")]
+    return [("criteria", claim.criteria), *grid, ("question", page), ("statement", page), ("code", claim.criteria)]
+
+
+def concerns(line: ledger.Line, claim: Claim) -> bool:
+    """Whether a line of the ledger is about what is registered of ``claim``, or about a judgement of it."""
+    judged = line.kind == "judgement" and line.name.startswith(f"{claim.slug}/")
+    return judged or (line.kind, line.name) in judged_by(claim)
+
+
+def _hash(kind: ledger.Kind, name: str, claim: Claim, root: Path) -> str:
+    if kind == "question":
+        return question_hash(claim)
+    if kind == "statement":
+        return files.sha256_json([claim.statement, claim.question])
+    if kind == "code":
+        return judgement.code_hash(read_criteria(root / name))
+    if not (root / name).is_file():
+        raise ClaimError(f"{name} is missing, so it cannot be registered. Check the claim block that names it.")
+    return files.content_hash(root / name)
 
 
 def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> Iterator[tuple[Path, list[Registered]]]:
@@ -61,29 +84,89 @@ def question_hash(claim: Claim) -> str:
 def register(pages: Iterable[Path], reason: str | None = None, root: Path = files.ROOT) -> list[ledger.Line]:
     """Write a line for everything of ``pages`` that is new or has changed; return those lines.
 
-    Raises ``ClaimError`` when something changed that was registered before and there is no ``reason``.
+    Code that judges the published records as before is entered as ``derived``. Raises ``ClaimError`` when anything
+    else changed that was registered before, a judgement too, and there is no ``reason``.
     """
-    standing = {kind: ledger.read().standing(kind) for kind in ("criteria", "grid", "question")}
-    events, seen = [], set()
-    for thing in [thing for page in pages for thing in of_page(page, root)]:
-        before = standing[thing.kind].get(thing.name)
-        if (thing.kind, thing.name) in seen or (before and before.sha256 == thing.sha256):
-            continue
-        seen.add((thing.kind, thing.name))
+    pages, book = list(pages), ledger.read()
+    events: list[dict[str, Any]] = []
+    for thing in dict.fromkeys(thing for page in pages for thing in of_page(page, root)):
+        before = book.standing(thing.kind).get(thing.name)
         event = {"kind": thing.kind, "name": thing.name, "sha256": thing.sha256}
         if before is None:
             events.append({"event": "registered", **event})
-        elif reason:
-            events.append({"event": "amended", **event, "was": before.sha256, "reason": reason})
-        else:
-            raise ClaimError(
-                f"{thing.name} was registered on {before.at[:10]} and has changed. Say why with --reason: the page "
-                "lists it as a deviation."
-            )
+        elif before.sha256 != thing.sha256:
+            same = _shown_to_be_equal(thing, root) if thing.kind == "code" else None
+            if same is None and not reason:
+                raise ClaimError(_unexplained(thing, before))
+            why = {"event": "derived", "note": same} if same else {"event": "amended", "reason": reason}
+            events.append({**event, **why, "was": before.sha256})
+    looks = [judged for page in pages if (judged := judgement.look(page, root))]
+    events += [event for judged in looks if (event := judgement.enter(judged, reason))]
     return list(ledger.append(events).lines[-len(events) :]) if events else []
 
 
-def _content(name: str, root: Path) -> str:
-    if not (root / name).is_file():
-        raise ClaimError(f"{name} is missing, so it cannot be registered. Check the claim block that names it.")
-    return files.content_hash(root / name)
+def _unexplained(thing: Registered, before: ledger.Line) -> str:
+    what = f"The code that judges by {thing.name}" if thing.kind == "code" else thing.name
+    return (
+        f"{what} was registered on {before.at[:10]} and has changed. Say why with --reason: the page lists it as a "
+        "deviation."
+    )
+
+
+def _shown_to_be_equal(code: Registered, root: Path) -> str | None:
+    """Say why today's code may judge in the place of the registered one; ``None`` where nothing shows that it may."""
+    looks = [judgement.look(page, root) for page in _asked(root) if read_claim(page, root).criteria == code.name]
+    judged = [one for one in looks if one is not None]
+    if not judged:
+        return UNJUDGED
+    return f"judges {len(judged)} claims as before" if all(one.holds for one in judged) else None
+
+
+def _asked(root: Path) -> list[Path]:
+    """The pages whose question is registered."""
+    return [root / name for name in ledger.read().standing("question") if (root / name).is_file()]
+
+
+@contextlib.contextmanager
+def judging(root: Path | None = None) -> Iterator[None]:
+    """Let published records change inside the block, and enter the new judgements of all registered claims after it.
+
+    Code that was changed since it was registered may judge only if it judges the records as they were as before.
+    Otherwise nothing is entered, lint says so, and `register` asks for a reason.
+    """
+    root = root or files.ROOT
+    pages = _asked(root)
+    changed = [code for code in _codes(pages, root) if not _stands(code)]
+    events = [
+        {
+            "event": "derived",
+            "kind": "code",
+            "name": code.name,
+            "sha256": code.sha256,
+            "was": before.sha256,
+            "note": same,
+        }
+        for code in changed
+        if (before := ledger.read().standing("code").get(code.name)) and (same := _shown_to_be_equal(code, root))
+    ]
+    if events:
+        ledger.append(events)
+    yield
+    looks = [judgement.look(page, root, judge_or_recall) for page in pages if all(map(_stands, _codes([page], root)))]
+    new = [
+        judgement.enter(judged)
+        for judged in looks
+        if judged is not None and (judged.line is None or judged.line.sha256 == judged.sha256)
+    ]
+    if new:
+        ledger.append(filter(None, new))
+
+
+def _codes(pages: Iterable[Path], root: Path) -> list[Registered]:
+    things = (thing for page in pages for thing in of_page(page, root) if thing.kind == "code")
+    return list(dict.fromkeys(things))
+
+
+def _stands(thing: Registered) -> bool:
+    line = ledger.read().standing(thing.kind).get(thing.name)
+    return line is not None and line.sha256 == thing.sha256

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from helpers.audit.verify import agree, same_kind
+from helpers.audit.agreement import agree, same_kind
 from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records import ledger, reading
@@ -62,7 +62,7 @@ def replay(refs: Sequence[str]) -> Iterator[Replay]:
                 why = f"Replay {users[0]}, which used it." if users else "It is a measurement of its moment."
                 raise RecordError(f"{ref} cannot be replayed by itself. {why}")
             begin = time.perf_counter()
-            with _outputs_in(folder), _set("CLAIMBOOK_THREADS", str(original.environment.get("threads", ""))):
+            with _alone(folder), _set("CLAIMBOOK_THREADS", str(original.environment.get("threads", ""))):
                 again = study.replay(original)
             spent = time.perf_counter() - begin
             for one, other in _pairs(original, again, folder):
@@ -84,8 +84,11 @@ def enter(result: Replay) -> None:
         ledger.append([line])
 
 
-def _outputs_in(folder: str) -> contextlib.AbstractContextManager[None]:
-    return _set("CLAIMBOOK_OUTPUTS", folder)
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Make and read records in ``folder`` only: a replay uses nothing that was published."""
+    with _set("CLAIMBOOK_OUTPUTS", folder), _set("CLAIMBOOK_PUBLISHED", f"{folder}/published"):
+        yield
 
 
 @contextlib.contextmanager
@@ -102,7 +105,7 @@ def _pairs(original: Record, again: Record, folder: str) -> Iterator[tuple[Recor
     """The record and its replay, and those that both used by the same name."""
     for name, ref in original.inputs.items():
         if name in again.inputs:
-            with _outputs_in(folder):
+            with _alone(folder):
                 other = reading.load(again.inputs[name])
             yield from _pairs(reading.load(ref), other, folder)
     yield original, again

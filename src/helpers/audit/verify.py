@@ -12,25 +12,25 @@ Running a cell again is in ``replay``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from helpers.audit import branches
+from helpers.audit import branches, judgement
+from helpers.audit.agreement import ROUNDING, agree, same_kind
 from helpers.audit.register import of_pages
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
-from helpers.records import ledger, provenance, questions, reading
+from helpers.records import ledger, questions, reading
 from helpers.records.derive import derive
 from helpers.records.reading import Record
 from helpers.records.study import Study, find_study
 
+SHOWN = 3
+"""How many numbers are named that a page judges differently."""
 Derive = Callable[[Record, Study], dict[str, Any]]
-ROUNDING = 1e-9
-"""Relative difference that another CPU or other packages may make in a mean over the same stored table."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def verify_folder(folder: Path, derive: Derive = derive) -> list[Finding]:
     findings = [*_check_identity(record), *_check_files(record)]
     if not findings:
         findings += check_metrics(record, derive)
-    return [*findings, *_check_sources(record)]
+    return [*findings, *_check_criteria(record), *_check_sources(record)]
 
 
 def _check_identity(record: Record) -> Iterator[Finding]:
@@ -109,6 +109,22 @@ def _check_identity(record: Record) -> Iterator[Finding]:
             reading.load(ref)
         except RecordError as error:
             yield Finding(record.ref, f"inputs.{name}", str(error))
+
+
+def _check_criteria(record: Record) -> Iterator[Finding]:
+    """Check that the criteria which stood beside the run are ones that were registered, if any were before it began."""
+    try:
+        lines = ledger.read().of("criteria", f"params/{record.notebook}/criteria.yaml")
+    except RecordError:
+        return  # check_ledger says so
+    if record.criteria is None:
+        began = datetime.fromisoformat(record.started)
+        if any(line.moment < began for line in lines):
+            yield Finding(record.ref, "criteria", f"is none, but the run began after {lines[0].name} was registered.")
+    elif lines and record.criteria["path"] != lines[0].name:
+        yield Finding(record.ref, "criteria.path", f"is {record.criteria['path']}, not {lines[0].name}.")
+    elif lines and record.criteria["sha256"] not in {line.sha256 for line in lines}:
+        yield Finding(record.ref, "criteria.sha256", f"is no hash under which {lines[0].name} was ever registered.")
 
 
 def _check_files(record: Record) -> Iterator[Finding]:
@@ -155,23 +171,6 @@ def check_metrics(record: Record, derive: Derive = derive) -> list[Finding]:
     return findings
 
 
-def same_kind(record: Record) -> bool:
-    """Whether ``record`` was made by the packages and on the kind of CPU at hand; unknown counts as another kind."""
-    made, here = record.environment, provenance.environment_of_arithmetic()
-    sets = made.get("hardware", {}).get("instruction_sets")
-    packages = {name: made.get("packages", {}).get(name) for name in here["packages"]}
-    return sets is not None and sets == here["instruction_sets"] and packages == here["packages"]
-
-
-def agree(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two JSON values are equal, numbers within a relative ``tolerance``."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(agree(a, b, tolerance) for a, b in zip(one, other, strict=True))
-    if tolerance and isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 def _check_sources(record: Record) -> Iterator[Finding]:
     """What of the question lies on this disk, as it is now."""
     for what in questions.Changes().of(record):
@@ -184,24 +183,45 @@ def _check_sources(record: Record) -> Iterator[Finding]:
             yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")
 
 
-def check_registrations(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> list[Finding]:
-    """Check that what each claim is judged by stands in the ledger as it is now."""
+def check_registrations(
+    root: Path = files.ROOT, pages: Iterable[Path] | None = None, judge: judgement.Judge = judgement.judge
+) -> list[Finding]:
+    """Check that what each claim is judged by stands in the ledger as it is now, and that it is judged as it was."""
     findings = []
     try:
         book = ledger.read()
     except RecordError:
         return []  # check_ledger says so
     for page, things in of_pages(root, pages):
+        command = f"claimbook register reports/{page.name}"
+        judged = judgement.look(page, root, judge)
         for thing in things:
             line = book.standing(thing.kind).get(thing.name)
-            command = f"claimbook register reports/{page.name}"
-            if line is None:
+            if line is None and _is_used(thing.kind, book):
                 findings.append(Finding(thing.name, thing.kind, f"is not registered. Run `{command}`."))
-            elif line.sha256 != thing.sha256:
+            elif line is None or line.sha256 == thing.sha256:
+                continue
+            elif thing.kind != "code" or not (judged is None or judged.holds):
                 findings.append(
                     Finding(thing.name, thing.kind, f"was changed after {line.at[:10]}. Run `{command} --reason ...`.")
                 )
+        if judged is not None:
+            findings += _check_judgement(f"reports/{page.name}", judged, book, command)
     return findings
+
+
+def _check_judgement(page: str, judged: judgement.Judged, book: ledger.Ledger, command: str) -> Iterator[Finding]:
+    if judged.line is None and _is_used("judgement", book):
+        yield Finding(page, "judgement", f"of these published records is not in the ledger. Run `{command}`.")
+    for fault in judged.faults[:SHOWN]:
+        yield Finding(page, "judgement", f"{fault}. Restore what was changed, or run `{command} --reason ...`.")
+    if len(judged.faults) > SHOWN:
+        yield Finding(page, "judgement", f"differs in {len(judged.faults) - SHOWN} more places.")
+
+
+def _is_used(kind: ledger.Kind, book: ledger.Ledger) -> bool:
+    """Whether a ledger is young enough to hold lines of this ``kind``: statements, code and judgements came later."""
+    return kind in ("criteria", "grid", "question") or any(line.kind == kind for line in book.lines)
 
 
 def check_ledger() -> list[Finding]:

@@ -236,7 +236,12 @@ def write_json(path: Path, value: Any) -> None:
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``run.json``: as ``write_json``, without its spaces and with a line an entry, so that it is small and
     can still be read and compared line by line."""
-    write_text(path, _lines(content) + "\n")
+    write_text(path, record_text(content))
+
+
+def record_text(content: Mapping[str, Any]) -> str:
+    """Return ``content`` as `write_record` writes it."""
+    return _lines(content) + "\n"
 
 
 def _lines(value: Any) -> str:

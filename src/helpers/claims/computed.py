@@ -7,6 +7,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -48,9 +49,14 @@ def derived(document: Document, name: str, metric: Metric) -> Derived | None:
     return Derived(functools.cache(compute), metric.over == "scope")
 
 
+def module_of(written: str, criteria: Path) -> str:
+    """Return the full name of the module that a ``function`` of the file ``criteria`` names within its study."""
+    package = study_place(criteria.parent).partition(":")[0].rpartition(".")[0]
+    return f"{package}.{written.partition(':')[0]}".removeprefix(".")
+
+
 def _named(document: Document, place: Place, written: str) -> Callable[..., Any]:
-    own_name, _, name = written.partition(":")
-    path = f"{study_place(document.path.parent).partition(':')[0].rpartition('.')[0]}.{own_name}"
+    path, name = module_of(written, document.path), written.partition(":")[2]
     try:
         module = importlib.import_module(path)
     except ImportError as error:

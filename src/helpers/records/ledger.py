@@ -12,6 +12,7 @@ head's hash is printed, to be posted elsewhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,11 +29,12 @@ from helpers.base.errors import RecordError
 from helpers.records.run_record import Place, Sha
 
 Event = Literal["registered", "amended", "published", "derived", "replayed", "withdrawn", "merged"]
-Kind = Literal["criteria", "grid", "question", "record", "ledger"]
+Kind = Literal["criteria", "grid", "question", "statement", "code", "judgement", "record", "ledger"]
 REASONED = ("amended", "withdrawn")
-JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question")
+JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question", "statement", "code")
+JUDGED: tuple[Kind, ...] = (*JUDGES, "judgement")
 KINDS: Mapping[Event, tuple[Kind, ...]] = {
-    "registered": JUDGES, "amended": JUDGES, "published": ("record",), "derived": ("record",),
+    "registered": JUDGED, "amended": JUDGED, "published": ("record",), "derived": ("record", "code"),
     "replayed": ("record",), "withdrawn": ("record",), "merged": ("ledger",),
 }  # fmt: skip
 Standing = dict[tuple[Kind, str], str]
@@ -112,6 +114,11 @@ def read(text: str | None = None) -> Ledger:
     """Return the ledger (or that of ``text``); ``RecordError`` names the first line that is malformed or unchained."""
     if text is None:
         text = path().read_text(encoding="utf-8") if path().is_file() else ""
+    return _parsed(text)
+
+
+@functools.lru_cache(maxsize=4)  # every record is checked against it
+def _parsed(text: str) -> Ledger:
     rows = text.split("\n")
     if rows.pop() != "":
         raise RecordError(f"The ledger's line {len(rows) + 1} is cut short. Restore the file from git.")

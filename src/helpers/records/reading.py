@@ -1,7 +1,8 @@
 """Reading run records: one by its name, all of a notebook, or a table of cells.
 
-A record is read where it was made (``outputs/<notebook>/<id>``) or, if it is not there, where it was published. Pages
-use only records whose ``run.json`` has the status ``complete``.
+A record is read where it was published or, if it is not there, where it was made (``outputs/<notebook>/<id>``): what is
+published is checked, and a run of the same question that happens to lie here is not. Pages use only records whose
+``run.json`` has the status ``complete``.
 """
 
 from __future__ import annotations
@@ -77,13 +78,19 @@ class Record:
         return Results(self)
 
     def folder(self, name: str) -> Path:
-        """The folder ``name`` (an adapter, say), after checking every file in it. Published records hold none."""
+        """The folder ``name`` (an adapter, say), after checking every file in it.
+
+        Published records hold none: the folder is that of the run of the same question that was made here.
+        """
         inside = [file for file in self.files if file.startswith(f"{name}/")]
         if not inside:
             folders = {file.partition("/")[0] for file in self.files if "/" in file}
             raise RecordError(f"{self.ref} has no folder {name!r}{nearest(name, folders)}")
         if self.published:
-            raise RecordError(f"The folder {name} of {self.ref} was not published: run it again to make one.")
+            here = made_here(self.ref)
+            if here is None:
+                raise RecordError(f"The folder {name} of {self.ref} was not published: run it again to make one.")
+            return here.folder(name)
         for file in inside:
             self.checked(file)
         return self.path / name
@@ -137,7 +144,7 @@ def load(ref: str | Path) -> Record:
 
     ``RecordError`` when there is none, or when the name is no plain one.
     """
-    places = [(files.outputs_root(), False), (files.published_root(), True)]
+    places = [(files.published_root(), True), (files.outputs_root(), False)]
     if isinstance(ref, Path) and ref.is_absolute():
         folder = ref.parent if ref.name == "run.json" else ref
         places = [(folder.parent.parent, _is_under(folder, files.published_root()))]
@@ -151,6 +158,13 @@ def load(ref: str | Path) -> Record:
             return record
     known = [record.ref for record in records(notebook)]
     raise RecordError(f"There is no run record {ref}{nearest(str(ref), known) if known else ''}")
+
+
+def made_here(ref: str) -> Record | None:
+    """The run ``ref`` in the outputs folder, whatever is published of its question; ``None`` where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return read(files.inside(files.outputs_root(), *named(ref)))
+    return None
 
 
 def named(ref: str) -> tuple[str, str]:
@@ -203,11 +217,11 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
 
     An unfinished run is ``running`` while a process holds its lock, otherwise ``partial`` (killed) or ``failed``. A
     record that is refused is ``unreadable``, and its ``error`` says why.
-    A record both here and published counts once, as the one here.
+    A record both here and published counts once, as the published one.
     """
     by_id: dict[str, Record] = {}
     with gc_paused():
-        for root, published in ((files.published_root(), True), (files.outputs_root(), False)):
+        for root, published in ((files.outputs_root(), False), (files.published_root(), True)):
             for name, path in folders(files.inside(root, notebook)):
                 if name.startswith(PARTIAL):
                     half = _unfinished(path, notebook) if status != "complete" else None
@@ -220,9 +234,10 @@ def records(notebook: str, status: str | None = "complete") -> list[Record]:
     return sorted(chosen, key=lambda record: (record.started or "", record.id))
 
 
-def published() -> Iterator[Record]:
-    """Yield every complete published record, by notebook and id, whatever lies in the outputs folder."""
-    for notebook, path in sorted(folders(files.published_root())):
+def published(only: str | None = None) -> Iterator[Record]:
+    """Yield every complete published record, by notebook (or of the notebook ``only``) and id, not those in outputs."""
+    homes = sorted(folders(files.published_root()))
+    for notebook, path in homes if only is None else [home for home in homes if home[0] == only]:
         places = [place for name, place in sorted(folders(path)) if not name.startswith(".")]
         readable = (_readable(place, notebook, True) for place in places)
         yield from (record for record in readable if record.status == "complete")

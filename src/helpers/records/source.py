@@ -30,12 +30,12 @@ BOOKKEEPING = (
 )
 
 
-def code_closure(*entries: str) -> dict[str, str]:
+def code_closure(*entries: str, bookkeeping: bool = False) -> dict[str, str]:
     """Map ``helpers/studies/marker/cell.py`` and each other module that ``entries`` reach by imports to its sha256.
 
     Imports are read from the source, also those inside functions. A package's ``__init__`` counts, because Python runs
-    it. Modules in ``BOOKKEEPING`` are neither hashed nor followed. Comments, docstrings and blank lines do not count.
-    Raises ``RecordError`` when an entry is no module of helpers.
+    it. Modules in ``BOOKKEEPING`` are neither hashed nor followed, unless ``bookkeeping`` asks for them. Comments,
+    docstrings and blank lines do not count. Raises ``RecordError`` when an entry is no module of helpers.
     """
     root = files.ROOT / "src"
     for entry in entries:
@@ -47,7 +47,7 @@ def code_closure(*entries: str) -> dict[str, str]:
     while waiting:
         module = waiting.pop()
         path = module_file(module, root)
-        if module in seen or path is None or _is_bookkeeping(module):
+        if module in seen or path is None or (_is_bookkeeping(module) and not bookkeeping):
             continue
         seen.add(module)
         stat = path.stat()

@@ -42,7 +42,7 @@ def _shards(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def all_records() -> Iterator[Record]:
-    """Yield the complete records that hold completions, of every notebook; a local one hides its published twin."""
+    """Yield the complete records that hold completions, of every notebook."""
     roots = [root for root in (files.outputs_root(), files.published_root()) if root.is_dir()]
     names = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir() and is_plain(folder.name)}
     for name in sorted(names - {files.published_root().name}):

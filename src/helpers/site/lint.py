@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.audit.kept import derive_or_recall
+from helpers.audit.kept import derive_or_recall, judge_or_recall
 from helpers.audit.verify import check_ledger, check_registrations, verify_folder
 from helpers.base.errors import ClaimbookError, RecordError
 from helpers.base.files import ROOT
@@ -137,7 +137,7 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
 def _proof(case: Case) -> Iterator[Finding]:
     """Yield faults of the records, criteria and grids that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
-    for one in check_registrations(case.root, [case.path]):
+    for one in check_registrations(case.root, [case.path], judge_or_recall):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
     cited = {record.ref: record for record in case.evidence().records}
     for ref in [ref for record in cited.values() for ref in record.inputs.values()]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.audit.register import judged_by
+from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
 from helpers.base.files import ROOT
 from helpers.claims.case import Case, declared_runs
@@ -56,9 +56,9 @@ def proof(case: Case) -> Block:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
         said += f" {differ} came out different." if differ else ""
-    lines = [line for line in book.lines if (line.kind, line.name) in judged_by(case.claim)]
+    lines = [line for line in book.lines if concerns(line, case.claim)]
     deviations = [*_late(case, lines)] + [
-        f"Changed after registration, on {line.at[:10]}: {line.name}. {line.reason}"
+        f"Changed after registration, on {line.at[:10]}: {_called(line)}. {line.reason}"
         for line in lines
         if line.event == "amended"
     ]
@@ -80,13 +80,20 @@ def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
     late: dict[tuple[str, int], list[str]] = {}
     for line in lines:
         before = sum(start < datetime.fromisoformat(line.at) for start in began)
-        if line.event == "registered" and before:
-            late.setdefault((line.at[:10], before), []).append(line.name)
+        first = line.event == "registered" and line.kind != "judgement"
+        if before and (first or line.note == UNJUDGED):
+            late.setdefault((line.at[:10], before), []).append(_called(line))
     for (day, before), names in late.items():
         yield (
             f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
             "Only git history can show what is older than they are."
         )
+
+
+def _called(line: ledger.Line) -> str:
+    """Name what a line registers."""
+    words = {"statement": "the statement of ", "code": "the code that judges by ", "judgement": "the judgement "}
+    return f"{words.get(line.kind, '')}{line.name}"
 
 
 def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
