@@ -85,7 +85,7 @@ def grown(root) -> None:
 
 def test_a_function_that_gives_other_numbers_is_found_by_verify_and_lint(house):
     become(house, KINDER)
-    field = r"reports/coins.qmd: judgement: page / heads_rate / bias=0\.7 is \[0\.\d+, .*\] and was \[0\.\d+"
+    field = r"reports/coins.qmd: judgement: page / bias=0\.7 / heads_rate is \[0\.\d+, .*\] and was \[0\.\d+"
     assert re.search(field, findings(house))
     assert "coin_rules" not in findings(house) and "params/coins/criteria.yaml: code: was changed after" in findings(
         house
@@ -125,7 +125,7 @@ def test_other_code_does_not_judge_new_records_unseen(house):
 def test_the_code_of_claims_is_part_of_what_judges(house, monkeypatch):
     pool = evidence.as_interval
     monkeypatch.setattr(evidence, "as_interval", lambda metric: pool(metric | {"high": 1.0}))
-    assert re.search(r"page / heads_rate / bias=0.7 is .*, 1.0, \d+, \d+\] and was", findings(house))
+    assert re.search(r"page / bias=0.7 / heads_rate is .*, 1.0, \d+, \d+\] and was", findings(house))
 
 
 def test_a_judgement_that_was_edited_or_lost_is_found(house):

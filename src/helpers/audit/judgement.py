@@ -84,7 +84,7 @@ def key_of(case: Case) -> str:
 
 
 def judge(case: Case) -> Judgement:
-    """Return verdict, outcome and numbers (value, low, high, n, k; by metric and cell) of every question."""
+    """Return verdict, outcome and numbers (value, low, high, n, k; by cell and metric) of every question."""
     judged = {}
     for name, asked in case.criteria.questions.items():
         verdict, evidence = case.verdict(name), case.evidence(name).within(asked.scope)
@@ -104,7 +104,7 @@ def _numbers(evidence: Evidence, metrics: set[str]) -> dict[str, dict[str, Any]]
         for cell in [evidence.whole] if whole else evidence.inside:
             with contextlib.suppress(ClaimError):  # there is no value, and so none on the page
                 fact = facts.fact(metric, **({} if whole else cell.key))
-                numbers.setdefault(metric, {})[cell.name] = [fact.value, fact.low, fact.high, fact.n, fact.k]
+                numbers.setdefault(cell.name, {})[metric] = [fact.value, fact.low, fact.high, fact.n, fact.k]
     return plain(numbers, "a judgement")
 
 
