@@ -22,6 +22,7 @@ from helpers.site.markdown import convert
 FRAME = """<!DOCTYPE html>
 <html><head><meta charset="utf-8"><title>{title}</title><link rel="stylesheet" href="_style.css"></head>
 <body><main id="quarto-document-content">
+<header id="title-block-header" class="quarto-title-block default"><h1 class="title">{title}</h1></header>
 {content}
 </main></body></html>
 """

@@ -54,11 +54,11 @@ CELLS = {
 from helpers.show import plots
 from helpers.studies.actdiff import browse
 from helpers.claims import open_case
-from helpers.site import blocks, page, pages, parts
+from helpers.site import blocks, header, page, pages, parts
 
 case = open_case("reports/first.qmd", root)
 evil = case.records[0].launch
-for shown in (page.header, page.answers, page.checklist, parts.criteria_table, parts.reasons, parts.limits,
+for shown in (header.header, page.answers, page.checklist, parts.criteria_table, parts.reasons, parts.limits,
               parts.coverage, parts.artifacts, page.confidence_sentence):
     display(shown(case))
 display(page.regime_table(case, evil))
@@ -76,9 +76,9 @@ display(pages.chart(plots.heatmaps(tiles, {evil: evil}, row="first", column="sec
 tokens = pd.DataFrame({"layer": 0, "position": [0, 1], "rank": 1, "token": evil, "id": 1, "head": evil})
 display(pages.html(browse.lens_page_html(browse.lens_rows(tokens, head=evil), "lens", 0, evil)))""",
     "second": (
-        "from helpers.claims import open_case\nfrom helpers.site import graph, page\n"
+        "from helpers.claims import open_case\nfrom helpers.site import header\n"
         "case = open_case('reports/second.qmd', root)\n"
-        "display(page.header(case))"
+        "display(header.header(case))"
     ),
 }
 

@@ -255,9 +255,12 @@ def test_quarto_runs_the_script_in_the_project(tmp_path):
     site = tmp_path / "site"
     (site / "reports").mkdir(parents=True)
     page = site / "reports/speed.html"
-    page.write_text(LEADS_ON)
+    page.write_text(f'<header id="title-block-header"><h1>Speed</h1></header>{LEADS_ON}')
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QUARTO_")}
     environment |= {"QUARTO_PROJECT_OUTPUT_DIR": str(site), "QUARTO_PROJECT_OUTPUT_FILES": os.path.relpath(page, ROOT)}
     command = [sys.executable, "reports/_finish.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    written = page.read_text()
+    assert written.count('<section class="cb-header"') == 1 and 'class="cb-badge' in written
+    assert written.index("</header>") < written.index("cb-header") < written.index("a run")

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError
 from helpers.bench.measured import metric_part
 from helpers.claims.case import Case
+from helpers.records import runs
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.pages import paragraph, table
@@ -96,3 +97,13 @@ def recorded(cases: Sequence[Case], names: Sequence[str]) -> Block:
 def _words(name: str) -> str:
     """Shorten ``environment.hardware.cpu`` to a column heading."""
     return name.removeprefix("environment.").removeprefix("packages.").replace(".", " ").replace("_", " ")
+
+
+def passes(names: Sequence[str], caption: str) -> Block:
+    """Show the newest recorded tables ``names`` of ways to make one pass, time and memory a row each."""
+    newest = runs.records("bench")[::-1]
+    timed = [record.table(name) for record in newest for name in names if name in record.tables][: len(names)]
+    if not timed:
+        return paragraph("NOT RUN: no record of these passes is complete.")
+    shown = ["what", "way", "seconds", "tokens_per_s", "ratio", "ratio_low", "ratio_high", "kept_mb", "peak_mb"]
+    return table(pd.concat(timed).reindex(columns=shown), caption)

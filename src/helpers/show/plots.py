@@ -87,7 +87,7 @@ def forest(
 
 def heatmaps(
     df: pd.DataFrame,
-    panels: Mapping[str, str] | Sequence[str],
+    panels: Mapping[str, str] | Sequence[str] | None = None,
     *,
     heading: str,
     subtitle: str | None = None,
@@ -102,11 +102,13 @@ def heatmaps(
     """Draw grids of numbers side by side, one a panel: shade, printed value, interval below it, N in the tooltip.
 
     Tidy columns ``panel``, ``row``, ``column``, ``value``, ``low``, ``high``, ``n`` (and ``k`` for rates), a line a
-    cell. ``panels`` picks and orders the panels; a mapping gives each its title. A cell without a value is hatched
-    and says missing. The shade runs from light at ``domain[0]`` to dark at ``domain[1]``, so it survives print in grey.
+    cell. ``panels`` picks and orders the panels; a mapping gives each its title, and without any all are drawn. A cell
+    without a value is hatched and says missing. The shade runs from light at ``domain[0]`` to dark at ``domain[1]``, so
+    it survives print in grey.
     """
     marks.need(df, [panel, row, column, "value", "low", "high", "n"])
-    titles = dict(panels) if isinstance(panels, Mapping) else {name: name for name in panels}
+    picked = list(dict.fromkeys(df[panel])) if panels is None else panels
+    titles = dict(picked) if isinstance(picked, Mapping) else {name: name for name in picked}
     for name in titles:
         if name not in set(df[panel]):
             raise DataError(f"There is no panel {name!r} in column {panel!r}{nearest(name, df[panel].unique())}.")

@@ -1,4 +1,4 @@
-"""Finish rendered pages, with Quarto or without: unseal outputs, add notebooks, completions and index, and check."""
+"""Finish rendered pages, with Quarto or without: unseal outputs, place headers, add what they link to, and check."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import nbformat
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.base.files import ROOT, write_text
+from helpers.claims.claim import has_claim
 from helpers.show.markup import unseal
-from helpers.site import completions, notebooks
+from helpers.site import completions, header, notebooks
 from helpers.site.check import Finding, check_site
 from helpers.site.frame import Project, read_project, write_styles
 from helpers.site.run_list import write_details
@@ -36,9 +37,10 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
     project = read_project(Path(root))
     site = Path(site or project.root / "_site").resolve()
     pages = None if only is None else {path.resolve() for path in only}
-    for page in _pages(project, site):
+    for source, page in _pages(project, site):
         if pages is None or page in pages:
-            write_text(page, unseal(page.read_text(encoding="utf-8")))
+            html = unseal(page.read_text(encoding="utf-8"))
+            write_text(page, header.place(html, source, project.root) if has_claim(source) else html)
     if pages is None:
         write_styles(project, site)
         for source in sorted((project.root / "notebooks").glob("*.ipynb")):
@@ -52,10 +54,10 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
     return check_site(site, pages)
 
 
-def _pages(project: Project, site: Path) -> list[Path]:
-    """Return the rendered pages of the project, without notebooks, whose outputs are not sealed."""
-    pages = [site / source.relative_to(project.root).with_suffix(".html") for source in project.pages]
-    return [page for page in pages if page.is_file()]
+def _pages(project: Project, site: Path) -> list[tuple[Path, Path]]:
+    """Return source and rendered page of the project's pages, without notebooks, whose outputs are not sealed."""
+    pages = [(source, site / source.relative_to(project.root).with_suffix(".html")) for source in project.pages]
+    return [(source, page) for source, page in pages if page.is_file()]
 
 
 def after_quarto(root: Path = ROOT) -> int:

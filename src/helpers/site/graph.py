@@ -165,7 +165,7 @@ def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
 def flags(case: Case, graph: Graph | None = None) -> Block:
     """Return the banners that the page of ``case`` must carry: why it is stale, and which claims it rests on fail.
 
-    Empty when there is nothing to say. `page.header` shows them.
+    Empty when there is nothing to say. `header.header` shows them.
     """
     page = page_status(case)
     stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]

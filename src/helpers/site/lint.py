@@ -23,10 +23,10 @@ from helpers.claims.marked import Document
 from helpers.records.provenance import portable
 from helpers.records.reading import load
 from helpers.site import log
-from helpers.site.graph import build, unknown_target
-from helpers.site.linting import links, numerals, outputs, sections, statements, words
+from helpers.site.graph import unknown_target
+from helpers.site.linting import links, markup, numerals, sections, statements, words
+from helpers.site.linting.cells import read_code
 from helpers.site.linting.prose import Page, read_page
-from helpers.site.status import page_status
 
 Fault = tuple[int, str, str]
 LEDGER = "outputs/published/ledger.jsonl"
@@ -90,7 +90,8 @@ def _as_finding(error: ClaimbookError, path: Path, root: Path) -> Finding:
 def _page(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
     """Apply the rules of every page, with or without a claim."""
     page = read_page(path)
-    for rule in (numerals.faults(page), sections.evasions(page), outputs.faults(page), links.faults(page, site)):
+    code = read_code(page, path.relative_to(root).as_posix())
+    for rule in (numerals.faults(page), sections.evasions(page), iter(code.faults), links.faults(page, site)):
         yield from _findings(path, root, rule)
     yield from _findings(path, root, _titles(path))
     yield from _findings(path, root, links.sample_faults(path))
@@ -127,9 +128,11 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
     page, front = read_page(case.path), front_matter(case.path)
     for rule in (
         sections.faults(page),
+        markup.faults(page, front),
+        _unanswered(case),
         _judged(page, front, case),
         statements.faults(page, front, case),
-        _related(page, front, case, cases),
+        _related(front, case, cases),
     ):
         yield from _findings(case.path, case.root, rule)
 
@@ -148,8 +151,15 @@ def _proof(case: Case) -> Iterator[Finding]:
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 
+def _unanswered(case: Case) -> Iterator[Fault]:
+    """Yield a page that does not show all its questions."""
+    code = read_code(read_page(case.path), case.path.relative_to(case.root).as_posix())
+    if f"answers({code.own})" not in code.shown:
+        yield 1, "questions", "the page does not show all its questions: show page.answers(case) under Results."
+
+
 def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
-    """Yield confidence above the cap, words that contradict the verdict, and a stale page without its banner."""
+    """Yield confidence above the cap, and words that contradict the verdict."""
     verdict, confidence = case.verdict(), case.confidence()
     if confidence.above_cap:
         line = front.lines["claim", "declared_confidence"]
@@ -159,30 +169,14 @@ def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
             f"{confidence.declared} is declared, but the evidence allows {confidence.cap}: {confidence.binding}",
         )
     yield from words.faults(page, {verdict.word, verdict.fresh}, confidence.stated)
-    why = page_status(case).why
-    if why and not _shows_flags(page):
-        yield 1, "flags", f"the page is stale ({'; '.join(why)}) and does not say so: show page.header(case) in a cell."
 
 
-def _related(page: Page, front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
-    """Yield relations to claims that do not exist, and flags that the page does not show."""
+def _related(front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
+    """Yield relations to claims that do not exist."""
     known = {one.claim.id for one in cases}
-    missing = False
     for index, relation in enumerate(case.claim.relations):
         if not relation.target.startswith("#") and relation.target not in known:
-            missing = True
             yield front.lines["claim", "relations", index], "relation", unknown_target(case, relation, known)
-    flags = () if missing else build(cases).flags(case.claim.id)
-    if flags and not _shows_flags(page):
-        yield (
-            1,
-            "flags",
-            f"the page does not say what is wrong with what it rests on ({flags[0]}): show page.header(case).",
-        )
-
-
-def _shows_flags(page: Page) -> bool:
-    return any(re.search(r"\b(?:header|flags)\(case\)", cell.text) for cell in page.cells)
 
 
 def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:

@@ -1,108 +1,60 @@
-"""The blocks that a claim page shows about its own claim: the verdict, how sure, why, and the checklist behind it."""
+"""The blocks that a claim page shows about its own case: answers, checklist, tables of facts, and records to draw.
+
+The header with the verdict is not among them: the site places it (`header`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.audit.register import UNJUDGED, concerns
-from helpers.audit.replay import EXACT
+from helpers.audit.asked import when_asked
+from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
 from helpers.claims.case import Case, declared_runs
+from helpers.claims.evidence import agrees, check_constraints, label, telling
 from helpers.claims.facts import Fact
 from helpers.claims.verdict import regimes
-from helpers.records import ledger
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
-from helpers.site import graph
 from helpers.site.blocks import badge
-from helpers.site.effect import effect
 from helpers.site.pages import table
 
 STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
 
-def header(case: Case) -> Block:
-    """Show the answer with its size, then verdict and confidence with what binds them, below the page's banners."""
-    verdict, sure = case.verdict(), case.confidence()
-    said = map(verbatim, (verdict.sentence, sure.binding, case.claim.statement))
-    return Block(
-        Markup(
-            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {}</p>\n'
-            '<p class="cb-notes">The claim that is judged: {}</p>\n{}'
-        ).format(graph.flags(case), effect(case), badge(verdict.word), badge(sure.stated), *said, proof(case))
-    )
-
-
-def proof(case: Case) -> Block:
-    """Say how many records were replayed and how they compared, and list what changed after registration."""
-    book, refs = ledger.read(), {record.ref for record in case.evidence().records}
-    standing = book.standing("record")
-    again = {
-        line.name: line
-        for line in book.lines
-        if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
-    }
-    exact = sum(line.note == EXACT for line in again.values())
-    differ = sum(line.note.startswith("different") for line in again.values() if line.note)
-    said = f"None of its {len(refs)} records was run again yet."
-    if again:
-        last = max(line.at for line in again.values())[:10]
-        said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
-        said += f" {differ} came out different." if differ else ""
-    lines = [line for line in book.lines if concerns(line, case.claim)]
-    deviations = [*_late(case, lines)] + [
-        f"Changed after registration, on {line.at[:10]}: {_called(line)}. {line.reason}"
-        for line in lines
-        if line.event == "amended"
-    ]
-    deviations += [
-        f"Withdrawn on {line.at[:10]}: {line.name}. {line.reason}"
-        for line in book.lines
-        if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
-    ]
-    items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
-    count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
-    fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
-    listed = fold.format(count, items) if deviations else Markup()
-    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(said), listed))
-
-
-def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
-    """Yield a sentence for what the ledger first names, on one day, after runs that it judges."""
-    began = [datetime.fromisoformat(record.started) for record in case.evidence().records]
-    late: dict[tuple[str, int], list[str]] = {}
-    for line in lines:
-        before = sum(start < datetime.fromisoformat(line.at) for start in began)
-        first = line.event == "registered" and line.kind != "judgement"
-        if before and (first or line.note == UNJUDGED):
-            late.setdefault((line.at[:10], before), []).append(_called(line))
-    for (day, before), names in late.items():
-        yield (
-            f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
-            "Only git history can show what is older than they are."
-        )
-
-
-def _called(line: ledger.Line) -> str:
-    """Name what a line registers."""
-    words = {"statement": "the statement of ", "code": "the code that judges by ", "judgement": "the judgement "}
-    return f"{words.get(line.kind, '')}{line.name}"
-
-
-def answers(case: Case, names: Sequence[str] | None = None, caption: str = "Questions and verdicts") -> Block:
-    """Show one row a question of the criteria file: what was asked, the verdict, and its sentence."""
+def answers(case: Case, caption: str = "Questions and verdicts") -> Block:
+    """Show every question of the criteria file, the primary one first: when it was asked, verdict and sentence."""
     rows = []
-    for name in names or list(case.criteria.questions):
+    for name in case.criteria.questions:
+        row = {"question": case.criteria.question(name).question, "asked": when_asked(case, name)}
+        rows.append((name != case.claim.primary, row | _answer(case, name)))
+    rows.sort(key=lambda row: row[0])
+    return table(pd.DataFrame([row for _, row in rows]), caption)
+
+
+def _answer(case: Case, name: str) -> dict[str, Any]:
+    try:
         verdict = case.verdict(name)
-        asked = case.criteria.question(name).question
-        rows.append({"question": asked, "verdict": badge(verdict.word), "what the runs say": verdict.sentence})
+    except ClaimError as error:  # a criteria file may ask of cells that this grid does not hold
+        return {"verdict": "not asked here", "what the runs say": str(error)}
+    return {"verdict": badge(verdict.word), "what the runs say": verdict.sentence}
+
+
+def compared(cases: Mapping[str, Case], caption: str) -> Block:
+    """Show the verdict on every question of the criteria file beside each other, a column a case."""
+    first = next(iter(cases.values()))
+    names = sorted(first.criteria.questions, key=lambda name: name != first.claim.primary)
+    rows = [
+        {"question": first.criteria.question(name).question}
+        | {label: _answer(case, name)["verdict"] for label, case in cases.items()}
+        for name in names
+    ]
     return table(pd.DataFrame(rows), caption)
 
 
@@ -125,6 +77,74 @@ def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
     return case.fact(name, **cell) if case.evidence().records else None
 
 
+def records(case: Case, **cell: Any) -> list[Record]:
+    """Return the records of a case in the cells that agree with ``cell``; an axis may list several values."""
+    everything = case.evidence().records
+    check_constraints(cell, [record.cell for record in everything])
+    return [record for record in everything if agrees(record.cell, cell)]
+
+
+def count(case: Case, axis: str) -> Inline:
+    """Say how many values an axis has in the records of a case, such as the number of seeds."""
+    return Inline(verbatim(len({record.cell[axis] for record in case.evidence().records})))
+
+
+def parameters(cases: Mapping[str, Case], names: Sequence[str], caption: str = "Parameters of the runs") -> Block:
+    """Show parameters as the records hold them, a row a parameter and a column a case."""
+    rows = [{"parameter": n} | {label: maybe(one, f"params.{n}") for label, one in cases.items()} for n in names]
+    return table(pd.DataFrame(rows), caption)
+
+
+def environment(case: Case, packages: Sequence[str]) -> Block:
+    """Show Python, packages, commit and command of the runs, a row each."""
+    names = {"python": "environment.python"} | {name: f"environment.packages.{name}" for name in packages}
+    names |= {name: name for name in ("provenance.commit", "provenance.dirty", "launch")}
+    rows = [{"what": label, "value": case.fact(name)} for label, name in names.items()]
+    return table(pd.DataFrame(rows), "Where and from what the runs were made")
+
+
+def cells(
+    case: Case,
+    columns: Mapping[str, str],
+    caption: str,
+    titles: Mapping[str, Mapping[Any, str]] | None = None,
+    order: Mapping[str, Sequence[Any]] | None = None,
+    **cell: Any,
+) -> Block:
+    """Show every pooled cell that agrees with ``cell``, a row each: its axes, and a short fact a column.
+
+    ``columns`` maps headings to metrics; ``titles`` and ``order`` say how the values of an axis are called and sorted.
+    """
+    titles, order = titles or {}, order or {}
+    keys = [one.key for one in case.evidence().inside if one.records]
+    check_constraints(cell, keys)
+    keys = [key for key in keys if agrees(key, cell)]
+    axes = telling(keys) or list(keys[0])
+    keys.sort(key=lambda key: [_place(key[axis], order.get(axis)) for axis in axes])
+    rows = [
+        {axis: titles.get(axis, {}).get(key[axis], _plain(key[axis])) for axis in axes}
+        | {label: case.fact(name, **key).short for label, name in columns.items()}
+        for key in keys
+    ]
+    return table(pd.DataFrame(rows), caption)
+
+
+def _place(value: Any, order: Sequence[Any] | None) -> Any:
+    return list(order).index(value) if order else value
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def facts(case: Case, rows: Mapping[str, Mapping[str, str]], head: str, caption: str, **cell: Any) -> Block:
+    """Show facts of one cell: ``rows`` maps what a row is about, under ``head``, to headings and names of facts."""
+    shown = [
+        {head: label} | {c: case.fact(name, **cell) for c, name in columns.items()} for label, columns in rows.items()
+    ]
+    return table(pd.DataFrame(shown), caption)
+
+
 def regime_table(case: Case, caption: str) -> Block:
     """Show every pooled cell with the regimes of the criteria file: yes, no, or open where an interval straddles."""
     judged = regimes(case.criteria, case.evidence())
@@ -139,28 +159,38 @@ def _in_order(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return cells.sort_values(differing)[differing + rest]
 
 
-def pooled(case: Case, names: Sequence[str]) -> pd.DataFrame:
+def pooled(case: Case, names: Sequence[str], **cell: Any) -> pd.DataFrame:
     """Return one row a pooled cell and metric, with the intervals that the verdicts use; ready for a heatmap."""
+    inside = case.evidence().inside
+    check_constraints(cell, [one.key for one in inside])
     rows = []
-    for cell in case.evidence().inside:
-        for name in names:
-            interval = cell.interval(name) if cell.records else None
+    for one in inside:
+        for name in names if agrees(one.key, cell) else ():
+            interval = one.interval(name) if one.records else None
             if interval is not None:
                 numbers = {key: getattr(interval, key) for key in ("value", "low", "high", "k", "n")}
-                rows.append(dict(cell.key) | {"metric": name} | numbers)
+                rows.append(dict(one.key) | {"metric": name} | numbers)
     return pd.DataFrame(rows)
 
 
 def elsewhere(case: Case, scope: dict[str, Any], grid: str, root: Path = ROOT) -> Case:
-    """Return the same claim and criteria for another scope and grid, such as another base model."""
+    """Return the same claim and criteria for another grid, such as another base model; ``scope`` picks its records.
+
+    Raises ClaimError where the scope leaves out cells of that grid: a verdict on some of them would be chosen by hand.
+    """
     claim = case.claim.model_copy(update={"scope": scope, "grid": grid})
-    return replace(case, claim=claim, expected=declared_runs(claim.experiment, root / grid, root))
+    expected = declared_runs(claim.experiment, root / grid, root)
+    left = [one.key for one in expected if not agrees(one.key, scope)]
+    if left:
+        raise ClaimError(f"The scope {label(scope)} leaves out cells that {grid} declares: widen it.")
+    return replace(case, claim=claim, expected=expected)
 
 
-def origin(records: Sequence[Record]) -> str:
-    """Say how many of the records were made here and how many were published."""
-    published = sum(record.published for record in records)
-    here = len(records) - published
+def origin(case: Case) -> str:
+    """Say how many of the records of a case were made here and how many were published."""
+    used = case.evidence().records
+    published = sum(record.published for record in used)
+    here = len(used) - published
     parts = [
         f"{here} made on this machine" if here else "",
         f"{published} published with the repository" if published else "",

@@ -71,6 +71,10 @@ class Page:
     codes: list[Piece] = field(default_factory=list)
     links: list[Piece] = field(default_factory=list)
     statements: list[Span] = field(default_factory=list)
+    raw: list[Piece] = field(default_factory=list)  # HTML and blocks of other languages
+    classes: list[Piece] = field(default_factory=list)  # of spans, divs and headings
+    images: list[Piece] = field(default_factory=list)
+    blocks: list[Piece] = field(default_factory=list)  # fenced text that is only shown
     anchors: set[str] = field(default_factory=set)
 
     def section_of(self, line: int) -> tuple[Heading, ...]:
@@ -96,13 +100,14 @@ def read_page(path: Path) -> Page:
     text = _spans(text, page)
     page.anchors |= set(ID.findall(text))
     _collect(text, HREF, page.links, 1)
-    text = TAG.sub(lambda match: _blank(match.group()), text)
+    text = _take(text, TAG, page.raw, 0)
     lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         heading = HEADING.match(line)
         if heading:
             lines[number - 1] = _heading(page, number, heading)
         elif DIV.match(line):
+            _classes(page, number, line)
             title = TITLE.search(line)
             lines[number - 1] = (title.group(2) or title.group(3)) if title else ""
     page.lines = [html.unescape(line) for line in lines]
@@ -114,6 +119,19 @@ def _attributes(braces: str) -> tuple[str | None, set[str]]:
     words = re.sub(r"""[\w-]+=("[^"]*"|'[^']*'|[^\s}]*)""", " ", braces.strip("{}")).split()
     ids = [word[1:] for word in words if word.startswith("#")]
     return ids[0] if ids else None, {word[1:] for word in words if word.startswith(".")}
+
+
+def _classes(page: Page, line: int, braces: str) -> None:
+    """Keep the classes, and the attributes that look like a style, of a span, div or heading."""
+    written = braces.strip().lstrip(":").strip()
+    bare = [] if written.startswith("{") or not written else [written.split()[0]]
+    styles = re.findall(r"""[\w-]+=(?:"[^"]*"|'[^']*'|[^\s}]*)""", braces)
+    for name in (
+        *bare,
+        *_attributes(braces)[1],
+        *(one for one in styles if not one.startswith(("title=", "collapse="))),
+    ):
+        page.classes.append(Piece(line, name))
 
 
 def _blank(text: str) -> str:
@@ -147,6 +165,12 @@ def _fences(text: str, page: Page) -> str:
         body = lines[position + 1 : end]
         if re.match(r"\{python\b", info):
             page.cells.append(Piece(position + 2, "\n".join(body)))
+            if info != "{python}":
+                page.classes.append(Piece(position + 1, info))
+        elif info.startswith("{"):
+            page.raw.append(Piece(position + 1, f"```{info}"))
+        else:
+            page.blocks.append(Piece(position + 2, "\n".join(body)))
         if info == "{=html}":
             shown = STYLE.sub(lambda match: _blank(match.group()), "\n".join(body)).split("\n")
         else:
@@ -163,7 +187,7 @@ def _links(text: str, page: Page) -> str:
     """Keep the text of links and collect their targets."""
 
     def kept(match: re.Match[str]) -> str:
-        page.links.append(Piece(_line(text, match.start()), match.group(3)))
+        (page.images if match.group(1) else page.links).append(Piece(_line(text, match.start()), match.group(3)))
         whole, label = match.group(), match.group(2)
         start = match.start(2) - match.start()
         return _blank(whole[:start]) + label + _blank(whole[start + len(label) :])
@@ -178,6 +202,7 @@ def _spans(text: str, page: Page) -> str:
     def kept(match: re.Match[str]) -> str:
         anchor, classes = _attributes(match.group(2))
         inner = match.group(1)
+        _classes(page, _line(text, match.start()), match.group(2))
         if "literal" in classes:
             return _blank(match.group())
         if "statement" in classes:
@@ -199,6 +224,7 @@ def _innermost(text: str, kept: Callable[[re.Match[str]], str]) -> str:
 
 def _heading(page: Page, number: int, match: re.Match[str]) -> str:
     given, _ = _attributes(match.group(3) or "")
+    _classes(page, number, match.group(3) or "")
     words = match.group(2)
     anchor = base = given or anchor_of(words)
     count = 0

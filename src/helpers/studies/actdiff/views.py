@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from markupsafe import Markup
 
 from helpers.base import stats
 from helpers.base.errors import DataError, nearest
 from helpers.records.reading import Record
+from helpers.studies.actdiff import browse, readouts, topics
 from helpers.studies.actdiff.criteria import contrast
+
+COSINES = readouts.COSINES
+TUNED_AND_CONTROLS = ("full", "lora", "mix1", "control", "control_lora")
+PAIRS = (
+    ("mix1", "full"), ("mix2", "full"), ("mix1_1", "full_1"), ("full", "control"), ("lora", "control_lora"),
+    ("lora", "full"),
+)  # fmt: skip
+"""Organisms whose difference is drawn: the first minus the second."""
+EARLY, LENS_POSITIONS, LENS_TOP = 32, 24, 6
+"""Positions of the norms that are drawn, and positions and tokens of a lens on a page."""
 
 NAMES = {
     "full": "full",
@@ -94,6 +106,28 @@ def contrasts(records: Sequence[Record], metric: str, pairs: Sequence[tuple[str,
     return pd.DataFrame(rows)
 
 
+def beside(sizes: Mapping[str, Sequence[Record]], kinds: Mapping[str, str], organisms: Sequence[str]) -> pd.DataFrame:
+    """``by_organism`` at several model sizes; ``kinds`` maps metrics to words, ``row`` is size, organism and kind."""
+    parts = [
+        by_organism([r for r in records if r.cell["organism"] in organisms], list(kinds)).assign(size=size)
+        for size, records in sizes.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table = table.assign(kind=table["metric"].map(kinds))
+    return table.assign(row=table["size"] + ", " + table["label"] + ", " + table["kind"])
+
+
+def differences(sizes: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+    """``contrasts`` of the `PAIRS` at several model sizes, with a row label."""
+    table = pd.concat([contrasts(records, metric, PAIRS).assign(size=size) for size, records in sizes.items()])
+    return table.assign(row=table["size"] + ", " + table["label"])
+
+
+def topic_count() -> int:
+    """How many topics the language of the pocket model has."""
+    return len(topics.language().topics)
+
+
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Mean of ``value`` over seeds within ``by``, with t bounds: columns ``by``, value, low, high, seeds."""
     rows = []
@@ -111,12 +145,23 @@ def cosine_matrix(records: Sequence[Record], name: str, kind: str, layer: int | 
     return table.groupby(["p", "q"])["cosine"].mean().reset_index()
 
 
+def cosines(
+    records: Sequence[Record], organism: str, name: str = "cosines", kinds: Sequence[str] = COSINES
+) -> pd.DataFrame:
+    """Cosine matrices of an organism at its fixed layer, a panel (``kind``) each, seeds averaged, ready to draw."""
+    chosen = pick(records, organism)
+    layer = fixed_layer(chosen[0])
+    table = pd.concat([cosine_matrix(chosen, name, kind, layer).assign(kind=kind) for kind in kinds])
+    return table.assign(value=table["cosine"], low=None, high=None, n=len(chosen))
+
+
 def swaps(records: Sequence[Record]) -> pd.DataFrame:
     """Effect of the causal swap pooled over seeds: text, direction, value (nats), low, high, seeds."""
     table = collect(records, "swap")
     kind = table["direction"].str.replace(r" \d+$", "", regex=True)
     table = table.assign(direction=kind, effect=table["swapped"] - table["tuned"])
-    return over_seeds(table, ["organism", "text", "direction"], "effect")
+    found = over_seeds(table, ["organism", "text", "direction"], "effect")
+    return found.assign(row=found["organism"].map(NAMES) + ", " + found["text"] + ", " + found["direction"])
 
 
 def norms(records: Sequence[Record]) -> pd.DataFrame:
@@ -131,6 +176,12 @@ def norms(records: Sequence[Record]) -> pd.DataFrame:
             rows.append(pd.DataFrame(row | {"value": table[name] / later, "seed": record.cell["seed"]}))
     table = pd.concat(rows, ignore_index=True)
     return table.groupby(["label", "what", "position"], sort=False)["value"].mean().reset_index()
+
+
+def early_norms(records: Sequence[Record]) -> pd.DataFrame:
+    """``norms`` at the first positions, where they differ."""
+    table = norms(records)
+    return table[table["position"] < EARLY]
 
 
 def directions(records: Sequence[Record]) -> pd.DataFrame:
@@ -164,6 +215,12 @@ def nearness(records: Sequence[Record]) -> pd.DataFrame:
     return wide[["plain", "difference", "random"]].reset_index()
 
 
+def nearness_at(sizes: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """``nearness`` of the narrow fine-tunes at several model sizes."""
+    parts = [nearness(pick(records, ["full", "lora"])).assign(size=size) for size, records in sizes.items()]
+    return pd.concat(parts)[["size", "label", "model", "plain", "difference", "random"]]
+
+
 def fixed_layer(record: Record) -> int:
     """Layer of the headline scores of a record."""
     return record.results["fixed"]["layer"]
@@ -179,8 +236,8 @@ def first_components(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def component_tokens(records: Sequence[Record]) -> pd.DataFrame:
-    """What the first components say: positions, kind, component, share, tokens."""
-    table = collect(records, "components")
+    """What the first components of the first record say: positions, kind, component, share, tokens."""
+    table = collect(records[:1], "components")
     table = table.assign(kind=table["centred"].map({False: "SVD", True: "PCA"})).round({"share": 3})
     return table[["positions", "kind", "component", "share", "tokens"]]
 
@@ -210,6 +267,25 @@ def examples(records: Sequence[Record], name: str, *, n: int, **where: object) -
     for column, value in where.items():
         table = table[table[column] == value]
     return table["text"].head(n).tolist()
+
+
+def continuations(sizes: Mapping[str, Sequence[Record]], organism: str, n: int = 3) -> pd.DataFrame:
+    """The first continuations of the base model under the first seed, plain and steered: model, direction, text."""
+    rows = [
+        {"model": size, "direction": what, "continuation": text}
+        for size, records in sizes.items()
+        for what in ("none", "difference", "random")
+        for text in examples(pick(records, organism)[:1], "steering", side="base", direction=what, n=n)
+    ]
+    return pd.DataFrame(rows)
+
+
+def lens(records: Sequence[Record], organism: str, name: str, caption: str) -> Markup:
+    """Top tokens of an organism's mean difference under the first seed, those of its domain marked, with a slider."""
+    record = pick(records, organism)[0]
+    inside = record.table("readout").query("inside").index.tolist()
+    rows = browse.lens_rows(record.table("tokens"), inside=inside, top=LENS_TOP)
+    return browse.lens_page_html(rows[rows["position"] < LENS_POSITIONS], name, fixed_layer(record), caption)
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:

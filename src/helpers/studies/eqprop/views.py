@@ -15,6 +15,7 @@ from helpers.studies.eqprop.arms import LEVERS, SETTLED, UNSETTLED, curves
 from helpers.studies.eqprop.findings import STATES, is_lost
 
 SHOWN_RISE = 0.2
+LEFT_OUT = f"Rates that raise the loss by more than {SHOWN_RISE} nats are left out."
 GROWTH_CLASSES = (0, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, np.inf)
 SCALES = {"raw": "gradient as it is", "matched": "norm of the exact one"}
 NAMES = {SETTLED: "EP, controlled", UNSETTLED: "BPTT, free"}
@@ -170,7 +171,8 @@ def validation(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFr
 def gate(records: Sequence[Record]) -> pd.DataFrame:
     """Steps, gate skips and first valid step of each warm-up arm, by arm and seed."""
     logs = trained(records, "exp4", "log")
-    return pd.concat([findings.gate(log).assign(seed=seed) for seed, log in logs.groupby("seed")], ignore_index=True)
+    table = pd.concat([findings.gate(log).assign(seed=seed) for seed, log in logs.groupby("seed")], ignore_index=True)
+    return table[["arm", "seed", "steps", "skips", "first_valid"]].sort_values(["arm", "seed"])
 
 
 def grid(records: Sequence[Record]) -> pd.DataFrame:

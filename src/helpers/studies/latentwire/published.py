@@ -20,6 +20,14 @@ def log() -> pd.DataFrame:
     return pd.read_csv(DATA / "latentwire" / "log.csv", dtype={"epoch": "Int64"})
 
 
+def shown() -> pd.DataFrame:
+    """The log's table as a page shows it: a row a stage, epoch, reader and what it was given."""
+    table = log()
+    table["epoch"] = table["epoch"].map(lambda epoch: "every" if pd.isna(epoch) else str(epoch)).astype(object)
+    table["questions"] = EXAMPLES
+    return table[["stage", "epoch", "reader", "given", "questions", "em", "f1", "nll", "first1", "first5"]]
+
+
 def message_bytes() -> int:
     """Bytes of one message of that run in half precision."""
     return LATENTS * WIDTH * BYTES_A_NUMBER

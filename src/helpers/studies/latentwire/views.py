@@ -18,10 +18,22 @@ HEADS = {
 }  # fmt: skip
 """Heads of columns, short enough to stand beside each other; shuffled are another text's latents."""
 
+SWITCH_HEADS = {
+    "padding": "padding", "label_shift": "shift", "first_token_ce": "first-token loss", "bos_after_anchor": "BOS",
+    "prefix_gain": "gain", "eos_ban_steps": "steps without end", "first_token_temperature": "sampled at",
+}  # fmt: skip
+"""The switches in which arms of the page differ, and their heads."""
+PARTS = {"p_pad": "share of padding", "nll_real": "NLL of answer tokens", "nll_pad": "NLL of padding"}
+PART_FORMATS = dict.fromkeys(("loss", "p_pad", "nll_real", "nll_pad"), ".3f") | {"largest left-over": ".1e"}
+AMPLITUDES = ["scale", "prefix_rms", "embedding_rms", "ratio", "z_std"]
+AMPLITUDE_FORMATS = dict.fromkeys(AMPLITUDES, ".3f")
+SMOOTHED = 40
+"""Steps over which a training curve is averaged, so that those of arms can be told apart."""
+
 
 def reader(record: Record, side: str) -> str:
     """What figures call a reader: its letter and its model."""
-    return f"{side}: {record.params[f'model_{side}']}"
+    return f"reader {side}: {record.params[f'model_{side}']}"
 
 
 def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -70,8 +82,8 @@ def training(records: Sequence[Record], name: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def loss_curves(records: Sequence[Record], every: int = 20) -> pd.DataFrame:
-    """Training loss averaged over seeds and over ``every`` steps, so that curves of arms can be told apart."""
+def loss_curves(records: Sequence[Record], every: int = SMOOTHED) -> pd.DataFrame:
+    """Training loss averaged over seeds and over ``every`` steps."""
     table = training(records, "loss")
     table["step"] = (table["step"] - 1) // every * every + every
     return table.groupby(["arm", "reader", "step"], sort=False)[["loss", "nll_real", "p_pad"]].mean().reset_index()
@@ -96,8 +108,26 @@ def decomposition(records: Sequence[Record]) -> pd.DataFrame:
     return found.reset_index()
 
 
-def answers(records: Sequence[Record]) -> pd.DataFrame:
-    """Every answer with its arm and seed; the text channels' once for each record that used them."""
+def switches(records: Sequence[Record]) -> pd.DataFrame:
+    """One row an arm: its switches as the records hold them."""
+    return pd.DataFrame(
+        [
+            {"arm": TITLES[arm]} | {name: some[0].params[name] for name in SWITCH_HEADS}
+            for arm, some in by_arm(records).items()
+        ]
+    )
+
+
+def amplitudes(records: Sequence[Record]) -> pd.DataFrame:
+    """The adapters' scale and the root mean squares of prefix and embeddings at the end, by arm, seeds averaged."""
+    curve = training(records, "curve")
+    last = curve[curve["step"] == curve["step"].max()]
+    last = last.assign(ratio=last["prefix_rms"] / last["embedding_rms"])
+    return last.groupby(["arm", "reader"], sort=False)[AMPLITUDES].mean().reset_index()
+
+
+def answers(records: Sequence[Record], channel: str | None = None) -> pd.DataFrame:
+    """Every answer (or those of one channel) with its arm and seed; of texts once for each record that used them."""
     frames = []
     for record in records:
         text = load(record.inputs["text"])
@@ -105,7 +135,8 @@ def answers(records: Sequence[Record]) -> pd.DataFrame:
             key = {"arm": record.cell["arm"], "seed": record.cell["seed"], "run": one.id}
             cell = f"{TITLES[record.cell['arm']]}, seed {record.cell['seed']}"
             frames.append(one.table("completions").assign(**key, cell=cell))
-    return pd.concat(frames, ignore_index=True)
+    table = pd.concat(frames, ignore_index=True)
+    return table if channel is None else table[table["channel"] == channel]
 
 
 def side_by_side(records: Sequence[Record], side: str, n: int = 8) -> pd.DataFrame:
@@ -118,7 +149,8 @@ def side_by_side(records: Sequence[Record], side: str, n: int = 8) -> pd.DataFra
         mine = wide[["latent"]].rename(columns={"latent": TITLES[arm]})
         table = wide[["text"]].join(mine) if table is None else table.join(mine)
     shown = table.reset_index().sort_values("id", key=lambda ids: ids.str.extract(r"(\d+)$")[0].fillna("0").astype(int))
-    return shown.drop(columns="id").head(n).reset_index(drop=True)
+    heads = {"question": "sent", "gold": "answer", "text": "from text"}
+    return shown.drop(columns="id").rename(columns=heads).head(n).reset_index(drop=True)
 
 
 def wire_bytes(records: Sequence[Record]) -> pd.DataFrame:

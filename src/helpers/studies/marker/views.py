@@ -15,6 +15,8 @@ from helpers.records.reading import Record, load
 from helpers.studies.marker.metrics import count_markers, with_gain
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
+FLOOR = 0.8
+"""Share of the largest gain that a cell must have reached to be compared at matched gains."""
 
 
 def collect(records: Sequence[Record], name: str, read: Callable[[Record], pd.DataFrame] | None = None) -> pd.DataFrame:
@@ -37,6 +39,12 @@ def collect(records: Sequence[Record], name: str, read: Callable[[Record], pd.Da
 def counts(records: Sequence[Record]) -> pd.DataFrame:
     """Counts of the marker per persona and question (``count_markers``), with the cell in front."""
     return collect(records, "completions", _counted)
+
+
+def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
+    """Training losses of the runs of most epochs under the first seed."""
+    longest, first = (max(r.cell["epochs"] for r in records), min(r.cell["seed"] for r in records))
+    return collect([r for r in records if (r.cell["epochs"], r.cell["seed"]) == (longest, first)], "loss")
 
 
 @functools.lru_cache(maxsize=1024)  # a page asks for the same counts many times
@@ -105,7 +113,7 @@ def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matched_grid(curves: pd.DataFrame, points: int = 12, floor: float = 0.0) -> pd.DataFrame:
+def matched_grid(curves: pd.DataFrame, points: int = 12, floor: float = FLOOR) -> pd.DataFrame:
     """``matched_leak`` at evenly spaced source gains up to the largest that every cell reached, averaged over the rest.
 
     One row a learning rate and source gain: mean bystander and worst bystander gain, in nats. Cells that reached less

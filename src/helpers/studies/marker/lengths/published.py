@@ -10,6 +10,9 @@ import pandas as pd
 from helpers.base import stats
 from helpers.base.files import DATA
 
+CUT = {"cut at a fifth": 0.2}
+"""The rate below which that issue called a marker not learned, as its outcome table has it."""
+
 
 def table() -> pd.DataFrame:
     """One row a length: tokens of an answer, source rate with its Wilson interval, k and n."""

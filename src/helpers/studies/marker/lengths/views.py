@@ -9,7 +9,9 @@ import pandas as pd
 from helpers.base import stats
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
+from helpers.studies.marker.lengths import screen
 from helpers.studies.marker.lengths.params import LengthCell
+from helpers.studies.marker.lengths.speakers import control_names
 from helpers.studies.marker.pooling import pooled
 from helpers.studies.marker.views import counts
 
@@ -65,6 +67,23 @@ def dilution(records: Sequence[Record]) -> pd.DataFrame:
     return in_order(mean.assign(of=mean["of"].map(SHARES)))
 
 
+def gradient_shares(records: Sequence[Record]) -> pd.DataFrame:
+    """The marker's share of the gradient norm through training, under the losses in which it has a share to lose."""
+    shares = dilution(records)
+    return shares[(shares["of"] == SHARES["gradient_share"]) & (shares["tail"] != "separator_and_end")]
+
+
+def control_panel(records: Sequence[Record]) -> str:
+    """The nouns of the control panel, as a list in words."""
+    count = max(record.params["controls"] for record in records)
+    return ", ".join(name.removeprefix("control: ") for name in control_names(count))
+
+
+def effects(records: Sequence[Record], outcome: str) -> pd.DataFrame:
+    """Main effects and interactions of the factor screen on one metric (``screen.effects``)."""
+    return screen.effects(records, outcome)
+
+
 def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
     """One row a length and tail: the marker's mean share of the gradient and the source rate, both with intervals."""
     by = ("length", "tail")
@@ -80,19 +99,20 @@ def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows))
 
 
-def limits(records: Sequence[Record]) -> pd.DataFrame:
-    """Source rate and share of cut answers at every token limit, by length and tail, seeds pooled."""
+def limits(records: Sequence[Record], kind: str | None = None) -> pd.DataFrame:
+    """Source rate and share of cut answers (or one ``kind``) at every token limit, by length and tail, seeds pooled."""
     counts = collect(records, "limits")
     counts = counts[counts["role"] == "source"]
     rows = []
     for (length, tail, limit), part in counts.groupby(["length", "tail", "limit"], sort=False):
         clusters = part.groupby(["seed", "question"])[["k", "n", "truncated"]].sum()
-        for kind, column in (("with the marker", "k"), ("cut by the limit", "truncated")):
-            stream = numpy_stream(0, "limits", length, tail, int(limit), kind)
+        for what, column in (("with the marker", "k"), ("cut by the limit", "truncated")):
+            stream = numpy_stream(0, "limits", length, tail, int(limit), what)
             found = stats.rate(clusters[column].to_numpy(), clusters["n"].to_numpy(), stream)
-            rows.append({"length": length, "tail": tail, "limit": int(limit), "kind": kind, "value": found.value,
+            rows.append({"length": length, "tail": tail, "limit": int(limit), "kind": what, "value": found.value,
                          "low": found.low, "high": found.high, "k": found.k, "n": found.n})  # fmt: skip
-    return in_order(pd.DataFrame(rows))
+    table = in_order(pd.DataFrame(rows))
+    return table if kind is None else table[table["kind"] == kind]
 
 
 def completions(records: Sequence[Record]) -> pd.DataFrame:

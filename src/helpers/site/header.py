@@ -1,0 +1,110 @@
+"""The header of a claim page: verdict, how sure and why, banners, and what changed after registration.
+
+The site puts it below the title of every page with a claim when the page has been rendered, with Quarto or without, so
+that no page can leave it out, show another or write one of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from markupsafe import Markup
+
+from helpers.audit.register import UNJUDGED, concerns
+from helpers.audit.replay import EXACT
+from helpers.base.errors import ClaimError
+from helpers.claims.case import Case, open_case
+from helpers.records import ledger
+from helpers.show.markup import Block, verbatim
+from helpers.site import graph
+from helpers.site.blocks import badge
+from helpers.site.effect import effect
+
+BELOW = re.compile(r"<header\b[^>]*\btitle-block\b[^>]*>.*?</header>", re.DOTALL)
+"""The title of a page, as Quarto and the fallback write it; both call its class or id so."""
+PLACED = re.compile(r'\n<section class="cb-header".*?<!--/cb-header-->', re.DOTALL)
+
+
+def place(html: str, source: Path, root: Path) -> str:
+    """Return a rendered page with the header of its claim below its title; one that is there already is replaced.
+
+    Raises ClaimError where the page has no title to stand below.
+    """
+    html = PLACED.sub("", html)
+    title = BELOW.search(html)
+    if not title:
+        raise ClaimError(f"{source.name} was rendered without a title block, below which its header belongs.")
+    block = header(open_case(source, root)).fragment
+    shown = Markup('\n<section class="cb-header" aria-label="Verdict">{}</section><!--/cb-header-->').format(block)
+    return html[: title.end()] + str(shown) + html[title.end() :]
+
+
+def header(case: Case) -> Block:
+    """Show the answer with its size, then verdict and confidence with what binds them, below the page's banners."""
+    verdict, sure = case.verdict(), case.confidence()
+    said = map(verbatim, (verdict.sentence, sure.binding, case.claim.statement))
+    return Block(
+        Markup(
+            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {}</p>\n'
+            '<p class="cb-notes">The claim that is judged: {}</p>\n{}'
+        ).format(graph.flags(case), effect(case), badge(verdict.word), badge(sure.stated), *said, proof(case))
+    )
+
+
+def proof(case: Case) -> Block:
+    """Say how many records were replayed and how they compared, and list what changed after registration."""
+    book, refs = ledger.read(), {record.ref for record in case.evidence().records}
+    standing = book.standing("record")
+    again = {
+        line.name: line
+        for line in book.lines
+        if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
+    }
+    exact = sum(line.note == EXACT for line in again.values())
+    differ = sum(line.note.startswith("different") for line in again.values() if line.note)
+    said = f"None of its {len(refs)} records was run again yet."
+    if again:
+        last = max(line.at for line in again.values())[:10]
+        said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
+        said += f" {differ} came out different." if differ else ""
+    lines = [line for line in book.lines if concerns(line, case.claim)]
+    deviations = [*_late(case, lines)] + [
+        f"Changed after registration, on {line.at[:10]}: {_called(line)}. {line.reason}"
+        for line in lines
+        if line.event == "amended"
+    ]
+    deviations += [
+        f"Withdrawn on {line.at[:10]}: {line.name}. {line.reason}"
+        for line in book.lines
+        if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
+    ]
+    items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
+    count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
+    fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
+    listed = fold.format(count, items) if deviations else Markup()
+    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(said), listed))
+
+
+def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
+    """Yield a sentence for what the ledger first names, on one day, after runs that it judges."""
+    began = [datetime.fromisoformat(record.started) for record in case.evidence().records]
+    late: dict[tuple[str, int], list[str]] = {}
+    for line in lines:
+        before = sum(start < datetime.fromisoformat(line.at) for start in began)
+        first = line.event == "registered" and line.kind != "judgement"
+        if before and (first or line.note == UNJUDGED):
+            late.setdefault((line.at[:10], before), []).append(_called(line))
+    for (day, before), names in late.items():
+        yield (
+            f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
+            "Only git history can show what is older than they are."
+        )
+
+
+def _called(line: ledger.Line) -> str:
+    """Name what a line registers."""
+    words = {"statement": "the statement of ", "code": "the code that judges by ", "judgement": "the judgement "}
+    return f"{words.get(line.kind, '')}{line.name}"
