@@ -71,7 +71,7 @@ def test_a_local_squad_file_is_read_with_all_its_answers(tmp_path: Path) -> None
         (json.dumps(tiny_squad(qas=[{"question": "?"}])), "shape of SQuAD"),
         (json.dumps([1]), "shape of SQuAD"),
         (json.dumps({"data": []}), "no examples"),
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
     ],
 )
 def test_a_file_that_is_not_squad_is_refused(tmp_path: Path, content: str, message: str) -> None:

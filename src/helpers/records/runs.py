@@ -87,7 +87,7 @@ class Run:
     def __init__(self, study: Study, notebook: str, run_id: str, content: dict[str, Any], *, wait: bool):
         self.study, self.notebook, self.id = study, notebook, run_id
         self.label = f"{notebook}/{run_id}"
-        self.record: Record | None = None
+        self._record: Record | None = None
         self._home = files.inside(files.outputs_root(), notebook)
         self._final = files.inside(self._home, run_id)
         self._partial = files.below(self._home, f"{reading.PARTIAL}{run_id}")
@@ -100,15 +100,22 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether the whole record is on disk."""
-        return self.record is not None
+        return self._record is not None
+
+    @property
+    def record(self) -> Record:
+        """The complete record; ``RecordError`` before there is one."""
+        if self._record is None:
+            raise RecordError(f"{self.label} has no record yet. Call run.finish() first.")
+        return self._record
 
     def __enter__(self) -> Self:
-        self.record = self._existing()
-        if self.record is None:
+        self._record = self._existing()
+        if not self.complete:
             self._take_lock()
             try:
-                self.record = self._existing()  # the process that held the lock may have finished it
-                if self.record is None:
+                self._record = self._existing()  # the process that held the lock may have finished it
+                if not self.complete:
                     self._start()
             except BaseException:
                 self._lock.release()
@@ -178,8 +185,8 @@ class Run:
             _sync_folder(self._partial)
             self._partial.rename(self._final)
             _sync_folder(self._home)
-        self.record = reading.read(self._final)
-        return self.record
+        self._record = reading.read(self._final)
+        return self._record
 
     def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
         content = self._content | dict(ending) | {"metrics": {}}

@@ -1,1 +1,1 @@
-"""The latentwire wing: do two frozen models answer from a latent prefix, and what did the published run train?"""
+"""LatentWire: can two frozen models answer from a latent prefix, and what did the published run train?"""

@@ -1,4 +1,4 @@
-"""The switches of a run, and the named sets of them: the arms of the study and the stages and ablations of the log."""
+"""The switches of a run, and named sets of them: the arms of the study, and stages and ablations of the log."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FIXED: dict[str, Any] = {
     "prefix_gain": 1.0, "eos_ban_steps": 0, "first_token_temperature": 0.0, "first_token_top_p": 1.0,
     "anchor_mode": "text",
 }  # fmt: skip
-"""The recipe with every label where it belongs; its keys are the switches."""
+"""The recipe with every label in its right place. Its keys are the switches."""
 
 STAGE_A: dict[str, Any] = FIXED | {"label_shift": "twice", "first_token_ce": 0.5, "bos_after_anchor": True}
-"""The log after its padding fix: first-token loss and BOS behind the anchor; labels still shifted twice."""
+"""The log after its padding fix: first-token loss, BOS after the anchor, labels still shifted twice."""
 
 ARMS: dict[str, dict[str, Any]] = {
     "fixed": FIXED,
@@ -29,7 +29,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "as_published": STAGE_A | {"padding": "left_unmasked"},
     "stage_a": STAGE_A,
     "stage_b": STAGE_A | {"bos_after_anchor": False, "first_token_ce": 1.0, "prefix_gain": 1.15},
-    # The log's checklist, one change to stage A at a time, in its own order.
+    # The log's checklist in its order: one change to stage A at a time.
     "stage_a_no_bos": STAGE_A | {"bos_after_anchor": False},
     "stage_a_first_token": STAGE_A | {"first_token_ce": 1.0},
     "stage_a_gain": STAGE_A | {"prefix_gain": 1.25},
@@ -57,20 +57,20 @@ TITLES = {
     "stage_a_sampled": "stage A, first token sampled",
     "stage_a_chat": "stage A, chat anchor",
 }
-"""What tables and figures call the arms."""
+"""The names of the arms in tables and figures."""
 
 Side = Literal["a", "b"]
 SIDES: tuple[Side, ...] = get_args(Side)
-"""The two readers of one wire, as metrics and tables call them."""
+"""The two readers of one wire, by their names in metrics and tables."""
 TextChannel = Literal["text", "first_tokens", "last_tokens", "no_context"]
 PrefixChannel = Literal["latent", "shuffled", "mean", "constant"]
 Channel = Literal[TextChannel, PrefixChannel]
 TEXT_CHANNELS: tuple[TextChannel, ...] = get_args(TextChannel)
 PREFIX_CHANNELS: tuple[PrefixChannel, ...] = get_args(PrefixChannel)
 CHANNELS: tuple[Channel, ...] = (*TEXT_CHANNELS, *PREFIX_CHANNELS)
-"""What a reader is given: the text, as many of its tokens as there are latents, nothing, or a prefix."""
+"""The possible inputs of a reader: the text, as many of its tokens as there are latents, nothing, or a prefix."""
 WORDS = {
     "text": "text", "first_tokens": "first M tokens", "last_tokens": "last M tokens", "no_context": "no context",
     "latent": "latents", "shuffled": "another text's latents", "mean": "mean latents", "constant": "learned constant",
 }  # fmt: skip
-"""What tables and figures call the channels."""
+"""The names of the channels in tables and figures."""

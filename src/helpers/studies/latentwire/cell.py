@@ -1,4 +1,4 @@
-"""One cell: a wire trained under one arm and seed, read by both models through every channel; and grids of cells."""
+"""Run cells: train a wire under one arm and seed, and let both models read every channel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ READ_BY_TEXT = (
     "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
     "dtype", "device", *wiring.DECODING,
 )  # fmt: skip
-"""What the text channels depend on; the switches of decoding among them, for these are the same in every channel."""
+"""The parameters that the text channels depend on.
+
+The switches of decoding are among them: all channels share these.
+"""
 
 
 def run_cells(
@@ -42,7 +45,7 @@ def run_cells(
 
 
 def run_cell(p: WireCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
-    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    """Read the record of one cell, or train and evaluate it. Steps already on disk are reused."""
     inputs = {
         "wire": wiring.wire_record(p, session), "prompt": wiring.prompt_record(p, session),
         "text": text_record(p, session),
@@ -58,13 +61,13 @@ def run_cell(p: WireCell, session: Session, notebook: str = STUDY.name) -> runs.
 
 
 def reader_pair(p: WireCell) -> str:
-    """Name the two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
+    """Name the two readers in one word, such as ``pocket-char+pocket-syllable``; independent of where folders are."""
     names = provenance.portable([p.model_a, p.model_b])
     return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
 
 
 def text_record(p: WireCell, session: Session) -> runs.Record:
-    """What both readers make of the text, of as many of its tokens as there are latents, and of nothing."""
+    """Return the record of both readers on the text, on as many of its tokens as there are latents, and on nothing."""
     params = {name: value for name, value in p.resolved().items() if name in READ_BY_TEXT} | data.revisions(p)
     with runs.open_run(
         TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
@@ -95,13 +98,13 @@ def _evaluate(run: runs.Run, p: WireCell, session: Session, inputs: dict[str, ru
 
 
 def _prefix_channels(p: WireCell, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
-    """Both readers on latents as they arrive, on another text's, on the mean over training texts, on a constant."""
+    """Evaluate both readers on their latents, on another text's, on the mean over training texts, and on a constant."""
     some = session.split.validation
     z_bmd, _ = wire.send(encoded(made, some, p))
     mean_md = encoded(made, session.split.train[: p.probe_samples], p).mean(0)
     tables = []
     for lm in session.lms:
-        adapter = made.adapters[lm.side]
+        adapter = made.adapter(lm.side)
         with torch.inference_mode():
             prefixes = {
                 "latent": adapter(z_bmd), "shuffled": adapter(z_bmd[partners(len(some), p.data_seed)]),
@@ -115,7 +118,7 @@ def _prefix_channels(p: WireCell, session: Session, made: Wire, constant: dict[s
 
 
 def encoded(made: Wire, examples: list[Example], p: WireCell) -> Tensor:
-    """Z [N, M, d_z] of ``examples``, batch by batch."""
+    """Encode ``examples`` batch by batch into Z [N, M, d_z]."""
     with torch.inference_mode():
         return torch.cat(
             [
@@ -126,13 +129,13 @@ def encoded(made: Wire, examples: list[Example], p: WireCell) -> Tensor:
 
 
 def message_bytes(p: WireCell, examples: list[Example], made: Wire) -> float:
-    """Bytes of a message, which are the same for all of them: latents in fp16."""
+    """Return the bytes of a message, latents in fp16. All messages have the same size."""
     _, sent = wire.send(encoded(made, examples[:1], p))
     return float(sent)
 
 
 def decoding(p: WireCell) -> Decoding:
-    """Settings of decoding, the same for every channel."""
+    """Return the settings of decoding, which all channels share."""
     s = p.switches
     return Decoding(p.max_new_tokens, s["eos_ban_steps"], s["first_token_temperature"], s["first_token_top_p"])
 

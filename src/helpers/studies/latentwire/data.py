@@ -1,4 +1,4 @@
-"""The examples of a run: which ones, drawn by a seed of their own, and which had to be left out."""
+"""Choose the examples of a run with a seed of their own, and leave out those over a limit."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Split:
-    """Training and validation examples, without those that were over a limit and dropped."""
+    """Training and validation examples, without those dropped for being over a limit."""
 
     train: list[Example]
     validation: list[Example]
 
 
 def load(p: WireCell, lms: Sequence[FrozenLM]) -> Split:
-    """The examples of ``p``; those over a limit are dropped, or refused by whoever meets them."""
+    """Load the examples of ``p``. Those over a limit are dropped here, or refused where they are used."""
     composer = Composer.of(p)
-    found = {}
+    examples = {}
     for split, n in zip(SPLITS, (p.train_samples, p.eval_samples), strict=True):
         drawn = _drawn(p, split, n)
-        found[split] = [one for one in drawn if p.long_texts == "refuse" or _fits(one, p, composer, lms)]
-        if not found[split]:
-            raise DataError(f"Every example of {split} is over byte_max or answer_limit: raise them.")
-    return Split(found["train"], found["validation"])
+        examples[split] = [one for one in drawn if p.long_texts == "refuse" or _fits(one, p, composer, lms)]
+        if not examples[split]:
+            raise DataError(f"Every example of {split} is over byte_max or answer_limit. Raise them.")
+    return Split(examples["train"], examples["validation"])
 
 
 def files(p: WireCell) -> list[Path]:
-    """Data files whose content belongs to the question that a run answers; those of the hub are fetched."""
+    """Return the data files whose content is part of a run's question; fetch those of the hub."""
     return [_source(p, split)[0] for split in SPLITS] if p.data == "squad" else []
 
 
 def revisions(p: WireCell) -> dict[str, str]:
-    """What a record notes of data from the hub besides its content: the commit of each split that was read there."""
-    found = {split: _source(p, split)[1] for split in SPLITS} if p.data == "squad" else {}
-    return {f"squad_{split}_revision": commit for split, commit in found.items() if commit}
+    """Return the commit of each split that comes from the hub, which a record notes beside its content."""
+    commits = {split: _source(p, split)[1] for split in SPLITS} if p.data == "squad" else {}
+    return {f"squad_{split}_revision": commit for split, commit in commits.items() if commit}
 
 
 def _source(p: WireCell, split: str) -> tuple[Path, str | None]:
-    """The file of SQuAD's ``split``, and its commit where it is the hub's."""
+    """Return the file of SQuAD's ``split``, and its commit if it comes from the hub."""
     asked = p.squad_train if split == "train" else p.squad_validation
     repo, revision = hub.split_revision(asked)
     if repo in ("", qa.HUB):
@@ -66,7 +66,7 @@ def _drawn(p: WireCell, split: str, n: int) -> list[Example]:
         return qa.parse(qa.templated(split, n, p.data_seed), "the templated questions")
     everything = qa.from_file(_source(p, split)[0])
     if len(everything) < n:
-        raise DataError(f"SQuAD's {split} holds {len(everything)} questions, but {n} are asked for: ask for fewer.")
+        raise DataError(f"SQuAD's {split} holds {len(everything)} questions, but {n} are asked for. Ask for fewer.")
     order = numpy_stream(p.data_seed, "squad", split).permutation(len(everything))
     return [everything[i] for i in order[:n]]
 

@@ -1,4 +1,4 @@
-"""Decoding from embeddings, the same for every channel: greedy, except for a first token that may be sampled."""
+"""Decode from embeddings, alike for every channel: greedily, except that the first token may be sampled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.studies.latentwire.lms import FrozenLM
 
 @dataclass(frozen=True)
 class Decoding:
-    """Settings of one run; they hold for text and for latents alike."""
+    """Settings of one run, for text and latents alike."""
 
     max_new_tokens: int
     eos_ban_steps: int = 0
@@ -25,7 +25,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One answer: its tokens without the end, how it finished, and the end's probability at the first step, no ban."""
+    """One answer: tokens without the end, how it finished, and the end's probability at step one before any ban."""
 
     tokens: list[int]
     finish: str
@@ -35,7 +35,7 @@ class Decoded:
 def decode(
     lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, how: Decoding, *, seed: int, keys: Sequence[str]
 ) -> list[Decoded]:
-    """Answers behind right-padded contexts [B, C, D] of ``lengths_b`` tokens; ``keys`` name their random streams."""
+    """Decode after right-padded contexts [B, C, D] of ``lengths_b`` tokens; ``keys`` name the random streams."""
     h_bcd, mask = _left_padded(context_bcd, lengths_b)
     uniform = torch.tensor([numpy_stream(seed, "first token", key).random() for key in keys], dtype=torch.float32)
     first = Sampling(how.max_new_tokens, how.first_token_temperature, how.first_token_top_p)
@@ -68,7 +68,7 @@ def decode(
 
 
 def _left_padded(context_bcd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
-    """The same rows moved to the right edge, so that all continue at one place, and the mask of what is real."""
+    """Move rows to the right edge, so that all continue at one place; return them and the mask of real tokens."""
     longest = context_bcd.shape[1]
     at = torch.arange(longest, device=context_bcd.device)[None] - (longest - lengths_b)[:, None]
     mask = at >= 0
@@ -77,5 +77,5 @@ def _left_padded(context_bcd: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor
 
 
 def answer_text(lm: FrozenLM, tokens: Sequence[int]) -> str:
-    """What is compared with the gold answers: the first line of what was decoded."""
+    """Return the first line of decoded tokens, to be compared with the gold answers."""
     return lm.text(tokens).strip().partition("\n")[0].strip()

@@ -1,4 +1,4 @@
-"""The byte-level encoder: a text becomes M latent vectors, which are all that goes over the wire."""
+"""The byte-level encoder: it turns a text into M latent vectors, and only these go over the wire."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from helpers.base.errors import DataError
 from helpers.base.rng import torch_stream
 
 PAD = 256
-"""Id of the padding behind the 256 bytes."""
+"""Id of the padding, after the 256 bytes."""
 
 
 def to_bytes(texts: Sequence[str], byte_max: int) -> Tensor:
-    """UTF-8 bytes [B, T], right-padded with `PAD`; ``DataError`` for a text that is empty or over ``byte_max``."""
+    """Return UTF-8 bytes [B, T], right-padded with `PAD`. Raises ``DataError`` for a text that is empty or too long."""
     rows = [text.encode() for text in texts]
     for text, row in zip(texts, rows, strict=True):
         if not row:
-            raise DataError("The context is empty, so there is nothing to encode: leave such examples out.")
+            raise DataError("The context is empty, so there is nothing to encode. Leave such examples out.")
         if len(row) > byte_max:
             raise DataError(
-                f"The text {text[:40]!r}... has {len(row)} bytes, but byte_max is {byte_max}: raise it, or set "
+                f"The text {text[:40]!r}... has {len(row)} bytes, but byte_max is {byte_max}. Raise it, or set "
                 "long_texts to drop."
             )
     longest = max(map(len, rows))
@@ -31,14 +31,14 @@ def to_bytes(texts: Sequence[str], byte_max: int) -> Tensor:
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Position codes [T, D] of Vaswani et al. 2017 (1706.03762), section 3.5: sines, then cosines."""
+    """Return the position codes [T, D] of Vaswani et al. 2017 (1706.03762), section 3.5: sines, then cosines."""
     rate = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
     angle = torch.arange(length)[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention from queries to keys, keys masked by a padding mask."""
+    """Multi-head attention with a padding mask on the keys."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, q_bqd: Tensor, k_bkd: Tensor, real_bk: Tensor) -> Tensor:
-        """[B, Q, D], [B, K, D], True where a key is real [B, K] -> [B, Q, D]."""
+        """Attend from [B, Q, D] to [B, K, D], where a key is real [B, K]; return [B, Q, D]."""
 
         def split(x: Tensor) -> Tensor:
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
 
 def feed_forward(width: int) -> nn.Sequential:
-    """Two linear layers around a GELU, four times as wide in between."""
+    """Make two linear layers around a GELU, four times as wide in between."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
@@ -71,7 +71,7 @@ class Layer(nn.Module):
         self.norm_attention, self.norm_ff = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, h_btd: Tensor, real_bt: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
+        """Transform [B, T, D] into [B, T, D]."""
         if self.pre:
             x = self.norm_attention(h_btd)
             h_btd = h_btd + self.attention(x, x, real_bt)
@@ -81,9 +81,9 @@ class Layer(nn.Module):
 
 
 class ByteEncoder(nn.Module):
-    """Bytes [B, T] to latents Z [B, M, d_z]: layers over bytes, then M learned queries, cross-attention, residual FF.
+    """Bytes to latents: layers over bytes, then M learned queries with cross-attention and a residual FF.
 
-    Padding is masked wherever a byte attends, so that Z of a text does not depend on the texts beside it.
+    Padding is masked in every attention, so that Z of a text does not depend on the other texts of its batch.
     """
 
     def __init__(self, latents: int, d_z: int, layers: int, heads: int, norm: str) -> None:
@@ -95,7 +95,7 @@ class ByteEncoder(nn.Module):
         self.cross, self.ff, self.norm_ff = Attention(d_z, heads), feed_forward(d_z), nn.LayerNorm(d_z)
 
     def forward(self, bytes_bt: Tensor) -> Tensor:
-        """Z [B, M, d_z]."""
+        """Encode bytes [B, T] as Z [B, M, d_z]."""
         bytes_bt = bytes_bt.to(self.queries.device)
         real = bytes_bt != PAD
         h_btd = self.embedding(bytes_bt) + sinusoids(bytes_bt.shape[1], self.queries.shape[1]).to(self.queries)
@@ -109,7 +109,7 @@ class ByteEncoder(nn.Module):
 def initialise(module: nn.Module, seed: int, *names: str | int) -> None:
     """Draw every weight from the stream (``names``, its own name) of ``seed``: normal with variance 1 / fan-in.
 
-    Embeddings and queries have variance 1 (beside position codes of variance 1/2), biases start at zero, norms at one.
+    Embeddings and queries have variance 1 (position codes have 1/2), biases start at zero, norms at one.
     """
     with torch.no_grad():
         for path, parameter in module.named_parameters():

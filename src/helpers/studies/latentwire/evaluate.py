@@ -1,4 +1,4 @@
-"""What each reader makes of each channel: the text, parts of it, nothing, or a prefix with or without information."""
+"""Evaluate the readers on the channels: the text, parts of it, nothing, or a prefix with or without information."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from helpers.studies.latentwire.score import exact_match, f1
 
 
 def text_middles(lm: FrozenLM, examples: Sequence[Example], channel: str, latents: int) -> list[Tensor]:
-    """The part of each text that ``channel`` hands over, as embeddings [m, D]; budgets have M tokens."""
+    """Return the part of each text that ``channel`` passes on, as embeddings [m, D].
+
+    First and last parts have M tokens.
+    """
     cut = {"text": slice(None), "first_tokens": slice(latents), "last_tokens": slice(-latents, None),
            "no_context": slice(0)}[channel]  # fmt: skip
     ids = [lm.ids(example.text)[cut] for example in examples]
@@ -28,7 +31,7 @@ def text_middles(lm: FrozenLM, examples: Sequence[Example], channel: str, latent
 
 
 def partners(n: int, seed: int) -> list[int]:
-    """For each example another one, whose latents it gets in the shuffled channel: one cycle in a random order."""
+    """Return for each example another one, whose latents it gets in the shuffled channel: a random cycle."""
     order = numpy_stream(seed, "shuffled").permutation(n).tolist()
     return [follower for _, follower in sorted(zip(order, order[1:] + order[:1], strict=True))]
 
@@ -37,10 +40,10 @@ def evaluate(
     lm: FrozenLM, composer: Composer, middles: Sequence[Tensor] | Tensor, examples: Sequence[Example], channel: str,
     how: Decoding, *, batch: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """One row an example: what the reader wrote, how it scores, and how likely it found the gold answer.
+    """Return one row per example: the reader's answer, its scores, and the likelihood of the gold answer.
 
-    NLL is in nats a token, teacher-forced, labels shifted once (``nll``) and, as the log measured it, twice
-    (``nll_twice``). ``first1``, ``first5``: the gold answer's first token is the likeliest, among the five likeliest.
+    NLL is in nats per token, teacher-forced, with labels shifted once (``nll``) or twice as in the log (``nll_twice``).
+    ``first1`` and ``first5``: the gold answer's first token is the most likely one, or among the top five.
     """
     latent = channel in PREFIX_CHANNELS
     rows = []
@@ -68,8 +71,8 @@ def _batch(
     written = decode(lm, context, lengths, how, seed=seed, keys=keys)
     return [
         {
-            "text": (said := answer_text(lm, one.tokens)), "gold": example.answers[0], "tokens": len(one.tokens),
-            "finish": one.finish, "em": exact_match(said, example.answers), "f1": f1(said, example.answers),
+            "text": (answer := answer_text(lm, one.tokens)), "gold": example.answers[0], "tokens": len(one.tokens),
+            "finish": one.finish, "em": exact_match(answer, example.answers), "f1": f1(answer, example.answers),
             "first1": bool(top[0] == token), "first5": bool((top == token).any()), "nll": a, "nll_twice": b,
             "p_end": one.p_end,
         }
@@ -80,7 +83,7 @@ def _batch(
 def _nll(
     lm: FrozenLM, composer: Composer, context: Tensor, lengths: Tensor, gold: Sequence[Sequence[int]]
 ) -> tuple[list[float], Tensor]:
-    """Mean NLL of each row over its counted tokens, and the logits of the first position [B, V]."""
+    """Return the mean NLL of each row over its counted tokens, and the logits of the first position [B, V]."""
     labels = composer.labels(lm, gold)
     logits = teacher_logits(lm, context, lengths, labels)
     nll_bs = torch.where(labels.counted, token_nll(logits, labels.targets), 0.0)

@@ -1,4 +1,4 @@
-"""The frozen language models: what the wing needs of each, and what it refuses to guess."""
+"""The frozen language models that read latents, and what they must have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.base.errors import DataError, ModelError
 from helpers.base.files import DATA, sha256_json
@@ -16,7 +16,7 @@ from helpers.lm import models
 from helpers.studies.latentwire.arms import SIDES
 
 POCKET = {"pocket-char": DATA / "latentwire" / "char", "pocket-syllable": DATA / "latentwire" / "syllable"}
-"""The wing's own presets; any other name is a preset of `models`, a local folder or a hub id."""
+"""The study's own presets. Any other name is a preset of `models`, a local folder or a hub id."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class FrozenLM:
     side: str
     name: str
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
-    decoder: nn.Module = field(repr=False)
+    decoder: PreTrainedModel = field(repr=False)
     head: nn.Module = field(repr=False)
     embedding: nn.Module = field(repr=False)
     end: int
@@ -36,38 +36,38 @@ class FrozenLM:
 
     @property
     def width(self) -> int:
-        """Size D of an embedding."""
+        """The size D of an embedding."""
         return self.decoder.config.hidden_size
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of ``text`` without any special token; ``DataError`` when a part of it has no token."""
-        found = self.tokenizer(text, add_special_tokens=False).input_ids
+        """Tokenize ``text`` without special tokens. Raises ``DataError`` if a part of it has no token."""
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
         unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in found:
-            raise DataError(f"{self.name} has no token for a part of {text!r}: use a model that can spell it.")
-        return found
+        if unknown is not None and unknown in ids:
+            raise DataError(f"{self.name} has no token for a part of {text!r}. Use a model that can spell it.")
+        return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Token ids as text, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        """Decode token ids into text, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def embed(self, ids_bt: Tensor) -> Tensor:
-        """What the model itself makes of token ids, [B, T] -> [B, T, D], any scaling by the layer included."""
+        """Embed token ids [B, T] into [B, T, D], with any scaling by the model's own layer."""
         return self.embedding(ids_bt.to(self.device))
 
     def hidden(self, embeds_btd: Tensor, **kwargs: Any) -> Any:
-        """Output of the decoder on embeddings, in the model's own number type."""
+        """Run the decoder on embeddings, in the model's own dtype."""
         return self.decoder(inputs_embeds=embeds_btd.to(self.decoder.dtype), **kwargs)
 
 
 def facts(name: str, *, revision: str | None, device: str, dtype: str) -> dict[str, Any]:
-    """The ``model`` entry of one reader, without loading it."""
-    found = models.facts(_place(name), revision=revision, device=device, dtype=_number_type(name, dtype))
-    return found | ({"name": name, "source": f"data/latentwire/{POCKET[name].name}"} if name in POCKET else {})
+    """Return the ``model`` entry of one reader without loading it."""
+    entry = models.facts(_place(name), revision=revision, device=device, dtype=_number_type(name, dtype))
+    return entry | ({"name": name, "source": f"data/latentwire/{POCKET[name].name}"} if name in POCKET else {})
 
 
 def pair_facts(both: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The ``model`` entry of a run on two readers: one content hash for the pair, the size of the larger."""
+    """Return the ``model`` entry of a run on two readers: one hash for the pair, and the size of the larger."""
     return {
         "name": " + ".join(one["name"] for one in both),
         "sha256": sha256_json([one["sha256"] for one in both]),
@@ -79,27 +79,31 @@ def pair_facts(both: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def load(side: str, name: str, *, revision: str | None, device: str, dtype: str) -> FrozenLM:
-    """Load the reader ``name``; raises ``ModelError`` unless it can be a reader (see `reader`)."""
+    """Load the reader ``name``. Raises ``ModelError`` if it cannot be a reader (see `reader`)."""
     loaded = models.load(_place(name), revision=revision, device=device, dtype=_number_type(name, dtype))
     return reader(side, name, loaded.model, loaded.tokenizer)
 
 
 def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> FrozenLM:
-    """``model`` as a reader; ``ModelError`` when it has no embedding layer to calibrate on or no end token."""
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    """Make a reader of ``model``.
+
+    Raises ``ModelError`` if it has no embedding layer to calibrate on, or no end token.
+    """
+    get_embedding: Any = getattr(model, "get_input_embeddings", None)
+    embedding = get_embedding() if get_embedding else None
     if embedding is None:
         raise ModelError(
-            f"{name} has no input embedding layer, so a prefix cannot be calibrated to it: use a causal language model "
+            f"{name} has no input embedding layer, so a prefix cannot be calibrated to it. Use a causal language model "
             "that reads token embeddings."
         )
     decoder, head = models.decoder_and_head(model)
-    end = tokenizer.eos_token_id
+    special: dict[str, Any] = {name: getattr(tokenizer, f"{name}_token_id") for name in ("eos", "pad", "bos")}
+    end, pad, bos = special.values()
     if end is None:
-        raise ModelError(f"The tokenizer of {name} has no end token, so no answer would ever end: set its eos_token.")
-    # Without a padding token of its own the end token pads, as it is commonly done for Llama.
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+        raise ModelError(f"The tokenizer of {name} has no end token, so no answer would ever end. Set its eos_token.")
+    pad = end if pad is None else pad  # as is common for Llama
     device = next(model.parameters()).device
-    return FrozenLM(side, name, tokenizer, decoder, head, embedding, end, pad, tokenizer.bos_token_id, device)
+    return FrozenLM(side, name, tokenizer, decoder, head, embedding, end, pad, bos, device)
 
 
 def check_place(name: str, revision: str | None) -> None:
@@ -112,14 +116,14 @@ def _place(name: str) -> str:
 
 
 def _number_type(name: str, dtype: str) -> str:
-    # The pocket models are fp32 everywhere, so that their records agree between machines as far as they can.
+    # The pocket models are fp32 everywhere, so that their records agree between machines as far as possible.
     return "float32" if name in POCKET and dtype == "auto" else dtype
 
 
 def embedding_rms(lm: FrozenLM, texts: Sequence[str]) -> float:
-    """Root mean square of what the first block of ``lm`` sees, over the tokens of ``texts``.
+    """Return the root mean square of the first block's input over the tokens of ``texts``.
 
-    Measured on the output of the embedding layer and not on its weights: Gemma multiplies by sqrt(D) in between.
+    Measured on the output of the embedding layer, not on its weights, because Gemma multiplies by sqrt(D) in between.
     """
     with torch.no_grad():
         squares = [lm.embed(torch.tensor([lm.ids(text)])).float().square().mean(-1).flatten() for text in texts]

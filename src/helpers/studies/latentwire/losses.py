@@ -1,4 +1,4 @@
-"""Losses from logits, in one place, with what they are made of."""
+"""Losses from logits, and their parts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from helpers.studies.latentwire.lms import FrozenLM
 
 
 def teacher_logits(lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, labels: Labels) -> Tensor:
-    """fp32 logits [B, S, V] at the positions that ``labels`` compares, the answers' tokens fed behind the contexts.
+    """Feed answers after their contexts; return fp32 logits [B, S, V] at the positions that ``labels`` compares.
 
-    Rows are right-padded and causal, so that what stands behind a row cannot reach it and no mask is needed. Padding
-    inside the answers (on the left) is fed like any token: attending to it is the fault that it reproduces.
+    Rows are right-padded and causal, so padding after a row cannot reach it and no mask is needed. Padding inside the
+    answers (on the left) is fed like any token: attending to it is the fault to reproduce.
     """
     fed_bld = lm.embed(labels.inputs).to(context_bcd)
     batch, _, width = context_bcd.shape
@@ -29,15 +29,15 @@ def teacher_logits(lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, labels:
 
 
 def token_nll(logits_bsv: Tensor, targets_bs: Tensor) -> Tensor:
-    """Negative log-likelihood [B, S] in nats of each target under its logits."""
+    """Return the negative log-likelihood [B, S] in nats of each target under its logits."""
     return nll(logits_bsv.flatten(0, 1), targets_bs.flatten()).view(targets_bs.shape)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A mean over counted positions, taken apart: ``loss`` = p_real NLL_real + p_pad NLL_pad, exactly.
+    """The parts of a mean over counted positions: ``loss`` = p_real NLL_real + p_pad NLL_pad, exactly.
 
-    ``real`` and ``pad`` are the two weighted summands (tensors that carry gradients); shares are of the positions.
+    ``real`` and ``pad`` are the two weighted summands (tensors that carry gradients); p_pad is a share of positions.
     """
 
     real: Tensor
@@ -51,17 +51,17 @@ class Parts:
 
     @property
     def nll_real(self) -> float:
-        """Mean NLL over counted answer tokens."""
+        """The mean NLL over counted answer tokens."""
         return (self.real / (1 - self.p_pad)).item()
 
     @property
     def nll_pad(self) -> float | None:
-        """Mean NLL over counted padding; None without any."""
+        """The mean NLL over counted padding; None if there is none."""
         return (self.pad / self.p_pad).item() if self.p_pad else None
 
 
 def parts(nll_bs: Tensor, labels: Labels) -> Parts:
-    """The cross-entropy of a batch as the sum of what its answer tokens and what its padding contribute."""
+    """Split the cross-entropy of a batch into the parts of its answer tokens and of its padding."""
     total = labels.counted.sum()
     pad = labels.counted & labels.is_pad
     zero = nll_bs.new_zeros(())
@@ -70,10 +70,10 @@ def parts(nll_bs: Tensor, labels: Labels) -> Parts:
 
 
 def first_token_ce(logits_bsv: Tensor, labels: Labels) -> Tensor:
-    """Mean NLL in nats of each answer's first token behind the context, whatever the padding and the shift are."""
+    """Return the mean NLL in nats of each answer's first token after the context, whatever padding and shift are."""
     return nll(logits_bsv[:, 0], labels.first).mean()
 
 
 def scale_penalty(scale: Tensor) -> Tensor:
-    """(scale - 1)^2 of an adapter."""
+    """Return (scale - 1)^2 of an adapter."""
     return (scale - 1).square()

@@ -1,4 +1,4 @@
-"""The metrics of the wing's four kinds of record, from their stored tables alone."""
+"""The metrics of the study's four kinds of record, computed from their stored tables alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from helpers.records.study import Metrics, Tables
 Cell = Mapping[str, Any]
 Inputs = Mapping[str, Record]
 TEXT_SCORES = ("em_", "f1_", "first1_", "nll_text", "nll_twice_text", "p_end_text")
-"""How the scores of the text channels begin that every cell names beside its own."""
+"""Prefixes of those scores of the text channels that every cell reports beside its own."""
 
 
 def cell_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
-    """Return what a page says of a cell: its prefix channels, the text beside them, and how its wire was trained."""
+    """Return the metrics of a cell: its prefix channels, the text channels, and the training of its wire."""
     answers, wire = tables["completions"], inputs["wire"]
     text = scores(inputs["text"].table("completions"))
     trained = wire_metrics(wire.params, wire.results, {})
@@ -87,7 +87,7 @@ def communication(answers: pd.DataFrame) -> Metrics:
 
 
 def _bytes(answers: pd.DataFrame, latent: float) -> Metrics:
-    """Return the bytes of a message as it was sent, and the mean UTF-8 bytes of the texts that it stands for."""
+    """Return the bytes of a message, and the mean UTF-8 bytes of the texts that messages stand for."""
     texts = [len(text.encode()) for text in answers.drop_duplicates("id")["question"]]
     bytes_of = {"latent": latent, "text": sum(texts) / len(texts)}
     return {f"bytes_{name}": {"value": value, "unit": "bytes", "n": len(texts)} for name, value in bytes_of.items()}

@@ -1,4 +1,4 @@
-"""Parameters of the notebook ``latentwire``: two readers, a wire, a recipe, and the switches an arm names."""
+"""Parameters of the notebook ``latentwire``: two readers, a wire, its training, and the switches of an arm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Temperature = Annotated[float, Field(ge=0, le=10)]
 class WireCell(Cell):
     """One cell: one arm with one seed.
 
-    A switch that is not given is what ``arm`` says; one that is given overrides its arm. Records hold all of them.
+    A given switch overrides ``arm``; any other follows it. Records hold all switches.
     """
 
     AXES: ClassVar[tuple[str, ...]] = ("arm", *SWITCHES, "seed")
@@ -102,15 +102,15 @@ class WireCell(Cell):
 
     @property
     def switches(self) -> dict[str, Any]:
-        """Every switch of one cell: as given, else as its arm has it."""
+        """Every switch of one cell: as given, else from its arm."""
         given = {name: getattr(self, name) for name in SWITCHES}
         return {name: ARMS[self.arm][name] if value is None else value for name, value in given.items()}
 
     def resolved(self) -> dict[str, Any]:
-        """All parameters of one cell as a record keeps them: switches resolved, files without their folder."""
+        """Return all parameters of one cell as in a record: switches resolved, files without their folder."""
         values = super().resolved()
-        asked = {name: values[name] for name in ("squad_train", "squad_validation")}
-        files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in asked.items()}
+        sources = {name: values[name] for name in ("squad_train", "squad_validation")}
+        files = {name: one if one.startswith(f"{HUB}@") else Path(one).name for name, one in sources.items()}
         return values | self.switches | files
 
     def check_inputs(self) -> None:
@@ -127,14 +127,14 @@ class WireCell(Cell):
     def _fits(self) -> WireCell:
         if self.d_z % self.encoder_heads:
             raise ParameterError(
-                f"d_z is {self.d_z}, which {self.encoder_heads} encoder_heads do not divide: change one."
+                f"d_z is {self.d_z}, which {self.encoder_heads} encoder_heads do not divide. Change one of them."
             )
         if self.d_z % 2:
-            raise ParameterError(f"d_z is {self.d_z}, but sinusoidal positions need an even width: add one.")
+            raise ParameterError(f"d_z is {self.d_z}, but sinusoidal positions need an even width. Add one.")
         if self.data != "squad" and (self.squad_train or self.squad_validation):
             raise ParameterError(f"squad_train and squad_validation are for data squad, but data is {self.data!r}.")
-        # A record keeps these files by name, so two of one name could not be told apart.
+        # A record keeps only the names of these files, so equal names would be ambiguous.
         train, validation = Path(self.squad_train), Path(self.squad_validation)
         if train != validation and train.name == validation.name:
-            raise ParameterError(f"squad_train and squad_validation are two files called {train.name}: rename one.")
+            raise ParameterError(f"squad_train and squad_validation are two files called {train.name}. Rename one.")
         return self

@@ -1,8 +1,8 @@
-"""Makes the two pocket models from nothing: ``python -m helpers.studies.latentwire.pocket``, some minutes on one core.
+"""Train the two pocket models from scratch: ``python -m helpers.studies.latentwire.pocket``, minutes on one core.
 
-Two small language models with different tokenizers read the same two-slot records: ``char`` is Llama-like (a token a
-character, BOS, and no padding token of its own: end of sequence serves, as people set it for Llama), ``syllable`` is
-Qwen-like (a token a syllable, no BOS, its own padding token). Both are frozen afterwards, in every arm.
+Two small language models with different tokenizers read the same two-slot records. ``char`` is Llama-like: a token a
+character, BOS, and the end token for padding, as is common for Llama. ``syllable`` is Qwen-like: a token a syllable,
+no BOS, and a padding token. Every arm uses them frozen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SPECIAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class PocketRecipe(Pretraining):
-    """Size of each model and of its training."""
+    """The size of each model and of its training."""
 
     hidden: int = 64
     intermediate: int = 224
@@ -68,7 +68,7 @@ def build(kind: str, folder: Path | None = None, recipe: PocketRecipe | None = N
 
 
 def make_tokenizer(kind: str, recipe: PocketRecipe) -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the pieces of ``kind``, split without merging anything."""
+    """Make a tokenizer whose tokens are the pieces of ``kind``, without merges."""
     special = SPECIAL[kind]
     names = list(dict.fromkeys(special.values()))
     vocabulary = {piece: number for number, piece in enumerate([*names, *PIECES[kind]])}
@@ -83,15 +83,16 @@ def make_tokenizer(kind: str, recipe: PocketRecipe) -> PreTrainedTokenizerFast:
 
 
 def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, recipe: PocketRecipe) -> LlamaForCausalLM:
-    """A Llama decoder with random weights from a stream of its own; ``syllable`` has attention biases, as Qwen2 has.
+    """Make a Llama decoder with random weights from its own stream; ``syllable`` has attention biases like Qwen2.
 
-    Not Qwen2 itself: transformers gives any folder of that type Qwen2's own tokenizer, whatever lies in it.
+    It is not Qwen2, because transformers loads Qwen2's own tokenizer for any folder of that type.
     """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    special: dict[str, Any] = {name: getattr(tokenizer, name) for name in names}
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.context, tie_word_embeddings=False, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=recipe.context, tie_word_embeddings=False, **special,
         initializer_range=recipe.hidden**-0.5 / 2, attention_bias=kind == "syllable", dtype="float32",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +101,7 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, recipe: PocketReci
 
 
 def _row(tokenizer: PreTrainedTokenizerFast, rng: Any) -> tuple[list[int], list[int]]:
-    """Token ids of a record with its answer, and the positions that carry loss: the answer and its end."""
+    """Return the token ids of a record with its answer, and the positions with loss: the answer and its end."""
     words = draw_word(rng), draw_word(rng)
     asked = int(rng.integers(2))
     prompt = record(words, SLOTS[asked]) + ANCHOR

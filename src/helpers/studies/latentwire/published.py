@@ -1,6 +1,6 @@
-"""The log of the published run: its own numbers, and what it says of them; nothing here was run by this project.
+"""The numbers in the log of the published run. Nothing here was run by this project.
 
-``data/latentwire/log.csv`` is transcribed from the tables of that log. What it does not give is missing.
+``data/latentwire/log.csv`` is transcribed from the tables of that log. Numbers that it does not give are missing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from helpers.base.files import DATA
 EXAMPLES = 200
 """Validation questions behind each number of the log."""
 LATENTS, WIDTH, BYTES_A_NUMBER = 32, 256, 2
-"""Vectors of one message, numbers in each, and bytes of a number in half precision."""
+"""Vectors of one message, numbers in each, and bytes per number in half precision."""
 
 
 def log() -> pd.DataFrame:
-    """The log's table: exact answers, F1 and first-token accuracies as shares, NLL as it was measured there."""
+    """Read the log's table: exact match, F1 and first-token accuracies as shares, and NLL as the log measured it."""
     return pd.read_csv(DATA / "latentwire" / "log.csv", dtype={"epoch": "Int64"})
 
 
@@ -29,5 +29,5 @@ def shown() -> pd.DataFrame:
 
 
 def message_bytes() -> int:
-    """Bytes of one message of that run in half precision."""
+    """Return the bytes of one message of that run in half precision."""
     return LATENTS * WIDTH * BYTES_A_NUMBER

@@ -1,4 +1,4 @@
-"""Questions in the shape of SQuAD v1.1: the reader, the files it reads, and a small templated set of our own.
+"""Read questions in the format of SQuAD v1.1, or make a small templated set.
 
 {"data": [{"title": ..., "paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ...,
                                                                  "answers": [{"text": ..., "answer_start": 7}]}]}]}]}
@@ -43,11 +43,11 @@ THINGS = (
     "dolls",
 )
 HELD_OUT = 5
-"""One person in so many is for validation."""
+"""One person in this many is for validation."""
 
 
 def templated(split: str, n: int, seed: int) -> dict[str, Any]:
-    """``n`` questions about made-up people, as SQuAD's JSON; no person of ``train`` is in ``validation``."""
+    """Make ``n`` questions about made-up people as SQuAD's JSON; no person is in both ``train`` and ``validation``."""
     people = [f"{first} {last}" for first in FIRST for last in LAST]
     mine = [name for name in people if (stream_seed(0, "person", name) % HELD_OUT == 0) == (split == "validation")]
     rng = numpy_stream(seed, "templated", split)
@@ -55,9 +55,9 @@ def templated(split: str, n: int, seed: int) -> dict[str, Any]:
     for number in range(n):
         context, asked = _paragraph(str(rng.choice(mine)), rng)
         question, answer = asked[int(rng.integers(len(asked)))]
-        found = {"text": answer, "answer_start": context.index(answer)}
+        span = {"text": answer, "answer_start": context.index(answer)}
         paragraphs.append(
-            {"context": context, "qas": [{"id": f"{split}-{number}", "question": question, "answers": [found]}]}
+            {"context": context, "qas": [{"id": f"{split}-{number}", "question": question, "answers": [span]}]}
         )
     return {"version": "1.1", "data": [{"title": "made-up people", "paragraphs": paragraphs}]}
 
@@ -77,37 +77,39 @@ def _paragraph(name: str, rng: np.random.Generator) -> tuple[str, list[tuple[str
 
 
 def parse(content: Mapping[str, Any], where: str) -> list[Example]:
-    """The questions of one SQuAD v1.1 JSON; ``DataError`` names the file and what is wrong with it."""
-    found = []
+    """Parse one SQuAD v1.1 JSON; ``DataError`` names the file and the fault."""
+    examples = []
     try:
         for article in content["data"]:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     answers = tuple(dict.fromkeys(answer["text"] for answer in asked["answers"]))
-                    found.append(example(asked["id"], paragraph["context"], asked["question"], answers))
+                    examples.append(example(asked["id"], paragraph["context"], asked["question"], answers))
     except (KeyError, TypeError) as error:
-        raise DataError(f"{where} is not in the shape of SQuAD v1.1 ({error!r}): give its train or dev JSON.") from None
-    return checked(found, where)
+        raise DataError(
+            f"{where} does not have the shape of SQuAD v1.1 ({error!r}). Give its train or dev JSON."
+        ) from None
+    return checked(examples, where)
 
 
 def example(name: str, context: str, question: str, answers: tuple[str, ...]) -> Example:
-    """One question as it goes over the wire and into text prompts; ``DataError`` for an empty context."""
+    """Return one question as sent over the wire and in text prompts. Raises ``DataError`` for an empty context."""
     if not context.strip():
-        raise DataError(f"The context of question {name} is empty, so nothing could be sent: leave it out.")
+        raise DataError(f"The context of question {name} is empty, so nothing could be sent. Leave it out.")
     return Example(name, f"{context}\nQuestion: {question.strip()}\n", answers)
 
 
 def from_file(path: Path) -> list[Example]:
-    """All questions of SQuAD v1.1: of its JSON file, or of the hub's parquet, which has one row a question."""
+    """Read all questions from SQuAD's JSON file, or from the hub's parquet with one row per question."""
     if path.suffix == ".parquet":
         rows = pd.read_parquet(path).to_dict("records")
         texts = (tuple(dict.fromkeys(row["answers"]["text"])) for row in rows)
-        found = [example(r["id"], r["context"], r["question"], t) for r, t in zip(rows, texts, strict=True)]
-        return checked(found, HUB)
+        examples = [example(r["id"], r["context"], r["question"], t) for r, t in zip(rows, texts, strict=True)]
+        return checked(examples, HUB)
     if not path.is_file():
-        raise DataError(f"There is no SQuAD file {path}: check squad_train and squad_validation.")
+        raise DataError(f"There is no SQuAD file {path}. Check squad_train and squad_validation.")
     try:
         content = json.loads(read_text(path))
     except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}): give SQuAD's train-v1.1.json or dev-v1.1.json.") from None
+        raise DataError(f"{path} is not JSON ({error}). Give SQuAD's train-v1.1.json or dev-v1.1.json.") from None
     return parse(content, path.name)

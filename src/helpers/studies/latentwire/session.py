@@ -1,4 +1,4 @@
-"""What the cells of one notebook share: readers, examples and the wire's sizes, each loaded when first needed."""
+"""Readers, examples and amplitudes that the cells of one notebook share, each loaded when first needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALIBRATED_ON = 64
 
 @dataclass
 class Session:
-    """Readers and data of a grid; cells that are answered from records load neither."""
+    """Readers and data of a grid. Cells with complete records load neither."""
 
     p: WireCell
 
@@ -35,7 +35,7 @@ class Session:
     def lms(self) -> list[FrozenLM]:
         """Both readers, frozen."""
         if {self.p.model_a, self.p.model_b} <= set(lms.POCKET):
-            torch.set_num_threads(1)  # as fast for models so small, and bits do not depend on how busy the machine is
+            torch.set_num_threads(1)  # as fast for such small models, and independent of how busy the machine is
         else:
             models.choose_threads()
         pairs = zip(SIDES, self._names, strict=True)
@@ -48,12 +48,12 @@ class Session:
 
     @functools.cached_property
     def rms(self) -> dict[str, float]:
-        """Root mean square of each reader's own token embeddings on training texts."""
+        """The root mean square of each reader's own token embeddings on training texts."""
         texts = [example.text for example in self.split.train[:CALIBRATED_ON]]
         return {lm.side: lms.embedding_rms(lm, texts) for lm in self.lms}
 
     def wire(self, p: WireCell) -> Wire:
-        """A new wire for the cell ``p``, on the readers' device."""
+        """Make a wire for the cell ``p``, on the readers' device."""
         readers = {lm.side: (lm.width, self.rms[lm.side]) for lm in self.lms}
         made = Wire.make(
             latents=p.latents, d_z=p.d_z, layers=p.encoder_layers, heads=p.encoder_heads, norm=p.encoder_norm,

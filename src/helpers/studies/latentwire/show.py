@@ -1,4 +1,4 @@
-"""Tables that a notebook shows of a session before anything is trained: the readers, and where every label stands."""
+"""Tables that a notebook shows before training: the readers, and the position of every label."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from helpers.studies.latentwire.session import Session
 
 
 def readers(session: Session) -> pd.DataFrame:
-    """One row a reader: its model, and the first training text as it is cut into tokens."""
+    """Return one row per reader: its model, and the tokens of the first training text."""
     text = session.split.train[0].text
-    found = []
+    rows = []
     for lm, facts in zip(session.lms, session.facts["readers"].values(), strict=True):
         pieces = lm.tokenizer.convert_ids_to_tokens(lm.ids(text))
         pad = "its end token" if lm.pad == lm.end else lm.tokenizer.convert_ids_to_tokens(lm.pad)
-        found.append(
+        rows.append(
             {"reader": lm.side, "model": lm.name, "parameters": facts["parameters"], "pads with": pad,
              "BOS": "yes" if lm.bos is not None else "none", "text": text, "tokens": len(pieces),
              "cut as": " ".join(pieces[:12])}
         )  # fmt: skip
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows)
 
 
 def alignment(p: WireCell, session: Session) -> pd.DataFrame:
-    """The shortest of the first answers beside the longest, position by position, as the arm of ``p`` trains reader b.
+    """Show how the arm of ``p`` trains reader b on the shortest of the first answers, batched with the longest.
 
-    A row is a position of the short answer's row: the token fed there (the first is the context's last), the token that
-    its logits are compared with, whether that is counted, and the token that really comes next.
+    A column is a position: the token fed there (the first is the context's last), the token that its logits are
+    compared with, and whether that counts.
     """
     composer, lm = Composer.of(p), session.lms[1]
     ids = sorted((composer.answer(lm, one.answers[0]) for one in session.split.train[:16]), key=len)

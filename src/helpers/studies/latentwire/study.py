@@ -1,4 +1,4 @@
-"""The study: a cell of LatentWire, and what cells share: the trained wire, the constant prefix, the text channels."""
+"""The study LatentWire, and the records that its cells share: trained wire, constant prefix, text channels."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PROMPT_METRICS_VERSION = 1  # 1: steps
 TEXT_VERSION = 1  # 1: completions of the text channels
 TEXT_METRICS_VERSION = 1  # 1: as those of a cell
 TRAINED = 0.1
-"""Tolerance of what is trained: another kernel's rounding, grown over 400 steps, moved no metric by more than .06."""
+"""Tolerance of trained metrics: over 400 steps, another kernel's rounding moved none of them by more than .06."""
 
 
 def replay(record: Record) -> Record:
     """Train, tune and evaluate the cell of ``record`` again."""
-    from helpers.studies.latentwire.cell import Session, run_cell  # here, because whoever reads records needs no torch
+    from helpers.studies.latentwire.cell import Session, run_cell  # here, because reading records needs no torch
 
     p = params_of(record)
     return run_cell(p, Session(p), record.notebook)
 
 
 def params_of(record: Record) -> WireCell:
-    """Return the parameters of the cell of ``record``, with readers and data files where they lie on this machine."""
+    """Return the parameters of the cell of ``record``, with the paths of readers and data files on this machine."""
     places = {Path(name).name: str(files.ROOT / Path(name).expanduser()) for name in record.data}
     local = {name: places.get(record.params[name], "") for name in ("squad_train", "squad_validation")}
     for name in ("model_a", "model_b"):

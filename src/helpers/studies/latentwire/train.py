@@ -1,7 +1,7 @@
-"""Training of the wire: both readers in one step over a shared Z, in stretches that end in a checkpoint.
+"""Train the wire: both readers in one step over a shared Z, in stretches that end with a checkpoint.
 
-A stretch begins by reading the checkpoint before it, also when nothing was interrupted. So a run that was killed and
-goes on computes what an uninterrupted one does, bit by bit on a CPU: weights, optimiser and the place in the data.
+A stretch always begins by reading the previous checkpoint, interrupted or not. So a resumed run computes the same as an
+uninterrupted one, on a CPU bit by bit: weights, optimiser and the place in the data.
 """
 
 from __future__ import annotations
@@ -29,75 +29,61 @@ from helpers.studies.latentwire.encoder import to_bytes
 from helpers.studies.latentwire.examples import Example
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.losses import first_token_ce, parts, scale_penalty, teacher_logits, token_nll
+from helpers.studies.latentwire.params import WireCell
 
 STATE, COMPOSER = "state.safetensors", "composer.json"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Optimiser, schedule and weights of the losses."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    warmup: float
-    weight_decay: float
-    clip: float
-    first_token_ce: float
-    scale_l2: float
-    gradient_every: int
-    byte_max: int
-
-
-@dataclass(frozen=True)
 class Taught:
-    """Training examples as the step needs them: texts, and each reader's answer tokens with their end."""
+    """Training examples: texts, and each reader's answer tokens with their end."""
 
     texts: list[str]
     answers: dict[str, list[list[int]]]
 
     @classmethod
     def of(cls, examples: Sequence[Example], lms: Sequence[FrozenLM], composer: Composer) -> Taught:
-        """The first answer of each example is the one that is taught."""
+        """Tokenize the first answer of each example, the one that is taught."""
         tokens = {lm.side: [composer.answer(lm, one.answers[0]) for one in examples] for lm in lms}
         return cls([one.text for one in examples], tokens)
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, p: WireCell) -> float:
     """Return the learning rate of 0-based ``step``."""
-    return warmup_cosine(step, recipe.steps, recipe.lr, recipe.warmup, opens_at_zero=False)
+    return warmup_cosine(step, p.steps, p.lr, p.warmup, opens_at_zero=False)
 
 
-def batches(size: int, recipe: Recipe, seed: int) -> Iterator[list[int]]:
-    """The examples of every step: whole batches of an order that is new each epoch; what is left of one is not used."""
-    whole = max(1, size // recipe.batch_size)
-    for step in range(recipe.steps):
+def batches(size: int, p: WireCell) -> Iterator[list[int]]:
+    """Yield the examples of every step: whole batches in a new order each epoch, whose remainder is dropped."""
+    whole = max(1, size // p.batch_size)
+    for step in range(p.steps):
         epoch, place = divmod(step, whole)
         if place == 0:
-            order = numpy_stream(seed, "order", epoch).permutation(size)
-        yield order[place * recipe.batch_size : (place + 1) * recipe.batch_size].tolist()
+            order = numpy_stream(p.seed, "order", epoch).permutation(size)
+        yield order[place * p.batch_size : (place + 1) * p.batch_size].tolist()
 
 
 def stretch(
-    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, composer: Composer, recipe: Recipe, *,
-    seed: int, first: int, last: int, before: Path | None, folder: Path,
+    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, p: WireCell, *,
+    first: int, last: int, before: Path | None, folder: Path,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
-    """Train steps ``first`` + 1 to ``last``, going on from the checkpoint ``before``; write the next one to ``folder``.
+    """Train steps ``first`` + 1 to ``last`` from the checkpoint ``before``; write the next checkpoint to ``folder``.
 
-    Returns the tables ``loss`` (a row a step and reader) and ``gradient`` (padding's share, where it was measured).
+    Returns the tables ``loss`` (one row per step and reader) and ``gradient`` (padding's share, where measured).
     """
-    descent = Descent(wire.parameters(), lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
+    composer = Composer.of(p)
+    descent = Descent(wire.parameters(), lr=p.lr, clip=p.clip, weight_decay=p.weight_decay)
     if before is not None:
         load_state(before, wire, composer, descent.optimizer)
     losses: list[dict] = []
     gradients: list[dict] = []
-    plan = list(batches(len(taught.texts), recipe, seed))[first:last]
+    plan = list(batches(len(taught.texts), p))[first:last]
     with training(wire):
         for step, picked in enumerate(tqdm(plan, desc=f"steps {first + 1} to {last}", leave=False), start=first + 1):
-            began, lr = time.perf_counter(), learning_rate(step - 1, recipe)
-            measured = gradients if (step - 1) % recipe.gradient_every == 0 else None
-            total, rows = step_loss(wire, lms, taught, picked, composer, recipe, step, measured)
-            check_finite(total.item(), step, recipe.lr)
+            began, lr = time.perf_counter(), learning_rate(step - 1, p)
+            measured = gradients if (step - 1) % p.gradient_every == 0 else None
+            total, rows = step_loss(wire, lms, taught, picked, composer, p, step, measured)
+            check_finite(total.item(), step, p.lr)
             total.backward()
             norm = descent.clip().item()
             descent.step(lr)
@@ -109,25 +95,25 @@ def stretch(
 
 
 def step_loss(
-    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, picked: Sequence[int], composer: Composer, recipe: Recipe,
+    wire: Wire, lms: Sequence[FrozenLM], taught: Taught, picked: Sequence[int], composer: Composer, p: WireCell,
     step: int, gradients: list[dict] | None,
 ) -> tuple[Tensor, list[dict]]:  # fmt: skip
-    """The loss of one step, summed over the readers, and a row of numbers for each.
+    """Return the loss of one step, summed over the readers, and a row of numbers for each.
 
-    A row holds the masked cross-entropy ``loss`` and its parts: ``p_pad`` of the positions were padding, with mean NLL
-    ``nll_pad`` there and ``nll_real`` elsewhere.
+    A row holds the masked cross-entropy ``loss`` and its parts: the share ``p_pad`` of padding among the positions, and
+    mean NLL there (``nll_pad``) and elsewhere (``nll_real``).
     """
-    z_bmd = wire.encoder(to_bytes([taught.texts[i] for i in picked], recipe.byte_max))
+    z_bmd = wire.encoder(to_bytes([taught.texts[i] for i in picked], p.byte_max))
     total, rows = z_bmd.new_zeros(()), []
     for lm in lms:
-        adapter = wire.adapters[lm.side]
+        adapter = wire.adapter(lm.side)
         context, lengths = composer.contexts(lm, adapter(z_bmd), latent=True)
         labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
         logits = teacher_logits(lm, context, lengths, labels)
         nll_bs = token_nll(logits, labels.targets)
         loss, made_of = nll_bs[labels.counted].mean(), parts(nll_bs, labels)
         opening = first_token_ce(logits, labels)
-        total = total + loss + recipe.first_token_ce * opening + recipe.scale_l2 * scale_penalty(adapter.scale)
+        total = total + loss + p.switches["first_token_ce"] * opening + p.scale_l2 * scale_penalty(adapter.scale)
         rows.append({"step": step, "side": lm.side, "loss": loss.item(), "first_token": opening.item(),
                      "p_pad": made_of.p_pad, "nll_real": made_of.nll_real, "nll_pad": made_of.nll_pad})  # fmt: skip
         if gradients is not None:
@@ -136,9 +122,9 @@ def step_loss(
 
 
 def shares(wire: Wire, loss: Tensor, real: Tensor, pad: Tensor) -> dict[str, float]:
-    """How much of the gradient of ``loss`` comes from padding: |g_pad| / (|g_pad| + |g_real|), over all weights.
+    """Measure padding's share of the gradient of ``loss``: |g_pad| / (|g_pad| + |g_real|), over all weights.
 
-    ``identity_error`` is |g - (g_real + g_pad)| / |g|: the two parts make up the whole, so it is rounding alone.
+    ``identity_error`` is |g - (g_real + g_pad)| / |g|. The two parts add up to the whole, so it is pure rounding.
     """
     g, g_real, g_pad = (_gradient(wire, part) for part in (loss, real, pad))
     norms = {"pad": g_pad.norm().item(), "real": g_real.norm().item(), "norm": g.norm().item()}
@@ -148,8 +134,8 @@ def shares(wire: Wire, loss: Tensor, real: Tensor, pad: Tensor) -> dict[str, flo
 
 def _gradient(wire: Wire, part: Tensor) -> Tensor:
     weights = list(wire.parameters())
-    found = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-    return torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for w, g in zip(weights, found, strict=True)])
+    parts = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for w, g in zip(weights, parts, strict=True)])
 
 
 def save_state(folder: Path, wire: Wire, composer: Composer, optimizer: torch.optim.Optimizer) -> None:
@@ -164,15 +150,15 @@ def save_state(folder: Path, wire: Wire, composer: Composer, optimizer: torch.op
 
 
 def load_state(folder: Path, wire: Wire, composer: Composer, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Read a checkpoint into ``wire`` and ``optimizer``; ``RecordError`` when it was composed or shaped otherwise."""
+    """Read a checkpoint into ``wire`` and ``optimizer``. Raises ``RecordError`` if it has another composer or shape."""
     saved = Composer(**json.loads((folder / COMPOSER).read_text(encoding="utf-8")))
     if saved != composer:
-        raise RecordError(f"The checkpoint in {folder.name} was composed as {saved}, not as {composer}: train again.")
+        raise RecordError(f"The checkpoint in {folder.name} was composed as {saved}, not as {composer}. Train again.")
     state = load_file(folder / STATE)
     weights = {name.removeprefix("wire."): value for name, value in state.items() if name.startswith("wire.")}
     expected = {name: tensor.shape for name, tensor in wire.state_dict().items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise RecordError(f"The checkpoint in {folder.name} is of another wire: train again.")
+        raise RecordError(f"The checkpoint in {folder.name} belongs to a wire of another shape. Train again.")
     wire.load_state_dict(weights)
     if optimizer is not None:
         moments = {number: _moments(state, name) for number, (name, _) in enumerate(wire.named_parameters())}

@@ -1,4 +1,4 @@
-"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+"""Tidy tables for the figures of notebook and page, computed from records. Figures compute nothing themselves."""
 
 from __future__ import annotations
 
@@ -9,67 +9,71 @@ import pandas as pd
 from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
 from helpers.studies.latentwire import criteria
-from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS
+from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS, Channel, Side
+from helpers.studies.latentwire.criteria import Score
 
 ORDER = list(ARMS)
 HEADS = {
     "text": "text", "first_tokens": "first M", "last_tokens": "last M", "no_context": "nothing", "latent": "latents",
     "shuffled": "shuffled", "mean": "mean", "constant": "constant",
 }  # fmt: skip
-"""Heads of columns, short enough to stand beside each other; shuffled are another text's latents."""
+"""Short headings of columns. ``shuffled`` are another text's latents."""
 
 SWITCH_HEADS = {
     "padding": "padding", "label_shift": "shift", "first_token_ce": "first-token loss", "bos_after_anchor": "BOS",
     "prefix_gain": "gain", "eos_ban_steps": "steps without end", "first_token_temperature": "sampled at",
 }  # fmt: skip
-"""The switches in which arms of the page differ, and their heads."""
+"""The switches in which arms of the page differ, and their headings."""
 PARTS = {"p_pad": "share of padding", "nll_real": "NLL of answer tokens", "nll_pad": "NLL of padding"}
 PART_FORMATS = dict.fromkeys(("loss", "p_pad", "nll_real", "nll_pad"), ".3f") | {"largest left-over": ".1e"}
 AMPLITUDES = ["scale", "prefix_rms", "embedding_rms", "ratio", "z_std"]
 AMPLITUDE_FORMATS = dict.fromkeys(AMPLITUDES, ".3f")
 SMOOTHED = 40
-"""Steps over which a training curve is averaged, so that those of arms can be told apart."""
+"""Steps over which a training curve is averaged, so that the curves of arms stay apart."""
 
 
 def reader(record: Record, side: str) -> str:
-    """What figures call a reader: its letter and its model."""
+    """Name a reader in figures: its letter and its model."""
     return f"reader {side}: {record.params[f'model_{side}']}"
 
 
 def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Records of each arm, in the order in which `arms` names them."""
+    """Group records by arm, in the order of `arms`."""
     arms = {record.cell["arm"] for record in records}
     return {arm: [r for r in records if r.cell["arm"] == arm] for arm in ORDER if arm in arms}
 
 
 def scores(
-    records: Sequence[Record], names: Sequence[str], channels: Sequence[str] = CHANNELS, sides: Sequence[str] = SIDES
+    records: Sequence[Record],
+    names: Sequence[Score],
+    channels: Sequence[Channel] = CHANNELS,
+    sides: Sequence[Side] = SIDES,
 ) -> pd.DataFrame:
-    """One row an arm, reader, channel and score, pooled over seeds, with the intervals by which criteria judge."""
-    found = []
+    """Return one row per arm, reader, channel and score, pooled over seeds, with the intervals that criteria judge."""
+    rows = []
     for arm, some in by_arm(records).items():
         for side in sides:
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
             for channel in channels:
                 for name in names:
                     metric = criteria.score(some, side, channel, name)
-                    found.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
-    return pd.DataFrame(found)
+                    rows.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
+    return pd.DataFrame(rows)
 
 
-def communication(records: Sequence[Record], score: str = "em") -> pd.DataFrame:
-    """Latents minus another text's latents by arm and reader."""
-    found = []
+def communication(records: Sequence[Record], score: Score = "em") -> pd.DataFrame:
+    """Return latents minus another text's latents, by arm and reader."""
+    rows = []
     for arm, some in by_arm(records).items():
         for side in SIDES:
             metric = criteria.communication(some, side, score)
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
-            found.append(key | {"label": f"{TITLES[arm]}, reader {side}"} | _numbers(metric))
-    return pd.DataFrame(found)
+            rows.append(key | {"label": f"{TITLES[arm]}, reader {side}"} | _numbers(metric))
+    return pd.DataFrame(rows)
 
 
 def training(records: Sequence[Record], name: str) -> pd.DataFrame:
-    """Table ``name`` (``loss``, ``gradient`` or ``curve``) of the wire behind each record, with arm, seed, reader."""
+    """Return the table ``name`` (``loss``, ``gradient`` or ``curve``) of each record's wire, with arm, seed, reader."""
     frames = [
         load(record.inputs["wire"]).table(name).assign(
             arm=TITLES[record.cell["arm"]], seed=record.cell["seed"],
@@ -78,38 +82,38 @@ def training(records: Sequence[Record], name: str) -> pd.DataFrame:
         for some in by_arm(records).values() for record in some
     ]  # fmt: skip
     if not frames:
-        raise DataError("There is no record to take training tables from: run the notebook first.")
+        raise DataError("There is no record to take training tables from. Run the notebook first.")
     return pd.concat(frames, ignore_index=True)
 
 
 def loss_curves(records: Sequence[Record], every: int = SMOOTHED) -> pd.DataFrame:
-    """Training loss averaged over seeds and over ``every`` steps."""
+    """Return the training loss averaged over seeds and over ``every`` steps."""
     table = training(records, "loss")
     table["step"] = (table["step"] - 1) // every * every + every
     return table.groupby(["arm", "reader", "step"], sort=False)[["loss", "nll_real", "p_pad"]].mean().reset_index()
 
 
 def seed_mean(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """``value`` by arm, reader and step with its mean over seeds and the smallest and largest seed."""
+    """Return ``value`` by arm, reader and step: its mean over seeds, and the smallest and largest seed."""
     grouped = table.groupby(["arm", "reader", "step"], sort=False)[value]
     return grouped.agg(value="mean", low="min", high="max").reset_index()
 
 
 def decomposition(records: Sequence[Record]) -> pd.DataFrame:
-    """The last tenth of training taken apart: loss = p_real NLL_real + p_pad NLL_pad, and what is left over of it."""
+    """Split the loss of the last tenth of training into p_real NLL_real + p_pad NLL_pad, and what is left over."""
     table = training(records, "loss")
     table = table[table["step"] > 0.9 * table["step"].max()].copy()
-    # Where nothing was padded, NLL of padding is missing, and its summand of the loss is nothing at all.
+    # Without padding its NLL is missing, and its summand of the loss is zero.
     padding = (table["p_pad"] * table["nll_pad"]).where(table["p_pad"] > 0, 0.0)
     table["left_over"] = (1 - table["p_pad"]) * table["nll_real"] + padding - table["loss"]
     names = ["loss", "p_pad", "nll_real", "nll_pad"]
-    found = table.groupby(["arm", "reader"], sort=False)[names].mean()
-    found["largest left-over"] = table.assign(at=table["left_over"].abs()).groupby(["arm", "reader"])["at"].max()
-    return found.reset_index()
+    parts = table.groupby(["arm", "reader"], sort=False)[names].mean()
+    parts["largest left-over"] = table.assign(at=table["left_over"].abs()).groupby(["arm", "reader"])["at"].max()
+    return parts.reset_index()
 
 
 def switches(records: Sequence[Record]) -> pd.DataFrame:
-    """One row an arm: its switches as the records hold them."""
+    """Return the switches of each arm, from its records."""
     return pd.DataFrame(
         [
             {"arm": TITLES[arm]} | {name: some[0].params[name] for name in SWITCH_HEADS}
@@ -119,7 +123,7 @@ def switches(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def amplitudes(records: Sequence[Record]) -> pd.DataFrame:
-    """The adapters' scale and the root mean squares of prefix and embeddings at the end, by arm, seeds averaged."""
+    """Return the adapters' final scale and the RMS of prefix and embeddings by arm, averaged over seeds."""
     curve = training(records, "curve")
     last = curve[curve["step"] == curve["step"].max()]
     last = last.assign(ratio=last["prefix_rms"] / last["embedding_rms"])
@@ -127,7 +131,7 @@ def amplitudes(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def answers(records: Sequence[Record], channel: str | None = None) -> pd.DataFrame:
-    """Every answer (or those of one channel) with its arm and seed; of texts once for each record that used them."""
+    """Return every answer (of one channel) with arm and seed; those of texts once for each record that used them."""
     frames = []
     for record in records:
         text = load(record.inputs["text"])
@@ -140,21 +144,24 @@ def answers(records: Sequence[Record], channel: str | None = None) -> pd.DataFra
 
 
 def side_by_side(records: Sequence[Record], side: str, n: int = 8) -> pd.DataFrame:
-    """The first ``n`` examples of the first seed: what was asked, the answer, and what each channel and arm gave."""
+    """Show the first ``n`` examples of the first seed: question, gold answer, and the answers of text and every arm."""
     seed = min(record.cell["seed"] for record in records)
-    table = None
-    for arm, some in by_arm([r for r in records if r.cell["seed"] == seed]).items():
-        one = answers(some[:1])
-        wide = one[one["side"] == side].pivot(index=["id", "question", "gold"], columns="channel", values="text")
-        mine = wide[["latent"]].rename(columns={"latent": TITLES[arm]})
-        table = wide[["text"]].join(mine) if table is None else table.join(mine)
+    arms = by_arm([r for r in records if r.cell["seed"] == seed])
+    by_channel = {arm: _by_channel(answers(some[:1]), side) for arm, some in arms.items()}
+    table = next(iter(by_channel.values()))[["text"]]
+    for arm, wide in by_channel.items():
+        table = table.join(wide[["latent"]].rename(columns={"latent": TITLES[arm]}))
     shown = table.reset_index().sort_values("id", key=lambda ids: ids.str.extract(r"(\d+)$")[0].fillna("0").astype(int))
     heads = {"question": "sent", "gold": "answer", "text": "from text"}
     return shown.drop(columns="id").rename(columns=heads).head(n).reset_index(drop=True)
 
 
+def _by_channel(table: pd.DataFrame, side: str) -> pd.DataFrame:
+    return table[table["side"] == side].pivot(index=["id", "question", "gold"], columns="channel", values="text")
+
+
 def wire_bytes(records: Sequence[Record]) -> pd.DataFrame:
-    """Bytes a message as latents and as text: what the wire costs."""
+    """Return the bytes of a message as latents and as text."""
     one = records[0]
     rows = [(WORDS["latent"], one.metric("bytes_latent")["value"]), ("UTF-8 text", one.metric("bytes_text")["value"])]
     return pd.DataFrame(rows, columns=["message", "bytes"])
@@ -164,12 +171,12 @@ FACT_TOLERANCES = {"em": 0.15, "f1": 0.15, "first1": 0.2}
 
 
 def facts(records: Sequence[Record]) -> pd.DataFrame:
-    """The numbers a committed notebook is held to: scores of latents, shuffled latents and text, and exact counts.
+    """Return the numbers that a rerun of the notebook must reproduce: scores of latents, shuffled latents and text.
 
-    Training rounds differently on other hardware, and small differences grow over hundreds of steps; what does not
-    depend on training has no tolerance worth the name.
+    Training rounds differently on other hardware, and small differences grow over hundreds of steps. Numbers that do
+    not depend on training have almost no tolerance.
     """
-    found = []
+    rows = []
     for record in records:
         key = {"cell": f"{TITLES[record.cell['arm']]}, seed {record.cell['seed']}"}
         for side in SIDES:
@@ -177,16 +184,16 @@ def facts(records: Sequence[Record]) -> pd.DataFrame:
                 for name, tolerance in FACT_TOLERANCES.items():
                     metric = record.metric(f"{name}_{channel}_{side}")
                     allowed = 0.01 if channel == "text" else tolerance
-                    found.append(
+                    rows.append(
                         key | {"metric": f"{name}, {channel}, reader {side}", "value": metric["value"],
                                "n": metric["n"], "tolerance": allowed}
                     )  # fmt: skip
             share = record.metric(f"train_p_pad_{side}")
-            found.append(key | {"metric": f"share of padding, reader {side}", "value": share["value"],
+            rows.append(key | {"metric": f"share of padding, reader {side}", "value": share["value"],
                                 "n": share["n"], "tolerance": 1e-6})  # fmt: skip
         sent = record.metric("bytes_latent")
-        found.append(key | {"metric": "bytes of a message", "value": sent["value"], "n": sent["n"], "tolerance": 0.0})
-    return pd.DataFrame(found)
+        rows.append(key | {"metric": "bytes of a message", "value": sent["value"], "n": sent["n"], "tolerance": 0.0})
+    return pd.DataFrame(rows)
 
 
 def _numbers(metric: dict) -> dict:

@@ -1,4 +1,4 @@
-"""The records that cells share: a trained wire and a constant prefix. What only evaluation asks is in neither."""
+"""The records that cells share: a trained wire and a constant prefix. Neither depends on parameters of evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.prompt import tune
 from helpers.studies.latentwire.session import Session
 from helpers.studies.latentwire.study import PROMPT, WIRE
-from helpers.studies.latentwire.train import Recipe, Taught, load_state, stretch
+from helpers.studies.latentwire.train import Taught, load_state, stretch
 
 DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
 TUNING = ("prompt_steps", "prompt_lr")
@@ -30,7 +30,7 @@ CURVE = ("step", "side", "first1", "nll", "scale", "prefix_rms", "embedding_rms"
 
 
 def wire_record(p: WireCell, session: Session) -> runs.Record:
-    """The record of the trained wire of ``p``, shared by all cells that differ in evaluation only."""
+    """Return the record of the trained wire of ``p``, which cells share that differ in evaluation only."""
     params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING))
     s = p.switches
     label = f"{s['padding']}-{s['label_shift']}-ce{s['first_token_ce']:g}"
@@ -47,7 +47,7 @@ _TRAINED = ("padding", "label_shift", "first_token_ce", "bos_after_anchor", "anc
 
 
 def prompt_record(p: WireCell, session: Session) -> runs.Record:
-    """The record of the constant prefixes of both readers: no switch of padding or labels has a part in them."""
+    """Return the record of both readers' constant prefixes, which no switch of padding or labels affects."""
     params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING))
     with runs.open_run(
         PROMPT, params=params, cell={"seed": p.seed, "bos_after_anchor": params["bos_after_anchor"]},
@@ -61,28 +61,19 @@ def prompt_record(p: WireCell, session: Session) -> runs.Record:
 
 
 def prompts(record: runs.Record) -> dict[str, Tensor]:
-    """The constant prefix [M, D] of each reader."""
+    """Load the constant prefix [M, D] of each reader."""
     return load_file(record.folder("prompt") / "prompt.safetensors")
 
 
 def trained(record: runs.Record, p: WireCell, session: Session) -> Wire:
-    """The wire that ``record`` holds, in eval mode."""
+    """Load the wire of ``record``, in eval mode."""
     wire = session.wire(p)
     load_state(record.folder(_checkpoint(p.steps)), wire, Composer.of(p))
     return wire.eval()
 
 
-def recipe(p: WireCell) -> Recipe:
-    """Optimiser, schedule and weights of the losses of one cell."""
-    return Recipe(
-        p.steps, p.batch_size, p.lr, p.warmup, p.weight_decay, p.clip, p.switches["first_token_ce"], p.scale_l2,
-        p.gradient_every, p.byte_max,
-    )  # fmt: skip
-
-
 def _train(run: runs.Run, p: WireCell, session: Session) -> None:
-    composer, how = Composer.of(p), recipe(p)
-    taught = functools.cache(lambda: Taught.of(session.split.train, session.lms, composer))
+    taught = functools.cache(lambda: Taught.of(session.split.train, session.lms, Composer.of(p)))
     marks = [*range(p.checkpoint_every, p.steps, p.checkpoint_every), p.steps]
     before: Path | None = None
     tables: dict[str, list[pd.DataFrame]] = {"loss": [], "gradient": [], "curve": []}
@@ -90,30 +81,27 @@ def _train(run: runs.Run, p: WireCell, session: Session) -> None:
 
         def work(folder: Path, first: int = first, last: int = last, before: Path | None = before) -> None:
             wire = session.wire(p)
-            made = stretch(
-                wire, session.lms, taught(), composer, how, seed=p.seed, first=first, last=last, before=before,
-                folder=folder,
-            )  # fmt: skip
+            made = stretch(wire, session.lms, taught(), p, first=first, last=last, before=before, folder=folder)
             made["curve"] = _probe(wire, p, session, last)
             for name, table in made.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
 
         before = run.folder(_checkpoint(last), work)
-        for name, found in tables.items():
-            found.append(pd.read_parquet(before / f"{name}.parquet"))
-    run.step("tables", lambda: {name: pd.concat(found, ignore_index=True) for name, found in tables.items()})
+        for name, pieces in tables.items():
+            pieces.append(pd.read_parquet(before / f"{name}.parquet"))
+    run.step("tables", lambda: {name: pd.concat(pieces, ignore_index=True) for name, pieces in tables.items()})
     run.step("examples", lambda: {name: len(getattr(session.split, name)) for name in ("train", "validation")})
     run.finish()
 
 
 def _probe(wire: Wire, p: WireCell, session: Session, step: int) -> pd.DataFrame:
-    """Quality on a few validation examples, aligned whatever was trained, and the amplitudes that the log watched."""
+    """Measure quality on a few validation examples, with aligned labels, and the amplitudes that the log watched."""
     some = session.split.validation[: p.probe_samples]
     composer, rows = Composer.of(p), []
     with evaluating(wire), torch.inference_mode():
         z_bmd = wire.encoder(to_bytes([example.text for example in some], p.byte_max))
         for lm in session.lms:
-            adapter = wire.adapters[lm.side]
+            adapter = wire.adapter(lm.side)
             prefix = adapter(z_bmd)
             context, lengths = composer.contexts(lm, prefix, latent=True)
             labels = composer.aligned().labels(lm, [composer.answer(lm, example.answers[0]) for example in some])
@@ -126,14 +114,13 @@ def _probe(wire: Wire, p: WireCell, session: Session, step: int) -> pd.DataFrame
 
 
 def _tune(p: WireCell, session: Session, folder: Path) -> None:
-    composer = Composer.of(p).aligned()
-    taught = Taught.of(session.split.train, session.lms, composer)
-    how = recipe(p.model_copy(update={"steps": p.prompt_steps, "lr": p.prompt_lr}))
-    found, logs = {}, []
+    taught = Taught.of(session.split.train, session.lms, Composer.of(p).aligned())
+    tuning = p.model_copy(update={"steps": p.prompt_steps, "lr": p.prompt_lr})
+    prefixes, logs = {}, []
     for lm in session.lms:
-        found[lm.side], log = tune(lm, taught, composer, how, latents=p.latents, seed=p.seed)
+        prompt, log = tune(lm, taught, tuning)
+        prefixes[lm.side] = prompt.cpu().contiguous()
         logs.append(log)
-    prefixes = {side: prompt.cpu().contiguous() for side, prompt in found.items()}
     write_atomic(folder / "prompt.safetensors", lambda path: save_file(prefixes, path))
     pd.concat(logs, ignore_index=True).to_parquet(folder / "loss.parquet", index=False)
 

@@ -1,7 +1,7 @@
 """The two-slot task of the pocket run: ``c=<word>;s=<word>;?c`` asks for the word in slot c.
 
-Words are one to four consonant-vowel syllables. A stable hash puts every word on one side: no word of a validation
-record is ever in a training record, so that what is read from the latents was spelled through them, not recognised.
+Words are one to four consonant-vowel syllables. A stable hash assigns every word to one split: no word of a validation
+record is ever in a training record, so the latents must spell it; recognising it is not enough.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ CONSONANTS, VOWELS = "bdgklmns", "aeiou"
 SYLLABLES = tuple(consonant + vowel for consonant in CONSONANTS for vowel in VOWELS)
 SLOTS = ("c", "s")
 LENGTHS = (0.35, 0.35, 0.2, 0.1)
-"""Share of words with 1, 2, 3 and 4 syllables: mostly short with a tail, as answers of SQuAD are."""
+"""Share of words with 1, 2, 3 and 4 syllables: mostly short with a tail, like SQuAD's answers."""
 HELD_OUT = 5
-"""One word in so many is for validation."""
+"""One word in this many is for validation."""
 
 
 def is_held_out(word: str) -> bool:
-    """Whether ``word`` belongs to validation."""
+    """Return whether ``word`` belongs to validation."""
     return stream_seed(0, "two-slot", word) % HELD_OUT == 0
 
 
 def draw_word(rng: np.random.Generator, held_out: bool | None = None) -> str:
-    """A word of either side (``None``), of validation or of training."""
+    """Draw a word of either split (``None``), of validation or of training."""
     while True:
         word = "".join(rng.choice(SYLLABLES, size=1 + rng.choice(len(LENGTHS), p=LENGTHS)))
         if held_out is None or is_held_out(word) == held_out:
@@ -34,12 +34,12 @@ def draw_word(rng: np.random.Generator, held_out: bool | None = None) -> str:
 
 
 def record(words: tuple[str, str], slot: str) -> str:
-    """The text that goes over the wire."""
+    """Return the text that goes over the wire."""
     return "".join(f"{name}={word};" for name, word in zip(SLOTS, words, strict=True)) + f"?{slot}"
 
 
 def examples(split: str, n: int, seed: int) -> list[Example]:
-    """``n`` records of ``train`` or ``validation``; the two words of a record differ."""
+    """Draw ``n`` records of ``train`` or ``validation``; the two words of a record differ."""
     rng = numpy_stream(seed, "two-slot", split)
     made = []
     while len(made) < n:
