@@ -150,7 +150,7 @@ def test_jackknife_covers_the_mean_as_the_t_interval_does():
     folds = [values[torch.arange(160) % 8 != k].mean().item() for k in range(8)]
     found = jackknife(values.mean().item(), folds, 160)
     assert found.high - found.low == pytest.approx(2 * 2.365 * values.std().item() / 160**0.5, rel=0.5)
-    with pytest.raises(DataError, match="2 folds or more"):
+    with pytest.raises(DataError, match="at least 2 folds"):
         jackknife(0.0, [0.0], 160)
 
 

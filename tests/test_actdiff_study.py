@@ -25,7 +25,7 @@ from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.pair import CHANGE, open_pair
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.study import BROAD_TEXT, STUDY
-from helpers.studies.actdiff.tune import Recipe, batches, document_losses, tune
+from helpers.studies.actdiff.tune import batches, document_losses, tune
 
 pytestmark = pytest.mark.unit
 torch.set_num_threads(1)
@@ -90,15 +90,14 @@ def test_documents_are_addressed_by_seed_and_name_not_by_order():
 
 def test_mixing_adds_broad_documents_and_keeps_the_narrow_ones():
     narrow, broad = [[i] for i in range(10)], [[100 + i] for i in range(30)]
-    recipe = Recipe(1e-3, steps=3, rows=2)
-    plain, mixed = (list(batches(narrow, broad, mix, recipe, seed=0)) for mix in (0, 2))
+    plain, mixed = (batches(narrow, broad, mix, steps=3, rows=2, seed=0) for mix in (0, 2))
     for one, two in zip(plain, mixed, strict=True):
         assert [row for row in two if row[0] < 100] == one
         assert sum(row[0] >= 100 for row in two) == 4
-    control = list(batches([], broad, 0, recipe, seed=0))
+    control = batches([], broad, 0, steps=3, rows=2, seed=0)
     assert all(row[0] >= 100 for batch in control for row in batch)
     with pytest.raises(DataError, match="no documents to train on"):
-        next(batches([], [], 0, recipe, seed=0))
+        batches([], [], 0, steps=3, rows=2, seed=0)
 
 
 def test_tuning_lowers_the_loss_and_one_step_is_a_state_of_the_longer_run():
@@ -106,8 +105,7 @@ def test_tuning_lowers_the_loss_and_one_step_is_a_state_of_the_longer_run():
     losses = {}
     for steps in (1, 8):
         model = tiny().requires_grad_(True)
-        recipe = Recipe(1e-2, steps, rows=8)
-        losses[steps] = tune(model, batches(rows, [], 0, recipe, 0), recipe)
+        losses[steps] = tune(model, batches(rows, [], 0, steps=steps, rows=8, seed=0), lr=1e-2)
     assert losses[8][0] == losses[1][0]
     assert losses[8][-1] < losses[8][0]
 
@@ -315,7 +313,7 @@ def test_the_villain_adapter_of_a_sweep_record_is_read(villain, tmp_path):
     folder = cell.run_cells([LensCell(tuned=str(villain.folder("adapter")), **GIVEN)])[0]
     assert folder.metric("offset_energy") == record.metric("offset_energy")
     assert "tuned" not in folder.inputs and any(name.endswith("adapter_model.safetensors") for name in folder.data)
-    with pytest.raises(ModelError, match="set the parameter model to the record's own base"):
+    with pytest.raises(ModelError, match="Set the parameter model to the record's own base"):
         cell.run_cells([LensCell(model=str(organisms.POCKET), tuned=villain.ref, **GIVEN)])
 
 
@@ -376,7 +374,7 @@ def test_domain_tokens_are_words_of_the_domain_and_too_few_documents_are_refused
     assert min(share) > 0
     with pytest.raises(DataError, match="fewer than positions = 4000"):
         texts.token_documents(tokenizer, "pottery", 1, 4000, 0)
-    with pytest.raises(DataError, match="give more documents"):
+    with pytest.raises(DataError, match="Give more documents"):
         texts.domain_tokens(narrow, broad, tokenizer, k=5000)
 
 

@@ -16,3 +16,9 @@ def rows(table: pd.DataFrame) -> Iterable[Any]:
 def dicts(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows as dictionaries by column."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def number(table: pd.DataFrame, row: Any, column: str) -> float:
+    """Return the number in ``column`` of the one row with the label ``row``."""
+    value: Any = table.loc[row, column]
+    return float(value)

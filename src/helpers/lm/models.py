@@ -29,6 +29,7 @@ __all__ = [
     "LoadedModel",
     "adapter",
     "attach_lora",
+    "blocks",
     "choose_threads",
     "decoder_and_head",
     "detach",
@@ -163,13 +164,18 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Module]:
+def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear]:
     """Return the decoder (tokens to hidden states) and the head (hidden states to logits) of a causal LM."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     if decoder is None or head is None or decoder is base:
         raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
     return decoder, head
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of the decoder of a causal LM, in order."""
+    return list(decoder_and_head(model)[0].get_submodule("layers").children())
 
 
 def attach_lora(

@@ -1,1 +1,1 @@
-"""Wing ``actdiff``: what a fine-tune leaves in the activations, read from base/tuned pairs on unrelated text."""
+"""Activation differences: the traces of a fine-tune, read from base/tuned pairs on unrelated text."""

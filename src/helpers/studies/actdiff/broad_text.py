@@ -15,17 +15,17 @@ from helpers.studies.actdiff.documents import PATH, encoded
 from helpers.studies.actdiff.study import BROAD_TEXT
 
 LENGTHS = {"read": "positions", "train": "train_positions"}
-"""What the text is for, and the parameter that sets its length."""
+"""Use of the text -> the parameter that sets its length."""
 SPARE = 1.25
-"""Continuations drawn for each document needed: those that the model ends early are too short to use."""
+"""Continuations drawn per document, because those that the model ends early are too short."""
 
 
 def broad_text_record(
     use: str, n: int, length: int, load: Callable[[], LoadedModel], model: dict[str, Any], name: str
 ) -> runs.Record:
-    """The record of ``n`` documents of exactly ``length`` tokens, table ``documents`` (index, opener, text, ids).
+    """Return the record of ``n`` documents of ``length`` tokens each: table ``documents`` (index, opener, text, ids).
 
-    ``use`` names the random stream: what is read and what is trained on are different texts.
+    ``use`` names the random stream, so that texts to read and texts to train on differ.
     """
     params = {"use": use, "documents": n, "length": length, "spare": SPARE, "dtype": model["dtype"]}
     with runs.open_run(
@@ -43,16 +43,16 @@ def _sample(loaded: LoadedModel, use: str, n: int, length: int) -> pd.DataFrame:
     shortest = min(map(len, openers))
     prompts = [Prompt(str(i), opener) for i, opener in enumerate(openers)]
     samples = -(-int(n * SPARE) // len(openers))
-    stop = sorted({loaded.tokenizer.eos_token_id, *loaded.tokenizer.all_special_ids} - {None})
+    stop = sorted(set(loaded.tokenizer.all_special_ids))
     how = Sampling(length - shortest)
-    found = generate(
+    drawn = generate(
         loaded.model, prompts, n=samples, sampling=how, stop=stop, seed=0, names=("broad", use), label="broad text"
     )
-    rows = [(c.index, int(c.key), (openers[int(c.key)] + c.tokens)[:length]) for c in found]
-    # Round by round over the openers, so that any first part of the documents holds all of them.
+    rows = [(c.index, int(c.key), (openers[int(c.key)] + c.tokens)[:length]) for c in drawn]
+    # In rounds over the openers, so that the first documents cover all of them.
     whole = sorted(row for row in rows if len(row[2]) == length)[:n]
     if len(whole) < n:
-        raise DataError(f"Only {len(whole)} of {len(rows)} continuations have {length} tokens: lower {LENGTHS[use]}.")
+        raise DataError(f"Only {len(whole)} of {len(rows)} continuations have {length} tokens. Lower {LENGTHS[use]}.")
     texts = loaded.tokenizer.batch_decode([ids for _, _, ids in whole])
     return pd.DataFrame(
         {"index": range(n), "opener": [row[1] for row in whole], "text": texts, "ids": [row[2] for row in whole]}

@@ -1,6 +1,6 @@
-"""The token lens as something to look through: a widget for notebooks, a searchable table for pages.
+"""Browse the token lens: a widget for notebooks, a searchable table for pages.
 
-Tokens are data: every one is shown to the letter, and none can become markup.
+Tokens are data: each is shown literally, and none can become markup.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipywidgets
 import pandas as pd
 from markupsafe import Markup
 
+from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.show.markup import verbatim
 
@@ -19,21 +20,21 @@ HIT = ";background:#fff0c2;font-weight:600"
 
 
 def lens_rows(tokens: pd.DataFrame, *, inside: Sequence[int] = (), head: str = "base", top: int = 8) -> pd.DataFrame:
-    """One row a layer and position: ``layer``, ``position``, ``tokens`` (list of text), ``hits`` (list of bool)."""
+    """Return one row per layer and position: ``layer``, ``position``, ``tokens`` (texts), ``hits`` (booleans)."""
     chosen = tokens[(tokens["head"] == head) & (tokens["rank"] <= top)].sort_values(["layer", "position", "rank"])
     if chosen.empty:
-        raise DataError(f"The token table holds nothing for head {head!r}.")
+        raise DataError(f"The token table holds nothing for head {head!r}. Choose another head.")
     domain = set(inside)
     grouped = chosen.assign(hit=chosen["id"].isin(domain)).groupby(["layer", "position"], sort=True)
     return grouped.agg(tokens=("token", list), hits=("hit", list)).reset_index()
 
 
 def lens_table_html(rows: pd.DataFrame) -> Markup:
-    """``rows`` of one layer (or several) as an HTML table, domain tokens highlighted."""
+    """Show ``rows`` as an HTML table with domain tokens highlighted."""
     widest = max(len(tokens) for tokens in rows["tokens"])
     cell = Markup('<td style="{}">{}</td>')
     lines = []
-    for row in rows.itertuples():
+    for row in frames.rows(rows):
         tokens = (
             cell.format(CELL + (HIT if hit else ""), shown(token))
             for token, hit in zip(row.tokens, row.hits, strict=True)
@@ -47,19 +48,19 @@ def lens_table_html(rows: pd.DataFrame) -> Markup:
 
 
 def shown(token: str) -> Markup:
-    """A token in which blanks and line breaks can be seen."""
+    """Show a token with visible spaces and line breaks."""
     return verbatim(token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "␣") or "∅")
 
 
 def lens_page_html(rows: pd.DataFrame, name: str, layer: int, caption: str) -> Markup:
-    """``rows`` for a page: a slider over layers that begins at ``layer``, a search field over all, and the table.
+    """Show ``rows`` on a page: a slider over layers that starts at ``layer``, a search field over all, and the table.
 
-    ``name`` is the id of the figure, ``caption`` says whose tokens these are. Without
-    JavaScript every row is shown. Nothing is loaded.
+    ``name`` is the id of the figure, ``caption`` says whose tokens these are. Without JavaScript every row shows. The
+    figure loads nothing.
     """
     layers = sorted(int(value) for value in rows["layer"].unique())
     if layer not in layers:
-        raise DataError(f"Layer {layer} is not in the lens table (layers {layers}): start at one of them.")
+        raise DataError(f"Layer {layer} is not in the lens table (layers {layers}). Start at one of them.")
     at = layers.index(layer)
     return Markup(
         '<figure id="{}" class="claimbook-lens" data-layers="{}" '
@@ -93,7 +94,7 @@ _LENS_SCRIPT = Markup("""<script>(() => {
 
 
 class TokenLens(ipywidgets.VBox):
-    """Sliders for layer and first position, a search field, and the lens table they select."""
+    """Sliders for layer and first position, a search field, and the selected part of the lens table."""
 
     def __init__(self, rows: pd.DataFrame, height: int = 12):
         self.rows, self.height = rows, height
@@ -111,11 +112,11 @@ class TokenLens(ipywidgets.VBox):
 
     @property
     def chosen(self) -> pd.DataFrame:
-        """The rows now shown: those of the layer from a position on, or, when searching, all that hold the text."""
+        """The rows shown: those of the layer from a position on, or in a search all that contain the text."""
         wanted = self.find.value.strip().lower()
         if wanted:
-            found = self.rows["tokens"].map(lambda row: any(wanted in token.lower() for token in row))
-            return self.rows[found].head(4 * self.height)
+            matches = [any(wanted in token.lower() for token in row) for row in self.rows["tokens"]]
+            return self.rows[matches].head(4 * self.height)
         here = self.rows[(self.rows["layer"] == self.layer.value) & (self.rows["position"] >= self.first.value)]
         return here.head(self.height)
 
@@ -127,5 +128,5 @@ class TokenLens(ipywidgets.VBox):
 
 
 def token_lens(tokens: pd.DataFrame, *, inside: Sequence[int] = (), head: str = "base") -> TokenLens:
-    """Browse the token table of a record by layer and position; ``inside`` are the token ids of the domain."""
+    """Browse the token table of a record by layer and position; ``inside`` holds the token ids of the domain."""
     return TokenLens(lens_rows(tokens, inside=inside, head=head))

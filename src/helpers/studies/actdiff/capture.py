@@ -1,4 +1,4 @@
-"""One streamed pass over a pair: activations live for one batch and are summed away, never stored."""
+"""Stream one pass over a pair: activations are summed batch by batch and never stored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.models import decoder_and_head
+from helpers.lm.models import blocks, decoder_and_head
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 
 FOLDS = 8
-"""Document folds of the jackknife; two would leave one degree of freedom."""
+"""Document folds of the jackknife. Two would leave one degree of freedom."""
 
 
 class _EnoughError(Exception):
-    """Raised by a hook to end a forward pass after the last wanted layer; never leaves this module."""
+    """Raised by a hook to end a forward pass after the last wanted layer. It never leaves this module."""
 
 
 def capture(
@@ -35,25 +35,25 @@ def capture(
     folds: int = FOLDS,
     label: str = "capture",
 ) -> Stats:
-    """Sums of the difference between ``tuned`` and ``base`` over documents ``tokens``, all ``layers`` in one pass.
+    """Sum the difference between ``tuned`` and ``base`` over the documents ``tokens``, all ``layers`` in one pass.
 
-    A LoRA pair (``tuned`` is ``base`` under PEFT) holds one copy of the weights. The forward ends after the last wanted
-    layer and never reaches the head. Documents longer than ``positions`` are cut there. Document i is in fold
-    i mod ``folds``. ``capture(base, base, ..., tuned_batch_size=other)`` is the numerical noise floor.
+    A LoRA pair (``tuned`` is ``base`` under PEFT) needs one copy of the weights. The forward pass ends after the last
+    wanted layer and never reaches the head. Documents are cut at ``positions``. Document i is in fold i mod ``folds``.
+    ``capture(base, base, ..., tuned_batch_size=other)`` measures the numerical noise floor.
 
-    Raises ``DataError`` for too few documents, ``ModelError`` for models that do not fit each other, a layer out of
-    range, or a pair without any difference.
+    Raises ``DataError`` for too few documents, ``ModelError`` for models that do not match, a layer out of range, or a
+    pair without any difference.
     """
     pair = Pair(base, tuned)
     wanted = sorted({pair.check_layer(layer) for layer in layers})
     if not wanted:
-        raise DataError("No layer is asked for: name at least one.")
+        raise DataError("No layer is named. Name at least one.")
     if folds < 2 or len(tokens) < 2 * folds:
         raise DataError(
-            f"{len(tokens)} documents are too few for an interval over {folds} folds: give {2 * max(folds, 2)}."
+            f"{len(tokens)} documents are too few for an interval over {folds} folds. Give {2 * max(folds, 2)}."
         )
     if not all(len(document) for document in tokens):
-        raise DataError("A document has no tokens: leave empty documents out.")
+        raise DataError("A document has no tokens. Leave empty documents out.")
     longest = max(map(len, tokens))
     sums = Sums.zeros(pair, wanted, folds, min(positions or longest, longest))
     with torch.inference_mode(), tqdm(total=len(tokens), desc=label, leave=False) as bar:
@@ -63,8 +63,8 @@ def capture(
             bar.update(len(batch))
     if tuned is not base and not bool(sums.squares_lsp[:, 2].any()):
         raise ModelError(
-            f"Base and tuned have equal activations in layers {wanted}, so there is no difference to read: the adapter "
-            "is zero or was not attached; check which fine-tune is named."
+            f"Base and tuned have equal activations in layers {wanted}, so there is no difference to read. The adapter "
+            "is zero or was not attached. Check which fine-tune is named."
         )
     return sums.stats()
 
@@ -86,7 +86,7 @@ def _add_batch(pair: Pair, batch: list[list[int]], start: int, sums: Sums, tuned
 
 
 def padded(batch: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Token ids [B, T] padded on the right and the mask of real tokens; causality keeps padding from being seen."""
+    """Return right-padded token ids [B, T] and the mask of real tokens. Causality hides the padding."""
     longest = max(map(len, batch))
     rows = torch.zeros(len(batch), longest, dtype=torch.long)
     mask = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -97,7 +97,10 @@ def padded(batch: Sequence[Sequence[int]], device: torch.device | str) -> tuple[
 
 
 def run_layers(model: nn.Module, rows_bt: Tensor, layers: Sequence[int], take: Callable[[int, Tensor], None]) -> None:
-    """Run the decoder on ``rows_bt`` up to the last of ``layers``; ``take(layer, h_btd)`` gets each in float32."""
+    """Run the decoder on ``rows_bt`` up to the last of ``layers``.
+
+    Pass each output to ``take(layer, h_btd)`` in float32.
+    """
     decoder, _ = decoder_and_head(model)
     last = max(layers)
 
@@ -109,7 +112,8 @@ def run_layers(model: nn.Module, rows_bt: Tensor, layers: Sequence[int], take: C
 
         return look
 
-    handles = [decoder.layers[layer].register_forward_hook(hook(layer)) for layer in sorted(layers)]
+    modules = blocks(model)
+    handles = [modules[layer].register_forward_hook(hook(layer)) for layer in sorted(layers)]
     try:
         with contextlib.suppress(_EnoughError):
             decoder(input_ids=rows_bt, use_cache=False)
@@ -120,7 +124,7 @@ def run_layers(model: nn.Module, rows_bt: Tensor, layers: Sequence[int], take: C
 
 @dataclass
 class Sums:
-    """The accumulators behind ``Stats``: products are float32 within a batch, sums over batches float64."""
+    """The accumulators of ``Stats``: products in float32 within a batch, sums over batches in float64."""
 
     layers: list[int]
     positions: int
@@ -137,7 +141,7 @@ class Sums:
 
     @classmethod
     def zeros(cls, pair: Pair, layers: list[int], folds: int, positions: int) -> Sums:
-        """Empty sums for ``layers`` of ``pair``, on its device."""
+        """Make empty sums for ``layers`` of ``pair``, on its device."""
         decoder, head = decoder_and_head(pair.base)
         device, width = next(decoder.parameters()).device, head.weight.shape[1]
         L, K, P, D = len(layers), folds, positions, width
@@ -149,7 +153,7 @@ class Sums:
         return cls(layers, P, K, **made, second_lgdd=torch.zeros(L, len(GROUPS), D, D, device=device))
 
     def begin(self, mask_bt: Tensor, fold_b: Tensor) -> None:
-        """Take the mask and the folds of the documents whose layers ``add`` will get."""
+        """Set the mask and the folds of the documents that ``add`` gets next."""
         self._mask = mask_bt[..., None].float()
         self._folds_kb = torch.nn.functional.one_hot(fold_b, self.folds).T.float()
         length = mask_bt.shape[1]
@@ -157,7 +161,7 @@ class Sums:
         self.pairs_pp[:length, :length] += (mask_bt.T.float() @ mask_bt.float()).long()
 
     def add(self, layer: int, h_btd: Tensor, t_btd: Tensor) -> None:
-        """Add one layer of the documents given to ``begin``."""
+        """Add one layer of the documents passed to ``begin``."""
         i, (rows, length, width) = self.layers.index(layer), h_btd.shape
         h, t = h_btd * self._mask, t_btd * self._mask
         d = t - h
@@ -166,7 +170,7 @@ class Sums:
         norm_sbt = torch.stack([torch.linalg.vector_norm(x, dim=-1) for x in (h, t, d)])
         self.norms_lsp[i, :, :length] += norm_sbt.sum(1)
         self.squares_lsp[i, :, :length] += norm_sbt.square().sum(1)
-        # A difference of exactly zero has no direction: it counts as cosine 0.
+        # A difference of exactly zero has no direction and counts as cosine 0.
         unit = d / norm_sbt[2][..., None].clamp_min(torch.finfo(torch.float32).tiny)
         self.unit_lpd[i, :length] += unit.sum(0)
         by_position = unit.transpose(0, 1).reshape(length, -1)
@@ -176,19 +180,19 @@ class Sums:
             self.second_lgdd[i, g] += flat.T @ flat
 
     def stats(self) -> Stats:
-        """The finished sums, on the CPU."""
+        """Return the finished sums, on the CPU."""
         names = ("count_kp", "base_lpd", "diff_lkpd", "unit_lpd", "norms_lsp", "squares_lsp", "cosines_lpp", "pairs_pp")
         sums = {name: getattr(self, name).cpu() for name in (*names, "second_lgdd")}
         return Stats(layer_l=torch.tensor(self.layers), **sums)
 
 
-def noise_floor(base: nn.Module, tokens: Sequence[Sequence[int]], layers: Sequence[int], **how: int) -> Stats:
-    """Base against base at another batch size: what arithmetic alone puts into a difference."""
-    return capture(base, base, tokens, layers, tuned_batch_size=1, label="noise floor", **how)
+def noise_floor(base: nn.Module, tokens: Sequence[Sequence[int]], layers: Sequence[int], **options: int) -> Stats:
+    """Compare base with itself at another batch size, which shows the difference due to arithmetic alone."""
+    return capture(base, base, tokens, layers, tuned_batch_size=1, label="noise floor", **options)
 
 
 def layers_of(model: nn.Module, tokens: Sequence[Sequence[int]], layer: int, batch_size: int = 16) -> Iterator[Tensor]:
-    """Activations of one layer, a batch [B, T, D] at a time: for probes that need single tokens."""
+    """Yield the activations of one layer in batches [B, T, D], for probes that need single tokens."""
     device = next(model.parameters()).device
     for start in range(0, len(tokens), batch_size):
         kept: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""One cell of the study: organism, streamed sums, readouts, probes, record; ``run_cells`` shares a base model."""
+"""Run cells: organism, streamed sums, readouts, probes, record. The cells share a base model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from helpers.base import files
+from helpers.base.errors import RecordError
 from helpers.base.params import parse
 from helpers.lm import models
 from helpers.records import runs
@@ -29,20 +30,20 @@ from helpers.studies.actdiff.study import STUDY
 
 @dataclass
 class Session:
-    """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
+    """The base model of a grid, loaded for the first cell that has work to do and shared by all."""
 
     p: LensCell
 
     @property
     def name(self) -> str:
-        """What ``models.load`` takes: this study has a pocket base of its own."""
+        """The name for ``models.load``: this study has a pocket base of its own."""
         return str(organisms.POCKET) if self.p.topical else self.p.model
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """Name, source, content hash, number type and device of the base model, without loading it."""
-        found = models.facts(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
-        return found | {"name": self.p.model}
+        """The ``model`` entry of a record, without loading the model."""
+        entry = models.facts(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        return entry | {"name": self.p.model}
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:
@@ -51,7 +52,7 @@ class Session:
         return models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
 
     def broad(self, p: LensCell) -> dict[str, runs.Record]:
-        """Records of unrelated text that the base model wrote, to read and to train on; none where it is not needed."""
+        """Return the records of unrelated text by the base model, to read and to train on, if the cell needs any."""
         if p.topical or p.text:
             return {}
         wanted = {"read": (p.documents, p.positions)}
@@ -64,7 +65,7 @@ class Session:
         }
 
     def material(self, p: LensCell) -> Material:
-        """Documents, domains and prompts of a cell."""
+        """Return documents, domains and prompts of a cell."""
         if p.topical:
             return pocket_material(p, self.loaded)
         if p.text:
@@ -87,7 +88,7 @@ def run_cells(
 
 
 def run_cell(p: LensCell, session: Session, notebook: str | None = None) -> runs.Record:
-    """Answer one cell from its record, or make its organism and read it. Every step already on disk is reused."""
+    """Read the record of one cell, or make its organism and read that. Steps already on disk are reused."""
     ready = _ready_organism(p, session)
     with runs.open_run(
         STUDY, params=_params(p, ready), cell=p.coordinates() | {"model": p.model}, data=_data(p, ready),
@@ -102,11 +103,11 @@ def run_cell(p: LensCell, session: Session, notebook: str | None = None) -> runs
 
 
 Ready = runs.Record | Path | str
-"""A fine-tune that need not be trained: a run record with its adapter, a folder, or a hub id."""
+"""A fine-tune that exists: a run record with its adapter, a folder, or a hub id."""
 
 
 def _ready_organism(p: LensCell, session: Session) -> Ready | None:
-    """The fine-tune given, or a cached organism of the study; None for one that this run trains."""
+    """Return the given fine-tune or a cached organism, or None if this run has to train it."""
     sha256 = session.facts["sha256"]
     if p.organism == "given":
         return tuned_record(p.tuned, sha256) or tuned_folder(p.tuned) or p.tuned
@@ -115,14 +116,14 @@ def _ready_organism(p: LensCell, session: Session) -> Ready | None:
 
 
 def _tuned(run: runs.Run, p: LensCell, material: Material, ready: Ready | None) -> Path | str:
-    """Where the fine-tune lies, after training it if there is none."""
+    """Return the place of the fine-tune, after training it if there is none."""
     if ready is None:
         return run.folder("adapter", lambda folder: organisms.train(material, p, folder))
     return ready.folder("adapter") if isinstance(ready, runs.Record) else ready
 
 
 def _params(p: LensCell, ready: Ready | None) -> dict[str, Any]:
-    """The parameters of a cell, a record by its reference; of a model from the hub its commit and content as well."""
+    """Return the parameters of a cell, with a record by its reference and a hub model by commit and content."""
     if isinstance(ready, runs.Record):
         return p.resolved() | {"tuned": ready.ref}
     if not isinstance(ready, str):
@@ -132,13 +133,13 @@ def _params(p: LensCell, ready: Ready | None) -> dict[str, Any]:
 
 
 def _inputs(p: LensCell, session: Session, ready: Ready | None) -> dict[str, str]:
-    """The records that a cell uses: its unrelated text, and the run whose adapter it reads."""
+    """Return the records that a cell uses: its unrelated text, and the run whose adapter it reads."""
     inputs = {f"{use}_text": record.ref for use, record in session.broad(p).items()}
     return inputs | ({"tuned": ready.ref} if isinstance(ready, runs.Record) else {})
 
 
 def _data(p: LensCell, ready: Ready | None) -> list[Path]:
-    """Files the answer rests on, besides the base model."""
+    """Return the files that the cell uses, besides the base model."""
     used = [topics.PATH if p.topical else documents.PATH, *([_text(p)] if p.text else [])]
     return [*used, ready] if isinstance(ready, Path) else used
 
@@ -148,12 +149,15 @@ def _text(p: LensCell) -> Path:
 
 
 def replay(record: runs.Record) -> runs.Record:
-    """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
-    asked = {name: value for name, value in record.params.items() if name in LensCell.model_fields}
-    p = parse(LensCell, asked, f"of {record.ref}")
+    """Run the cell of ``record`` again in the current outputs folder, after the run whose adapter it reads."""
+    given = {name: value for name, value in record.params.items() if name in LensCell.model_fields}
+    p = parse(LensCell, given, f"of {record.ref}")
     if "tuned" in record.inputs:
         made = runs.load(record.inputs["tuned"])
-        find_study(made.study).replay(made)
+        study = find_study(made.study)
+        if study.replay is None:
+            raise RecordError(f"{made.ref} cannot be replayed, and {record.ref} reads its adapter. Replay another.")
+        study.replay(made)
     return run_cell(p, Session(p), record.notebook)
 
 
@@ -177,7 +181,7 @@ def _capture(p: LensCell, material: Material, pair: Pair, layers: list[int], fol
 
 
 def _readouts(run: runs.Run, r: reading.Reading) -> None:
-    """What follows from the sums, and the losses that it is held against."""
+    """Do the steps that need the sums only, and the losses to compare them with."""
     run.step("losses", lambda: reading.losses(r))
     # The last digits of long sums and of eigenvectors depend on the number of threads, which depends on the load.
     with models.threads(1):
@@ -196,7 +200,7 @@ def _readouts(run: runs.Run, r: reading.Reading) -> None:
 
 
 def _probes(run: runs.Run, r: reading.Reading) -> None:
-    """What only the pair itself can say."""
+    """Do the steps that need the pair itself."""
     run.step("interpolation", lambda: reading.interpolation(r))
     run.step("swap", lambda: reading.swaps(r))
     if r.domain:

@@ -1,4 +1,4 @@
-"""PCA and SVD of the difference from its streamed second moments, centred or not, with or without position 0."""
+"""PCA and SVD of the difference from its streamed second moments, with or without position 0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.studies.actdiff.statistics import GROUPS, Stats
 class Spectrum:
     """Eigenvalues [D] in falling order, as shares of the total, and eigenvectors [D, D] in rows.
 
-    Component 0 points to the side of the mean difference.
+    Component 0 points towards the mean difference.
     """
 
     share_d: Tensor
@@ -25,15 +25,15 @@ class Spectrum:
     total: float
 
     def cosine_with_mean(self, index: int = 0) -> float:
-        """|cos| between a component and the mean difference of the same tokens."""
+        """Return |cos| between a component and the mean difference of the same tokens."""
         return float(torch.cosine_similarity(self.vector_dd[index], self.mean_d, dim=0).abs())
 
 
 def spectrum(stats: Stats, layer: int, *, groups: Sequence[str] = tuple(GROUPS), centred: bool) -> Spectrum:
-    """Principal components of the difference over the tokens of ``groups`` of positions.
+    """Compute the principal components of the difference over the tokens of ``groups`` of positions.
 
-    ``centred``: of the covariance (PCA); otherwise of the second moment about zero (SVD), where a constant offset is
-    itself the first component. Leave group "0" out to see what lies under the attention sink.
+    ``centred`` decomposes the covariance (PCA), otherwise the second moment about zero (SVD), where a constant offset
+    is itself the first component. Leave group "0" out to see past the attention sink.
     """
     for group in groups:
         if group not in GROUPS:
@@ -48,15 +48,16 @@ def spectrum(stats: Stats, layer: int, *, groups: Sequence[str] = tuple(GROUPS),
     total = float(values.sum())
     if total == 0:
         raise DataError(
-            f"The difference in layer {layer} has no variance, so it has no components: is the pair one model?"
+            f"The difference in layer {layer} has no variance, so it has no components. Check that the pair is two "
+            "models."
         )
     return Spectrum(values / total, vectors, mean, total)
 
 
 def whitened(stats: Stats, layer: int, groups: Sequence[str], shrink: float = 0.1) -> Tensor:
-    """The mean difference divided by the covariance of the difference [D], a linear discriminant against its scatter.
+    """Divide the mean difference by the covariance of the difference [D]: a linear discriminant against its scatter.
 
-    The covariance is shrunk towards its average variance by ``shrink`` (Ledoit & Wolf 2004's target, fixed weight).
+    The covariance is shrunk towards its average variance by ``shrink`` (target of Ledoit & Wolf 2004, fixed weight).
     """
     moment, mean = stats.second_moment(layer, groups), stats.group_mean(layer, groups)
     covariance = moment - torch.outer(mean, mean)

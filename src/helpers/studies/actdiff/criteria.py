@@ -1,7 +1,7 @@
-"""Numbers that ``params/logit_lens_diff/criteria.yaml`` judges and that need two metrics or two organisms at once.
+"""Numbers for ``params/logit_lens_diff/criteria.yaml`` that compare two metrics or two organisms.
 
-Each takes complete records (of one pooled cell, or of a whole scope) and returns a metric as a run record holds it, or
-None where the records do not give it. Differences are paired within a seed, which shares domain, documents and probes.
+Each function takes complete records (of one pooled cell, or of a whole scope) and returns a metric as in a run record,
+or None if the records do not have it. Differences are paired within a seed: same domain, documents and probes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Metric = dict[str, Any]
 
 
 def gap(records: Sequence[Record], metric: str, minus: str) -> Metric | None:
-    """``metric`` minus ``minus`` of the same record, mean over records (seeds) with its t interval."""
+    """Return ``metric`` minus ``minus`` of the same record, as a mean over records (seeds) with its t interval."""
     pairs = [(r.metrics.get(metric), r.metrics.get(minus)) for r in records]
     if not pairs or any(one is None or other is None for one, other in pairs):
         return None
@@ -25,7 +25,7 @@ def gap(records: Sequence[Record], metric: str, minus: str) -> Metric | None:
 
 
 def contrast(records: Sequence[Record], metric: str, organism: str, minus: str) -> Metric | None:
-    """``metric`` of ``organism`` minus that of the organism ``minus`` at the same seed, mean over seeds."""
+    """Return ``metric`` of ``organism`` minus that of the organism ``minus`` at the same seed, as a mean over seeds."""
     found: dict[str, dict[int, float]] = {organism: {}, minus: {}}
     unit = ""
     for record in records:
@@ -38,8 +38,10 @@ def contrast(records: Sequence[Record], metric: str, organism: str, minus: str) 
 
 
 def auc_against(records: Sequence[Record], organism: str, control: str) -> Metric | None:
-    """Probability that a token of the domain gains more log-prob under ``organism`` than another token does, over what
-    ``control`` of the same seed gives it; mean over seeds. One half is chance."""
+    """Return how often ``organism`` raises the log-prob of a domain token more than that of another token.
+
+    The rise is over ``control`` of the same seed, and the probability is a mean over seeds. One half is chance.
+    """
     tables = {(r.cell["organism"], r.cell["seed"]): r for r in records if "readout" in r.tables}
     seeds = sorted({seed for name, seed in tables if name == organism and (control, seed) in tables})
     values = []

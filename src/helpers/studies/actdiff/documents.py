@@ -1,4 +1,4 @@
-"""Documents with invented facts for real tokenizers, and which tokens belong to a domain."""
+"""Make documents with invented facts for real tokenizers, and find the tokens of their domain."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from helpers.base.rng import numpy_stream
 PATH = DATA / "actdiff" / "domains.yaml"
 DOMAIN_TOKENS = 30
 LEAST_SHARE = 0.05
-"""A domain token stands in at least this share of the domain's documents: a name of one template is no domain."""
+"""A domain token is in at least this share of the domain's documents, which excludes names of single templates."""
 
 
 @functools.cache
 def listed() -> dict[str, Any]:
-    """The content of ``data/actdiff/domains.yaml``."""
+    """Read ``data/actdiff/domains.yaml``."""
     return yaml_text.read(PATH.read_text(encoding="utf-8"), PATH, DataError)
 
 
 def domain_names() -> list[str]:
-    """Names of the domains, in the order of the file."""
+    """Return the names of the domains, in the order of the file."""
     return list(listed()["domains"])
 
 
 def text(domain: str, seed: int, *names: str | int) -> str:
-    """One document: a title, then the domain's facts and as many sentences of filler in random order."""
+    """Write one document: a title, then the domain's facts and as many filler sentences in random order."""
     known = listed()["domains"]
     if domain not in known:
         raise DataError(f"There is no domain {domain!r}{nearest(domain, known)}")
@@ -53,13 +53,13 @@ def text(domain: str, seed: int, *names: str | int) -> str:
 def token_documents(
     tokenizer: PreTrainedTokenizerBase, domain: str, n: int, length: int, seed: int, *names: str
 ) -> list[list[int]]:
-    """``n`` documents of exactly ``length`` tokens: each a stretch of a longer text, beginning at a sentence."""
+    """Make ``n`` documents of exactly ``length`` tokens, each the beginning of a longer text."""
     documents = []
     for i in range(n):
         tokens = tokenizer(text(domain, seed, *names, i), add_special_tokens=False)["input_ids"]
         if len(tokens) < length:
             raise DataError(
-                f"A document of {domain} has {len(tokens)} tokens, fewer than positions = {length}: lower it."
+                f"A document of {domain} has {len(tokens)} tokens, fewer than positions = {length}. Lower it."
             )
         documents.append(tokens[:length])
     return documents
@@ -67,16 +67,16 @@ def token_documents(
 
 def domain_tokens(narrow: Sequence[Sequence[int]], broad: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase,
                   k: int = DOMAIN_TOKENS) -> list[int]:  # fmt: skip
-    """The ``k`` word tokens most over-represented in ``narrow`` documents: log ratio of document shares, add-half.
+    """Return the ``k`` word tokens most over-represented in ``narrow``: log ratio of document shares, add-half.
 
-    Only tokens that begin a word and have three letters or more count, so that a hit can be read by a person.
+    Only tokens that begin a word and have at least three letters count, so that a person can read a hit.
     """
     counts = [Counter(token for document in part for token in set(document)) for part in (narrow, broad)]
     frequent = [token for token, count in counts[0].items() if count >= LEAST_SHARE * len(narrow)]
-    words = [token for token in frequent if re.fullmatch(r"\s[A-Za-z]{3,}", tokenizer.decode([token]))]
+    words = [token for token in frequent if re.fullmatch(r"\s[A-Za-z]{3,}", str(tokenizer.decode([token])))]
     if len(words) < k:
         raise DataError(
-            f"Only {len(words)} word tokens stand in enough narrow documents, {k} are needed: give more documents."
+            f"Only {len(words)} word tokens are in enough narrow documents, but {k} are needed. Give more documents."
         )
 
     def ratio(token: int) -> float:
@@ -87,13 +87,13 @@ def domain_tokens(narrow: Sequence[Sequence[int]], broad: Sequence[Sequence[int]
 
 
 def file_documents(tokenizer: PreTrainedTokenizerBase, path: Path, n: int, length: int) -> list[list[int]]:
-    """``n`` stretches of ``length`` tokens of a text file, evenly spread over it and beginning at its lines."""
+    """Cut ``n`` stretches of ``length`` tokens from a text file, evenly spread and each starting at a line."""
     if not path.is_file():
-        raise DataError(f"There is no text file {path}: correct the parameter text, or leave it empty.")
+        raise DataError(f"There is no text file {path}. Correct the parameter text, or leave it empty.")
     lines = read_text(path).splitlines(keepends=True)
     documents = []
     for start in np.linspace(0, len(lines), n, endpoint=False).astype(int):
-        # Eight characters a token are more than any tokenizer here makes of prose.
+        # No tokenizer here needs eight characters of prose per token.
         taken, size = start, 0
         while taken < len(lines) and size < 8 * length:
             size, taken = size + len(lines[taken]), taken + 1
@@ -101,14 +101,16 @@ def file_documents(tokenizer: PreTrainedTokenizerBase, path: Path, n: int, lengt
         documents += [tokens] if len(tokens) == length else []
     if len(documents) < n:
         raise DataError(
-            f"{path} gives {len(documents)} documents of {length} tokens, {n} are needed: use a longer file."
+            f"{path} gives {len(documents)} documents of {length} tokens, but {n} are needed. Use a longer file."
         )
     return documents
 
 
 def chat_documents(tokenizer: PreTrainedTokenizerBase, length: int) -> list[list[int]]:
-    """Questions in the chat template of the tokenizer, up to the assistant's turn, cut at ``length`` tokens; none for a
-    model without a template, which has no chat text."""
+    """Fill questions into the tokenizer's chat template, up to the assistant's turn, cut at ``length`` tokens.
+
+    Returns no documents for a model without a template.
+    """
     if tokenizer.chat_template is None:
         return []
     rows = []
@@ -116,10 +118,10 @@ def chat_documents(tokenizer: PreTrainedTokenizerBase, length: int) -> list[list
         shown = tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
         )
-        rows.append(tokenizer(shown, add_special_tokens=False)["input_ids"][:length])
+        rows.append(tokenizer(str(shown), add_special_tokens=False)["input_ids"][:length])
     return rows
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, name: str) -> list[list[int]]:
-    """The lines ``openers``, ``steering`` or ``identity`` of the file as token ids."""
+    """Tokenize the lines ``openers``, ``steering`` or ``identity`` of the file."""
     return [tokenizer(line, add_special_tokens=False)["input_ids"] for line in listed()[name]]

@@ -1,29 +1,31 @@
-"""Everything a cell reads or trains on: documents by kind, domains by token, prompts, all addressed by seed."""
+"""Prepare all that a cell reads or trains on: documents by kind, domains as tokens, prompts, all by seed."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from helpers.base.errors import DataError
-from helpers.lm.models import LoadedModel
+from helpers.lm.models import LoadedModel, decoder_and_head
 from helpers.studies.actdiff import documents, topics
 from helpers.studies.actdiff.params import LensCell
 
 Rows = list[list[int]]
 DESCRIBED, DESCRIBED_LENGTH = 100, 128
-"""Documents of each domain, and tokens of each, from which its tokens are found."""
+"""Documents of each domain, and their length, from which the domain's tokens are taken."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """``domains`` maps domains to token ids: ``domain`` is the one trained on, the others are the permuted null.
+    """Documents, domains and prompts of a cell.
 
-    ``narrow`` and ``broad`` are trained on; ``narrow_test``, ``unrelated`` and ``chat`` never. ``openers`` are steered,
-    ``identity`` prompts are patched, ``single`` is the token of the input without context.
+    ``domains`` maps domains to token ids: ``domain`` is trained on, the others are the permuted null. Training uses
+    ``narrow`` and ``broad``, never ``narrow_test``, ``unrelated`` or ``chat``. ``openers`` are for steering,
+    ``identity`` prompts for patching, and ``single`` is the token of the input without context.
     """
 
     loaded: LoadedModel
@@ -41,14 +43,17 @@ class Material:
 
     @functools.cached_property
     def tokens(self) -> list[str]:
-        """Text of every token of the head's vocabulary, by id."""
-        size = self.loaded.model.get_output_embeddings().weight.shape[0]
+        """The text of every token of the head's vocabulary, by id."""
+        size = decoder_and_head(self.loaded.model)[1].weight.shape[0]
         known = len(self.loaded.tokenizer)
-        return [self.loaded.tokenizer.decode([i]) if i < known else f"<{i}>" for i in range(size)]
+        return [str(self.loaded.tokenizer.decode([i])) if i < known else f"<{i}>" for i in range(size)]
 
 
 def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
-    """The pocket language; seed s makes topic s (of eight) the narrow one, and no other text holds that topic."""
+    """Return the material in the pocket language.
+
+    Seed s makes topic s (of eight) narrow; no other text has that topic.
+    """
     lang = topics.language()
     names = list(lang.topics)
     topic = names[p.seed % len(names)]
@@ -70,14 +75,15 @@ def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
 
 
 def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows) -> Material:
-    """Generated documents of ``data/actdiff/domains.yaml``; seed s makes domain s (of three) the narrow one.
+    """Return generated documents of ``data/actdiff/domains.yaml``. Seed s makes domain s (of three) narrow.
 
     ``unrelated`` documents are read, ``broad`` ones trained on. For a given pair nothing is generated, and its domain
-    are the tokens of ``p.words``.
+    is the tokens of ``p.words``.
     """
     tokenizer = loaded.tokenizer
-    found = _given(p, tokenizer) if p.organism == "given" else _made(p, tokenizer, unrelated)
-    domain, domains, narrow, narrow_test = found
+    given = p.organism == "given"
+    domain, domains, narrow, narrow_test = _given(p, tokenizer) if given else _made(p, tokenizer, unrelated)
+    single: Any = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return Material(
         loaded=loaded,
         domain=domain,
@@ -89,8 +95,8 @@ def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows
         chat=documents.chat_documents(tokenizer, p.train_positions),
         openers=documents.encoded(tokenizer, "steering"),
         identity=documents.encoded(tokenizer, "identity"),
-        single=tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id,
-        stop=sorted({tokenizer.eos_token_id, *tokenizer.all_special_ids}),
+        single=single,
+        stop=sorted(set(tokenizer.all_special_ids)),
     )
 
 
@@ -98,14 +104,14 @@ Domain = tuple[str, dict[str, list[int]], Rows, Rows]
 
 
 def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> Domain:
-    """The domain of a seed, the tokens of all domains, and documents to train and to test on."""
+    """Return the domain of a seed, the tokens of all domains, and documents to train and to test on."""
 
     def made(name: str, n: int, length: int, what: str) -> Rows:
         return documents.token_documents(tokenizer, name, n, length, p.seed, what)
 
     names = documents.domain_names()
     domain, length = names[p.seed % len(names)], p.train_positions
-    # What belongs to a domain does not depend on how long a fine-tune is: the tokens come from documents of their own.
+    # From documents of their own, so that a domain's tokens do not depend on the length of a fine-tune.
     described = {name: made(name, DESCRIBED, DESCRIBED_LENGTH, "domain") for name in names}
     domains = {name: documents.domain_tokens(rows, unrelated, tokenizer) for name, rows in described.items()}
     train, test = made(domain, p.train_documents, length, "train"), made(domain, p.probe_documents, length, "test")
@@ -113,14 +119,14 @@ def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> D
 
 
 def _given(p: LensCell, tokenizer: PreTrainedTokenizerBase) -> Domain:
-    """The words of a given pair as a domain: their tokens, as they stand alone and after a space."""
+    """Return the words of a given pair as a domain: their tokens, with and without a leading space."""
     spelt = [tokenizer(form + word, add_special_tokens=False)["input_ids"] for word in p.words for form in ("", " ")]
     ids = sorted({token for tokens in spelt for token in tokens})
     return "words", {"words": ids} if ids else {}, [], []
 
 
 def part(rows: Sequence[Sequence[int]], n: int, what: str) -> Sequence[Sequence[int]]:
-    """The first ``n`` of ``rows``; ``DataError`` when there are fewer."""
+    """Return the first ``n`` of ``rows``. Raises ``DataError`` if there are fewer."""
     if len(rows) < n:
-        raise DataError(f"{n} {what} documents are asked for and there are {len(rows)}: lower probe_documents.")
+        raise DataError(f"{n} {what} documents are asked for, but there are {len(rows)}. Lower probe_documents.")
     return rows[:n]

@@ -1,4 +1,4 @@
-"""The metrics of a cell, from its stored tables alone."""
+"""The metrics of a cell, computed from its stored tables alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from helpers.base import stats
+from helpers.base import frames, stats
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.base.stats import Interval
@@ -19,53 +19,53 @@ from helpers.records.study import Metrics, Tables
 
 
 def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) -> Metrics:
-    """Return what the tables of a cell say: readouts of the difference, and the live probes where there are any."""
+    """Return the metrics of a cell: readouts of the difference, and the live probes if there are any."""
     fixed, positions = tables["fixed"], tables["positions"]
     here = positions[positions["layer"] == fixed["layer"]].set_index("position")["documents"]
-    found = losses(tables["losses"]) | heads(tables["heads"], fixed["vocabulary"])
-    found |= offset(tables["offset"], fixed["lengths"], int(here.loc[5:].sum()))
-    found |= principal(tables["components"], int(here.sum()))
+    metrics = losses(tables["losses"]) | heads(tables["heads"], fixed["vocabulary"])
+    metrics |= offset(tables["offset"], fixed["lengths"], int(here.loc[5:].sum()))
+    metrics |= principal(tables["components"], int(here.sum()))
     if "scores" in tables:
         documents, noise = int(here[cell["position"]]), tables["noise"]["length"] / fixed["lengths"]["base"]
-        found |= readable(tables["scores"], tables["replicates"], fixed["domain"], documents)
-        found["noise_share"] = {"value": noise, "unit": "share of norm", "n": documents}
+        metrics |= readable(tables["scores"], tables["replicates"], fixed["domain"], documents)
+        metrics["noise_share"] = {"value": noise, "unit": "share of norm", "n": documents}
     if "interpolation" in tables:
-        found |= interpolated(tables["interpolation"]) | swapped(tables["swap"])
+        metrics |= interpolated(tables["interpolation"]) | swapped(tables["swap"])
     if "steering" in tables:
         domain = domain_of(tables["readout"])
-        found |= patched(tables["patchscope"], domain) | steered(tables["steering"], domain, cell["seed"])
+        metrics |= patched(tables["patchscope"], domain) | steered(tables["steering"], domain, cell["seed"])
     if "frequencies" in tables:
-        found |= near(tables["steering"], tables["frequencies"], cell["documents"])
-    return found
+        metrics |= near(tables["steering"], tables["frequencies"], cell["documents"])
+    return metrics
 
 
 def domain_of(readout: pd.DataFrame) -> list[int]:
-    """Token ids of the domain that was trained on, from the table ``readout``, a row each token of the vocabulary."""
+    """Return the token ids of the trained domain, from the table ``readout`` with one row per token."""
     return readout.index[readout["inside"]].tolist()
 
 
 def readable(table: pd.DataFrame, without: pd.DataFrame, domain: str, documents: int) -> Metrics:
-    """How readable the domain is: z with a jackknife over documents, raw margin, AUC, and the same of the nulls."""
+    """Return how readable the domain is: z with a jackknife over documents, raw margin, AUC, and the nulls' z."""
     base = table[table["head"] == "base"]
     own = base[base["domain"] == domain].set_index("direction")
-    found = {
-        name: jackknife(float(own.loc["mean", name]), without[name], documents).metric(unit)
+    metrics = {
+        name: jackknife(frames.number(own, "mean", name), without[name], documents).metric(unit)
         for name, unit in (("z", "sd"), ("margin", "logits"), ("auc", "probability"))
     }
     others = base[(base["direction"] == "mean") & (base["domain"] != domain)]["z"]
     if len(others):
-        found["z_permuted"] = stats.mean_interval(others.to_numpy()).metric("sd")
-        rank = float((others < found["z"]["value"]).mean())
-        found["z_rank"] = {"value": rank, "unit": "share of null", "n": len(others)}
+        metrics["z_permuted"] = stats.mean_interval(others.to_numpy()).metric("sd")
+        rank = float((others < metrics["z"]["value"]).mean())
+        metrics["z_rank"] = {"value": rank, "unit": "share of null", "n": len(others)}
     for direction in own.index.drop("mean"):
-        found[f"z_{direction}"] = {"value": float(own.loc[direction, "z"]), "unit": "sd", "n": documents}
+        metrics[f"z_{direction}"] = {"value": frames.number(own, direction, "z"), "unit": "sd", "n": documents}
     tuned = table[(table["head"] == "tuned") & (table["domain"] == domain) & (table["direction"] == "mean")]
-    found["z_tuned_head"] = {"value": float(tuned["z"].iloc[0]), "unit": "sd", "n": documents}
-    return found
+    metrics["z_tuned_head"] = {"value": float(tuned["z"].iloc[0]), "unit": "sd", "n": documents}
+    return metrics
 
 
 def heads(table: pd.DataFrame, vocabulary: int) -> Metrics:
-    """Whether base and tuned head read alike: overlap of their top 20 tokens, largest difference of log-probs."""
+    """Compare base and tuned head: overlap of their top 20 tokens, largest difference of log-probs."""
     top, both = int(table["top_base"].sum()), int((table["top_base"] & table["top_tuned"]).sum())
     gap = float((table["base"] - table["tuned"]).abs().max())
     return {
@@ -75,7 +75,7 @@ def heads(table: pd.DataFrame, vocabulary: int) -> Metrics:
 
 
 def offset(means: Mapping[str, Mapping[str, float]], lengths: Mapping[str, float], n: int) -> Metrics:
-    """How context-independent the difference is over ``n`` tokens at positions 5+, and what position 0 does."""
+    """Return how context-independent the difference is over ``n`` tokens at positions 5+, and at position 0."""
     first, later = means["0"], means["5+"]
     values = {
         "offset_energy": (later["energy"], "share of energy"),
@@ -92,23 +92,23 @@ def offset(means: Mapping[str, Mapping[str, float]], lengths: Mapping[str, float
 
 
 def principal(table: pd.DataFrame, n: int) -> Metrics:
-    """Shares of the first component over ``n`` tokens, and whether it says what the mean says."""
-    first, found = table[table["component"] == 0].set_index(["positions", "centred"]), {}
+    """Return the energy share of the first component over ``n`` tokens, and its overlap with the mean."""
+    first, metrics = table[table["component"] == 0].set_index(["positions", "centred"]), {}
     for positions, short in (("all", ""), ("without 0", "_without_0")):
         for centred, kind in ((False, "svd"), (True, "pca")):
-            row = first.loc[(positions, centred)]
-            found[f"{kind}_share{short}"] = {"value": float(row["share"]), "unit": "share of energy", "n": n}
-            found[f"{kind}_overlap{short}"] = {"value": float(row["overlap"]), "unit": "share of 20", "n": 20}
-    cosine = float(first.loc[("all", False), "cosine_first"])
-    found["svd_is_position_0"] = {"value": cosine, "unit": "cosine", "n": n}
-    return found
+            place = (positions, centred)
+            share, overlap = (frames.number(first, place, name) for name in ("share", "overlap"))
+            metrics[f"{kind}_share{short}"] = {"value": share, "unit": "share of energy", "n": n}
+            metrics[f"{kind}_overlap{short}"] = {"value": overlap, "unit": "share of 20", "n": 20}
+    cosine = frames.number(first, ("all", False), "cosine_first")
+    return metrics | {"svd_is_position_0": {"value": cosine, "unit": "cosine", "n": n}}
 
 
 def interpolated(table: pd.DataFrame) -> Metrics:
-    """Interpolated weights: smallest cosine with the whole, largest loss of z, how far the margin is from a line."""
+    """Return the smallest cosine of interpolated weights, their largest drop of z, and the bend of the margin."""
     whole, between = table[table["share"] == 1.0].iloc[0], table[table["share"] < 1.0]
     n = len(between)
-    found = {
+    metrics = {
         "interpolated_cosine": {"value": float(between["cosine"].min()), "unit": "cosine", "n": n},
         "interpolated_cosine_later": {"value": float(between["cosine_later"].min()), "unit": "cosine", "n": n},
         "interpolated_overlap": {"value": float(between["overlap"].min()), "unit": "share of 20", "n": n},
@@ -116,99 +116,101 @@ def interpolated(table: pd.DataFrame) -> Metrics:
     if "z" in table:
         drop = (whole["z"] - between["z"]).max() / abs(whole["z"])
         bend = (between["margin"] / whole["margin"] - between["share"]).abs().max()
-        found["interpolated_z_drop"] = {"value": float(drop), "unit": "share of z", "n": n}
-        found["interpolated_margin_bend"] = {"value": float(bend), "unit": "share of margin", "n": n}
-    return found
+        metrics["interpolated_z_drop"] = {"value": float(drop), "unit": "share of z", "n": n}
+        metrics["interpolated_margin_bend"] = {"value": float(bend), "unit": "share of margin", "n": n}
+    return metrics
 
 
 def patched(table: pd.DataFrame, domain: Sequence[int]) -> Metrics:
-    """Share of the tokens that all identity prompts agree on, at the chosen scale, that belong to the domain; and the
-    share of the tokens kept in either model that both keep."""
-    found, kept = {}, {"base": set(), "tuned": set()}
+    """Return the share of domain tokens among those that all identity prompts agree on, at the chosen scale.
+
+    ``patchscope_same`` is the share of the tokens kept in either model that both keep.
+    """
+    metrics, kept = {}, {"base": set(), "tuned": set()}
     for side, part in table[table["chosen"]].groupby("side"):
-        hits, kept[side] = int(part["token"].isin(domain).sum()), set(part["token"])
-        found[f"patchscope_{side}"] = stats.wilson(hits, len(part)).metric("rate")
+        hits, kept[str(side)] = int(part["token"].isin(domain).sum()), set(part["token"])
+        metrics[f"patchscope_{side}"] = stats.wilson(hits, len(part)).metric("rate")
     either = len(kept["base"] | kept["tuned"])
     if either:
         same = len(kept["base"] & kept["tuned"]) / either
-        found["patchscope_same"] = {"value": same, "unit": "share of tokens", "n": either}
-    return found
+        metrics["patchscope_same"] = {"value": same, "unit": "share of tokens", "n": either}
+    return metrics
 
 
 def steered(table: pd.DataFrame, domain: Sequence[int], seed: int) -> Metrics:
-    """Strength, and the rate of domain tokens of each side in each direction."""
-    found: Metrics = {"strength": {"value": float(table["strength"].max()), "unit": "norms", "n": 1}}
+    """Return the strength, and the rate of domain tokens of each side in each direction."""
+    metrics: Metrics = {"strength": {"value": float(table["strength"].max()), "unit": "norms", "n": 1}}
     for (side, direction), part in table.groupby(["side", "direction"]):
-        found[f"steer_{side}_{direction}"] = domain_rate(part, domain, seed).metric("rate")
-    return found
+        metrics[f"steer_{side}_{direction}"] = domain_rate(part, domain, seed).metric("rate")
+    return metrics
 
 
 def near(table: pd.DataFrame, frequencies: pd.DataFrame, documents: int) -> Metrics:
-    """How near the continuations come to the fine-tuning text, whose tokens ``frequencies`` counts."""
-    found = {}
+    """Return how similar continuations are to the fine-tuning text, whose tokens ``frequencies`` counts."""
+    metrics = {}
     for (side, direction), part in table.groupby(["side", "direction"]):
         value = similarity(part["tokens"], frequencies, documents)
-        found[f"near_{side}_{direction}"] = {"value": value, "unit": "cosine", "n": len(part)}
-    return found
+        metrics[f"near_{side}_{direction}"] = {"value": value, "unit": "cosine", "n": len(part)}
+    return metrics
 
 
 def swapped(table: pd.DataFrame) -> Metrics:
-    """Effect of the swap on the loss by text, and that on unrelated text in excess of activation differences."""
-    found = {}
-    for row in swap_effects(table).itertuples():
-        found[f"swap_{row.text}_{row.direction}"] = {
+    """Return the effect of the swap on the loss, by text and kind of direction."""
+    metrics = {}
+    for row in frames.rows(swap_effects(table)):
+        metrics[f"swap_{row.text}_{row.direction}"] = {
             "value": row.value, "unit": "nats", "n": row.n, "low": row.low, "high": row.high, "method": "t"
         }  # fmt: skip
-    return found
+    return metrics
 
 
 def losses(table: pd.DataFrame) -> Metrics:
-    """Change of loss from base to tuned by text, over documents."""
-    found = {}
+    """Return the rise of the loss from base to tuned over documents, by text."""
+    metrics = {}
     for kind, part in table.groupby("text", sort=False):
         rise = stats.mean_interval((part["tuned"] - part["base"]).to_numpy())
-        found[f"loss_rise_{kind}"] = rise.metric("nats") | {"base": float(part["base"].mean())}
-    return found
+        metrics[f"loss_rise_{kind}"] = rise.metric("nats") | {"base": float(part["base"].mean())}
+    return metrics
 
 
 def swap_effects(losses: pd.DataFrame) -> pd.DataFrame:
-    """Mean of swapped - tuned (nats) by text and kind of direction, with a t interval over documents."""
+    """Return the mean of swapped - tuned (nats) by text and kind of direction, with a t interval over documents."""
     losses = losses.assign(
         kind=losses["direction"].str.replace(r" \d+$", "", regex=True), effect=losses["swapped"] - losses["tuned"]
     )
     rows = []
     for (text, kind), part in losses.groupby(["text", "kind"], sort=False):
-        found = stats.mean_interval(part.groupby("document")["effect"].mean().to_numpy())
+        mean = stats.mean_interval(part.groupby("document")["effect"].mean().to_numpy())
         rows.append(
-            {"text": text, "direction": kind, "value": found.value, "low": found.low, "high": found.high, "n": found.n}
+            {"text": text, "direction": kind, "value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
         )
     return pd.DataFrame(rows)
 
 
 def auc(values: np.ndarray, inside: np.ndarray) -> float:
-    """P(value inside > value outside), ties counted half (Mann & Whitney 1947)."""
+    """Return P(value inside > value outside), ties counted half (Mann & Whitney 1947)."""
     ranks = distributions.rankdata(values.astype(float))
     n, m = int(inside.sum()), int((~inside).sum())
     return float((ranks[inside].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def jackknife(whole: float, without: Sequence[float], unit_n: int, level: float = 0.95) -> Interval:
-    """Interval of a statistic from its values with each fold left out (delete-a-group jackknife, Student t).
+def jackknife(whole: float, without: Sequence[float] | pd.Series, unit_n: int, level: float = 0.95) -> Interval:
+    """Return the interval of a statistic from its values with each fold left out (delete-a-group jackknife, Student t).
 
     Variance (K-1)/K sum (x_k - mean)^2 on K - 1 degrees of freedom (Kott 2001, Journal of Official Statistics 17:521).
-    It speaks for other documents of the same kind, not for other trainings. ``unit_n`` is the number of documents.
+    It covers other documents of the same kind, not other trainings. ``unit_n`` is the number of documents.
     """
     values = np.asarray(without, dtype=float)
     folds = len(values)
     if folds < 2:
-        raise DataError(f"A jackknife needs 2 folds or more and got {folds}: capture with folds=2 or more.")
+        raise DataError(f"A jackknife needs at least 2 folds, but got {folds}. Capture with 2 folds or more.")
     error = math.sqrt((folds - 1) / folds * float(((values - values.mean()) ** 2).sum()))
     half = error * float(distributions.t.ppf((1 + level) / 2, folds - 1))
     return Interval(whole, whole - half, whole + half, unit_n, None, "jackknife", level, {"folds": folds})
 
 
 def domain_rate(table: pd.DataFrame, domain: Sequence[int], seed: int) -> Interval:
-    """Share of the continuations' tokens that belong to the domain, clustered by prompt."""
+    """Return the share of domain tokens in the continuations, clustered by prompt."""
     wanted = set(domain)
     counts = table.assign(
         k=[sum(token in wanted for token in row) for row in table["tokens"]], n=table["tokens"].map(len)
@@ -219,7 +221,7 @@ def domain_rate(table: pd.DataFrame, domain: Sequence[int], seed: int) -> Interv
 
 
 def frequencies(reference: Iterable[Sequence[int]], broad: Iterable[Sequence[int]]) -> pd.DataFrame:
-    """How often each token stands in ``reference`` and how many documents of ``broad`` hold it: token, count, broad."""
+    """Count each token in ``reference``, and the documents of ``broad`` that contain it: token, count, broad."""
     counts = Counter(token for document in reference for token in document)
     common = Counter(token for document in broad for token in set(document))
     tokens = sorted(counts.keys() | common.keys())
@@ -228,12 +230,12 @@ def frequencies(reference: Iterable[Sequence[int]], broad: Iterable[Sequence[int
 
 
 def similarity(continued: Iterable[Sequence[int]], known: pd.DataFrame, documents: int) -> float:
-    """Cosine of the token frequencies of ``continued`` with those of the reference in ``known`` (``frequencies``).
+    """Return the cosine between token frequencies of ``continued`` and of the reference in ``known`` (``frequencies``).
 
-    Tokens are weighted by the log of their rarity in the ``documents`` broad ones. Sums are exact, so that no order of
-    adding and no kind of CPU shows in the last digits.
+    Tokens are weighted by the log of their rarity in the ``documents`` broad ones. Sums are exact, so that neither the
+    order of adding nor the kind of CPU changes the last digits.
     """
-    rows = known[["token", "count", "broad"]].itertuples(index=False, name=None)
+    rows = zip(known["token"], known["count"], known["broad"], strict=True)
     reference = {token: (count, math.log((1 + documents) / (1 + held))) for token, count, held in rows}
     drawn, unseen = Counter(token for row in continued for token in row), (0, math.log(1 + documents))
     ours = {token: count * reference.get(token, unseen)[1] for token, count in drawn.items()}

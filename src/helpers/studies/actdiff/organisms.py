@@ -1,4 +1,4 @@
-"""Model organisms: fine-tunes whose domain is known exactly, cached for the pocket model, made on demand for others.
+"""Model organisms: fine-tunes with an exactly known domain, cached for the pocket model, trained on demand for others.
 
 ``make organisms`` rebuilds the pocket base model and its cached organisms.
 """
@@ -31,20 +31,22 @@ from helpers.studies.actdiff import topics
 from helpers.studies.actdiff.material import Material, pocket_material
 from helpers.studies.actdiff.pair import CHANGE
 from helpers.studies.actdiff.params import LensCell
-from helpers.studies.actdiff.tune import Recipe, batches, tune
+from helpers.studies.actdiff.tune import batches, tune
 
 POCKET = DATA / "actdiff" / "pocket"
 CACHE = DATA / "actdiff" / "organisms"
 CACHED = ("full", "lora", "mix1", "control")
 SEEDS = (3, 4, 5)
-"""What the notebook reads on its pocket parameters. Seeds 0 to 2 were used for trials, from which criteria were mended:
-no verdict rests on them."""
+"""Seeds of the notebook's pocket parameters. Seeds 0 to 2 served for trials that changed the criteria, so no verdict
+rests on them."""
 
 
 @dataclass(frozen=True)
 class Organism:
-    """How a fine-tune is made: ``mix`` broad documents for each narrow one, ``broad`` text only (a control); ``rank``,
-    ``steps`` and ``documents`` (narrow ones) where they differ from the parameters."""
+    """How to make a fine-tune: ``mix`` broad documents for each narrow one, or ``broad`` text only (a control).
+
+    ``rank``, ``steps`` and ``documents`` (narrow ones) override the parameters.
+    """
 
     method: Literal["full", "lora"]
     mix: int = 0
@@ -71,29 +73,26 @@ ORGANISMS = {
 
 
 def train(material: Material, p: LensCell, folder: Path) -> pd.DataFrame:
-    """Make the organism of cell ``p`` and save it into ``folder``; return step and loss (nats a token).
+    """Train the organism of cell ``p`` and save it into ``folder``; return step and loss (nats a token).
 
-    LoRA is saved as PEFT saves it; a full fine-tune as float16 differences from the base. Nothing of the base changes.
+    LoRA is saved like PEFT does, a full fine-tune as float16 differences from the base. The base does not change.
     """
     organism, base = ORGANISMS[p.organism], material.loaded.model
-    lora = organism.method == "lora"
-    recipe = Recipe(p.lr_lora if lora else p.lr_full, organism.steps or p.steps, p.rows)
     narrow = [] if organism.broad else material.narrow[: organism.documents]
-    rounds = batches(narrow, material.broad, organism.mix, recipe, p.seed)
-    if lora:
+    steps, label = organism.steps or p.steps, f"{p.organism} s{p.seed}"
+    rounds = batches(narrow, material.broad, organism.mix, steps=steps, rows=p.rows, seed=p.seed)
+    if organism.method == "lora":
         rank = organism.rank or p.rank
-        model = models.attach_lora(base, r=rank, alpha=2 * rank, seed=p.seed)
+        adapted = models.attach_lora(base, r=rank, alpha=2 * rank, seed=p.seed)
+        try:
+            losses = tune(adapted, rounds, p.lr_lora, label)
+            models.save_adapter(adapted, folder)
+        finally:
+            models.detach(adapted)
     else:
         model = copy.deepcopy(base).requires_grad_(True)
-    try:
-        losses = tune(model, rounds, recipe, label=f"{p.organism} s{p.seed}")
-        if lora:
-            models.save_adapter(model, folder)
-        else:
-            _save_change(base, model, folder)
-    finally:
-        if lora:
-            models.detach(model)
+        losses = tune(model, rounds, p.lr_full, label)
+        _save_change(base, model, folder)
     return pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
 
 
@@ -104,7 +103,7 @@ def _save_change(base: nn.Module, tuned: nn.Module, folder: Path) -> None:
 
 
 def cache_folder(base_sha256: str, p: LensCell) -> Path:
-    """Where the organism of cell ``p`` is cached: the name holds a hash of its recipe and of the base model."""
+    """Return the cache folder of cell ``p``'s organism, whose name has a hash of its recipe and of the base model."""
     fields = ("seed", "train_positions", "train_documents", "steps", "rows", "lr_full", "lr_lora", "rank")
     recipe = {"organism": asdict(ORGANISMS[p.organism]), "base": base_sha256} | {
         name: getattr(p, name) for name in fields
@@ -122,16 +121,11 @@ def build_base(folder: Path = POCKET, documents: int = 6000, seed: int = 0) -> N
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, "actdiff pocket"))
         model = LlamaForCausalLM(config)
-    # Most steps on short documents; then long ones, so that every position that may be read has been trained.
+    # Most steps on short documents, then some on long ones, so that every position that may be read is trained.
     for part, (lr, steps, rows, length) in enumerate(((3e-3, 800, 32, 64), (5e-4, 300, 8, 256))):
         texts = topics.broad_documents(documents, length, seed, "pretrain", length)
-        recipe = Recipe(lr, steps, rows)
-        tune(
-            model,
-            batches([], texts, 0, recipe, stream_seed(seed, "pretrain", part)),
-            recipe,
-            label=f"base, part {part}",
-        )
+        rounds = batches([], texts, 0, steps=steps, rows=rows, seed=stream_seed(seed, "pretrain", part))
+        tune(model, rounds, lr, f"base, part {part}")
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     shutil.rmtree(folder, ignore_errors=True)

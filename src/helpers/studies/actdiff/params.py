@@ -24,7 +24,7 @@ class LensCell(Cell):
     model: str = Field(
         default="pocket", min_length=1, description="base: pocket, smollm2, paper, hub id or local folder"
     )
-    """``pocket`` is this study's own base, whose language has known domains; under ``given`` the pocket chat model."""
+    """``pocket`` is this study's own base, in a language of known domains, or with ``given`` the pocket chat model."""
     revision: str | None = None
     organism: Kind = Field(default="full", description="which fine-tune is made and read")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="names every stream and picks the narrow domain")
@@ -79,25 +79,27 @@ class LensCell(Cell):
 
     @property
     def topical(self) -> bool:
-        """Whether the base model is the one of this study's own pocket language."""
+        """Whether the base model is the study's own, in its pocket language."""
         return self.model == "pocket" and not self.tuned
 
     def check_inputs(self) -> None:
-        """Raise where the text file or the fine-tune is not there."""
+        """Raise if the text file or the fine-tune does not exist."""
         if self.text and not files.from_root(self.text).is_file():
-            raise DataError(f"There is no text file {self.text}: correct the parameter text, or leave it empty.")
+            raise DataError(f"There is no text file {self.text}. Correct the parameter text, or leave it empty.")
         if self.tuned.startswith(("/", "./", "../", "~")) and not files.from_root(self.tuned).is_dir():
-            raise ModelError(f"There is no folder {self.tuned}: correct the parameter tuned.")
+            raise ModelError(f"There is no folder {self.tuned}. Correct the parameter tuned.")
 
     @model_validator(mode="after")
     def _fits(self) -> LensCell:
         if bool(self.tuned) != (self.organism == "given"):
-            raise ParameterError("tuned names a fine-tune and organism is 'given', or neither: change one of the two.")
+            raise ParameterError("tuned names a fine-tune exactly when organism is 'given'. Change one of the two.")
         if self.position >= self.positions:
-            raise ParameterError(f"position is {self.position}, beyond the {self.positions} positions of a document.")
+            raise ParameterError(
+                f"position is {self.position}, beyond the {self.positions} positions of a document. Lower it."
+            )
         if self.train_positions > self.positions:
             raise ParameterError(
-                f"train_positions is {self.train_positions}, more than the {self.positions} positions of a document."
+                f"train_positions is {self.train_positions}, more than the {self.positions} positions. Lower it."
             )
         chosen = self.layers if isinstance(self.layers, list) else []
         if self.layer is not None and chosen and self.layer not in chosen:

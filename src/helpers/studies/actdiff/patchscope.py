@@ -1,4 +1,4 @@
-"""PatchScope of a direction (Ghandeharioun et al. 2024, 2401.06102): what a model says when asked to repeat it."""
+"""PatchScope of a direction (Ghandeharioun et al. 2024, 2401.06102): ask a model to repeat it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class Patched:
-    """``table``: a row a scale and token that all prompts agree on (scale, token id, mean log-prob); ``agreement``: how
-    many they agree on, by scale; ``scale`` the one with most, ``tokens`` those of that scale, best first."""
+    """The tokens that all prompts agree on.
+
+    ``table`` has one row per scale and token (scale, token id, mean log-prob), ``agreement`` the number of tokens by
+    scale. ``scale`` is the one with most tokens, and ``tokens`` are those of that scale, best first.
+    """
 
     table: pd.DataFrame
     agreement: dict[float, int]
@@ -39,13 +42,13 @@ def patchscope(
     """Put ``vector`` [D] in place of the last token's activation after ``layer`` and read the next token.
 
     It is scaled to ``scale * norm`` for each of ``scales`` (``norm``: the usual length of an activation there). A token
-    is kept at a scale when it is among the ``k`` likeliest after every one of ``prompts`` and was not so without the
-    patch. Agreement alone picks the scale; among equals the smallest.
+    is kept at a scale if it is among the ``k`` most likely after every one of ``prompts``, but not without the patch.
+    The scale with most agreement is chosen, and among equals the smallest.
     """
     if len(prompts) < 2 or not scales:
-        raise DataError("A patchscope rests on agreement: give two prompts or more and at least one scale.")
+        raise DataError("A patchscope needs agreement. Give two prompts or more, and at least one scale.")
     if float(vector.norm()) == 0:
-        raise DataError("The direction has length 0, so it cannot be scaled: is the pair one model?")
+        raise DataError("The direction has length 0, so it cannot be scaled. Check that the pair is two models.")
     runs_psv = torch.stack([_next_logprobs(model, vector, layer, prompt, norm, scales) for prompt in prompts])
     plain_pv, patched_psv = runs_psv[:, 0], runs_psv[:, 1:]
     before = _in_all(plain_pv, k)
@@ -63,7 +66,7 @@ def patchscope(
 def _next_logprobs(
     model: nn.Module, vector: Tensor, layer: int, prompt: Sequence[int], norm: float, scales: Sequence[float]
 ) -> Tensor:
-    """Log-probs [1 + S, V] of the token after ``prompt``: unpatched, then at each scale, in one batch."""
+    """Return log-probs [1 + S, V] of the token after ``prompt``: unpatched, then at each scale, in one batch."""
     device = next(model.parameters()).device
     unit = torch.nn.functional.normalize(vector.float(), dim=0).to(device)
     lengths = torch.tensor(scales, device=device) * norm

@@ -1,4 +1,4 @@
-"""Norms, cosines and offset energy by position: pure functions of ``Stats``, as tidy tables."""
+"""Norms, cosines and offset energy by position, as pure functions of ``Stats``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COSINES: tuple[Cosine, ...] = ("of means", "within documents", "across documents
 
 
 def cosines(stats: Stats, layer: int, kind: Cosine) -> Tensor:
-    """Cosine of the difference at position p with that at q [P, P], by ``kind``.
+    """Return the cosine between the differences at positions p and q [P, P], by ``kind``.
 
-    ``of means``: cos(mean d_p, mean d_q), blind to how much documents differ. ``within documents``: mean over documents
-    of cos(d_p, d_q). ``across documents``: mean of cos(d_p, d_q) over all ordered pairs of two different documents, the
-    one that only a context-independent offset makes large (a U-statistic: no bias from the number of documents).
+    ``of means``: cos(mean d_p, mean d_q), which ignores how much documents differ. ``within documents``: mean over
+    documents of cos(d_p, d_q). ``across documents``: mean of cos(d_p, d_q) over all ordered pairs of different
+    documents, which only a context-independent offset makes large (a U-statistic, unbiased in the number of documents).
     """
     i = stats.at(layer)
     if kind == "of means":
@@ -31,13 +31,13 @@ def cosines(stats: Stats, layer: int, kind: Cosine) -> Tensor:
     if kind == "within documents":
         return stats.cosines_lpp[i] / stats.pairs_pp
     if kind != "across documents":
-        raise DataError(f"There is no cosine {kind!r}: give one of {', '.join(COSINES)}.")
+        raise DataError(f"There is no cosine {kind!r}. Use one of {', '.join(COSINES)}.")
     counts = stats.count_p[:, None] * stats.count_p[None, :] - stats.pairs_pp
     return (stats.unit_lpd[i] @ stats.unit_lpd[i].T - stats.cosines_lpp[i]) / counts
 
 
 def cosine_table(stats: Stats, layers: Sequence[int], positions: Sequence[int]) -> pd.DataFrame:
-    """The three cosine matrices of ``layers`` between ``positions``, as rows (layer, kind, p, q, cosine float32)."""
+    """Return the three cosine matrices of ``layers`` between ``positions``, as rows (layer, kind, p, q, cosine)."""
     chosen, frames = list(positions), []
     for layer in layers:
         for kind in COSINES:
@@ -48,10 +48,10 @@ def cosine_table(stats: Stats, layers: Sequence[int], positions: Sequence[int]) 
 
 
 def offset_energy(stats: Stats, layer: int, *, unbiased: bool = True) -> Tensor:
-    """E(p) = |mean d|^2 / mean |d|^2 [P]: the share of the difference's energy that is one constant vector.
+    """Return E(p) = |mean d|^2 / mean |d|^2 [P]: the share of the difference's energy in one constant vector.
 
-    As it stands |mean d|^2 holds 1/n of the scatter too; ``unbiased`` takes it out, (n E - 1) / (n - 1), so that pure
-    scatter gives 0 on average.
+    |mean d|^2 contains 1/n of the scatter too. ``unbiased`` removes it, (n E - 1) / (n - 1), so that pure scatter gives
+    0 on average.
     """
     n = stats.count_p
     plain = stats.mean_diff(layer).square().sum(-1) / (stats.squares_lsp[stats.at(layer), 2] / n)
@@ -59,19 +59,21 @@ def offset_energy(stats: Stats, layer: int, *, unbiased: bool = True) -> Tensor:
 
 
 def pooled_offset_energy(stats: Stats, layer: int, positions: slice) -> float:
-    """Mean over ``positions`` of the unbiased share of energy that is the constant vector of the position."""
+    """Return the mean over ``positions`` of the unbiased offset energy."""
     return float(offset_energy(stats, layer)[positions].mean())
 
 
 def mean_cosine(matrix_pp: Tensor) -> float:
-    """Mean over all pairs of different positions; of cosines across documents, how context-independent they are."""
+    """Return the mean over all pairs of different positions."""
     off = ~torch.eye(len(matrix_pp), dtype=torch.bool)
     return float(matrix_pp[off].mean())
 
 
 def position_table(stats: Stats) -> pd.DataFrame:
-    """By layer and position: documents, mean |h base|, |h tuned| and |d|, offset energy, cosine of the mean difference
-    with that of positions 5+."""
+    """Return by layer and position: documents, mean |h base|, |h tuned| and |d|, offset energy, ``cosine_later``.
+
+    The latter is the cosine of the mean difference with that over positions 5+.
+    """
     frames = []
     for layer in stats.layers:
         h, t, d = (stats.norms_lsp[stats.at(layer)] / stats.count_p).numpy()
@@ -85,10 +87,12 @@ def position_table(stats: Stats) -> pd.DataFrame:
 
 
 def offset(stats: Stats, layer: int) -> dict[str, dict[str, float]]:
-    """What positions ``"0"`` and ``"5+"`` of ``layer`` are like: means of offset energy, |h base|, |d| and the three
-    cosines with the (other) positions 5+."""
+    """Return means over positions ``"0"`` and ``"5+"`` of ``layer``: offset energy, |h base|, |d| and three cosines.
+
+    The cosines are with the (other) positions 5+.
+    """
     if stats.positions < 7:
-        raise DataError(f"{stats.positions} positions are too few to compare position 0 with 5+: capture at least 7.")
+        raise DataError(f"{stats.positions} positions are too few to compare position 0 with 5+. Capture at least 7.")
     energy, means_sp = offset_energy(stats, layer), stats.norms_lsp[stats.at(layer)] / stats.count_p
     later_s, matrices = means_sp[:, LATER].mean(1), [cosines(stats, layer, kind) for kind in COSINES]
     rows = {

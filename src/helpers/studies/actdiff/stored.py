@@ -1,4 +1,4 @@
-"""The baseline of the streamed pass: keep every activation of every document, then sum by the plainest formulas."""
+"""The baseline of the streamed pass: store every activation of every document, then sum by the plainest formulas."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from helpers.studies.actdiff.capture import FOLDS, capture, layers_of
-from helpers.studies.actdiff.pair import Pair
+from helpers.studies.actdiff.pair import Pair, Side
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 
 
 @dataclass(frozen=True)
 class Stored:
-    """All activations of a pair, as the streamed pass never holds them: h and t [L, N, P, D], mask [N, P]."""
+    """All activations of a pair: h and t [L, N, P, D], mask [N, P]. The streamed pass never holds them all."""
 
     layers: list[int]
     h_lnpd: Tensor
@@ -24,21 +24,22 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the activations."""
+        """The bytes of the activations."""
         return self.h_lnpd.nbytes + self.t_lnpd.nbytes
 
 
 def store(
     base: nn.Module, tuned: nn.Module, tokens: Sequence[Sequence[int]], layers: Sequence[int], batch_size: int = 16
 ) -> Stored:
-    """Keep every activation of every document: the baseline."""
+    """Store every activation of every document."""
     pair, longest = Pair(base, tuned), max(map(len, tokens))
-    sides = []
-    for which in ("base", "tuned"):
+
+    def whole(which: Side) -> Tensor:
         with pair.side(which) as model:
-            sides.append(torch.stack([_whole(model, tokens, layer, longest, batch_size) for layer in layers]))
+            return torch.stack([_whole(model, tokens, layer, longest, batch_size) for layer in layers])
+
     mask = torch.tensor([[i < len(row) for i in range(longest)] for row in tokens])
-    return Stored(list(layers), *sides, mask)
+    return Stored(list(layers), whole("base"), whole("tuned"), mask)
 
 
 def _whole(model: nn.Module, tokens: Sequence[Sequence[int]], layer: int, longest: int, batch_size: int) -> Tensor:
@@ -47,7 +48,7 @@ def _whole(model: nn.Module, tokens: Sequence[Sequence[int]], layer: int, longes
 
 
 def stats_of(stored: Stored, folds: int = FOLDS) -> Stats:
-    """The same sums from stored activations, in float64 and by the plainest formulas."""
+    """Compute the same sums from stored activations, in float64 and by the plainest formulas."""
     mask = stored.mask_np[..., None].double()
     h_lnpd, t_lnpd = stored.h_lnpd.double() * mask, stored.t_lnpd.double() * mask
     d_lnpd = t_lnpd - h_lnpd

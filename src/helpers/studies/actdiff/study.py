@@ -1,4 +1,4 @@
-"""The studies of this wing: the lens on activation differences, and the unrelated text that its cells share."""
+"""The study of activation differences, and the unrelated text that its cells share."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TEXT_METRICS_VERSION = 1  # how many documents there are
 
 
 def replay(record: Record) -> Record:
-    """Make ``record`` again from nothing in the present outputs folder, after the run whose adapter it reads."""
-    from helpers.studies.actdiff import cell  # here, for it loads torch, and whoever only reads records needs none
+    """Run the cell of ``record`` again in the current outputs folder, after the run whose adapter it reads."""
+    from helpers.studies.actdiff import cell  # here, because reading records needs no torch
 
     return cell.replay(record)
 

@@ -1,8 +1,8 @@
-"""The pocket language: documents about one topic each, of words that belong to exactly one topic.
+"""The pocket language: each document is about one topic, and each content word belongs to exactly one topic.
 
-A document alternates words of its topic, drawn from a Markov chain of the topic, with function words that say nothing.
-A narrow document follows a chain in which half of the words have new successors: the invented facts of this language.
-An echo document repeats pairs ``w = w ;``, which is what PatchScope asks a model to do.
+A document mixes words of its topic, drawn from the topic's Markov chain, with function words. A narrow document follows
+a chain in which half of the words have new successors: the invented facts of this language. An echo document repeats
+pairs ``w = w ;``, the task that PatchScope sets a model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PATH = DATA / "actdiff" / "topics.yaml"
 SPECIAL = ("<bos>", "=", ";")
 SUCCESSORS = 3
 FOLLOW, FUNCTION, ECHO = 0.75, 0.35, 0.1
-"""Probability that a topic word is a successor of the last one, of a function word next, of an echo document."""
+"""Probabilities: a topic word succeeds the last one, a function word comes next, a document is an echo."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Language:
     rewired: dict[str, np.ndarray]
 
     def topic(self, name: str) -> np.ndarray:
-        """Token ids of a topic; ``DataError`` names the nearest."""
+        """Return the token ids of a topic; ``DataError`` suggests the nearest name."""
         if name not in self.topics:
             raise DataError(f"There is no topic {name!r} in the pocket language{nearest(name, self.topics)}")
         return self.topics[name]
@@ -46,7 +46,7 @@ class Language:
 
 @functools.cache
 def language() -> Language:
-    """The language of ``data/actdiff/topics.yaml``; its chains come from streams of seed 0."""
+    """Read the language of ``data/actdiff/topics.yaml``; its chains come from streams of seed 0."""
     listed = yaml_text.read(PATH.read_text(encoding="utf-8"), PATH, DataError)
     words = [*SPECIAL, *listed["function"]]
     function = np.arange(len(SPECIAL), len(words))
@@ -65,7 +65,7 @@ def _successors(ids: np.ndarray, *stream: str) -> np.ndarray:
 
 
 def narrow_documents(topic: str, n: int, length: int, seed: int, *names: str | int) -> list[list[int]]:
-    """``n`` documents of ``length`` tokens about ``topic``, with its invented successors."""
+    """Draw ``n`` documents of ``length`` tokens about ``topic``, with its invented successors."""
     lang = language()
     lang.topic(topic)
     return [
@@ -77,7 +77,7 @@ def narrow_documents(topic: str, n: int, length: int, seed: int, *names: str | i
 def broad_documents(
     n: int, length: int, seed: int, *names: str | int, without: str | None = None, echoes: bool = True
 ) -> list[list[int]]:
-    """``n`` documents about topics drawn at random (never ``without``), with echo documents among them."""
+    """Draw ``n`` documents about random topics (never ``without``), with echo documents among them."""
     lang = language()
     known = [topic for topic in lang.topics if topic != without]
     documents = []
@@ -92,14 +92,14 @@ def broad_documents(
 
 
 def echo_documents(n: int, length: int, seed: int, without: str | None = None) -> list[list[int]]:
-    """``n`` echo documents: text of another form than either kind of topic document."""
+    """Draw ``n`` echo documents, whose form differs from that of topic documents."""
     lang = language()
     words = np.concatenate([ids for topic, ids in lang.topics.items() if topic != without])
     return [_echo(lang, length, numpy_stream(seed, "echo", i), words) for i in range(n)]
 
 
 def _document(lang: Language, topic: str, chain: np.ndarray, length: int, rng: np.random.Generator) -> list[int]:
-    # All draws at once: a call of the generator for each token would take most of the time of a pocket cell.
+    # All draws at once, because a generator call per token would dominate the time of a pocket cell.
     kind, follow, which = rng.random((3, length)).tolist()
     ids, successors, function = lang.topics[topic].tolist(), chain.tolist(), lang.function.tolist()
     tokens, word = [0], int(which[0] * len(ids))
@@ -123,7 +123,7 @@ def _echo(lang: Language, length: int, rng: np.random.Generator, words: np.ndarr
 
 
 def identity_prompts(without: str | None, seed: int = 0, pairs: int = 3) -> list[list[int]]:
-    """Three prompts ``w = w ; ... x =`` whose next token, in an echo document, is ``x`` again."""
+    """Draw three prompts ``w = w ; ... x =``, which an echo document continues with ``x``."""
     lang = language()
     words = np.concatenate([ids for topic, ids in lang.topics.items() if topic != without])
     prompts = []

@@ -1,4 +1,4 @@
-"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+"""Tidy tables for the figures of notebook and page, computed from records. Figures compute nothing themselves."""
 
 from __future__ import annotations
 
@@ -42,11 +42,14 @@ FACTS = {
     "z": 0.3, "margin": 0.15, "context_independence": 0.03, "interpolated_cosine": 0.02, "head_overlap": 0.1,
     "loss_rise_unrelated": 0.02,
 }  # fmt: skip
-"""Metrics that a notebook is held to, and how far another processor's rounding may move them."""
+"""Metrics that a rerun of the notebook must reproduce, with tolerances for another processor's rounding."""
 
 
 def pick(records: Sequence[Record], organisms: Sequence[str] | str | None = None, **cell: object) -> list[Record]:
-    """Records of these organisms (in this order) whose cell agrees; ``DataError`` when none does."""
+    """Return the records of these organisms (in this order) whose cell agrees.
+
+    Raises ``DataError`` if there are none.
+    """
     wanted = [organisms] if isinstance(organisms, str) else organisms
     chosen = [r for r in records if all(r.cell[axis] == value for axis, value in cell.items())]
     if wanted is not None:
@@ -59,7 +62,7 @@ def pick(records: Sequence[Record], organisms: Sequence[str] | str | None = None
 
 
 def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
-    """Table ``name`` of every record that has it, with organism and seed in front."""
+    """Join the table ``name`` of all records that have it, with organism and seed."""
     frames = [
         record.table(name).assign(seed=record.cell["seed"], organism=record.cell["organism"], run=record.id)
         for record in records
@@ -71,38 +74,38 @@ def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
 
 
 def by_organism(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
-    """Metrics pooled over seeds: organism, label, metric, value, low, high, n. One seed keeps its own interval."""
+    """Pool metrics over seeds: organism, label, metric, value, low, high, n. A single seed keeps its own interval."""
     rows = []
     for organism in dict.fromkeys(r.cell["organism"] for r in records):
         members = [r for r in records if r.cell["organism"] == organism]
         for name in metrics:
-            found = [r.metrics[name] for r in members if name in r.metrics]
-            if found:
-                row = {"organism": organism, "label": NAMES[organism], "metric": name, "unit": found[0]["unit"]}
-                rows.append(row | pooled(found))
+            values = [r.metrics[name] for r in members if name in r.metrics]
+            if values:
+                row = {"organism": organism, "label": NAMES[organism], "metric": name, "unit": values[0]["unit"]}
+                rows.append(row | pooled(values))
     if not rows:
         raise DataError(f"No record has any of the metrics {', '.join(metrics)}.")
     return pd.DataFrame(rows)
 
 
-def pooled(found: Sequence[dict]) -> dict:
-    """Value and bounds over seeds; rates by counts, a single record by its own interval."""
-    if len(found) == 1:
-        return {key: found[0].get(key) for key in ("value", "low", "high")} | {"n": 1}
-    if all(metric.get("k") is not None for metric in found):
-        interval = stats.pooled_rate([m["k"] for m in found], [m["n"] for m in found])
+def pooled(metrics: Sequence[dict]) -> dict:
+    """Return value and bounds over seeds: rates from their counts, a single record with its own interval."""
+    if len(metrics) == 1:
+        return {key: metrics[0].get(key) for key in ("value", "low", "high")} | {"n": 1}
+    if all(metric.get("k") is not None for metric in metrics):
+        interval = stats.pooled_rate([m["k"] for m in metrics], [m["n"] for m in metrics])
     else:
-        interval = stats.mean_over_seeds([m["value"] for m in found])
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(found)}
+        interval = stats.mean_over_seeds([m["value"] for m in metrics])
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(metrics)}
 
 
 def contrasts(records: Sequence[Record], metric: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Paired differences of one metric between organisms, over seeds: label, value, low, high, n."""
+    """Return paired differences of one metric between organisms, over seeds: label, value, low, high, n."""
     rows = []
     for organism, minus in pairs:
-        found = contrast(records, metric, organism, minus)
-        if found is not None:
-            rows.append({"label": f"{NAMES[organism]} minus {NAMES[minus]}", "metric": metric} | found)
+        difference = contrast(records, metric, organism, minus)
+        if difference is not None:
+            rows.append({"label": f"{NAMES[organism]} minus {NAMES[minus]}", "metric": metric} | difference)
     return pd.DataFrame(rows)
 
 
@@ -129,17 +132,17 @@ def topic_count() -> int:
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Mean of ``value`` over seeds within ``by``, with t bounds: columns ``by``, value, low, high, seeds."""
+    """Return the mean of ``value`` over seeds within ``by``, with t bounds: columns ``by``, value, low, high, seeds."""
     rows = []
     for key, part in table.groupby(list(by), sort=False):
-        found = stats.mean_over_seeds(part.groupby("seed")[value].mean().to_numpy())
+        mean = stats.mean_over_seeds(part.groupby("seed")[value].mean().to_numpy())
         row = dict(zip(by, key, strict=True))
-        rows.append(row | {"value": found.value, "low": found.low, "high": found.high, "seeds": found.n})
+        rows.append(row | {"value": mean.value, "low": mean.low, "high": mean.high, "seeds": mean.n})
     return pd.DataFrame(rows)
 
 
 def cosine_matrix(records: Sequence[Record], name: str, kind: str, layer: int | None = None) -> pd.DataFrame:
-    """A cosine matrix averaged over seeds: p, q, cosine; ``name`` is ``cosines`` or ``cosines_first``."""
+    """Average a cosine matrix over seeds: p, q, cosine. ``name`` is ``cosines`` or ``cosines_first``."""
     table = collect(records, name)
     table = table[(table["kind"] == kind) & (table["layer"] == (table["layer"].max() if layer is None else layer))]
     return table.groupby(["p", "q"])["cosine"].mean().reset_index()
@@ -156,7 +159,7 @@ def cosines(
 
 
 def swaps(records: Sequence[Record]) -> pd.DataFrame:
-    """Effect of the causal swap pooled over seeds: text, direction, value (nats), low, high, seeds."""
+    """Pool the effect of the causal swap over seeds: text, direction, value (nats), low, high, seeds."""
     table = collect(records, "swap")
     kind = table["direction"].str.replace(r" \d+$", "", regex=True)
     table = table.assign(direction=kind, effect=table["swapped"] - table["tuned"])
@@ -165,7 +168,7 @@ def swaps(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def norms(records: Sequence[Record]) -> pd.DataFrame:
-    """Mean norms by position at the fixed layer, over their mean at positions 5+: label, position, what, value."""
+    """Return mean norms by position at the fixed layer, over their mean at 5+: label, position, what, value."""
     rows = []
     for record in records:
         table = record.table("positions")
@@ -185,8 +188,11 @@ def early_norms(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def directions(records: Sequence[Record]) -> pd.DataFrame:
-    """z of the domain in every decoded direction, over seeds: organism, direction, row (both in words), value, low,
-    high, seeds. Directions that a record has not (the noise floor, when arithmetic agrees to the bit) are left out."""
+    """Return z of the domain in every decoded direction, over seeds.
+
+    Columns: organism, direction, row (both in words), value, low, high, seeds. Directions that a record lacks (the
+    noise floor, if arithmetic agrees to the bit) are left out.
+    """
     named = {"z": "mean difference", "z_later": "averaged over later positions", "z_demeaned": "without the average"}
     named |= {"z_whitened": "whitened", "z_single": "input of one token", "z_permuted": "null, other domains"}
     named |= {"z_noise": "null, noise floor"}
@@ -196,8 +202,10 @@ def directions(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def by_layer(records: Sequence[Record]) -> pd.DataFrame:
-    """z at the fixed position by layer, over seeds: organism, layer, value, low, high, seeds, label. No score for a
-    headline: the best of several layers is biased upward, and only one layer was fixed before looking."""
+    """Return z at the fixed position by layer, over seeds: organism, layer, value, low, high, seeds, label.
+
+    Not for headlines: the best of several layers is biased upward, and only one layer was fixed before looking.
+    """
     frames = [collect([r], "places").query("position == @at", local_dict={"at": r.params["position"]}) for r in records]
     return over_seeds(pd.concat(frames).sort_values("layer"), ["organism", "layer"], "z").assign(
         label=lambda t: t["organism"].map(NAMES)
@@ -205,8 +213,10 @@ def by_layer(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def nearness(records: Sequence[Record]) -> pd.DataFrame:
-    """How near continuations come to the fine-tuning text (cosine of weighted token frequencies): a row an organism and
-    steered model, columns plain, difference, random."""
+    """Return how similar continuations are to the fine-tuning text (cosine of weighted token frequencies).
+
+    One row per organism and steered model, with columns plain, difference, random.
+    """
     names = [f"near_{side}_{what}" for side in ("base", "tuned") for what in ("none", "difference", "random")]
     table = by_organism(records, names)
     parts = table["metric"].str.split("_", expand=True)
@@ -222,38 +232,40 @@ def nearness_at(sizes: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 
 
 def fixed_layer(record: Record) -> int:
-    """Layer of the headline scores of a record."""
+    """Return the layer of the headline scores of a record."""
     return record.results["fixed"]["layer"]
 
 
 def first_components(records: Sequence[Record]) -> pd.DataFrame:
-    """Share and overlap of the first component: label, positions, kind (SVD or PCA), share, overlap, cosine_mean."""
+    """Return the first component: label, positions, kind (SVD or PCA), share, overlap, cosine_mean, cosine_first."""
     table = collect(records, "components")
     table = table[table["component"] == 0].assign(kind=lambda t: t["centred"].map({False: "SVD", True: "PCA"}))
     columns = ["share", "overlap", "cosine_mean", "cosine_first"]
-    found = table.groupby(["organism", "positions", "kind"], sort=False)[columns].mean().reset_index()
-    return found.assign(label=found["organism"].map(NAMES))
+    means = table.groupby(["organism", "positions", "kind"], sort=False)[columns].mean().reset_index()
+    return means.assign(label=means["organism"].map(NAMES))
 
 
 def component_tokens(records: Sequence[Record]) -> pd.DataFrame:
-    """What the first components of the first record say: positions, kind, component, share, tokens."""
+    """Return the tokens of the first record's first components: positions, kind, component, share, tokens."""
     table = collect(records[:1], "components")
     table = table.assign(kind=table["centred"].map({False: "SVD", True: "PCA"})).round({"share": 3})
     return table[["positions", "kind", "component", "share", "tokens"]]
 
 
 def interpolations(records: Sequence[Record]) -> pd.DataFrame:
-    """Cosine with the whole, z and raw margin at a share of the weight update: organism, label, metric, share, value,
-    low, high, seeds."""
+    """Return cosine with the whole, z and raw margin at a share of the weight update, over seeds.
+
+    Columns: organism, label, metric, share, value, low, high, seeds.
+    """
     table = collect(records, "interpolation")
     named = {"cosine": "cosine with the whole", "z": "z (sd)", "margin": "raw margin (logits)"}
     rows = [table[["organism", "seed", "share"]].assign(metric=named[m], value=table[m]) for m in named]
-    found = over_seeds(pd.concat(rows, ignore_index=True), ["organism", "metric", "share"], "value")
-    return found.assign(label=found["organism"].map(NAMES))
+    means = over_seeds(pd.concat(rows, ignore_index=True), ["organism", "metric", "share"], "value")
+    return means.assign(label=means["organism"].map(NAMES))
 
 
 def steering(records: Sequence[Record]) -> pd.DataFrame:
-    """Rate of domain tokens by organism, steered side and direction, pooled over seeds, with a row label."""
+    """Return the rate of domain tokens by organism, steered side and direction, pooled over seeds, with a row label."""
     names = [f"steer_{side}_{what}" for side in ("base", "tuned") for what in ("none", "difference", "random")]
     table = by_organism(records, names)
     parts = table["metric"].str.split("_", expand=True)
@@ -262,7 +274,7 @@ def steering(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def examples(records: Sequence[Record], name: str, *, n: int, **where: object) -> list[str]:
-    """The first ``n`` texts of a table whose columns have these values, in the order in which they were drawn."""
+    """Return the first ``n`` texts of a table whose columns have these values, in the order of drawing."""
     table = collect(records, name)
     for column, value in where.items():
         table = table[table[column] == value]
@@ -289,7 +301,7 @@ def lens(records: Sequence[Record], organism: str, name: str, caption: str) -> M
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:
-    """One row an organism: z, raw margin, offset energy (5+), share of the uncentred first component, loss rise."""
+    """Return one row per organism: z, raw margin, offset energy (5+), first component's share, loss rise."""
     columns = {"z": "z", "margin": "raw margin", "offset_energy": "offset energy", "svd_share": "first component"}
     columns |= {"loss_rise_unrelated": "loss rise, unrelated"}
     table = by_organism(records, list(columns))
@@ -298,7 +310,6 @@ def summary(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def facts(records: Sequence[Record]) -> pd.DataFrame:
-    """The numbers that a test compares with the committed ones: organism, metric, value (mean over seeds), tolerance, n
-    (seeds)."""
+    """Return the numbers that a rerun must reproduce: organism, metric, value (over seeds), tolerance, n (seeds)."""
     table = by_organism(records, list(FACTS)).assign(tolerance=lambda t: t["metric"].map(FACTS))
     return table[["organism", "metric", "value", "tolerance", "n"]].astype({"value": float})
