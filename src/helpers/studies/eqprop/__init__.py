@@ -1,1 +1,1 @@
-"""The eqprop wing: an equilibrium transformer, its gradients side by side, and why its training stops improving."""
+"""Equilibrium propagation: an equilibrium transformer, its gradients compared, and why its training stalls."""

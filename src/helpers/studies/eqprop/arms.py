@@ -1,4 +1,4 @@
-"""What the experiments compare, by name: the training arms, the levers, and which arms an experiment needs."""
+"""Names of the training arms and of the levers, and the arms that each experiment needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.records.reading import Record
 
 SETTLED, UNSETTLED = "ep", "bptt, free"
-"""The arms at whose checkpoints gradients are compared: one under the controller, one without."""
+"""The arms at whose checkpoints gradients are compared: one with the controller, one without."""
 MATCHED = ("ep", "bptt", "backprop", "ep, free", "tracking, free", "bptt, free")
 WARM_UP = ("warm-up A", "warm-up B", "warm-up C")
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -31,5 +31,5 @@ Arms = Mapping[str, Record]
 
 
 def curves(arms: Arms, name: str) -> pd.DataFrame:
-    """Return the table ``name`` (``log`` or ``validation``) of all ``arms`` in one, with a column arm."""
+    """Join the table ``name`` (``log`` or ``validation``) of all ``arms``, with a column arm."""
     return pd.concat([record.table(name).assign(arm=arm) for arm, record in arms.items()], ignore_index=True)

@@ -1,4 +1,4 @@
-"""What keeps the equilibrium settled: the Jacobian penalty and the controller of its weight; and the parameter EMA."""
+"""Keep the equilibrium settled: the Jacobian penalty, the controller of its weight, and the parameter average."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from helpers.studies.eqprop.model import EquilibriumTransformer
 def jacobian_penalty(
     model: EquilibriumTransformer, z_btc: Tensor, x_btc: Tensor, probe_btc: Tensor
 ) -> tuple[float, dict[str, Tensor]]:
-    """Hutchinson estimate of |dB/dz|_F^2 / (t c) a sequence with one probe, B = A + M, and its parameter gradient.
+    """Estimate |dB/dz|_F^2 / (t c) with one Hutchinson probe per sequence, B = A + M, and its parameter gradient.
 
-    Bai, Koltun & Kolter 2021 (arXiv:2106.14342, eq. 4). The branches are penalised, not F: the leak -(1 + c) is what
-    makes the relaxation settle and must not be pulled to zero. z is held fixed, as there.
+    Bai, Koltun & Kolter 2021 (arXiv:2106.14342, eq. 4). The branches are penalised, not F, because the leak -(1 + c)
+    makes the relaxation settle and must not shrink. z is held fixed, as in the paper.
     """
     with torch.enable_grad():
         z = z_btc.detach().requires_grad_()
@@ -50,13 +50,13 @@ class Controller:
     def __post_init__(self) -> None:
         if self.target <= 0 or self.kappa < 0:
             raise ParameterError(
-                f"target is {self.target} and kappa {self.kappa}: give a target above 0, kappa from 0."
+                f"target is {self.target} and kappa {self.kappa}. Give a target above 0, kappa from 0."
             )
         if min(self.floor, self.ceiling) < 0 or (self.ceiling and self.floor > self.ceiling):
             raise ParameterError(f"The penalty's floor {self.floor} must lie between 0 and its ceiling {self.ceiling}.")
 
     def next(self, weight: float, residual: float | None) -> float:
-        """The weight after one step; a residual that is not finite counts as far above the target."""
+        """Return the weight after one step. A residual that is not finite counts as far above the target."""
         if self.ceiling == 0 or residual is None:
             return 0.0
         push = 1.0 if not math.isfinite(residual) else -1.0
@@ -66,22 +66,22 @@ class Controller:
 
 
 class Average:
-    """Exponential moving average of parameters with the start-up bias removed; decay 0 gives the last values."""
+    """Exponential moving average of parameters without start-up bias. Decay 0 gives the last values."""
 
     def __init__(self, parameters: dict[str, Tensor], decay: float):
         if not 0 <= decay < 1:
-            raise ParameterError(f"The decay of the parameter average is {decay}: give 0 (off) to below 1.")
+            raise ParameterError(f"The decay of the parameter average is {decay}. Give 0 (off) to below 1.")
         self.decay, self.updates = decay, 0
         self.sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
 
     @torch.no_grad()
     def update(self, parameters: dict[str, Tensor]) -> None:
-        """Take the parameters of one more step in."""
+        """Add the parameters of one more step."""
         self.updates += 1
         for name, value in parameters.items():
             self.sums[name].lerp_(value, 1 - self.decay)
 
     def values(self) -> dict[str, Tensor]:
-        """The averaged parameters."""
+        """Return the averaged parameters."""
         scale = 1 - self.decay**self.updates
         return {name: value / scale for name, value in self.sums.items()}

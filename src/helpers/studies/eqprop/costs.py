@@ -1,4 +1,4 @@
-"""What one gradient costs beside the others, timed in turn in one process (``make bench`` keeps it as a record)."""
+"""Time one gradient of each kind, in turn in one process (``make bench`` saves it as a record)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HORIZONS = (20, 150, 400)
 
 
 def contenders(p: TriangulationCell) -> dict[str, Gradient]:
-    """The gradients of the cost table by name."""
+    """Return the gradients of the cost table by name."""
     ways = setup.gradients(p)
     frozen = ways["frozen"]
     return {
@@ -35,12 +35,12 @@ def contenders(p: TriangulationCell) -> dict[str, Gradient]:
 
 
 def cost_table(p: TriangulationCell, repeats: int = 3, batch: int | None = None) -> pd.DataFrame:
-    """Seconds of one gradient (median of ``repeats`` interleaved runs) and its ratio to the shortest BPTT.
+    """Return the seconds of one gradient (median of ``repeats`` interleaved runs) and its ratio to the shortest BPTT.
 
-    Columns gradient, seconds, fastest, ratio (median over the runs, each over that of its own round), ratio_low and
-    ratio_high (their range), runs. The model is at its initial values: the step counts are fixed, so
-    that the time does not depend on them, except for ift, which stops when its adjoint is solved. ``batch`` defaults to
-    ``lever_batch``, with which the longest BPTT also fits into memory at the campaign's size.
+    Columns: gradient, seconds, fastest, ratio (median over rounds), ratio_low and ratio_high (range), runs. The model
+    has its initial values. Step counts are fixed, so time does not depend on the values, except for ift, which stops
+    when its adjoint is solved. ``batch`` defaults to ``lever_batch``, with which the longest BPTT fits into memory even
+    at the campaign's size.
     """
     config = setup.size(p)
     model = EquilibriumTransformer(config, seed=p.seed).to(p.device)
@@ -57,7 +57,7 @@ def cost_table(p: TriangulationCell, repeats: int = 3, batch: int | None = None)
 
 def _timed(work: Mapping[str, Callable[[], object]], repeats: int, reference: str) -> pd.DataFrame:
     times: dict[str, list[float]] = {name: [] for name in work}
-    work[reference]()  # the first call of all pays for allocations that none of the contenders causes
+    work[reference]()  # the very first call pays for allocations that no contender causes
     for _ in range(repeats):
         for name, do in work.items():
             start = time.perf_counter()

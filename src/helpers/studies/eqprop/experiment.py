@@ -1,4 +1,4 @@
-"""One run of the triangulation: an experiment with a seed, on checkpoints that are trained when they are not there."""
+"""Run experiments of the triangulation, and train the checkpoints that they need first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_cells(cells: Sequence[TriangulationCell], *, notebook: str = STUDY.name)
 
 
 def run_cell(p: TriangulationCell, notebook: str = STUDY.name) -> runs.Record:
-    """Answer one experiment from its record, or train what it needs and measure."""
+    """Read the record of one experiment, or train its checkpoints and measure."""
     arms = {name: trained(p, name) for name in NEEDS[p.experiment]}
     with runs.open_run(
         STUDY, params=p.resolved(), cell=p.coordinates(), prefix=f"{p.experiment}-s{p.seed}",

@@ -1,4 +1,4 @@
-"""The seven experiments: each takes a `Bench` (parameters, text, checkpoints) and returns its tables."""
+"""The seven experiments. Each takes a `Bench` (parameters, text, checkpoints) and returns its tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers.base.errors import DataError
 from helpers.studies.eqprop import probes, setup
 from helpers.studies.eqprop.arms import BASIC, LEVERS, SETTLED, UNSETTLED, Arms
 from helpers.studies.eqprop.costs import cost_table
-from helpers.studies.eqprop.model import Block, EquilibriumTransformer
+from helpers.studies.eqprop.model import Block, EquilibriumTransformer, equilibrium
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.train import Trainer
 from helpers.studies.eqprop.training import checkpoint
@@ -25,37 +25,43 @@ SPARE = 1.25  # sequences drawn for each one that is used, because some may not 
 
 @dataclass(frozen=True)
 class Bench:
-    """What an experiment works on: the training records by arm, and how to get at checkpoints and batches."""
+    """The material of an experiment: training records by arm, their checkpoints, and batches."""
 
     p: TriangulationCell
     records: Arms
 
     def model(self, arm: str, step: int | None = None, dtype: torch.dtype = torch.float32) -> Block:
-        """The checkpoint of ``arm`` after ``step`` steps (by default its last)."""
+        """Load the checkpoint of ``arm`` after ``step`` steps (default: its last)."""
         last = setup.arm(self.p, arm).recipe.steps
         return checkpoint(self.records[arm], last if step is None else step, dtype, self.p.device)
 
+    def equilibrium(
+        self, arm: str, step: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> EquilibriumTransformer:
+        """Load a checkpoint as `model` does; raise ``ModelError`` if it has no equilibrium."""
+        return equilibrium(self.model(arm, step, dtype))
+
     def batches(self, size: int, name: str, count: int | None = None) -> list[probes.Batch]:
-        """Held-out batches; every arm and seed sees the same ones."""
+        """Return held-out batches, the same for every arm and seed."""
         text = setup.corpus(self.p)
-        found = [text.held_out(size, self.p.context, f"{name}-{i}") for i in range(count or self.p.probe_batches)]
-        return [(tokens.to(self.p.device), targets.to(self.p.device)) for tokens, targets in found]
+        pairs = [text.held_out(size, self.p.context, f"{name}-{i}") for i in range(count or self.p.probe_batches)]
+        return [(tokens.to(self.p.device), targets.to(self.p.device)) for tokens, targets in pairs]
 
     def settled(
         self, model: EquilibriumTransformer, size: int, name: str
     ) -> tuple[list[probes.Batch], tuple[int, int]]:
-        """Batches of the sequences that have an equilibrium; how many have one, and how many were drawn.
+        """Return batches of sequences that have an equilibrium, and the numbers of settled and drawn sequences.
 
-        Where the relaxation never settles the exact gradient does not exist, and nothing can be compared with it.
-        ``DataError`` when no sequence of a batch settles.
+        Without an equilibrium there is no exact gradient to compare with. Raises ``DataError`` if no sequence of a
+        batch settles.
         """
         p, kept, settled, drawn = self.p, [], 0, 0
         for tokens, targets in self.batches(math.ceil(SPARE * size), name):
             good = probes.settles(model, tokens, p.t1_reference, p.eps, p.settled)
             if not good.any():
                 raise DataError(
-                    f"No sequence of batch {name} settles to {p.settled:g} in t1_reference = {p.t1_reference} steps: "
-                    "there is no exact gradient to compare with, so raise t1_reference or settled."
+                    f"No sequence of batch {name} settles to {p.settled:g} in t1_reference = {p.t1_reference} steps, "
+                    "so there is no exact gradient to compare with. Raise t1_reference or settled."
                 )
             settled, drawn = settled + int(good.sum()), drawn + len(good)
             kept.append((tokens[good][:size], targets[good][:size]))
@@ -66,7 +72,7 @@ Tables = dict[str, pd.DataFrame]
 
 
 def triangulation(bench: Bench) -> Tables:
-    """Experiment 1: gradients against the exact one at every checkpoint; then every lever at the last ones."""
+    """Experiment 1: compare gradients with the exact one at every checkpoint, and every lever at the last ones."""
     p, ways = bench.p, setup.gradients(bench.p)
     chosen = {name: ways[name] for name in ("frozen", "tracking", "bptt")}
     near, far = (f"bptt-{k}" for k in p.horizons[:2])
@@ -76,7 +82,7 @@ def triangulation(bench: Bench) -> Tables:
     # Before the first step both arms are the same model.
     places = [(SETTLED, step) for step in steps] + [(UNSETTLED, step) for step in steps if step > 0]
     for arm, step in tqdm(places, desc="exp1: checkpoints", leave=False):
-        model = bench.model(arm, step)
+        model = bench.equilibrium(arm, step)
         batches, (settled, drawn) = bench.settled(model, p.probe_batch, "probe")
         compared, coherence, adjoints = probes.compare(model, batches, ways["ift"], chosen)
         few = [(tokens[: p.lever_batch], targets[: p.lever_batch]) for tokens, targets in batches]
@@ -90,10 +96,10 @@ def triangulation(bench: Bench) -> Tables:
 
 
 def levers(bench: Bench) -> Tables:
-    """Every candidate lever against the exact gradient at the last checkpoints, in float64 so that none overflows."""
+    """Compare every lever with the exact gradient at the last checkpoints, in float64 against overflow."""
     p, ways, parts = bench.p, setup.gradients(bench.p), []
     for arm, names in tqdm({SETTLED: BASIC, UNSETTLED: LEVERS}.items(), desc="exp1: levers", leave=False):
-        model = bench.model(arm, dtype=torch.float64)
+        model = bench.equilibrium(arm, dtype=torch.float64)
         batches, _ = bench.settled(model, p.lever_batch, "lever")
         compared, *_ = probes.compare(model, batches, ways["ift"], {name: ways[name] for name in names})
         parts.append(compared[compared["group"] == "all"].assign(arm=arm))
@@ -101,11 +107,11 @@ def levers(bench: Bench) -> Tables:
 
 
 def one_step(bench: Bench) -> Tables:
-    """Experiment 2: how much one step lowers the loss, over learning rates, with each gradient."""
+    """Experiment 2: measure how much one step lowers the loss, with each gradient and learning rate."""
     p, ways = bench.p, setup.gradients(bench.p)
     chosen, parts = {name: ways[name] for name in BASIC}, []
     for arm in (SETTLED, UNSETTLED):
-        model = bench.model(arm, dtype=torch.float64)
+        model = bench.equilibrium(arm, dtype=torch.float64)
         batches, _ = bench.settled(model, p.lever_batch, "lever")
         table = probes.descent(model, batches, ways["ift"], chosen, p.lr_grid, p.horizons[0], p.jr_floor)
         parts.append(table.assign(arm=arm))
@@ -113,17 +119,17 @@ def one_step(bench: Bench) -> Tables:
 
 
 def matched_training(bench: Bench) -> Tables:
-    """Experiment 3: the same trainer, seed, batches and controller under different gradients, and what each costs."""
+    """Experiment 3: compare gradients under the same trainer, seed, batches and controller, and their costs."""
     return {"final": _final_losses(bench), "costs": cost_table(bench.p)}
 
 
 def warm_up(bench: Bench) -> Tables:
-    """Experiment 4: held-out loss of the arms A, B and C, beside what their logs say of the gate."""
+    """Experiment 4: measure the held-out loss of the arms A, B and C; their logs tell about the gate."""
     return {"final": _final_losses(bench)}
 
 
 def controller_grid(bench: Bench) -> Tables:
-    """Experiment 5: floor x target x jr_max, each continued from the end of the EP run on batches it has not seen."""
+    """Experiment 5: continue the EP run on unseen batches with each floor x target x jr_max."""
     p, rows = bench.p, []
     cells = list(itertools.product(p.grid_floors, p.grid_targets, p.grid_maxima))
     for floor, target, maximum in tqdm(cells, desc="exp5: grid", leave=False):
@@ -131,15 +137,15 @@ def controller_grid(bench: Bench) -> Tables:
         trainer = Trainer(bench.model(SETTLED), setup.corpus(p), recipe)
         trainer.run(label=f"grid {floor:g} {target:g} {maximum:g}")
         log = trainer.table()
-        told = {"floor": floor, "target": target, "maximum": maximum, "skips": trainer.skipped}
-        told |= {"weight": float(log["weight"].iloc[-1]), "residual": float(log["residual"].iloc[-5:].mean())}
-        told |= {"fused": trainer.fused_at is not None}
-        rows += [told | {"batch": at, "loss": loss} for at, loss in enumerate(trainer.validate())]
+        row = {"floor": floor, "target": target, "maximum": maximum, "skips": trainer.skipped}
+        row |= {"weight": float(log["weight"].iloc[-1]), "residual": float(log["residual"].iloc[-5:].mean())}
+        row |= {"fused": trainer.fused_at is not None}
+        rows += [row | {"batch": at, "loss": loss} for at, loss in enumerate(trainer.validate())]
     return {"grid": pd.DataFrame(rows)}
 
 
 def branch_growth(bench: Bench) -> Tables:
-    """Experiment 6: do the branches grow, does attention stay spread, what does the norm of q and k do?"""
+    """Experiment 6: measure the growth of branches, the spread of attention, and the norms of q and k."""
     p, how, parts = bench.p, setup.gradients(bench.p)["bptt"], []
     batches = bench.batches(p.lever_batch, "probe")
     for arm in bench.records:
@@ -150,14 +156,14 @@ def branch_growth(bench: Bench) -> Tables:
 
 
 def mixing(bench: Bench) -> Tables:
-    """Experiment 7: influence against distance, and the loss at each position."""
+    """Experiment 7: measure influence against distance, and the loss at each position."""
     p, how = bench.p, setup.gradients(bench.p)[f"bptt-{max(bench.p.horizons)}"]
     (batch,) = bench.batches(p.lever_batch, "influence", 1)
     held_out, reach, losses = bench.batches(p.probe_batch, "position"), [], []
     for arm in bench.records:
         model = bench.model(arm)
-        told = probes.influence(model, batch, p.distances, p.directions, p.influence_delta, how, p.seed)
-        reach.append(told.assign(arm=arm))
+        table = probes.influence(model, batch, p.distances, p.directions, p.influence_delta, how, p.seed)
+        reach.append(table.assign(arm=arm))
         losses.append(probes.per_position(model, held_out, how).assign(arm=arm))
     return {"influence": pd.concat(reach, ignore_index=True), "positions": pd.concat(losses, ignore_index=True)}
 
@@ -174,7 +180,7 @@ EXPERIMENTS: Mapping[str, Callable[[Bench], Tables]] = {
 
 
 def _final_losses(bench: Bench) -> pd.DataFrame:
-    """Held-out loss of every arm's last checkpoint, relaxed as in training and (for comparison) four times as long."""
+    """Return the held-out loss of every arm's last checkpoint, relaxed as in training and four times as long."""
     p, rows = bench.p, []
     for arm in bench.records:
         model, how = bench.model(arm), setup.arm(p, arm).recipe.gradient

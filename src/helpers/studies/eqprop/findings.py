@@ -1,4 +1,4 @@
-"""The metrics of a run: from the tables of an experiment, and the logs of its arms, to numbers with intervals."""
+"""Compute the metrics of a run from the tables of its experiment and the logs of its arms."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import stats
+from helpers.base import frames, stats
+from helpers.base.frames import number
 from helpers.records.study import Metrics, Tables
 from helpers.studies.eqprop.arms import BASIC, SETTLED, UNSETTLED, Arms, curves
 
+Findings = dict[str, dict[str, Any] | None]
+"""Metrics by name; None for one that could not be measured."""
 STATES = {"controlled": SETTLED, "free": UNSETTLED}
 LOST, OVERFLOWED = 0.9, -1.0
-"""A sequence whose adjoint has a lower cosine to the exact one is lost; one that overflowed is as lost as can be."""
+"""A sequence is lost if its adjoint has a lower cosine to the exact one. One that overflowed counts as -1."""
 
 
 def mean(values: pd.Series, unit: str) -> dict[str, Any] | None:
-    """Mean with a t interval over batches; None when any of them is missing, for the rest would not speak for all."""
+    """Return the mean with a t interval over batches; None if any is missing, because the rest would be biased."""
     return None if values.empty or values.isna().any() else stats.mean_interval(values.to_numpy(float)).metric(unit)
 
 
-def paired(table: pd.DataFrame, key: str, a: str, b: str, value: str, unit: str, on: str = "batch") -> dict | None:
-    """Mean of ``value`` at ``key`` = a minus that at b, paired by ``on``."""
+def paired(table: pd.DataFrame, key: str, a: Any, b: Any, value: str, unit: str, on: str = "batch") -> dict | None:
+    """Return the mean of ``value`` at ``key`` = a minus that at b, paired by ``on``."""
     wide = table.pivot_table(index=on, columns=key, values=value, dropna=False)
     return mean(wide[a] - wide[b], unit) if {a, b} <= set(wide) else None
 
 
-def metric_part(name: str) -> str:
+def metric_part(name: object) -> str:
     """Spell the name of a gradient or arm as part of a metric's name."""
-    return name.replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
+    return str(name).replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
 
 
-def _triangulation(tables: Tables, arms: Arms) -> Metrics:
-    found: Metrics = {}
+def _triangulation(tables: Tables, arms: Arms) -> Findings:
+    metrics: Findings = {}
     traced = {name: tables[name] for name in ("triangulation", "coherence", "condition", "horizon", "sequences")}
     last = traced["triangulation"]["step"].max()
     for state, arm in STATES.items():
@@ -42,109 +45,109 @@ def _triangulation(tables: Tables, arms: Arms) -> Metrics:
         seen = at_end["triangulation"].query("group == 'all'")
         for name in ("frozen", "tracking", "bptt"):
             own = seen[(seen["gradient"] == name) & (seen["batch"] >= 0)]
-            found[f"cosine_{name}_{state}"] = mean(own["cosine"], "cosine")
-            found[f"norm_decades_{name}_{state}"] = mean(np.log10(own["ratio"]), "decades")
+            metrics[f"cosine_{name}_{state}"] = mean(own["cosine"], "cosine")
+            metrics[f"norm_decades_{name}_{state}"] = mean(np.log10(own["ratio"]), "decades")
         for name in ("exact", "frozen"):
             pairs = at_end["coherence"].loc[at_end["coherence"]["gradient"] == name, "cosine"]
-            found[f"self_cosine_{name}_{state}"] = mean(pairs, "cosine")
-        found[f"cosine_horizons_{state}"] = mean(
+            metrics[f"self_cosine_{name}_{state}"] = mean(pairs, "cosine")
+        metrics[f"cosine_horizons_{state}"] = mean(
             at_end["horizon"].query("group == 'all' and batch >= 0")["cosine"], "cosine"
         )
         steps = sorted(at_end["condition"]["free_steps"].unique())
         for name, free in zip(("short", "long"), (steps[0], steps[-1]), strict=True):
             rows = at_end["condition"][at_end["condition"]["free_steps"] == free]
             for column, unit in (("residual", "ratio"), ("growth", "factor"), ("non_normality", "ratio")):
-                found[f"{column}_{name}_{state}"] = mean(rows[column], unit)
+                metrics[f"{column}_{name}_{state}"] = mean(rows[column], unit)
         counts = at_end["condition"].iloc[0]
-        found[f"settled_share_{state}"] = stats.wilson(int(counts["settled"]), int(counts["drawn"])).metric()
-        found |= _sequences(at_end["sequences"], state)
-        found[f"exact_miss_{state}"] = mean(seen.query("batch >= 0 and gradient == 'frozen'")["miss"], "ratio")
-    return found | _levers(tables["levers"])
+        metrics[f"settled_share_{state}"] = stats.wilson(int(counts["settled"]), int(counts["drawn"])).metric()
+        metrics |= _sequences(at_end["sequences"], state)
+        metrics[f"exact_miss_{state}"] = mean(seen.query("batch >= 0 and gradient == 'frozen'")["miss"], "ratio")
+    return metrics | _levers(tables["levers"])
 
 
 def is_lost(cosine: pd.Series) -> pd.Series:
-    """Which sequences have lost the direction of their adjoint."""
+    """Return which sequences have lost the direction of their adjoint."""
     return cosine.fillna(OVERFLOWED) < LOST
 
 
-def _sequences(table: pd.DataFrame, state: str) -> Metrics:
-    """How many sequences frozen EP loses, and whether growth factor or residual at z0 tells which."""
+def _sequences(table: pd.DataFrame, state: str) -> Findings:
+    """Return how many sequences frozen EP loses, and whether growth factor or residual at z0 predicts which."""
     own = table[table["gradient"] == "frozen"]
     lost, grows = is_lost(own["cosine"]), own["growth"] > 1
-    found = {f"lost_share_{state}": stats.wilson(int(lost.sum()), len(own)).metric()}
+    metrics: Findings = {f"lost_share_{state}": stats.wilson(int(lost.sum()), len(own)).metric()}
     for name, chosen in (("growing", grows), ("not_growing", ~grows)):
         if chosen.any():
-            found[f"lost_of_{name}_{state}"] = stats.wilson(int(lost[chosen].sum()), int(chosen.sum())).metric()
+            metrics[f"lost_of_{name}_{state}"] = stats.wilson(int(lost[chosen].sum()), int(chosen.sum())).metric()
     if lost.any():
-        found[f"lost_without_growth_{state}"] = stats.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
+        metrics[f"lost_without_growth_{state}"] = stats.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
     for name in ("growth", "residual"):
         ranks = own.assign(cosine=own["cosine"].fillna(OVERFLOWED)).groupby("batch")[[name, "cosine"]].corr("spearman")
-        found[f"rank_{name}_{state}"] = mean(ranks.xs(name, level=1)["cosine"], "rank correlation")
-    return found
+        metrics[f"rank_{name}_{state}"] = mean(ranks.xs(name, level=1)["cosine"], "rank correlation")
+    return metrics
 
 
-def _levers(table: pd.DataFrame) -> Metrics:
-    found: Metrics = {}
+def _levers(table: pd.DataFrame) -> Findings:
+    metrics: Findings = {}
     for state, arm in STATES.items():
         rows = table[table["arm"] == arm]
         single = rows[rows["batch"] >= 0]
         for name, own in single.groupby("gradient", sort=False):
-            found[f"lever_{metric_part(name)}_{state}"] = mean(own["cosine"], "cosine")
+            metrics[f"lever_{metric_part(name)}_{state}"] = mean(own["cosine"], "cosine")
             gain = paired(single, "gradient", name, "frozen, long nudge", "cosine", "cosine")
             if name != "frozen, long nudge":
-                found[f"gain_{metric_part(name)}_{state}"] = gain
+                metrics[f"gain_{metric_part(name)}_{state}"] = gain
         pooled = rows[(rows["batch"] < 0) & (rows["gradient"] == "frozen, long nudge")]["cosine"]
         base = single[single["gradient"] == "frozen, long nudge"]["cosine"].mean()
-        found[f"lever_mean_of_batches_{state}"] = mean(pooled, "cosine")
-        found[f"gain_mean_of_batches_{state}"] = mean(pooled - base, "cosine")
-    return found
+        metrics[f"lever_mean_of_batches_{state}"] = mean(pooled, "cosine")
+        metrics[f"gain_mean_of_batches_{state}"] = mean(pooled - base, "cosine")
+    return metrics
 
 
-def _one_step(tables: Tables, arms: Arms) -> Metrics:
-    found: Metrics = {}
+def _one_step(tables: Tables, arms: Arms) -> Findings:
+    metrics: Findings = {}
     descent = tables["descent"]
     for state, arm in STATES.items():
         rows = descent[descent["arm"] == arm]
-        found |= _best_steps(rows, state)
+        metrics |= _best_steps(rows, state)
         for name in (*BASIC, "penalised"):
             cells = rows[rows["gradient"] == name].drop_duplicates("batch")
-            found[f"step_cosine_{metric_part(name)}_{state}"] = mean(cells["cosine"], "cosine")
-            found[f"step_decades_{metric_part(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
-    return found
+            metrics[f"step_cosine_{metric_part(name)}_{state}"] = mean(cells["cosine"], "cosine")
+            metrics[f"step_decades_{metric_part(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
+    return metrics
 
 
-def _best_steps(rows: pd.DataFrame, state: str) -> Metrics:
-    """Change of the loss by each gradient's best step, and how much less that lowers it than the exact one's (nats).
+def _best_steps(rows: pd.DataFrame, state: str) -> Findings:
+    """Return the change of the loss by each gradient's best step, and its shortfall to the exact one's (nats).
 
-    The rate is each batch's own best, which favours an estimate as much as the exact gradient. Not to step is always
-    possible, so the best change is never above 0; a step after which the loss is not finite lowers nothing.
+    Each batch has its own best rate, for an estimate as for the exact gradient. Taking no step is always possible, so
+    the best change is never above 0; a step to a loss that is not finite lowers nothing.
     """
     best = rows.groupby(["gradient", "scale", "batch"])["change"].min().fillna(0.0).clip(upper=0.0).reset_index()
-    found = {}
+    metrics: Findings = {}
     for (name, scale), part in best.groupby(["gradient", "scale"]):
-        found[f"best_change_{metric_part(name)}_{scale}_{state}"] = mean(part["change"], "nats")
+        metrics[f"best_change_{metric_part(name)}_{scale}_{state}"] = mean(part["change"], "nats")
     for scale, part in best.groupby("scale"):
         for name in (*BASIC, "penalised"):
-            found[f"shortfall_{metric_part(name)}_{scale}_{state}"] = paired(
+            metrics[f"shortfall_{metric_part(name)}_{scale}_{state}"] = paired(
                 part, "gradient", name, "exact", "change", "nats"
             )
-    return found
+    return metrics
 
 
-def _matched(tables: Tables, arms: Arms) -> Metrics:
+def _matched(tables: Tables, arms: Arms) -> Findings:
     final, log = tables["final"], curves(arms, "log")
-    found: Metrics = {}
+    metrics: Findings = {}
     for arm, rows in final.groupby("arm", sort=False):
         steps = log[log["arm"] == arm]
-        found[f"loss_{metric_part(arm)}"] = mean(rows["loss"], "nats")
-        found[f"steps_{metric_part(arm)}"] = {"value": int(steps["step"].max()), "unit": "steps", "n": 1}
-        found[f"gate_skips_{metric_part(arm)}"] = {
+        metrics[f"loss_{metric_part(arm)}"] = mean(rows["loss"], "nats")
+        metrics[f"steps_{metric_part(arm)}"] = {"value": int(steps["step"].max()), "unit": "steps", "n": 1}
+        metrics[f"gate_skips_{metric_part(arm)}"] = {
             "value": int(steps["skipped"].sum()),
             "unit": "steps",
             "n": len(steps),
         }
         if arm != "backprop":
-            found[f"end_residual_{metric_part(arm)}"] = mean(steps["residual"].tail(10), "ratio")
+            metrics[f"end_residual_{metric_part(arm)}"] = mean(steps["residual"].tail(10), "ratio")
     for name, (a, b) in {
         "ep_minus_bptt": ("ep", "bptt"),
         "ep_minus_backprop": ("ep", "backprop"),
@@ -153,17 +156,17 @@ def _matched(tables: Tables, arms: Arms) -> Metrics:
         "ep_free_minus_bptt_free": ("ep, free", "bptt, free"),
         "tracking_free_minus_bptt_free": ("tracking, free", "bptt, free"),
     }.items():
-        found[name] = paired(final, "arm", a, b, "loss", "nats")
-    return found | _costs(tables["costs"])
+        metrics[name] = paired(final, "arm", a, b, "loss", "nats")
+    return metrics | _costs(tables["costs"])
 
 
-def _costs(table: pd.DataFrame) -> Metrics:
-    found: Metrics = {}
-    for row in table.itertuples():
+def _costs(table: pd.DataFrame) -> Findings:
+    metrics: Findings = {}
+    for row in frames.rows(table):
         name = metric_part(row.gradient.replace("+", "_").replace(",", ""))
         bounds = {"low": row.ratio_low, "high": row.ratio_high, "method": "range of paired runs", "measured": True}
-        found[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
-    return found
+        metrics[f"cost_{name}"] = {"value": row.ratio, "unit": "x BPTT-20", "n": int(row.runs)} | bounds
+    return metrics
 
 
 def gate(log: pd.DataFrame) -> pd.DataFrame:
@@ -180,34 +183,38 @@ def gate(log: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _warm_up(tables: Tables, arms: Arms) -> Metrics:
-    found: Metrics = {}
+def _warm_up(tables: Tables, arms: Arms) -> Findings:
+    metrics: Findings = {}
     final, skipping = tables["final"], gate(curves(arms, "log")).set_index("arm")
     for arm, row in skipping.iterrows():
-        found[f"gate_skips_{metric_part(arm)}"] = {"value": int(row["skips"]), "unit": "steps", "n": int(row["steps"])}
+        metrics[f"gate_skips_{metric_part(arm)}"] = {
+            "value": int(row["skips"]),
+            "unit": "steps",
+            "n": int(row["steps"]),
+        }
         if pd.notna(row["first_valid"]):
-            found[f"first_valid_{metric_part(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
-        found[f"loss_{metric_part(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
+            metrics[f"first_valid_{metric_part(arm)}"] = {"value": int(row["first_valid"]), "unit": "step", "n": 1}
+        metrics[f"loss_{metric_part(arm)}"] = mean(final.loc[final["arm"] == arm, "loss"], "nats")
     for a, b in (("A", "B"), ("B", "C")):
-        gap = int(skipping.loc[f"warm-up {a}", "skips"] - skipping.loc[f"warm-up {b}", "skips"])
-        found[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(skipping["steps"].max())}
-    found["loss_a_minus_c"] = paired(final, "arm", "warm-up A", "warm-up C", "loss", "nats")
-    return found
+        gap = int(number(skipping, f"warm-up {a}", "skips") - number(skipping, f"warm-up {b}", "skips"))
+        metrics[f"skips_{a}_minus_{b}".lower()] = {"value": gap, "unit": "steps", "n": int(skipping["steps"].max())}
+    metrics["loss_a_minus_c"] = paired(final, "arm", "warm-up A", "warm-up C", "loss", "nats")
+    return metrics
 
 
-def _grid(tables: Tables, arms: Arms) -> Metrics:
+def _grid(tables: Tables, arms: Arms) -> Findings:
     grid = tables["grid"]
-    found: Metrics = {}
+    metrics: Findings = {}
     for axis in ("floor", "target", "maximum"):
         values = sorted(grid[axis].unique())
         if len(values) > 1:
-            found[f"loss_low_minus_high_{axis}"] = paired(grid, axis, values[0], values[-1], "loss", "nats")
+            metrics[f"loss_low_minus_high_{axis}"] = paired(grid, axis, values[0], values[-1], "loss", "nats")
     means = grid.groupby(["floor", "target", "maximum"])["loss"].mean()
-    found["grid_spread"] = {"value": float(means.max() - means.min()), "unit": "nats", "n": len(means)}
-    return found
+    metrics["grid_spread"] = {"value": float(means.max() - means.min()), "unit": "nats", "n": len(means)}
+    return metrics
 
 
-def _branches(tables: Tables, arms: Arms) -> Metrics:
+def _branches(tables: Tables, arms: Arms) -> Findings:
     rows = tables["branches"]
     rows = rows[rows["arm"] == SETTLED]
     start, end = (rows[rows["step"] == pick(rows["step"])] for pick in (min, max))
@@ -216,31 +223,32 @@ def _branches(tables: Tables, arms: Arms) -> Metrics:
         "q, k RMS after the norm": "qk_rms", "logit spread": "logit_spread", "|W_O|": "norm_w_o", "|W_2|": "norm_w_2",
     }  # fmt: skip
     units = {"attention_entropy": "nats"}
-    found = {}
+    metrics: Findings = {}
     for quantity, name in names.items():
         for when, part in (("start", start), ("end", end)):
             values = part.loc[part["quantity"] == quantity, "value"]
-            found[f"{name}_{when}"] = mean(values, units.get(name, "ratio"))
-    return found
+            metrics[f"{name}_{when}"] = mean(values, units.get(name, "ratio"))
+    return metrics
 
 
-def _mixing(tables: Tables, arms: Arms) -> Metrics:
-    reach, found = tables["influence"], {}
+def _mixing(tables: Tables, arms: Arms) -> Findings:
+    metrics: Findings = {}
+    reach = tables["influence"]
     near, far = reach["distance"].min(), reach["distance"].max()
     by_sequence = reach.groupby(["arm", "sequence", "distance"])["influence"].mean().unstack("distance")
     share = (by_sequence[far] / by_sequence[near]).rename("share").reset_index()
     for arm, rows in share.groupby("arm", sort=False):
         reach_of_arm = mean(rows["share"], "ratio")
-        found[f"reach_{metric_part(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
-    found["reach_ep_minus_backprop"] = paired(share, "arm", SETTLED, "backprop", "share", "ratio", on="sequence")
+        metrics[f"reach_{metric_part(arm)}"] = reach_of_arm and reach_of_arm | {"far": int(far), "near": int(near)}
+    metrics["reach_ep_minus_backprop"] = paired(share, "arm", SETTLED, "backprop", "share", "ratio", on="sequence")
     losses = tables["positions"]
     half = losses["position"].max() // 2
     wide = losses.assign(late=losses["position"] > half)
     gap = wide.pivot_table(index=["batch", "late"], columns="arm", values="loss").reset_index()
     gap["gap"] = gap[SETTLED] - gap["backprop"]
-    found["gap_ep_minus_backprop"] = mean(gap.groupby("batch")["gap"].mean(), "nats")
-    found["late_gap_minus_early_gap"] = paired(gap, "late", True, False, "gap", "nats")
-    return found
+    metrics["gap_ep_minus_backprop"] = mean(gap.groupby("batch")["gap"].mean(), "nats")
+    metrics["late_gap_minus_early_gap"] = paired(gap, "late", True, False, "gap", "nats")
+    return metrics
 
 
 FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
@@ -255,9 +263,9 @@ FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
 
 
 def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:
-    """Return all metrics of an experiment; one that could not be measured is left out, for missing is no number."""
-    found = FINDINGS[cell["experiment"]](tables, inputs)
-    return {name: value for name, value in found.items() if value is not None}
+    """Return all metrics of an experiment. One that could not be measured is left out."""
+    findings = FINDINGS[cell["experiment"]](tables, inputs)
+    return {name: value for name, value in findings.items() if value is not None}
 
 
 def training_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Arms) -> Metrics:

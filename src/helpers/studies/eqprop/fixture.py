@@ -1,9 +1,9 @@
-"""The stored checkpoint on which the collapse of the frozen estimator is tested.
+"""The stored checkpoint on which tests show the collapse of the frozen estimator.
 
 ``python -m helpers.studies.eqprop.fixture`` makes it again.
 
-A model trained without the Jacobian penalty until 20 free steps no longer settle it: linearised there the nudged
-phase grows, linearised at a settled state it does not. Everything follows from the seed.
+The model is trained without the Jacobian penalty until 20 free steps no longer settle it. Linearised there, the nudged
+phase grows; linearised at a settled state, it does not. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from helpers.base.errors import ModelError
 from helpers.studies.eqprop.control import Controller
 from helpers.studies.eqprop.gradients import Gradient
 from helpers.studies.eqprop.jacobian import growth_factor
-from helpers.studies.eqprop.model import EquilibriumTransformer, ModelConfig, load_model, save_model
+from helpers.studies.eqprop.model import EquilibriumTransformer, ModelConfig, equilibrium, load_model, save_model
 from helpers.studies.eqprop.stories import Corpus, make_corpus, template_stories
 from helpers.studies.eqprop.train import Recipe, Trainer
 
@@ -30,22 +30,22 @@ RECIPE = Recipe(gradient=Gradient("bptt", steps=40), controller=OFF, lr=1e-2, st
 
 @functools.cache
 def corpus() -> Corpus:
-    """The text that the checkpoint was trained on."""
+    """Return the training text of the checkpoint."""
     return make_corpus(template_stories(STORIES), VOCAB)
 
 
 def batch(size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """The held-out batch on which the properties of the checkpoint hold."""
+    """Return the held-out batch on which the properties of the checkpoint hold."""
     return corpus().held_out(size, ModelConfig().context, "fixture")
 
 
 def load() -> EquilibriumTransformer:
-    """The checkpoint in float64."""
-    return load_model(FOLDER, torch.float64)
+    """Load the checkpoint in float64."""
+    return equilibrium(load_model(FOLDER, torch.float64))
 
 
 def growth(model: EquilibriumTransformer, steps: int, tokens: torch.Tensor) -> float:
-    """Growth factor after ``steps`` free steps."""
+    """Return the growth factor after ``steps`` free steps."""
     with torch.no_grad():
         x = model.embed(tokens)
         z = model.relax(x, steps)
@@ -53,13 +53,13 @@ def growth(model: EquilibriumTransformer, steps: int, tokens: torch.Tensor) -> f
 
 
 def make(folder: Path = FOLDER, recipe: Recipe = RECIPE) -> EquilibriumTransformer:
-    """Train the checkpoint and save it, after checking that it has the property it is kept for."""
+    """Train the checkpoint, check its properties and save it."""
     trainer = Trainer(EquilibriumTransformer(ModelConfig(vocab=VOCAB), seed=recipe.seed), corpus(), recipe)
     trainer.run(label="fixture")
-    model = trainer.averaged()
+    model = equilibrium(trainer.averaged())
     early, late = (growth(model.double(), steps, batch()[0]) for steps in (20, 200))
     if not late < 1 < early:
-        raise ModelError(f"The checkpoint grows by {early:.3f} after 20 and {late:.3f} after 200 steps: change STEPS.")
+        raise ModelError(f"The checkpoint grows by {early:.3f} after 20 and {late:.3f} after 200 steps. Change STEPS.")
     save_model(model.float(), folder)
     return model
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from helpers.base.errors import ParameterError, nearest
 from helpers.studies.eqprop.jacobian import solve_adjoint
-from helpers.studies.eqprop.model import BackpropTransformer, Block, EquilibriumTransformer
+from helpers.studies.eqprop.model import Block, EquilibriumTransformer
 from helpers.studies.eqprop.nudge import Nudge, nudged_phases
 
 Kind = Literal["bptt", "ift", "ep", "backprop"]
@@ -28,7 +28,7 @@ KINDS = ("bptt", "ift", "ep", "backprop")
 
 @dataclass(frozen=True)
 class Gradient:
-    """Which gradient, and its settings. ``steps`` are the free steps T1 (the K of bptt); ``eps`` the step size."""
+    """A kind of gradient and its settings. ``steps`` are the free steps T1 (the K of bptt), ``eps`` the step size."""
 
     kind: Kind = "ep"
     steps: int = 60
@@ -41,30 +41,30 @@ class Gradient:
         if self.kind not in KINDS:
             raise ParameterError(f"The gradient {self.kind!r} does not exist{nearest(self.kind, KINDS)}.")
         if self.steps < 1:
-            raise ParameterError(f"The free phase has {self.steps} steps (T1): give 1 or more.")
+            raise ParameterError(f"The free phase has {self.steps} steps (T1). Give 1 or more.")
         if not math.isfinite(self.eps) or self.eps <= 0:
-            raise ParameterError(f"eps is {self.eps}: give a step size above 0.")
+            raise ParameterError(f"eps is {self.eps}. Give a step size above 0.")
 
     @property
     def name(self) -> str:
-        """A short name for tables: ``bptt-150``, ``ift-400``, ``ep-frozen-20+30-n2``."""
+        """A short name for tables, such as ``bptt-150``, ``ift-400`` or ``ep-frozen-20+30-n2``."""
         if self.kind != "ep":
             return self.kind if self.kind == "backprop" else f"{self.kind}-{self.steps}"
         n = self.nudge
         extra = ("-select" if n.select else "") + (f"-navg{n.navg}" if n.navg > 1 else "")
         return f"ep-{n.variant}-{self.steps}+{n.steps}-n{n.phases}{extra}"
 
-    def with_nudge(self, **changes: object) -> Gradient:
-        """A copy with other nudge settings."""
+    def with_nudge(self, **changes: Any) -> Gradient:
+        """Return a copy with other nudge settings."""
         return replace(self, nudge=replace(self.nudge, **changes))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A gradient of the mean token loss, by parameter name, and how far its assumptions held.
+    """A gradient of the mean token loss, by parameter name, and how well its assumptions held.
 
-    ``residual`` is |F(z)| / |z| at the free state (None for backprop, which has none), ``residual_max`` its largest
-    value over sequences, ``miss`` the relative residual of the solved adjoint (ift) or its last change (ep).
+    ``residual`` is |F(z)| / |z| at the free state (None for backprop), ``residual_max`` its largest value over
+    sequences, and ``miss`` the relative residual of the solved adjoint (ift) or its last change (ep).
     """
 
     gradients: dict[str, Tensor]
@@ -77,21 +77,21 @@ class Estimate:
 
     @property
     def finite(self) -> bool:
-        """Whether the gradient's norm is finite: also numbers that are can be too large to be clipped."""
+        """Whether the gradient's norm is finite. Finite numbers can still be too large to clip."""
         return bool(torch.isfinite(torch.nn.utils.get_total_norm(list(self.gradients.values()))))
 
     def valid(self, gate: float) -> bool:
-        """Whether a trainer may use it: finite, and the free state settled to ``gate`` (0: any residual will do)."""
+        """Return whether a trainer may use it: finite, and the free state settled to ``gate`` (0: any)."""
         settled = self.residual is None or (math.isfinite(self.residual) and (gate == 0 or self.residual <= gate))
         return settled and self.finite
 
 
 def estimate(model: Block, tokens_bt: Tensor, targets_bt: Tensor, how: Gradient) -> Estimate:
-    """Gradient of the mean cross-entropy (nats a token) with respect to every parameter of ``model``."""
-    if (how.kind == "backprop") != isinstance(model, BackpropTransformer):
-        raise ParameterError(f"The gradient {how.kind!r} does not apply to a {type(model).__name__}: choose another.")
-    if how.kind == "backprop":
-        loss = model.token_loss(model.settle(model.embed(tokens_bt)), targets_bt).mean()
+    """Estimate the gradient of the mean cross-entropy (nats a token) with respect to every parameter of ``model``."""
+    if (how.kind == "backprop") == isinstance(model, EquilibriumTransformer):
+        raise ParameterError(f"The gradient {how.kind!r} does not apply to a {type(model).__name__}. Choose another.")
+    if not isinstance(model, EquilibriumTransformer):
+        loss = model.token_loss(model.settle(model.embed(tokens_bt), how.steps, how.eps), targets_bt).mean()
         return Estimate(_slopes(loss, model), loss.item(), None, None)
     model.check_step(how.eps)
     if how.kind == "bptt":
@@ -123,8 +123,10 @@ def _from_adjoint(model: EquilibriumTransformer, tokens_bt: Tensor, targets_bt: 
     return Estimate(gradients, free_loss, *settled, miss=miss, adjoint=adjoint, state=state)
 
 
-def readout(model: EquilibriumTransformer, tokens_bt: Tensor, targets_bt: Tensor, z_btc: Tensor, adjoint_btc: Tensor):
-    """Gradient of CE(z) + <a, F(z)> / tokens with respect to the parameters, z and a held fixed."""
+def readout(
+    model: EquilibriumTransformer, tokens_bt: Tensor, targets_bt: Tensor, z_btc: Tensor, adjoint_btc: Tensor
+) -> dict[str, Tensor]:
+    """Return the gradient of CE(z) + <a, F(z)> / tokens with respect to the parameters, at fixed z and a."""
     z = z_btc.detach()
     work = (adjoint_btc.detach() * model.field(z, model.embed(tokens_bt))).sum() / targets_bt.numel()
     return _slopes(model.token_loss(z, targets_bt).mean() + work, model)
@@ -136,6 +138,6 @@ def _slopes(loss: Tensor, model: Block) -> dict[str, Tensor]:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of two flat vectors; NaN when one of them is not finite or zero, for then there is no direction."""
+    """Return the cosine of two flat vectors; NaN if one is zero or not finite and so has no direction."""
     scale = float(a.norm() * b.norm())
     return float(a @ b) / scale if scale > 0 and math.isfinite(scale) else math.nan

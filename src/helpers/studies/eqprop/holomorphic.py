@@ -17,14 +17,14 @@ GELU_SCALE, GELU_CUBIC = 0.7978845608028654, 0.044715
 
 
 def linear(z: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``z W^T + b`` with real weights."""
+    """Return ``z W^T + b`` with real weights."""
     if not z.is_complex():
         return functional.linear(z, weight, bias)
     return torch.complex(functional.linear(z.real, weight, bias), functional.linear(z.imag, weight))
 
 
 def layer_norm(z: Tensor) -> Tensor:
-    """Layer norm over the last axis without gain or offset: the weights that follow can absorb both."""
+    """Apply layer norm over the last axis, without gain or offset, which the next weights can absorb."""
     if not z.is_complex():
         return functional.layer_norm(z, z.shape[-1:], eps=EPS)
     centred = z - z.mean(-1, keepdim=True)
@@ -32,12 +32,12 @@ def layer_norm(z: Tensor) -> Tensor:
 
 
 def rms_norm(z: Tensor) -> Tensor:
-    """Division by the root mean square of the last axis."""
+    """Divide by the root mean square of the last axis."""
     return z * ((z * z).mean(-1, keepdim=True) + EPS).rsqrt()
 
 
 def causal_softmax(scores: Tensor, blocked: Tensor) -> Tensor:
-    """Softmax over the last axis where ``blocked`` [T, T] is True for the positions that must not be seen."""
+    """Apply softmax over the last axis, where ``blocked`` [T, T] is True for positions that must not be seen."""
     if not scores.is_complex():
         return torch.softmax(scores.masked_fill(blocked, float("-inf")), dim=-1)
     # Softmax ignores a common shift, so subtracting a real number keeps it analytic and keeps exp from overflowing.
@@ -47,7 +47,7 @@ def causal_softmax(scores: Tensor, blocked: Tensor) -> Tensor:
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last axis."""
+    """Apply softmax over the last axis."""
     if not logits.is_complex():
         return torch.softmax(logits, dim=-1)
     weights = (logits - logits.real.amax(-1, keepdim=True)).exp()
@@ -55,7 +55,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def gelu(z: Tensor) -> Tensor:
-    """GELU in its tanh form, which unlike erf's continues to complex numbers with torch's own functions."""
+    """Apply GELU in its tanh form, which unlike erf extends to complex numbers with torch's own functions."""
     if not z.is_complex():
         return functional.gelu(z, approximate="tanh")
     return 0.5 * z * (1 + torch.tanh(GELU_SCALE * (z + GELU_CUBIC * z * z * z)))

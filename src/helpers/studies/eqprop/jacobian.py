@@ -1,4 +1,4 @@
-"""Products with the Jacobian J = dF/dz and its transpose at a state, and what is computed from them."""
+"""Products with the Jacobian J = dF/dz and its transpose at a state, and quantities computed from them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DIVERGED = 1e12
 
 
 class Jacobian:
-    """J at ``z_btc``. Products are exact; the graph is built once and serves any number of them.
+    """J at ``z_btc``. Products are exact, and all share one graph.
 
-    ``v`` may carry extra leading axes (phases, real and imaginary part) when the state was repeated over them. J v is
-    the slope of the linear map w -> J^T w, hence a backward pass through the backward pass.
+    ``v`` may have extra leading axes (phases, real and imaginary part) if the state was repeated over them. J v is the
+    slope of the linear map w -> J^T w, hence a backward pass through the backward pass.
     """
 
     def __init__(self, model: EquilibriumTransformer, z_btc: Tensor, x_btc: Tensor):
@@ -26,17 +26,17 @@ class Jacobian:
             (self._back,) = torch.autograd.grad(self._field, self._z, self._w, create_graph=True)
 
     def times(self, v: Tensor) -> Tensor:
-        """J v."""
+        """Return J v."""
         (product,) = torch.autograd.grad(self._back, self._w, v, retain_graph=True)
         return product
 
     def transposed(self, v: Tensor) -> Tensor:
-        """J^T v."""
+        """Return J^T v."""
         (product,) = torch.autograd.grad(self._field, self._z, v, retain_graph=True)
         return product
 
     def antisymmetric(self, v: Tensor) -> Tensor:
-        """(J - J^T) v."""
+        """Return (J - J^T) v."""
         return self.times(v) - self.transposed(v)
 
 
@@ -49,10 +49,10 @@ def solve_adjoint(
     tolerance: float,
     limit: int,
 ) -> tuple[Tensor, float]:
-    """u with J^T u = -g by u <- u + eps (J^T u + g), and its relative residual.
+    """Solve J^T u = -g by u <- u + eps (J^T u + g); return u and its relative residual.
 
-    It settles exactly when the growth factor is below 1. When it does not within ``limit`` steps the last iterate is
-    returned with its residual, and the caller judges.
+    The iteration converges exactly if the growth factor is below 1. If it has not after ``limit`` steps, the last
+    iterate is returned, and the caller judges its residual.
     """
     jacobian = Jacobian(model, z_btc, x_btc)
     u, scale, relative = torch.zeros_like(slope_btc), float(slope_btc.norm()), 1.0
@@ -68,10 +68,10 @@ def solve_adjoint(
 def growth_factors(
     model: EquilibriumTransformer, z_btc: Tensor, x_btc: Tensor, eps: float, steps: int, seed: int = 0
 ) -> Tensor:
-    """Spectral radius of I + eps J^T of every sequence [b], by power iteration.
+    """Return the spectral radius of I + eps J^T of every sequence [b], by power iteration.
 
-    Above 1 the nudged phase linearised at ``z_btc`` diverges, below 1 it settles. J is far from normal, so the first
-    half of the steps, in which norms grow whatever the spectrum is, is left out; the rest is the mean growth a step.
+    Above 1 the nudged phase linearised at ``z_btc`` diverges, below 1 it settles. J is far from normal, so norms grow
+    at first whatever the spectrum is. The result is the mean growth per step over the second half of the steps.
     """
     jacobian = Jacobian(model, z_btc, x_btc)
     v = _probe(z_btc, seed, "growth")
@@ -88,12 +88,12 @@ def growth_factors(
 def growth_factor(
     model: EquilibriumTransformer, z_btc: Tensor, x_btc: Tensor, eps: float, steps: int, seed: int = 0
 ) -> float:
-    """The largest growth factor of the sequences of a batch."""
+    """Return the largest growth factor over the sequences of a batch."""
     return float(growth_factors(model, z_btc, x_btc, eps, steps, seed).max())
 
 
 def non_normality(model: EquilibriumTransformer, z_btc: Tensor, x_btc: Tensor, seed: int = 0) -> float:
-    """|J v - J^T v| / |J v| for a random v: what the antisymmetric correction has to remove."""
+    """Return |J v - J^T v| / |J v| for a random v: what the antisymmetric correction has to remove."""
     jacobian = Jacobian(model, z_btc, x_btc)
     v = _probe(z_btc, seed, "non-normality")
     forward = jacobian.times(v)

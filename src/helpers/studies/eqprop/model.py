@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Size of a model; ``leak`` is the c of the vector field, ``resinit`` scales W_O and W_2 at initialisation."""
+    """The size of a model. ``leak`` is the c of the vector field; ``resinit`` scales W_O and W_2 at initialisation."""
 
     vocab: int = 32
     width: int = 32
@@ -47,15 +48,28 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "heads", "context", "mlp"):
             if getattr(self, name) < 1:
-                raise ParameterError(f"{name} is {getattr(self, name)}: give 1 or more.")
+                raise ParameterError(f"{name} is {getattr(self, name)}. Give 1 or more.")
         if self.width % self.heads:
             raise ParameterError(f"width {self.width} does not divide by heads {self.heads}: change one of them.")
         if self.leak <= -1:
-            raise ParameterError(f"leak is {self.leak}, so nothing pulls the state back: give more than -1.")
+            raise ParameterError(f"leak is {self.leak}, so nothing pulls the state back. Give more than -1.")
 
 
 class Block(nn.Module):
-    """Parameters of one block with its embedding and head, and the two branches; both models are made of it."""
+    """The parameters of one block with its embedding and head, and its two branches: the base of both models."""
+
+    tokens: nn.Parameter
+    positions: nn.Parameter
+    w_q: nn.Parameter
+    w_k: nn.Parameter
+    w_v: nn.Parameter
+    w_o: nn.Parameter
+    w_1: nn.Parameter
+    b_1: nn.Parameter
+    w_2: nn.Parameter
+    b_2: nn.Parameter
+    w_h: nn.Parameter
+    blocked: Tensor
 
     def __init__(self, config: ModelConfig, seed: int = 0, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -73,27 +87,29 @@ class Block(nn.Module):
 
     @property
     def count(self) -> int:
-        """Number of parameters."""
+        """The number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def embed(self, tokens_bt: Tensor) -> Tensor:
-        """Input x [b, t, c]. ``ModelError`` when the sequence is longer than the context or a token unknown."""
+        """Embed tokens as x [b, t, c]. Raises ``ModelError`` for a sequence over the context or an unknown token."""
         length = tokens_bt.shape[1]
         if length > self.config.context:
-            raise ModelError(f"A sequence has {length} tokens but the context is {self.config.context}: shorten it.")
+            raise ModelError(f"A sequence has {length} tokens but the context is {self.config.context}. Shorten it.")
         if tokens_bt.numel() and int(tokens_bt.max()) >= self.config.vocab:
-            raise ModelError(f"Token {int(tokens_bt.max())} lies outside the vocabulary of {self.config.vocab}.")
+            raise ModelError(
+                f"Token {int(tokens_bt.max())} lies outside the vocabulary of {self.config.vocab}. Use its tokenizer."
+            )
         return self.tokens[tokens_bt] + self.positions[:length]
 
     def attend(self, n_btc: Tensor) -> Tensor:
-        """Attention branch of the normalised state."""
+        """Return the attention branch of the normalised state."""
         weights = self.attention_weights(n_btc)
         v = self._heads(holo.linear(n_btc, self.w_v))
         mixed = (weights @ v).transpose(-3, -2).flatten(-2)
         return holo.linear(mixed, self.w_o)
 
     def attention_weights(self, n_btc: Tensor) -> Tensor:
-        """Attention weights [b, h, t, t]; rows are queries."""
+        """Return attention weights [b, h, t, t]; rows are queries."""
         q = holo.rms_norm(self._heads(holo.linear(n_btc, self.w_q)))
         k = holo.rms_norm(self._heads(holo.linear(n_btc, self.w_k)))
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
@@ -101,21 +117,21 @@ class Block(nn.Module):
         return holo.causal_softmax(scores, self.blocked[:length, :length])
 
     def feed(self, n_btc: Tensor) -> Tensor:
-        """MLP branch of the normalised state."""
+        """Return the MLP branch of the normalised state."""
         return holo.linear(holo.gelu(holo.linear(n_btc, self.w_1, self.b_1)), self.w_2, self.b_2)
 
     def logits(self, z_btc: Tensor) -> Tensor:
-        """Logits [b, t, v]."""
+        """Return logits [b, t, v]."""
         return holo.linear(z_btc, self.w_h)
 
     def token_loss(self, z_btc: Tensor, targets_bt: Tensor) -> Tensor:
-        """Cross-entropy of every token [b, t], in nats."""
+        """Return the cross-entropy of every token [b, t], in nats."""
         return functional.cross_entropy(
             self.logits(z_btc).flatten(0, 1), targets_bt.flatten(), reduction="none"
         ).view_as(targets_bt)
 
     def settle(self, x_btc: Tensor, steps: int, eps: float) -> Tensor:
-        """The state [b, t, c] that the head reads, after ``steps`` steps of size ``eps`` where there are any."""
+        """Return the state [b, t, c] that the head reads, after ``steps`` steps of size ``eps`` if there are any."""
         raise NotImplementedError
 
     def _heads(self, y_btc: Tensor) -> Tensor:
@@ -126,48 +142,50 @@ class EquilibriumTransformer(Block):
     """The vector field F and its relaxation z <- z + eps F(z) from z = x."""
 
     def branches(self, z_btc: Tensor) -> Tensor:
-        """A(LN z) + M(LN z)."""
+        """Return A(LN z) + M(LN z)."""
         n = holo.layer_norm(z_btc)
         return self.attend(n) + self.feed(n)
 
     def field(self, z_btc: Tensor, x_btc: Tensor) -> Tensor:
-        """F(z), zero at the fixed point; z may be complex (see `holomorphic`)."""
+        """Return F(z), zero at the fixed point; z may be complex (see `holomorphic`)."""
         return x_btc - (1 + self.config.leak) * z_btc + self.branches(z_btc)
 
     def check_step(self, eps: float) -> None:
-        """Raise ``ParameterError`` for a step at which even the linear leak does not settle: eps (1 + c) >= 2."""
+        """Raise ``ParameterError`` if even the linear leak does not settle at this step: eps (1 + c) >= 2."""
         if not 0 < eps * (1 + self.config.leak) < 2:
             pull = eps * (1 + self.config.leak)
-            raise ParameterError(f"eps (1 + c) is {pull:g}: the relaxation settles below 2 only, lower eps ({eps:g}).")
+            raise ParameterError(
+                f"eps (1 + c) is {pull:g}, but the relaxation settles below 2 only. Lower eps ({eps:g})."
+            )
 
     def relax(self, x_btc: Tensor, steps: int, eps: float = 0.5, start: Tensor | None = None) -> Tensor:
-        """``steps`` relaxation steps from ``start`` (x by default); differentiable when gradients are on."""
+        """Take ``steps`` relaxation steps from ``start`` (default x); differentiable if gradients are on."""
         self.check_step(eps)
         if steps < 1:
-            raise ParameterError(f"The free phase has {steps} steps (T1): give 1 or more.")
+            raise ParameterError(f"The free phase has {steps} steps (T1). Give 1 or more.")
         z = x_btc if start is None else start
         for _ in range(steps):
             z = z + eps * self.field(z, x_btc)
         return z
 
     def residual(self, z_btc: Tensor, x_btc: Tensor) -> tuple[float, float]:
-        """|F(z)| / |z| of the whole batch, and its largest value over sequences."""
+        """Return |F(z)| / |z| of the whole batch, and its largest value over sequences."""
         with torch.no_grad():
             f_btc = self.field(z_btc, x_btc)
             return float(f_btc.norm() / z_btc.norm()), float(_lengths(f_btc, z_btc).max())
 
     @torch.no_grad()
     def residuals(self, z_btc: Tensor, x_btc: Tensor) -> Tensor:
-        """|F(z)| / |z| of every sequence [b]."""
+        """Return |F(z)| / |z| of every sequence [b]."""
         return _lengths(self.field(z_btc, x_btc), z_btc)
 
     def loss_slope(self, z_btc: Tensor, targets_bt: Tensor) -> Tensor:
-        """g(z): slope of the token-*summed* cross-entropy in z, written out so that it holds for complex z too."""
+        """Return g(z), the slope of the token-*summed* cross-entropy in z, written out for complex z too."""
         error = holo.softmax(self.logits(z_btc)) - functional.one_hot(targets_bt, self.config.vocab)
         return holo.linear(error, self.w_h.t())
 
     def settle(self, x_btc: Tensor, steps: int, eps: float) -> Tensor:
-        """The relaxed state."""
+        """Return the relaxed state."""
         return self.relax(x_btc, steps, eps)
 
 
@@ -175,21 +193,28 @@ class BackpropTransformer(Block):
     """The baseline: the same parameters as one pre-norm transformer block, trained by plain backprop."""
 
     def settle(self, x_btc: Tensor, steps: int = 1, eps: float = 1.0) -> Tensor:
-        """x + A(LN x), then + M(LN .), then LN: one ordinary block, whatever ``steps`` and ``eps`` are."""
+        """Apply one ordinary block, x + A(LN x), then + M(LN .), then LN, ignoring ``steps`` and ``eps``."""
         h = x_btc + self.attend(holo.layer_norm(x_btc))
         return holo.layer_norm(h + self.feed(holo.layer_norm(h)))
+
+
+def equilibrium(model: Block) -> EquilibriumTransformer:
+    """Return ``model``. Raises ``ModelError`` if it has no equilibrium, like the baseline."""
+    if not isinstance(model, EquilibriumTransformer):
+        raise ModelError(f"A {type(model).__name__} has no equilibrium. Use an equilibrium transformer.")
+    return model
 
 
 MODELS: dict[str, type[Block]] = {"equilibrium": EquilibriumTransformer, "backprop": BackpropTransformer}
 
 
 def _lengths(f_btc: Tensor, z_btc: Tensor) -> Tensor:
-    """|f| / |z| of every sequence [b]."""
+    """Return |f| / |z| of every sequence [b]."""
     return f_btc.flatten(1).norm(dim=1) / z_btc.flatten(1).norm(dim=1)
 
 
 def _initial(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> Tensor:
-    """Initial values of one parameter; each has its own stream, so that sizes of others do not change them."""
+    """Draw the initial values of one parameter from its own stream, so that they do not depend on other sizes."""
     if name.startswith("b_"):
         return torch.zeros(shape)
     scale = {"tokens": 1.0, "positions": 0.3}.get(name, 1 / math.sqrt(shape[-1]))
@@ -206,16 +231,18 @@ def save_model(model: Block, folder: Path) -> None:
     files.write_json(folder / "model.json", {"kind": kind, "config": asdict(model.config)})
 
 
-def load_tensors(model: Block, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy ``tensors`` into ``model``; ``ModelError`` when names or shapes are those of another size."""
+def load_tensors(model: Block, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy ``tensors`` into ``model``. Raises ``ModelError`` if names or shapes differ."""
     own = dict(model.named_parameters())
     if set(own) != set(tensors):
-        raise ModelError(f"{where} holds other parameters than this model: {sorted(set(own) ^ set(tensors))}.")
+        raise ModelError(
+            f"{where} has other parameters than this model: {sorted(set(own) ^ set(tensors))}. Use its kind of model."
+        )
     for name, value in own.items():
         if value.shape != tensors[name].shape:
             raise ModelError(
                 f"{where} is a checkpoint of another size: {name} is {tuple(tensors[name].shape)} there and "
-                f"{tuple(value.shape)} here; use the size it was trained with."
+                f"{tuple(value.shape)} here. Use the size it was trained with."
             )
     with torch.no_grad():
         for name, value in own.items():
@@ -223,10 +250,10 @@ def load_tensors(model: Block, tensors: dict[str, Tensor], where: str) -> None:
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32, config: ModelConfig | None = None) -> Block:
-    """Read a model that `save_model` wrote; with ``config`` the size must be that one."""
+    """Read a model written by `save_model`. With ``config``, it must have that size."""
     path = folder / "model.json"
     if not path.is_file():
-        raise ModelError(f"There is no checkpoint in {folder}: train one first.")
+        raise ModelError(f"There is no checkpoint in {folder}. Train one first.")
     kind, size = read_sizes(path)
     model = MODELS[kind](config or size, dtype=dtype)
     load_tensors(model, load_file(folder / "model.safetensors"), str(folder / "model.safetensors"))
@@ -234,13 +261,13 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, config: ModelCo
 
 
 def read_sizes(path: Path) -> tuple[str, ModelConfig]:
-    """Kind and size of the model in a ``model.json``."""
+    """Read kind and size of the model from a ``model.json``."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return content["kind"], ModelConfig(**content["config"])
 
 
 def group_vectors(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Flat float64 vectors of a gradient by parameter group, and of all of it under ``all``."""
+    """Flatten a gradient into float64 vectors by parameter group, and as a whole under ``all``."""
     flat = {
         group: torch.cat([gradients[name].detach().double().flatten() for name in names])
         for group, names in GROUPS.items()

@@ -1,6 +1,6 @@
-"""The nudged phases of equilibrium propagation, and the adjoint they are read out to.
+"""The nudged phases of equilibrium propagation, and the adjoint read out from them.
 
-At a fixed point z0 of F the phase with nudge s beta (s on the unit circle) settles where
+At a fixed point z0 of F, the phase with nudge s beta (s on the unit circle) settles where
 F(z) - s beta g(z) - (J - J^T)(z - z0) = 0. To first order J (z - z0) cancels and J^T (z - z0) = s beta g is left, so
 a = -(z - z0) / (s beta) solves J^T a = -g: the adjoint, although F is no gradient field (Scurria et al., 2602.03670).
 Without the correction (Scellier et al. 2018, 1808.04873) the answer belongs to J instead of J^T, at any beta.
@@ -26,11 +26,11 @@ VARIANTS = ("frozen", "tracking", "vector_field")
 
 @dataclass(frozen=True)
 class Nudge:
-    """How the nudged phases run.
+    """The settings of the nudged phases.
 
-    ``variant``: J at z0 (frozen), at the moving common mode (tracking), or no correction (vector_field).
-    ``select``: read out where the adjoint changes least instead of at the last step. ``navg``: average the adjoint
-    over the last steps before the readout. ``beta`` is a nudge per token, because g is the slope of the token sum.
+    ``variant``: J at z0 (frozen), at the moving common mode (tracking), or no correction (vector_field). ``select``
+    reads out where the adjoint changes least, instead of at the last step. ``navg`` averages the adjoint over the last
+    steps before the readout. ``beta`` is a nudge per token, because g is the slope of the token sum.
     """
 
     variant: Variant = "frozen"
@@ -48,13 +48,13 @@ class Nudge:
         if not math.isfinite(self.beta) or self.beta <= 0:
             raise ParameterError(f"beta is {self.beta}: without a nudge there is no gradient, give a number above 0.")
         if self.steps < 1:
-            raise ParameterError(f"The nudged phase has {self.steps} steps (T2): give 1 or more.")
+            raise ParameterError(f"The nudged phase has {self.steps} steps (T2). Give 1 or more.")
         if not 1 <= self.navg <= self.steps:
-            raise ParameterError(f"navg is {self.navg}: average over 1 to T2 = {self.steps} steps.")
+            raise ParameterError(f"navg is {self.navg}. Average over 1 to T2 = {self.steps} steps.")
 
 
 class Phases:
-    """The states [p, b, t, c] of the phases that are computed: real for N = 2, else the upper half of the circle.
+    """The states [p, b, t, c] of the phases: real for N = 2, otherwise the upper half of the circle.
 
     The lower half is the complex conjugate of the upper, so it enters by a weight of 2 and costs nothing.
     """
@@ -73,17 +73,17 @@ class Phases:
         self.beta = nudge.beta
 
     def adjoint(self) -> Tensor:
-        """a = -(1 / N beta) sum_k z_k / s_k, for N = 2 the difference of the two phases over -2 beta."""
+        """Return a = -(1 / N beta) sum_k z_k / s_k, for N = 2 the difference of the two phases over -2 beta."""
         return -(self.weight * _real(self.z * self.root.conj())).sum(0) / self.beta
 
     def common(self) -> Tensor:
-        """Mean of all phases: the state around which they spread."""
+        """Return the mean of all phases, around which they spread."""
         return (self.weight * _real(self.z)).sum(0)
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Adjoint and state [b, t, c] at the readout, the step it was taken at, and the adjoint's change in that step."""
+    """Adjoint and state [b, t, c] at the readout, its step, and the adjoint's change in that step."""
 
     adjoint: Tensor
     state: Tensor
@@ -95,11 +95,12 @@ class Readout:
 def nudged_phases(
     model: EquilibriumTransformer, x_btc: Tensor, z0_btc: Tensor, targets_bt: Tensor, nudge: Nudge, eps: float
 ) -> Readout:
-    """Run the nudged phases from ``z0_btc`` and read the adjoint out. Never raises on a non-finite adjoint."""
+    """Run the nudged phases from ``z0_btc`` and read the adjoint out, finite or not."""
     phases = Phases(z0_btc, nudge)
     correction = Correction(model, x_btc, z0_btc, phases, nudge.variant)
     recent: list[Tensor] = []
-    best, last = None, torch.zeros_like(z0_btc)
+    best: Readout | None = None
+    last = torch.zeros_like(z0_btc)
     for step in range(1, nudge.steps + 1):
         z = phases.z
         pull = model.field(z, x_btc) - phases.root * nudge.beta * model.loss_slope(z, targets_bt)
@@ -111,28 +112,29 @@ def nudged_phases(
         if step == nudge.steps or (nudge.select and (best is None or change < best.change)):
             readout = Readout(torch.stack(recent).mean(0), _readout_state(phases, z0_btc, nudge), step, change)
             best = readout if best is None or not nudge.select or change < best.change else best
+    assert best is not None  # the last step always reads out
     return best
 
 
 class Correction:
-    """(J - J^T)(z - centre) for all phases: J stays at z0, or is taken anew at the common mode in every step."""
+    """(J - J^T)(z - centre) for all phases. J stays at z0, or is computed at the common mode in every step."""
 
     def __init__(self, model: EquilibriumTransformer, x_btc: Tensor, z0_btc: Tensor, phases: Phases, variant: Variant):
         self.model, self.phases, self.variant = model, phases, variant
         self.parts = phases.z.shape[0] * (2 if phases.z.is_complex() else 1)
         self.x = x_btc.expand(self.parts, *x_btc.shape).flatten(0, 1)
         self.centre = z0_btc
-        self.jacobian = self._at(z0_btc) if variant == "frozen" else None
+        self.frozen = self._at(z0_btc) if variant == "frozen" else None
 
     def __call__(self, z: Tensor) -> Tensor | float:
         if self.variant == "vector_field":
             return 0.0
         if self.variant == "tracking":
             self.centre = self.phases.common()
-            self.jacobian = self._at(self.centre)
+        jacobian = self.frozen or self._at(self.centre)
         offset = z - self.centre
         parts = torch.stack([offset.real, offset.imag]) if z.is_complex() else offset
-        turned = self.jacobian.antisymmetric(parts.reshape(self.x.shape)).reshape(parts.shape)
+        turned = jacobian.antisymmetric(parts.reshape(self.x.shape)).reshape(parts.shape)
         return torch.complex(turned[0], turned[1]) if z.is_complex() else turned
 
     def _at(self, centre_btc: Tensor) -> Jacobian:

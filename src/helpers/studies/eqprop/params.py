@@ -19,10 +19,10 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class TriangulationCell(Cell):
-    """One experiment with one seed. In a grid ``experiment`` takes ``all`` for the seven of them.
+    """One experiment with one seed. In a grid, ``experiment`` may be ``all``.
 
-    The first block is the text and the model, the second the gradients, the third the training that all arms share,
-    the rest belongs to single experiments.
+    The first block is the text and the model, the second the gradients, the third the training that all arms share. The
+    rest belongs to single experiments.
     """
 
     AXES: ClassVar[tuple[str, ...]] = ("experiment", "seed")
@@ -102,28 +102,30 @@ class TriangulationCell(Cell):
     def check_inputs(self) -> None:
         """Raise where the text is not there or cannot be read."""
         if self.text != "stories" and not files.from_root(self.text).is_file():
-            raise DataError(f"There is no text file {self.text}: give the path of a UTF-8 file, or 'stories'.")
+            raise DataError(f"There is no text file {self.text}. Give the path of a UTF-8 file, or 'stories'.")
 
     @model_validator(mode="after")
     def _fit(self) -> TriangulationCell:
         if self.eps * (1 + self.leak) >= 2:
             raise ParameterError(
-                f"eps (1 + leak) is {self.eps * (1 + self.leak):g}: the relaxation settles below 2 only, lower eps."
+                f"eps (1 + leak) is {self.eps * (1 + self.leak):g}, but the relaxation settles below 2 only. Lower eps."
             )
         if self.width % self.heads:
             raise ParameterError(f"width {self.width} does not divide by heads {self.heads}: change one of them.")
         if self.phases % 2:
-            raise ParameterError(f"phases is {self.phases}: they come in opposite pairs, give an even number.")
+            raise ParameterError(f"phases is {self.phases}, but they come in opposite pairs. Give an even number.")
         if self.t1_long <= self.t1:
-            raise ParameterError(f"t1_long is {self.t1_long}, no longer than t1 = {self.t1}: raise it.")
+            raise ParameterError(f"t1_long is {self.t1_long}, no longer than t1 = {self.t1}. Raise it.")
         if self.navg > self.t2_long:
-            raise ParameterError(f"navg is {self.navg}, more than the t2_long = {self.t2_long} nudged steps: lower it.")
+            raise ParameterError(f"navg is {self.navg}, more than the t2_long = {self.t2_long} nudged steps. Lower it.")
         if max(self.snapshots) > self.steps:
-            raise ParameterError(f"snapshots asks for step {max(self.snapshots)}, but steps is {self.steps}.")
+            raise ParameterError(f"snapshots asks for step {max(self.snapshots)}, but steps is {self.steps}. Lower it.")
         if max(self.distances) >= self.context:
-            raise ParameterError(f"distances reaches {max(self.distances)}, beyond the context of {self.context}.")
+            raise ParameterError(
+                f"distances reaches {max(self.distances)}, beyond the context of {self.context}. Lower it."
+            )
         if self.jr_floor > self.jr_max or max(self.grid_floors) > min(self.grid_maxima):
             raise ParameterError(
-                "A floor of the penalty's weight lies above its ceiling: lower jr_floor or grid_floors."
+                "A floor of the penalty's weight lies above its ceiling. Lower jr_floor or grid_floors."
             )
         return self

@@ -1,4 +1,4 @@
-"""What is measured on a checkpoint; every function takes a model and batches and returns a tidy table."""
+"""Measurements on a checkpoint. Every function takes a model and batches and returns a tidy table."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ SEQUENCE = ("sequence", "cosine", "ratio")
 def compare(
     model: Block, batches: Sequence[Batch], exact: Gradient, others: Mapping[str, Gradient]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Each gradient against the exact one, and each against itself on other batches.
+    """Compare each gradient with the exact one, and with itself on other batches.
 
     First table: gradient, group, batch (-1: the mean over all batches against the exact mean), cosine, ratio (of the
     norms), finite, miss (of the exact one). Second: gradient (``exact`` among them), pair, cosine. Third: gradient,
     batch, sequence, and cosine and ratio of the sequence's adjoint to the exact one, for gradients that have one. What
-    is not finite has no direction: its cosine and ratio are missing and ``finite`` is False.
+    is not finite has no direction: cosine and ratio are missing, and ``finite`` is False.
     """
     rows, adjoints, kept = [], [], {name: [] for name in ("exact", *others)}
     for at, batch in enumerate(batches):
-        found = estimate(model, *batch, exact)
-        truth = group_vectors(found.gradients)
+        reference = estimate(model, *batch, exact)
+        truth = group_vectors(reference.gradients)
         kept["exact"].append(truth)
         for name, how in others.items():
             guess = estimate(model, *batch, how)
             vectors = group_vectors(guess.gradients)
             kept[name].append(vectors)
-            rows += _compared(name, at, vectors, truth, found.miss)
-            adjoints += [{"gradient": name, "batch": at} | row for row in _adjoints(guess, found)]
-    means = {name: {g: sum(v[g] for v in vectors) for g in vectors[0]} for name, vectors in kept.items()}
+            rows += _compared(name, at, vectors, truth, reference.miss)
+            adjoints += [{"gradient": name, "batch": at} | row for row in _adjoints(guess, reference)]
+    means = {name: _sums(vectors) for name, vectors in kept.items()}
     for name in others:
         rows += _compared(name, -1, means[name], means["exact"], None)
     pairs = [
@@ -56,8 +56,12 @@ def compare(
     return pd.DataFrame(rows), pairs, pd.DataFrame(adjoints, columns=["gradient", "batch", *SEQUENCE])
 
 
+def _sums(vectors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {group: sum((v[group] for v in vectors), start=torch.zeros(())) for group in vectors[0]}
+
+
 def _adjoints(guess: Estimate, truth: Estimate) -> list[dict]:
-    """Each sequence's adjoint against the exact one; nothing for a gradient without an adjoint."""
+    """Compare each sequence's adjoint with the exact one; nothing for a gradient without an adjoint."""
     if guess.adjoint is None or truth.adjoint is None:
         return []
     pairs = zip(guess.adjoint.double().flatten(1), truth.adjoint.double().flatten(1), strict=True)
@@ -87,7 +91,7 @@ def _compared(
 
 @torch.no_grad()
 def settles(model: EquilibriumTransformer, tokens: Tensor, steps: int, eps: float, tolerance: float) -> Tensor:
-    """Which sequences [b] have |F(z)| / |z| of at most ``tolerance`` after ``steps`` free steps."""
+    """Return which sequences [b] have |F(z)| / |z| of at most ``tolerance`` after ``steps`` free steps."""
     x = model.embed(tokens)
     return model.residuals(model.relax(x, steps, eps), x) <= tolerance
 
@@ -95,10 +99,10 @@ def settles(model: EquilibriumTransformer, tokens: Tensor, steps: int, eps: floa
 def condition(
     model: EquilibriumTransformer, batches: Sequence[Batch], free_steps: Sequence[int], eps: float, growth_steps: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Residual, growth factor and non-normality after each number of free steps: a row a batch, and a row a sequence.
+    """Return residual, growth factor and non-normality after each number of free steps, by batch and by sequence.
 
-    A batch's residual is that of all its sequences together; its ``residual_max`` and ``growth`` are those of its
-    worst sequence, which is the one that spoils a gradient of all.
+    A batch's residual is that of all its sequences together. Its ``residual_max`` and ``growth`` are those of its worst
+    sequence, which spoils the gradient of the batch.
     """
     rows, each = [], []
     for (at, (tokens, _)), steps in itertools.product(enumerate(batches), sorted(free_steps)):
@@ -109,15 +113,15 @@ def condition(
         growth = growth_factors(model, z, x, eps, growth_steps, seed=at)
         residual, worst = model.residual(z, x)
         where = {"batch": at, "free_steps": steps}
-        told = {"residual": residual, "residual_max": worst, "growth": float(growth.max())}
-        rows.append(where | told | {"non_normality": non_normality(model, z, x, seed=at)})
+        row = {"residual": residual, "residual_max": worst, "growth": float(growth.max())}
+        rows.append(where | row | {"non_normality": non_normality(model, z, x, seed=at)})
         pairs = enumerate(zip(single.tolist(), growth.tolist(), strict=True))
         each += [where | {"sequence": s, "residual": r, "growth": g} for s, (r, g) in pairs]
     return pd.DataFrame(rows), pd.DataFrame(each)
 
 
 def descent(
-    model: Block,
+    model: EquilibriumTransformer,
     batches: Sequence[Batch],
     exact: Gradient,
     others: Mapping[str, Gradient],
@@ -125,30 +129,30 @@ def descent(
     free_steps: int,
     penalty: float,
 ) -> pd.DataFrame:
-    """Change of the loss by one gradient step, on the batch the gradient is of, over a grid of learning rates.
+    """Return the change of the loss by one gradient step, on the gradient's own batch, over a grid of learning rates.
 
     Columns gradient (``exact`` among them), batch, lr, scale, change (nats; negative is better), cosine and ratio to
-    the exact gradient. ``scale``: the gradient as it is (raw), or brought to the norm of the exact one (matched), which
-    tells a wrong length from a wrong direction. ``penalised``: the exact gradient plus ``penalty`` times that of the
-    Jacobian penalty, which is what a controlled training would step along.
+    the exact gradient. ``scale``: the gradient as it is (raw), or scaled to the norm of the exact one (matched), which
+    tells a wrong length from a wrong direction. ``penalised`` is the exact gradient plus ``penalty`` times that of the
+    Jacobian penalty: the step of a controlled training.
     """
     rows = []
     check = Gradient("bptt", steps=free_steps, eps=exact.eps)
-    # Losses in float32, whatever the gradients are in: a step that overflows there leads nowhere.
+    # Losses in float32 whatever the gradients' dtype, because a step that overflows there leads nowhere.
     tried = copy.deepcopy(model).float()
     for at, batch in enumerate(batches):
         before = token_losses(tried, *batch, check).mean().item()
-        found = {"exact": estimate(model, *batch, exact).gradients}
-        found["penalised"] = _penalised(model, batch, exact, found["exact"], penalty, at)
-        found |= {name: estimate(model, *batch, how).gradients for name, how in others.items()}
-        truth = group_vectors(found["exact"])["all"]
-        for name, gradient in found.items():
+        gradients = {"exact": estimate(model, *batch, exact).gradients}
+        gradients["penalised"] = _penalised(model, batch, exact, gradients["exact"], penalty, at)
+        gradients |= {name: estimate(model, *batch, how).gradients for name, how in others.items()}
+        truth = group_vectors(gradients["exact"])["all"]
+        for name, gradient in gradients.items():
             flat = group_vectors(gradient)["all"]
             length = float(flat.norm() / truth.norm())
-            told = {"gradient": name, "batch": at, "cosine": number(cosine(flat, truth)), "ratio": number(length)}
+            row = {"gradient": name, "batch": at, "cosine": number(cosine(flat, truth)), "ratio": number(length)}
             for lr, (scale, factor) in itertools.product(rates, (("raw", 1.0), ("matched", 1 / length))):
                 change = _loss_after(tried, gradient, lr * factor, batch, check) - before
-                rows.append(told | {"lr": lr, "scale": scale, "change": number(change)})
+                rows.append(row | {"lr": lr, "scale": scale, "change": number(change)})
     return pd.DataFrame(rows)
 
 
@@ -173,10 +177,10 @@ def _loss_after(model: Block, gradient: dict[str, Tensor], lr: float, batch: Bat
 
 @torch.no_grad()
 def branches(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.DataFrame:
-    """Size of the branches and of their weights, entropy of attention, root mean square of q and k, spread of logits.
+    """Measure the branches and their weights, entropy of attention, RMS of q and k, and spread of logits.
 
-    Ratios are norms over the input's; entropy is the mean over heads and positions in nats; columns quantity, batch,
-    value. The baseline's branches are taken at its input, where its first branch reads.
+    Ratios are norms over the input's; entropy is the mean over heads and positions in nats. Columns: quantity, batch,
+    value. The baseline's branches are measured at its input, where its first branch reads.
     """
     rows = []
     for at, (tokens, _) in enumerate(batches):
@@ -186,7 +190,7 @@ def branches(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.DataFr
         weights = model.attention_weights(n)
         raw = torch.stack([holo.linear(n, w) for w in (model.w_q, model.w_k)])
         heads = holo.rms_norm(raw.unflatten(-1, (model.config.heads, -1)))
-        found = {
+        sizes = {
             "attention / input": model.attend(n).norm() / x.norm(),
             "MLP / input": model.feed(n).norm() / x.norm(),
             "|W_O|": model.w_o.norm(),
@@ -197,7 +201,7 @@ def branches(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.DataFr
             "q, k RMS after the norm": heads.square().mean().sqrt(),
             "logit spread": model.logits(z).std(-1).mean(),
         }
-        rows += [{"quantity": name, "batch": at, "value": float(value)} for name, value in found.items()]
+        rows += [{"quantity": name, "batch": at, "value": float(value)} for name, value in sizes.items()]
     return pd.DataFrame(rows)
 
 
@@ -205,10 +209,10 @@ def branches(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.DataFr
 def influence(
     model: Block, batch: Batch, distances: Sequence[int], directions: int, delta: float, how: Gradient, seed: int
 ) -> pd.DataFrame:
-    """|change of the last position's state| / |perturbation of the input ``distance`` tokens before it|.
+    """Return |change of the last position's state| / |perturbation of the input ``distance`` tokens before it|.
 
-    The perturbation is a random vector of length ``delta``: layer norm removes a constant one, so that would measure
-    nothing. Columns sequence, distance, direction, influence.
+    The perturbation is a random vector of length ``delta``; layer norm would remove a constant one. Columns: sequence,
+    distance, direction, influence.
     """
     tokens, _ = batch
     x = model.embed(tokens)  # by the model's own, loaded weights
@@ -230,7 +234,7 @@ def influence(
 
 @torch.no_grad()
 def per_position(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.DataFrame:
-    """Mean loss at each position (nats), by batch."""
+    """Return the mean loss at each position (nats), by batch."""
     rows = []
     for at, batch in enumerate(batches):
         losses = token_losses(model, *batch, how).mean(0)
@@ -239,10 +243,10 @@ def per_position(model: Block, batches: Sequence[Batch], how: Gradient) -> pd.Da
 
 
 def mean_loss(model: Block, batch: Batch, steps: int, eps: float) -> float:
-    """Mean loss of a batch (nats a token) after ``steps`` free steps."""
+    """Return the mean loss of a batch (nats a token) after ``steps`` free steps."""
     return token_losses(model, *batch, Gradient("bptt", steps=steps, eps=eps)).mean().item()
 
 
 def number(value: float) -> float | None:
-    """``value``, or None where it is not finite: what could not be measured is missing."""
+    """Return ``value``, or None if it is not finite."""
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The campaign's own triangulation (its log of 2026-06-17): shown beside ours; nothing here was run by this project."""
+"""The campaign's own triangulation (its log of 2026-06-17), shown beside ours. Nothing here was run by this project."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ LABELS = {
 
 
 def campaign() -> pd.DataFrame:
-    """One row a checkpoint of the campaign's run at width 512, as its log states it."""
+    """Read one row per checkpoint of the campaign's run at width 512, from its log."""
     return pd.read_csv(DATA / "eqprop" / "campaign.csv")[list(LABELS)]

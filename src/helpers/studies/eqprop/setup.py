@@ -1,4 +1,4 @@
-"""From parameters to what runs: text, model size, gradients by name, and the arms that are trained."""
+"""Turn parameters into text, model size, gradients by name, and training arms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFF = Controller(floor=0.0, ceiling=0.0)
 
 @dataclass(frozen=True)
 class Arm:
-    """What one training run is: the kind of model, its size and its recipe."""
+    """One training run: the kind of model, its size and its recipe."""
 
     name: str
     kind: str
@@ -34,11 +34,14 @@ class Arm:
     snapshots: tuple[int, ...]
 
     def model(self) -> Block:
-        """The untrained model."""
+        """Return the untrained model."""
         return MODELS[self.kind](self.config, seed=self.recipe.seed)
 
     def facts(self) -> dict[str, object]:
-        """The model as run records name it: it is made from its size and seed, so their hash is its content's."""
+        """Return the ``model`` entry of a record.
+
+        Size and seed determine the model, so their hash is its content hash.
+        """
         made = {"kind": self.kind, **asdict(self.config), "seed": self.recipe.seed}
         return {
             "name": f"{self.kind}-{self.config.width}", "source": "initialised from the seed", "revision": None,
@@ -52,28 +55,28 @@ def _corpus(text: str, stories: int, vocab: int, contents: tuple[str, ...]) -> C
 
 
 def corpus(p: TriangulationCell) -> Corpus:
-    """The text of the experiment, cut into tokens; the same for every seed. A file that changed is read again."""
+    """Return the tokenized text of the experiment, the same for every seed. A changed file is read again."""
     contents = tuple(files.sha256_file(path) for path in data_files(p) if path.is_file())
     return _corpus(p.text, p.stories, p.vocab, contents)
 
 
 def check_device(p: TriangulationCell) -> None:
-    """Raise ``ParameterError`` before any work starts when torch does not have ``p.device``."""
+    """Raise ``ParameterError``, before any work starts, if torch does not have ``p.device``."""
     try:
         kind = torch.device(p.device).type
     except RuntimeError as error:
-        raise ParameterError(f"device is {p.device!r}, which torch does not know: use cpu, cuda or cuda:0.") from error
+        raise ParameterError(f"device is {p.device!r}, which torch does not know. Use cpu, cuda or cuda:0.") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(f"device is {p.device!r}, but torch sees no CUDA device here: use cpu.")
+        raise ParameterError(f"device is {p.device!r}, but torch sees no CUDA device here. Use cpu.")
 
 
 def data_files(p: TriangulationCell) -> list[Path]:
-    """Files that the result depends on; template stories are code."""
+    """Return the files that the result depends on. Template stories are code."""
     return [] if p.text == "stories" else [files.from_root(p.text)]
 
 
 def gradients(p: TriangulationCell) -> dict[str, Gradient]:
-    """The gradients of the study by the name that tables and pages use."""
+    """Return the gradients of the study by their names in tables and pages."""
     nudge = Nudge("frozen", p.phases, p.beta, p.t2)
     ep = Gradient("ep", steps=p.t1, eps=p.eps, nudge=nudge)
     long = ep.with_nudge(steps=p.t2_long, phases=2)
@@ -93,7 +96,7 @@ def gradients(p: TriangulationCell) -> dict[str, Gradient]:
         "frozen, N = 4": long.with_nudge(phases=4),
         "vector field, long nudge": long.with_nudge(variant="vector_field"),
         "tracking, long nudge": long.with_nudge(variant="tracking"),
-        # As many free steps as tracking takes in all: what is left between the two is the linearisation.
+        # As many free steps as tracking takes in all, so that the two differ by the linearisation only.
         "frozen, equal steps": replace(long, steps=p.t1 + p.t2_long),
         "frozen, long free phase": replace(long, steps=p.t1_long),
         "tracking, long free phase": replace(long.with_nudge(variant="tracking"), steps=p.t1_long),
@@ -101,7 +104,7 @@ def gradients(p: TriangulationCell) -> dict[str, Gradient]:
 
 
 def arm(p: TriangulationCell, name: str) -> Arm:
-    """The training run ``name``: ``free`` ones have neither penalty nor gate, the others share controller and gate."""
+    """Return the training arm ``name``. ``free`` arms have neither penalty nor gate; the others share both."""
     if name not in MATCHED + WARM_UP:
         raise ParameterError(f"There is no training arm {name!r}{nearest(name, MATCHED + WARM_UP)}")
     if name in WARM_UP:
@@ -126,19 +129,19 @@ def _warm_up_arm(p: TriangulationCell, name: str) -> Arm:
 
 
 def grid_recipe(p: TriangulationCell, floor: float, target: float, maximum: float) -> Recipe:
-    """The recipe that continues the EP run under other settings of its controller, on batches it has not seen."""
+    """Return the recipe that continues the EP run with other controller settings, on unseen batches."""
     controller = Controller(target=target, floor=floor, ceiling=maximum, kappa=p.kappa)
     changes = {"gradient": gradients(p)["frozen"], "controller": controller, "steps": p.grid_steps, "lr": p.grid_lr}
     return replace(base_recipe(p), **changes, seed=stream_seed(p.seed, "grid"))
 
 
 def size(p: TriangulationCell, resinit: float | None = None) -> ModelConfig:
-    """Model size."""
+    """Return the model size."""
     return ModelConfig(p.vocab, p.width, p.heads, p.context, p.mlp, p.leak, resinit or p.resinit)
 
 
 def base_recipe(p: TriangulationCell) -> Recipe:
-    """What all arms share."""
+    """Return the recipe that all arms share."""
     return Recipe(
         controller=Controller(p.res_target, p.jr_floor, p.jr_max, p.kappa), steps=p.steps, batch=p.batch, lr=p.lr,
         warmup=p.warmup, clip=p.clip, gate=p.gate, fuse=p.fuse, ema=p.ema, validate_every=p.validate_every,

@@ -1,4 +1,4 @@
-"""Training text: stories from templates or any text file, cut into tokens by a BPE tokenizer trained on it."""
+"""Make the training text: stories from templates or any text file, with a BPE tokenizer trained on it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TEMPLATES = [
 
 
 def template_stories(count: int, seed: int = 0) -> str:
-    """``count`` short stories, one a line. A story keeps its name, animal, place and thing, so words recur in it."""
+    """Write ``count`` short stories, one a line. A story keeps its name, animal, place and thing, so words recur."""
     rng = numpy_stream(seed, "stories")
     return "\n".join(_story(rng) for _ in range(count)) + "\n"
 
@@ -52,54 +52,54 @@ def _story(rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokens of a text: ``train`` [n] and ``validation`` [m], and the tokenizer that made them."""
+    """The tokens of a text, ``train`` [n] and ``validation`` [m], and their tokenizer."""
 
     train: Tensor
     validation: Tensor
     tokenizer: Tokenizer
-    characters_per_token: float
 
     @property
     def vocab(self) -> int:
-        """Size of the vocabulary."""
+        """The size of the vocabulary."""
         return self.tokenizer.get_vocab_size()
 
     def batch(self, seed: int, step: int | str, size: int, context: int) -> tuple[Tensor, Tensor]:
-        """Batch ``step`` of the training text: tokens and next tokens, [size, context] each.
+        """Return batch ``step`` of the training text: tokens and next tokens, [size, context] each.
 
-        It is addressed by (seed, step), so a resumed run sees the batches that an uninterrupted one does.
+        Batches are addressed by (seed, step), so a resumed run sees the same ones as an uninterrupted run.
         """
         return _windows(self.train, torch_stream(seed, "batch", step), size, context)
 
     def held_out(self, size: int, context: int, name: int | str = 0) -> tuple[Tensor, Tensor]:
-        """A batch of the validation text, the same for every seed and method."""
+        """Return a batch of the validation text, the same for every seed and method."""
         return _windows(self.validation, torch_stream(0, "validation", name), size, context)
 
 
 def _windows(tokens: Tensor, stream: torch.Generator, size: int, context: int) -> tuple[Tensor, Tensor]:
     if len(tokens) <= context:
-        raise DataError(f"The text has {len(tokens)} tokens, too few for a context of {context}: give a longer text.")
+        raise DataError(f"The text has {len(tokens)} tokens, too few for a context of {context}. Give a longer text.")
     starts = torch.randint(0, len(tokens) - context, (size,), generator=stream)
     rows = tokens[starts[:, None] + torch.arange(context + 1)]
     return rows[:, :-1], rows[:, 1:]
 
 
 def make_corpus(text: str, vocab: int, validation_share: float = 0.1, tokenizer: Tokenizer | None = None) -> Corpus:
-    """Cut ``text`` into a training part and a held-out end, and both into tokens.
+    """Split ``text`` into a training part and a held-out end, and tokenize both.
 
-    The tokenizer is trained on the training part alone, unless one is given. ``DataError`` when the vocabulary cannot
-    hold the characters of the text.
+    Unless one is given, the tokenizer is trained on the training part alone. Raises ``DataError`` if the vocabulary
+    cannot hold the characters of the text.
     """
     cut = int(len(text) * (1 - validation_share))
     if not 0 < cut < len(text):
-        raise DataError(f"The text has {len(text)} characters: too few to hold out a validation part.")
+        raise DataError(
+            f"The text has {len(text)} characters, too few to hold out a validation part. Give a longer text."
+        )
     tokenizer = tokenizer or train_tokenizer(text[:cut], vocab)
-    parts = [_encode(tokenizer, part) for part in (text[:cut], text[cut:])]
-    return Corpus(*parts, tokenizer, len(text) / sum(map(len, parts)))
+    return Corpus(_encode(tokenizer, text[:cut]), _encode(tokenizer, text[cut:]), tokenizer)
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> Tensor:
-    """Tokens [n] of a text, by lines, which no token crosses: a text of gigabytes is never one encoding in memory."""
+    """Tokenize a text [n] by lines, which no token crosses, so that gigabytes are never one encoding in memory."""
     lines, parts = text.splitlines(keepends=True), []
     for start in range(0, len(lines), LINES):
         encoded = tokenizer.encode_batch_fast(lines[start : start + LINES])
@@ -108,29 +108,27 @@ def _encode(tokenizer: Tokenizer, text: str) -> Tensor:
 
 
 def train_tokenizer(text: str, vocab: int) -> Tokenizer:
-    """A BPE tokenizer over characters with ``vocab`` entries, one of them for characters never seen."""
+    """Train a BPE tokenizer over characters with ``vocab`` entries, one of them for unseen characters."""
     characters = len(set(text))
     if vocab < characters + 1:
         raise DataError(
-            f"vocab is {vocab}, but the text has {characters} different characters: give {characters + 1} or more."
+            f"vocab is {vocab}, but the text has {characters} different characters. Give {characters + 1} or more."
         )
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    # A word keeps the blank before it; newlines stand alone. Nothing is lost, so decoding gives the text back.
+    # A word keeps the space before it; newlines stand alone. Nothing is lost, so decoding restores the text.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^\s]+|\s"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[UNKNOWN], show_progress=False)
     tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
-    if tokenizer.get_vocab_size() != vocab:
-        found = tokenizer.get_vocab_size()
-        raise DataError(
-            f"The text only yields a vocabulary of {found}, not {vocab}: give more text or a smaller vocab."
-        )
+    size = tokenizer.get_vocab_size()
+    if size != vocab:
+        raise DataError(f"The text only yields a vocabulary of {size}, not {vocab}. Give more text or a smaller vocab.")
     return tokenizer
 
 
 def read_text(path: str | Path, root: Path = files.ROOT) -> str:
-    """A text file as UTF-8; a relative path counts from the repository. ``DataError`` when it is not there."""
+    """Read a UTF-8 text file; a relative path starts at the repository. Raises ``DataError`` if there is none."""
     place = root / files.expanded(path)
     if not place.is_file():
-        raise DataError(f"There is no text file {path}: give the path of a UTF-8 file, or 'stories'.")
+        raise DataError(f"There is no text file {path}. Give the path of a UTF-8 file, or 'stories'.")
     return files.read_text(place)

@@ -1,4 +1,4 @@
-"""The study: an experiment of the triangulation, and the training arms that experiments share."""
+"""The study of gradient triangulation, and the training arms that its experiments share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DIVERGED = (
     "loss_ep_free", "loss_tracking_free", "end_residual_ep_free", "end_residual_tracking_free",
     "ep_free_minus_bptt_free", "tracking_free_minus_bptt_free",
 )  # fmt: skip
-"""Metrics of two arms that diverge: another kernel's rounding moved them by up to .29, those of all other arms of the
+"""Metrics of two arms that diverge. Another kernel's rounding moved them by up to .29, and those of all other arms of
 experiments 3, 4, 6 and 7 by less than .001."""
 
 
 def replay(record: Record) -> Record:
-    """Run the experiment of ``record`` again, its training arms included, on as many threads as it had then."""
-    import torch  # here, because whoever reads records needs none of it
+    """Run the experiment of ``record`` again with its training arms, on as many threads as it had."""
+    import torch  # here, because reading records needs no torch
 
     from helpers.studies.eqprop.experiment import run_cell
 

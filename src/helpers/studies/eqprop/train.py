@@ -1,4 +1,4 @@
-"""One trainer for every gradient: same batches, optimiser, controller, gate and fuse, so runs differ in one thing."""
+"""One trainer for every gradient, with the same batches, optimiser, controller, gate and fuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.base.rng import torch_stream
 from helpers.lm.descent import Descent, check_finite
 from helpers.studies.eqprop.control import Average, Controller, jacobian_penalty
 from helpers.studies.eqprop.gradients import Estimate, Gradient, estimate
-from helpers.studies.eqprop.model import Block, EquilibriumTransformer, load_tensors
+from helpers.studies.eqprop.model import Block, EquilibriumTransformer, equilibrium, load_tensors
 from helpers.studies.eqprop.stories import Corpus
 
 BETAS = (0.9, 0.95)
@@ -28,7 +28,7 @@ STATE = ("step", "warmed", "skipped", "first_valid", "fused_at", "weight", "log"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """The settings of a training run.
 
     ``warmup``: steps in which the learning rate rises. ``prewarm``: steps before the first, at full rate, on the
     Jacobian penalty alone. ``gate``: residual above which the task gradient of a step is dropped (0: never).
@@ -52,20 +52,20 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
-            raise ParameterError(f"steps is {self.steps} and batch {self.batch}: give 1 or more of each.")
+            raise ParameterError(f"steps is {self.steps} and batch {self.batch}. Give at least 1 of each.")
         if min(self.warmup, self.prewarm, self.gate, self.fuse) < 0:
-            raise ParameterError("warmup, prewarm, gate and fuse count from 0: none of them may be negative.")
+            raise ParameterError("warmup, prewarm, gate or fuse is negative. Give 0 or more.")
         if self.lr <= 0 or self.clip <= 0:
-            raise ParameterError(f"lr is {self.lr} and clip {self.clip}: give more than 0.")
+            raise ParameterError(f"lr is {self.lr} and clip {self.clip}. Give more than 0.")
 
 
 class Trainer:
-    """A training run that can be stopped at any step, saved, and continued bit for bit."""
+    """A training run that can be stopped at any step, saved, and resumed bit for bit."""
 
     def __init__(self, model: Block, corpus: Corpus, recipe: Recipe):
         if corpus.vocab > model.config.vocab:
             size = model.config.vocab
-            raise ModelError(f"The text has {corpus.vocab} tokens and the model {size}: use its tokenizer.")
+            raise ModelError(f"The text has {corpus.vocab} tokens and the model {size}. Use its tokenizer.")
         if isinstance(model, EquilibriumTransformer):
             model.check_step(recipe.gradient.eps)
         self.model, self.corpus, self.recipe = model, corpus, recipe
@@ -80,7 +80,7 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether all steps were taken or the fuse blew."""
+        """Whether all steps are done or the fuse has blown."""
         return self.step >= self.recipe.steps or self.fused_at is not None
 
     def run(self, until: int | None = None, label: str = "train") -> None:
@@ -99,45 +99,45 @@ class Trainer:
                 bar.update()
 
     def take_step(self) -> Estimate:
-        """One optimiser step; returns the estimate that it used."""
+        """Take one optimiser step; return the estimate that it used."""
         recipe = self.recipe
         batch = self.corpus.batch(recipe.seed, self.step, recipe.batch, self.model.config.context)
         tokens, targets = self._to_model(batch)
-        found = estimate(self.model, tokens, targets, recipe.gradient)
-        check_finite(found.loss, self.step + 1, recipe.lr)
-        valid = found.valid(recipe.gate)
-        gradients = found.gradients if valid else {name: torch.zeros_like(value) for name, value in self.own.items()}
-        penalty = self._add_penalty(gradients, tokens, found)
+        guess = estimate(self.model, tokens, targets, recipe.gradient)
+        check_finite(guess.loss, self.step + 1, recipe.lr)
+        valid = guess.valid(recipe.gate)
+        gradients = guess.gradients if valid else {name: torch.zeros_like(value) for name, value in self.own.items()}
+        penalty = self._add_penalty(gradients, tokens, guess)
         lr = recipe.lr * min(1.0, (self.step + 1) / (recipe.warmup + 1))
         norm = self._apply(gradients, lr)
         self.step += 1
         self.skipped += not valid
         if valid and self.first_valid is None:
             self.first_valid = self.step
-        if recipe.fuse and found.residual is not None and not found.residual <= recipe.fuse:
+        if recipe.fuse and guess.residual is not None and not guess.residual <= recipe.fuse:
             self.fused_at = self.step
-        row = {"step": self.step, "loss": found.loss, "residual": found.residual, "skipped": not valid}
+        row = {"step": self.step, "loss": guess.loss, "residual": guess.residual, "skipped": not valid}
         self.log.append(row | {"penalty": penalty, "weight": self.weight, "norm": norm, "lr": lr})
-        self.weight = recipe.controller.next(self.weight, found.residual)
-        return found
+        self.weight = recipe.controller.next(self.weight, guess.residual)
+        return guess
 
-    def _add_penalty(self, gradients: dict[str, Tensor], tokens: Tensor, found: Estimate) -> float | None:
-        if self.recipe.controller.ceiling == 0 or found.state is None:
+    def _add_penalty(self, gradients: dict[str, Tensor], tokens: Tensor, guess: Estimate) -> float | None:
+        if self.recipe.controller.ceiling == 0 or guess.state is None:
             return None
         x = self.model.embed(tokens).detach()
-        penalty, slopes = jacobian_penalty(self.model, found.state, x, self._probe(x, self.step))
+        penalty, slopes = jacobian_penalty(equilibrium(self.model), guess.state, x, self._probe(x, self.step))
         for name, slope in slopes.items():
             gradients[name] = gradients[name] + self.weight * slope
         return penalty
 
     def _prewarm(self, number: int) -> None:
-        """A step on the penalty alone: Adam is blind to its scale, so its weight does not matter."""
-        recipe, size = self.recipe, self.model.config.context
+        """Take a step on the penalty alone. Adam ignores the scale of gradients, so the penalty needs no weight."""
+        recipe, model, size = self.recipe, equilibrium(self.model), self.model.config.context
         tokens, _ = self._to_model(self.corpus.batch(recipe.seed, f"prewarm-{number}", recipe.batch, size))
         with torch.no_grad():
-            x = self.model.embed(tokens)
-            z = self.model.relax(x, recipe.gradient.steps, recipe.gradient.eps)
-        _, gradients = jacobian_penalty(self.model, z, x, self._probe(x, f"prewarm-{number}"))
+            x = model.embed(tokens)
+            z = model.relax(x, recipe.gradient.steps, recipe.gradient.eps)
+        _, gradients = jacobian_penalty(model, z, x, self._probe(x, f"prewarm-{number}"))
         self._apply(gradients, recipe.lr)
 
     def _apply(self, gradients: dict[str, Tensor], lr: float) -> float:
@@ -146,7 +146,8 @@ class Trainer:
         norm = self.descent.clip()
         if not torch.isfinite(norm):
             raise ModelError(
-                f"The Jacobian penalty of step {self.step + 1} is not finite: lower lr ({self.recipe.lr}), run again."
+                f"The Jacobian penalty of step {self.step + 1} is not finite. Lower lr (now {self.recipe.lr}) and run "
+                "again."
             )
         self.descent.step(lr)
         self.average.update({name: value.detach() for name, value in self.own.items()})
@@ -161,21 +162,21 @@ class Trainer:
         return batch[0].to(device), batch[1].to(device)
 
     def averaged(self) -> Block:
-        """A model of its own with the averaged parameters: what is validated, probed and kept."""
+        """Return a separate model with the averaged parameters, for validation, probes and checkpoints."""
         model = type(self.model)(self.model.config, dtype=self.own["tokens"].dtype).to(self.own["tokens"].device)
         values = self.average.values() if self.average.updates else self.own
         load_tensors(model, values, "the parameter average")
         return model
 
     def validate(self, size: int = 16) -> list[float]:
-        """Loss of the averaged model on held-out batches, relaxed as in training; one number (nats a token) a batch."""
+        """Return the loss of the averaged model on each held-out batch (nats a token), relaxed as in training."""
         model, how = self.averaged(), self.recipe.gradient
         numbers = range(self.recipe.validation_batches)
         batches = [self._to_model(self.corpus.held_out(size, model.config.context, number)) for number in numbers]
         return [token_losses(model, *batch, how).mean().item() for batch in batches]
 
     def save(self, folder: Path) -> None:
-        """Write everything that the next step depends on: ``trainer.safetensors`` and ``trainer.json``."""
+        """Write all that the next step depends on to ``trainer.safetensors`` and ``trainer.json``."""
         tensors = {f"model.{name}": value.detach() for name, value in self.own.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.sums.items()}
         for name, value in self.own.items():
@@ -186,7 +187,7 @@ class Trainer:
         files.write_json(folder / "trainer.json", state | {"updates": self.average.updates})
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote; ``ModelError`` when it is of another size."""
+        """Resume from a state written by `save`. Raises ``ModelError`` if it has another size."""
         tensors = load_file(folder / "trainer.safetensors", device=str(self.own["tokens"].device))
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -204,15 +205,15 @@ class Trainer:
             setattr(self, key, value)
 
     def validation_table(self) -> pd.DataFrame:
-        """Validation losses: step, batch, loss (nats a token)."""
+        """Return the validation losses: step, batch, loss (nats a token)."""
         return pd.DataFrame(self.validation, columns=["step", "batch", "loss"])
 
     def table(self) -> pd.DataFrame:
-        """The log: step, loss, residual, skipped, penalty, weight (lambda), norm, lr."""
+        """Return the log: step, loss, residual, skipped, penalty, weight (lambda), norm, lr."""
         return pd.DataFrame(self.log)
 
 
 @torch.no_grad()
 def token_losses(model: Block, tokens_bt: Tensor, targets_bt: Tensor, how: Gradient) -> Tensor:
-    """Loss of every token [b, t] in nats, relaxed as ``how`` says."""
+    """Return the loss of every token [b, t] in nats, relaxed with the steps of ``how``."""
     return model.token_loss(model.settle(model.embed(tokens_bt), how.steps, how.eps), targets_bt)

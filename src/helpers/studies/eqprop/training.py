@@ -1,4 +1,4 @@
-"""Trained arms as run records of their own, shared by the experiments; training goes on where it was killed."""
+"""Train arms as run records that experiments share. A killed training resumes from its last segment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers.studies.eqprop.train import Trainer
 
 
 def trained(p: TriangulationCell, name: str) -> runs.Record:
-    """The record of the arm ``name``: its log, its validation curve, and a folder ``step-<n>`` for each checkpoint."""
+    """Return the record of the arm ``name``: log, validation curve, and a folder ``step-<n>`` for each checkpoint."""
     arm = setup.arm(p, name)
     recipe = asdict(arm.recipe)
     params = {
@@ -37,12 +37,12 @@ def trained(p: TriangulationCell, name: str) -> runs.Record:
 
 
 def stops(arm: setup.Arm, segment: int) -> list[int]:
-    """Steps at which the state is saved: the snapshots, and at least every ``segment`` steps."""
+    """Return the steps to save at: the snapshots, and at least every ``segment`` steps."""
     return sorted({*arm.snapshots, *range(segment, arm.recipe.steps, segment), arm.recipe.steps})
 
 
 def _train_in_segments(run: runs.Run, trainer: Trainer, ends: list[int]) -> None:
-    """Each segment is a step of the run that starts from the state the one before it saved."""
+    """Train segment by segment. Each is a step of the run and starts from the state that the last one saved."""
     behind: Path | None = None
     for end in ends:
 
@@ -54,17 +54,17 @@ def _train_in_segments(run: runs.Run, trainer: Trainer, ends: list[int]) -> None
             save_model(trainer.averaged(), folder)
 
         behind = run.folder(step_name(end), train)
-    if not trainer.log:
+    if not trainer.log and behind is not None:
         trainer.load(behind)
 
 
 def step_name(step: int) -> str:
-    """Folder of the checkpoint after ``step`` steps."""
+    """Return the folder name of the checkpoint after ``step`` steps."""
     return f"step-{step:06d}"
 
 
 def checkpoint(record: runs.Record, step: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Block:
-    """The averaged model of a training record after ``step`` steps."""
+    """Load the averaged model of a training record after ``step`` steps."""
     if record.published:
-        raise RecordError(f"{record.ref} was published without its checkpoints: run the notebook to train it again.")
+        raise RecordError(f"{record.ref} was published without its checkpoints. Run the notebook to train it again.")
     return load_model(record.folder(step_name(step)), dtype).to(device)

@@ -121,7 +121,7 @@ class WireCell(Cell):
             lms.check_place(name, revision)
         for path in data.files(self):
             if not path.is_file():
-                raise DataError(f"There is no SQuAD file {path}: check squad_train and squad_validation.")
+                raise DataError(f"There is no SQuAD file {path}. Check squad_train and squad_validation.")
 
     @model_validator(mode="after")
     def _fits(self) -> WireCell:
