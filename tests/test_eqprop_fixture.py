@@ -74,6 +74,6 @@ def test_the_script_makes_the_checkpoint_again(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_without_its_property_is_not_stored(tmp_path):
-    with pytest.raises(ModelError, match="change STEPS"):
+    with pytest.raises(ModelError, match="Change STEPS"):
         fixture.make(tmp_path, dataclasses.replace(fixture.RECIPE, steps=1))
     assert not (tmp_path / "model.json").exists()

@@ -151,7 +151,7 @@ def test_a_penalty_that_is_not_finite_stops_with_the_step(monkeypatch):
     monkeypatch.setattr(train, "jacobian_penalty", lambda *_: (math.nan, broken))
     run = trainer()
     before = weights(run)
-    with pytest.raises(ModelError, match="penalty of step 1 is not finite: lower lr"):
+    with pytest.raises(ModelError, match=r"penalty of step 1 is not finite\. Lower lr"):
         run.run()
     assert all(torch.equal(before[name], value) for name, value in weights(run).items())
 
@@ -263,7 +263,7 @@ def test_text_that_cannot_be_used_is_refused(tmp_path):
         (lambda: Recipe(lr=0), "lr is 0"),
         (lambda: Controller(target=0), "target is 0"),
         (lambda: Controller(floor=9, ceiling=8), "floor 9"),
-        (lambda: Trainer(EquilibriumTransformer(SMALL), corpus(), Recipe(gradient=Gradient(eps=1.5))), "lower eps"),
+        (lambda: Trainer(EquilibriumTransformer(SMALL), corpus(), Recipe(gradient=Gradient(eps=1.5))), "Lower eps"),
     ],
 )
 def test_recipes_that_cannot_work_are_refused(wrong, words):
