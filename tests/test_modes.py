@@ -90,7 +90,7 @@ WAYS: dict[str, Callable[[nn.Module], object]] = {
     "log-probs": lambda model: marker_logprobs(model, form(), TOKENS),
     "dilution": lambda model: measure(model, ROWS, TARGETS),
     "train": lambda model: train(model, ROWS, TARGETS, RECIPE, seed=0),
-    "tune": lambda model: tune.tune(model, iter([TOKENS]), tune.Recipe(1e-3, 1)),
+    "tune": lambda model: tune.tune(model, [TOKENS], 1e-3),
     "pretrain": lambda model: pretrain(
         model, [list(zip(TOKENS, TARGETS, strict=True))], Pretraining(steps=2, batch=2, lr=1e-3, warmup=1), "pretrain"
     ),
