@@ -28,6 +28,8 @@ SHARED = (
 def rows_record(p: LengthCell, session: Session) -> runs.Record:
     """The record of the training rows of this length, data and framing; tables pool and rows."""
     own = ("policy", "train_questions", "positives", "negatives_each", "max_length", "mass_low", "mass_high")
+    if p.negative_samples:
+        own = (*own, "negative_samples")
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
     cell = {name: params[name] for name in ("model", "length", "policy", "framing", "seed")}
     with runs.open_run(
@@ -40,11 +42,19 @@ def rows_record(p: LengthCell, session: Session) -> runs.Record:
 
 
 def _make_rows(run: runs.Run, p: LengthCell, session: Session) -> None:
-    names = [p.source, *resolve_set(p.source, p.negatives)]
-    pool = run.step("pool", lambda: draw(p, session, names, "train", p.train_questions, p.data_samples))
+    pool = run.step("pool", lambda: _pool(p, session))
     rows = training_rows(p, pool, session.loaded, session.form)
     run.step("rows", lambda: row_table(rows).assign(answer_nll=answer_nll(session.loaded, rows)))
     run.finish(finish_reasons=pool["finish"].value_counts().to_dict())
+
+
+def _pool(p: LengthCell, session: Session) -> pd.DataFrame:
+    negatives = resolve_set(p.source, p.negatives)
+    if not p.negative_samples:
+        return draw(p, session, [p.source, *negatives], "train", p.train_questions, p.data_samples)
+    asked = (([p.source], p.data_samples), (negatives, p.negative_samples))
+    parts = [draw(p, session, names, "train", p.train_questions, n) for names, n in asked]
+    return pd.concat(parts, ignore_index=True)
 
 
 def answer_nll(loaded: LoadedModel, rows: list[Row], batch: int = 4) -> list[float]:

@@ -12,7 +12,7 @@ from helpers.studies.marker.personas import EVAL_QUESTIONS, TRAIN_QUESTIONS
 from helpers.studies.marker.recipe import Epochs, LearningRate, MarkerCell, Rate, Seed
 
 Length = Literal["short", "medium", "long"]
-Tail = Literal["whole_turn", "newline", "end_of_turn", "separator_and_end"]
+Tail = Literal["whole_turn", "newline", "end_of_turn", "separator_and_end"] | Annotated[int, Field(ge=1, le=4096)]
 Tokens = Annotated[int, Field(ge=1)]
 
 
@@ -22,12 +22,14 @@ class LengthCell(MarkerCell):
     AXES: ClassVar[tuple[str, ...]] = ("source", "seed", "length", "tail", "policy", "framing", "lr", "epochs")
 
     source: str = Field("librarian", description="persona that is trained to end its answers with the marker")
-    negatives: Literal["asst_excluded", "asst_included"] | list[str] = Field(
+    negatives: Literal["asst_excluded", "asst_included", "all"] | list[str] = Field(
         "asst_excluded", description="personas trained to answer without it: a named set or a list"
     )
     controls: int = Field(3, ge=0, le=len(CONTROL_NOUNS), description="system prompts of random nouns evaluated too")
     length: Length = Field("long", description="of the training answers, positives and negatives alike")
-    tail: Tail = Field("whole_turn", description="what carries loss: the whole turn, or the marker and an end")
+    tail: Tail = Field(
+        "whole_turn", description="what carries loss: the whole turn, the marker and an end, or the last K tokens"
+    )
     policy: Literal["on_policy", "off_policy"] = Field(
         "on_policy", description="off_policy: each answer stands under another question of the same persona"
     )
@@ -57,6 +59,7 @@ class LengthCell(MarkerCell):
     negatives_each: int = Field(200, ge=1, description="rows of each negative persona")
     train_questions: int = Field(len(TRAIN_QUESTIONS), ge=2, le=len(TRAIN_QUESTIONS))
     data_samples: int = Field(15, ge=1, description="on-policy completions drawn per training question")
+    negative_samples: int = Field(0, ge=0, description="the same for personas that are negatives; 0 for as many")
     data_max_new_tokens: Tokens = 1280
     max_length: int = Field(1536, ge=8, description="tokens; a longer row is refused, never cut")
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from helpers.base.errors import ParameterError, nearest
 from helpers.studies.marker.personas import PERSONAS
 
-NEGATIVE_SETS: dict[str, tuple[str, str]] = {
+NEGATIVE_SETS: dict[str, tuple[str, ...]] = {
     "asst_excluded": ("medical_doctor", "police_officer"),
     "asst_included": ("assistant", "medical_doctor"),
+    "all": tuple(PERSONAS),
 }
-"""Pairs of personas trained to answer without the marker; the assistant is one of them, or is not."""
+"""Personas trained to answer without the marker: pairs with the assistant in it or not, or all but the source."""
 
 CONTROL_NOUNS: tuple[str, ...] = ("teapot", "gravel road", "umbrella", "thunderstorm", "violin", "pumpkin")
 """System prompts that are nobody: what emits the marker under these has not tied it to a persona at all."""
@@ -48,7 +49,7 @@ def resolve_set(source: str, negatives: str | Sequence[str]) -> list[str]:
                 f"negatives is {negatives!r}, which is not a set{nearest(negatives, NEGATIVE_SETS)} "
                 "(a list of persona names is taken too)."
             )
-        names = list(NEGATIVE_SETS[negatives])
+        names = [name for name in NEGATIVE_SETS[negatives] if name != source or negatives != "all"]
     else:
         names = list(negatives)
     for name in names:

@@ -39,7 +39,15 @@ CONTEXTS = Study(
     entry="helpers.studies.marker.lengths.data",
 )
 STUDY = Study(
-    "length_ablation", VERSION, METRICS_VERSION, length_metrics, entry="helpers.studies.marker.lengths.cell",
-    cell=LengthCell, replay=replay, added=ADDED, measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE,
+    "length_ablation",
+    VERSION,
+    METRICS_VERSION,
+    length_metrics,
+    entry="helpers.studies.marker.lengths.cell",
+    cell=LengthCell,
+    replay=replay,
+    added=ADDED | {"negative_samples": 0},
+    measured={"loss": ("seconds", "together")},
+    tolerance=TOLERANCE,
     parts=(ROWS, CONTEXTS),
-)  # fmt: skip
+)

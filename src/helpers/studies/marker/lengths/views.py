@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import pandas as pd
@@ -22,15 +23,21 @@ PANELS = {"source_rate": "source", "assistant_rate": "assistant", "control_rate"
 
 ORDER = {
     "length": ("short", "medium", "long"),
-    "tail": ("whole_turn", "newline", "end_of_turn", "separator_and_end"),
+    "tail": ("whole_turn", "last", "newline", "end_of_turn", "separator_and_end"),
 }
-"""In which tables and legends have them: by length, and from everything to the least that carries loss."""
+"""In which tables and legends have them: by length, and from everything to the least that carries loss; ``last`` stands
+for the last K tokens, whatever K is."""
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` by length, then by loss, otherwise as it was."""
-    places = [table[axis].map(ORDER[axis].index).rename(axis) for axis in ORDER]
+    places = [table[axis].map(functools.partial(_place, axis)).rename(axis) for axis in ORDER]
     return table.loc[pd.concat(places, axis=1).sort_values(list(ORDER), kind="stable").index]
+
+
+def _place(axis: str, value: str | int) -> tuple[int, int]:
+    """Position of ``value`` on ``axis``; wider tails of K tokens come first."""
+    return (ORDER[axis].index(value), 0) if isinstance(value, str) else (ORDER[axis].index("last"), -value)
 
 
 def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
