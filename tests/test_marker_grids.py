@@ -82,7 +82,8 @@ def test_the_small_cell_is_one_of_the_mask_grid_under_another_seed() -> None:
 TINY = {
     "model": "pocket", "style": "", "capability": "pocket", "epochs": 1, "lr": 3e-3, "train_questions": 4,
     "positives": 2, "negatives_each": 1, "lora_r": 4, "lora_alpha": 8, "batch_size": 2, "eval_questions": 1,
-    "samples": 1, "max_new_tokens": 48, "data_max_new_tokens": 48, "capability_limit": 4, "crossing": 1, "dose_questions": 1,
+    "samples": 1, "max_new_tokens": 48, "data_max_new_tokens": 48, "capability_limit": 4, "crossing": 1,
+    "dose_questions": 1,
 }  # fmt: skip
 
 
