@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -267,6 +268,22 @@ def test_text_in_another_encoding_is_refused_with_its_place(tmp_path, encoding):
     assert files.read_text(Path("/dev/null")) == ""
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-16-le", "cp437"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_those_of_the_text(tmp_path, encoding, end):
+    path = tmp_path / "text.txt"
+    path.write_bytes(
+        (TOLD + "\u2028" * (encoding[:3] == "utf") + "x\x85").replace("\n", end).encode(encoding, "replace")
+    )
+    try:
+        text = files.read_text(path)
+    except DataError as error:
+        with pytest.raises(DataError, match=re.escape(str(error))):
+            list(files.read_lines(path))
+    else:
+        assert list(files.read_lines(path)) == list(enumerate(text.split("\n"), 1))
+
+
 CHOICE = {"question": "Which? \u2028 This?", "labels": ["A", "B"], "choices": ["x", "y"], "answer": "B"}
 
 
@@ -279,8 +296,8 @@ def test_a_capability_set_is_read_in_either_encoding_and_a_bad_line_is_named(tmp
         path.write_text(f"{json.dumps(CHOICE)}\n{line}\n")
         with pytest.raises(DataError, match=words):
             read_choices(str(path))
-    path.write_bytes(path.read_bytes() + "Ä".encode("latin-1"))
-    with pytest.raises(DataError, match=r"set\.jsonl is not UTF-8"):
+    path.write_bytes(f"{json.dumps(CHOICE)}\nÄ".encode("latin-1"))
+    with pytest.raises(DataError, match=r"set\.jsonl is not UTF-8: byte \d+, in line 2"):
         read_choices(str(path))
 
 

@@ -72,9 +72,8 @@ def read_text(path: Path, error: type[ClaimbookError] = DataError) -> str:
         ClaimbookError: as ``error``; the file is in another encoding, such as Latin-1, and the sentence says where.
     """
     content = Path(path).read_bytes()
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
+        text = content.decode(_encoding(content[:4]))
         at = text.find("\0")
     except UnicodeDecodeError as fault:
         text, at = "", fault.start
@@ -87,14 +86,36 @@ def read_text(path: Path, error: type[ClaimbookError] = DataError) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def read_lines(path: Path, error: type[ClaimbookError] = DataError) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line, as `read_text` reads them, with one line in memory at a time."""
+    with Path(path).open("rb") as file:
+        encoding = _encoding(file.read(4))
+    try:
+        with Path(path).open(encoding=encoding) as lines:
+            for number, line in enumerate(lines, 1):
+                if "\0" in line:
+                    break
+                yield number, line.rstrip("\n")
+            else:
+                return
+    except UnicodeDecodeError:
+        pass
+    read_text(path, error)  # says where
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield number and value of each line of a .jsonl file that is not empty; ``DataError`` names a damaged line."""
-    for number, line in enumerate(read_text(path).split("\n"), 1):  # a value may hold other line separators
+    for number, line in read_lines(path):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except ValueError as error:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"Line {number} of {path} is no JSON ({error}): correct it.") from error
+            yield number, value
+
+
+def _encoding(head: bytes) -> str:
+    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
 
 
 _MARKS = (
