@@ -38,7 +38,9 @@ def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
     """Return kind and name of what is registered of a claim, as the ledger calls them."""
     page = f"reports/{claim.slug}.qmd"
     grid: list[tuple[ledger.Kind, str]] = [("grid", claim.grid)] if claim.grid else []
-    return [("criteria", claim.criteria), *grid, ("question", page), ("statement", page), ("code", claim.criteria)]
+    data: list[tuple[ledger.Kind, str]] = [("data", name) for name in claim.sources]
+    judges: list[tuple[ledger.Kind, str]] = [("criteria", claim.criteria), *grid, ("question", page)]
+    return [*judges, ("statement", page), ("code", claim.criteria), *data]
 
 
 def concerns(line: ledger.Line, claim: Claim) -> bool:

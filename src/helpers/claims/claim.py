@@ -21,6 +21,9 @@ Kind = Literal["derived_from", "supports", "contradicts", "refines", "supersedes
 LEVELS: tuple[Level, ...] = ("LOW", "MODERATE", "HIGH")
 
 
+Source = Annotated[str, StringConstraints(pattern=r"^data/[a-z0-9_]+(/[a-z0-9_]+)*\.(csv|jsonl|yaml)$")]
+
+
 class Relation(Strict):
     """How this claim relates to another claim (its id) or to an upstream issue (``#65``)."""
 
@@ -57,7 +60,7 @@ class Claim(Strict):
 
     ``primary`` names the question of the criteria file that gives the claim its verdict; ``scope`` keeps only the cells
     that agree with it; ``grid`` is the params file whose cells must all be there; ``effect`` is what its page says
-    first.
+    first. ``sources`` are the transcribed data of the original that the page cites or shows; the ledger registers them.
     """
 
     id: Slug
@@ -72,6 +75,7 @@ class Claim(Strict):
     declared_confidence: Level
     status: Status
     effect: Effect | None = None
+    sources: list[Source] = Field(default_factory=list)
     relations: list[Relation] = Field(default_factory=list)
 
 
@@ -108,6 +112,9 @@ def read_claim(path: Path, root: Path = ROOT) -> Claim:
         raise document.error(
             ("claim", "slug"), f"is {claim.slug!r} but the page is {Path(path).name}: make them agree."
         )
+    for index, source in enumerate(claim.sources):
+        if not (root / source).is_file():
+            raise document.error(("claim", "sources", index), f"names {source}, which does not exist. Correct it.")
     for name in ("criteria", "grid"):
         value = getattr(claim, name)
         if value is not None and not (root / value).is_file():

@@ -24,8 +24,9 @@ from helpers.records.provenance import portable
 from helpers.records.reading import load
 from helpers.site import log
 from helpers.site.graph import unknown_target
-from helpers.site.linting import links, markup, numerals, sections, statements, words
+from helpers.site.linting import bindings, links, markup, numerals, sections, sources, speech, statements, words
 from helpers.site.linting.cells import read_code
+from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page, read_page
 
 Fault = tuple[int, str, str]
@@ -126,10 +127,14 @@ def _opened(path: Path, root: Path) -> Case | ClaimbookError | None:
 def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
     """Apply the rules of a page with a claim."""
     page, front = read_page(case.path), front_matter(case.path)
+    code = read_code(page, case.path.relative_to(case.root).as_posix())
     for rule in (
         sections.faults(page),
         markup.faults(page, front),
-        _unanswered(case),
+        _unanswered(code),
+        speech.faults(page, front, code),
+        bindings.faults(page, code, case),
+        sources.faults(page, code, case),
         _judged(page, front, case),
         statements.faults(page, front, case),
         _related(front, case, cases),
@@ -151,9 +156,8 @@ def _proof(case: Case) -> Iterator[Finding]:
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 
-def _unanswered(case: Case) -> Iterator[Fault]:
+def _unanswered(code: Code) -> Iterator[Fault]:
     """Yield a page that does not show all its questions."""
-    code = read_code(read_page(case.path), case.path.relative_to(case.root).as_posix())
     if f"answers({code.own})" not in code.shown:
         yield 1, "questions", "the page does not show all its questions: show page.answers(case) under Results."
 

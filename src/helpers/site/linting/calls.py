@@ -69,7 +69,7 @@ def result(call: Call, code: Code) -> Value:
         return Value(CASE, name=call.called)
     if name == "fact":
         cell = {axis: one.known for axis, one in call.keywords.items()}
-        code.facts.append(FactUse(call.line, call.function.known, call.positional[0].known, cell))
+        code.facts.append(FactUse(call.line, call.function.known, call.positional[0].known, cell, code.reading))
         return Value(Sort.FACT)
     if name == "verdict":
         return Value(Sort.VERDICT)

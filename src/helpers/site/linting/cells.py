@@ -55,7 +55,7 @@ class _Reader:
     # Pieces and statements
 
     def read(self, piece: Piece, *, inline: bool) -> None:
-        self.at = piece.line - 1
+        self.at, self.code.reading = piece.line - 1, piece.text if inline else ""
         try:
             tree = ast.parse(piece.text.strip() if inline else piece.text)
         except SyntaxError:
@@ -142,6 +142,7 @@ class _Reader:
             return known[module][name]
         if module.startswith(("helpers.studies", "helpers.bench")):
             if name in READERS and module_file(f"{module}.{name}", ROOT / "src"):
+                self.code.modules.add(name)
                 return Value(Sort.MODULE, name=f"{module}.{name}")
             if alias.asname is None and name.isupper() and name in defined(module):
                 return Value(Sort.CONSTANT)

@@ -55,6 +55,7 @@ class FactUse:
     case: str
     name: str
     cell: Mapping[str, Any]
+    source: str = ""  # the inline expression that shows it
 
 
 @dataclass
@@ -65,8 +66,10 @@ class Code:
     texts: list[Piece] = field(default_factory=list)
     facts: list[FactUse] = field(default_factory=list)
     labels: list[tuple[int, str, str]] = field(default_factory=list)  # line, name of a metric, the words it is given
+    reading: str = ""  # the inline expression that is being read
     own: str = ""  # what the page calls its case
     scopes: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # case -> scope
+    modules: set[str] = field(default_factory=set)  # modules of the study that the page reads
     shown: list[str] = field(default_factory=list)  # functions of the site, as they are called, with their case
 
 

@@ -27,6 +27,12 @@ TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 HREF = re.compile(r"""\b(?:href|src)\s*=\s*["']([^"']*)["']""")
 ID = re.compile(r"""\b(?:id|name)\s*=\s*["']([^"']+)["']""")
 HEADING = re.compile(r"^(#{1,6}) +(.*?)\s*(\{[^{}]*\})?\s*$")
+SHOWN = "\ufffc"
+"""Stands for the value of an inline expression."""
+OPEN_CODE, CLOSE_CODE, OPEN_OWN, CLOSE_OWN = "\ue000", "\ue001", "\ue002", "\ue003"
+NOT_LINES = re.compile(f"{OPEN_CODE}[^{CLOSE_CODE}]*{CLOSE_CODE}?|[{SHOWN}{CLOSE_CODE}{OPEN_OWN}{CLOSE_OWN}]")
+OWN = re.compile(f"{OPEN_OWN}[^{CLOSE_OWN}]*{CLOSE_OWN}")
+"""What is judged as a statement, or bound to its source as a citation."""
 DIV = re.compile(r"^:{3,}.*$")
 TITLE = re.compile(r"""\btitle=(?:(["'])(.*?)\1|([^\s}]+))""")
 STYLE = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
@@ -61,10 +67,17 @@ class Heading:
 
 @dataclass
 class Page:
-    """One page; ``lines`` is its prose, line 1 at index 0, with blanks for everything else."""
+    """One page; ``lines`` is its prose, line 1 at index 0, with blanks for everything else.
+
+    ``spoken`` is what a page says in its own words, by line: the prose with its code spans, statements and citations
+    left out, and `SHOWN` where an inline expression stands.
+    """
 
     path: Path
     lines: list[str] = field(default_factory=list)
+    spoken: list[str] = field(default_factory=list)
+    literals: list[Piece] = field(default_factory=list)
+    cited: list[Span] = field(default_factory=list)
     headings: list[Heading] = field(default_factory=list)
     cells: list[Piece] = field(default_factory=list)
     inlines: list[Piece] = field(default_factory=list)
@@ -94,8 +107,10 @@ def read_page(path: Path) -> Page:
     text = FRONT.sub(lambda match: _blank(match.group()), text)
     text = _fences(text, page)
     text = COMMENT.sub(lambda match: _blank(match.group()), text)
-    text = _take(text, INLINE, page.inlines, 1)
-    text = _take(text, CODE, page.codes, 2)
+    _collect(text, INLINE, page.inlines, 1)
+    text = INLINE.sub(lambda match: SHOWN + _blank(match.group()[1:]), text)
+    _collect(text, CODE, page.codes, 2)
+    text = CODE.sub(_as_code, text)
     text = _links(text, page)
     text = _spans(text, page)
     page.anchors |= set(ID.findall(text))
@@ -110,7 +125,9 @@ def read_page(path: Path) -> Page:
             _classes(page, number, line)
             title = TITLE.search(line)
             lines[number - 1] = (title.group(2) or title.group(3)) if title else ""
-    page.lines = [html.unescape(line) for line in lines]
+    page.lines = [NOT_LINES.sub(" ", html.unescape(line)) for line in lines]
+    whole = OWN.sub(lambda match: _blank(match.group()), html.unescape("\n".join(lines)))
+    page.spoken = re.sub(f"[{OPEN_CODE}{CLOSE_CODE}]", " ", whole).split("\n")
     return page
 
 
@@ -129,9 +146,21 @@ def _classes(page: Page, line: int, braces: str) -> None:
     for name in (
         *bare,
         *_attributes(braces)[1],
-        *(one for one in styles if not one.startswith(("title=", "collapse="))),
+        *(one for one in styles if not one.startswith(("title=", "collapse=", "source="))),
     ):
         page.classes.append(Piece(line, name))
+
+
+def _source(braces: str) -> str | None:
+    """Return the file in ``{.cited source="data/..."}``."""
+    match = re.search(r"""source=["']?([^"'\s}]+)""", braces)
+    return match[1] if match else None
+
+
+def _as_code(match: re.Match[str]) -> str:
+    """A code span as text between marks, on its lines."""
+    mark = len(match.group(1))
+    return OPEN_CODE + " " * (mark - 1) + match.group(2) + " " * (mark - 1) + CLOSE_CODE
 
 
 def _blank(text: str) -> str:
@@ -204,11 +233,16 @@ def _spans(text: str, page: Page) -> str:
         inner = match.group(1)
         _classes(page, _line(text, match.start()), match.group(2))
         if "literal" in classes:
+            page.literals.append(Piece(_line(text, match.start()), inner.strip()))
             return _blank(match.group())
-        if "statement" in classes:
-            page.statements.append(Span(_line(text, match.start()), anchor, " ".join(inner.split())))
+        own = {"statement": page.statements, "cited": page.cited}
+        for name in classes & set(own):
+            said = Span(_line(text, match.start()), anchor or _source(match.group(2)), " ".join(inner.split()))
+            own[name].append(said)
         if anchor:
             page.anchors.add(anchor)
+        if classes & set(own):
+            return OPEN_OWN + inner + CLOSE_OWN + _blank(match.group(2))
         return f" {inner} " + _blank(match.group(2))
 
     return _innermost(text, kept)
