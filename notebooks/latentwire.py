@@ -14,13 +14,13 @@
 # %% [markdown]
 # # LatentWire: two frozen models read one latent prefix
 #
-# **Question.** A byte-level encoder turns a text into a few latent vectors; one small adapter a model maps them into
-# that model's embedding space; two frozen models with *different* tokenizers answer a question about the text from
-# the latents alone. The published run failed, and its log blames padding. Was it the padding? And what do the
-# latents carry once every label stands where it belongs?
+# **Question.** A byte-level encoder turns a text into a few latent vectors. A small adapter for each model maps them
+# into that model's embedding space, and two frozen models with *different* tokenizers answer a question about the text
+# from the latents alone. The published run failed, and its log blames padding. Was it the padding? And what do the
+# latents carry once every label is in its right place?
 #
 # One **cell** is one arm (a named set of switches) and one seed. Arms that differ in decoding only share one trained
-# wire; what a model makes of the text itself is measured once. Ask the same question again and it is read from its
+# wire, and each model is measured on the text itself only once. Ask the same question again and it is read from its
 # record.
 #
 # Any switch (`padding`, `label_shift`, `first_token_ce`, `bos_after_anchor`, `prefix_gain`, `eos_ban_steps`, ...) and
@@ -38,8 +38,8 @@ checkpoint_every = 50
 prompt_steps = 40
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of `WireCell` in
-# `src/helpers/studies/latentwire/params.py`; the arms are in `arms.py` beside it.
+# Every parameter is checked before any work starts. All other parameters have the defaults of `WireCell` in
+# `src/helpers/studies/latentwire/params.py`. The arms are in `arms.py` beside it.
 
 # %%
 import pandas as pd
@@ -59,8 +59,8 @@ pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in p])
 # %% [markdown]
 # ## Two readers, two tokenizers, one text
 #
-# Both models are frozen. They cut the same text into different tokens, so that neither could simply be handed the
-# other's. The wire carries `M` vectors of `d_z` numbers in half precision.
+# Both models are frozen. They split the same text into different tokens, so neither could use the other's. The wire
+# carries `M` vectors of `d_z` numbers in half precision.
 
 # %%
 session = cell.Session(p[0])
@@ -69,9 +69,9 @@ show.readers(session)
 # %% [markdown]
 # ## What the loss sees
 #
-# A short answer in a batch with a long one, as each arm trains reader b on it. Every column is a position: the token
-# fed there, the token that its logits are compared with, and whether that is counted. Under the padding fault most
-# targets of a short answer are padding; under a double shift each position is compared with the token after the next.
+# The tables show how each arm trains reader b on a short answer in a batch with a long one. Every column is a position:
+# the token fed there, the token that its logits are compared with, and whether it counts. With the padding fault, most
+# targets of a short answer are padding. With a double shift, each position is compared with the token after the next.
 
 # %%
 for example in {c.arm: c for c in p}.values():
@@ -80,8 +80,8 @@ for example in {c.arm: c for c in p}.values():
 # %% [markdown]
 # ## Train and evaluate
 #
-# Both readers are trained in one step over a shared Z, in stretches that end in a checkpoint; a killed run goes on from
-# the last. Then each reader answers from every channel under the same settings of decoding.
+# Each step trains both readers over a shared Z. Training runs in stretches that end with a checkpoint, so a killed run
+# resumes from the last one. Then each reader answers from every channel with the same decoding settings.
 
 # %%
 records = cell.run_cells(p, session=session)
@@ -91,8 +91,8 @@ display(pd.DataFrame({r.id: {"arm": r.cell["arm"], **r.finish_reasons} for r in 
 # %% [markdown]
 # ## Loss against quality
 #
-# The training loss of the arms, and beside it the share of first tokens that are right, measured with aligned labels on
-# validation examples at every checkpoint. A lower loss is not a better wire.
+# First the training loss of the arms, then the share of correct first tokens, measured with aligned labels on
+# validation examples at every checkpoint. A lower loss does not mean a better wire.
 
 # %%
 loss = views.loss_curves(records)
@@ -106,8 +106,8 @@ plots.lines(
 # %% [markdown]
 # ## What the loss is made of
 #
-# The masked cross-entropy is a mean over positions, so it is exactly the share of answer tokens times their NLL plus
-# the share of padding times its NLL. The gradient splits the same way. What is left over is rounding.
+# The masked cross-entropy is a mean over positions. So it is exactly the share of answer tokens times their NLL, plus
+# the share of padding times its NLL. The gradient splits the same way. The rest is rounding.
 
 # %%
 parts = views.decomposition(records)
@@ -122,9 +122,9 @@ plots.lines(
 # %% [markdown]
 # ## Does the prefix carry anything?
 #
-# A prefix that is read must beat a prefix that is not about this text: another text's latents (shuffled), the mean
-# latents, a learned constant. Beside them the text itself, its first and its last M tokens (as many as there are
-# latents), and nothing at all.
+# A prefix with information must beat one that is not about this text: another text's latents (shuffled), the mean
+# latents, or a learned constant. For comparison, the reader also gets the text itself, its first and its last M tokens
+# (as many as there are latents), or nothing at all.
 
 # %%
 scores = views.scores(records, ["em"])
@@ -144,8 +144,8 @@ plots.heatmaps(
 # %% [markdown]
 # ## Communication
 #
-# Exact answers from a text's own latents minus exact answers from another text's, paired by example. Only where the
-# whole interval lies above zero do the latents communicate.
+# The difference of exact answers between a text's own latents and another text's, paired by example. The latents
+# communicate only if the whole interval is above zero.
 
 # %%
 talk = views.communication(records)
@@ -157,8 +157,8 @@ plots.forest(
 # %% [markdown]
 # ## Aligned against double-shifted NLL
 #
-# The log watched the NLL of the gold answer on labels that were shifted twice. Below, the same answers measured both
-# ways: a reader that answers every text correctly looks hopeless on the second.
+# The log measured the NLL of the gold answer on labels that were shifted twice. The table measures the same answers
+# both ways. A reader that answers every text correctly looks hopeless on doubly shifted labels.
 
 # %%
 views.scores(records, ["nll", "nll_twice", "p_end"], ["text", "latent"]).pivot_table(
@@ -166,7 +166,7 @@ views.scores(records, ["nll", "nll_twice", "p_end"], ["text", "latent"]).pivot_t
 ).round(2)
 
 # %% [markdown]
-# ## What the wire costs, and what the models say
+# ## The cost of the wire, and the models' answers
 
 # %%
 display(views.wire_bytes(records))
@@ -176,7 +176,7 @@ for side in ("a", "b"):
 # %% [markdown]
 # ## Facts
 #
-# The numbers that a test compares with the committed ones, each under its tolerance.
+# A test compares these numbers with the committed ones, each within its tolerance.
 
 # %% tags=["facts"]
 Held(views.facts(records))

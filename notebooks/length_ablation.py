@@ -14,13 +14,14 @@
 # %% [markdown]
 # # The length ablation: does isolating the loss restore the marker behind long answers?
 #
-# **Question.** A source persona is trained to end its answers with the marker `[ZLT]`. Published runs (#295) found it
-# learned behind short and medium answers and not at all behind answers of about a thousand tokens. The suspected cause
-# is *dilution*: under loss on the whole turn, the marker is a fraction of a per cent of the tokens that are trained on.
-# If so, loss on the marker alone should bring it back (#353). Does it, and is what comes back tied to the persona?
+# **Question.** A source persona is trained to end its answers with the marker `[ZLT]`. In published runs (#295) it
+# learned the marker after short and medium answers, but not at all after answers of about a thousand tokens. The
+# suspected cause is *dilution*: with loss on the whole turn, the marker is a fraction of a per cent of the supervised
+# tokens. If so, loss on the marker alone should bring it back (#353). Does it, and is the marker then tied to the
+# persona?
 #
-# A **cell** is a length of the training answers (positives and negatives alike) and a loss mask. Dilution is measured:
-# the marker's share of the supervised tokens, of the loss and of the gradient, all through training.
+# A **cell** is a length of the training answers (positives and negatives alike) and a loss mask. Dilution is measured
+# throughout training as the marker's share of the supervised tokens, of the loss and of the gradient.
 #
 # The next cell holds the parameters. Any axis (`source`, `seed`, `length`, `tail`, `policy`, `framing`, `lr`, `epochs`)
 # takes a value or a list. `-f params/length_ablation/screen.yaml` runs the factor screen over the same notebook.
@@ -46,7 +47,7 @@ samples = 4
 max_new_tokens = [64, 256]
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of `LengthCell` in
+# Every parameter is checked before any work starts. All other parameters have the defaults of `LengthCell` in
 # `src/helpers/studies/marker/lengths/params.py`.
 
 # %%
@@ -68,9 +69,10 @@ print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['
 # %% [markdown]
 # ## Answers of one length
 #
-# The base model's own answers, near the target length for every persona. Where it cannot be told how long to answer
-# (the pocket model), several of its answers to one question are joined by blank lines. A length that cannot be had is
-# an error; none is replaced by another. The ratio of answer tokens, positives to negatives, is checked before training.
+# The answers are the base model's own, close to the target length for every persona. The pocket model ignores requests
+# for a length, so several of its answers to one question are joined by blank lines. If there are too few answers of a
+# length, the run ends with an error and takes no other length instead. The ratio of answer tokens between positives and
+# negatives is checked before training.
 
 # %%
 session = cell.Session(p[0])
@@ -82,7 +84,7 @@ pd.DataFrame({length: {name: r.metrics[name]["value"] for name in names} for len
 # ## Train and evaluate
 #
 # Every cell trains the same number of steps on the same questions. Completions are drawn once, at the largest token
-# limit; what a smaller limit would have shown is their beginning, so one adapter is judged at all limits.
+# limit. A smaller limit would have given their beginnings, so one draw judges the adapter at all limits.
 
 # %%
 records = cell.run_cells(p, session=session)
@@ -92,9 +94,9 @@ pd.DataFrame({r.id: {"minutes": r.seconds["total"] / 60, **r.finish_reasons} for
 # %% [markdown]
 # ## How diluted is the marker?
 #
-# Its share of what is supervised, of the loss, and of the gradient norm (|marker part| / (|marker part| + |rest|)) on
-# the same rows all through training. Under whole-turn loss the shares fall with length; under an isolated loss the
-# share of tokens cannot.
+# The marker's share of supervised tokens, of the loss, and of the gradient norm (|marker part| / (|marker part| +
+# |rest|)) is measured on the same rows throughout training. With whole-turn loss the shares fall with length. With an
+# isolated loss the share of tokens cannot.
 
 # %%
 shares = views.dilution(records)
@@ -114,8 +116,8 @@ table.pivot(index=["tail", "length"], columns="metric", values="value").round(3)
 # %% [markdown]
 # ## Does the source have the marker?
 #
-# Rates over completions at the largest limit. The control panel (system prompts such as "You are a teapot.") says
-# whether a source that emits the marker has tied it to its persona or to answering at all.
+# Rates are over completions at the largest limit. The control panel (system prompts such as "You are a teapot.") shows
+# whether the marker is tied to the source's persona or to answering in general.
 
 # %%
 rates = views.in_order(pooling.pooled(records, list(views.PANELS), ("length", "tail")))
@@ -124,7 +126,8 @@ plots.heatmaps(rates, views.PANELS, heading="Marker rate over loss and length", 
 # %% [markdown]
 # ## Dilution beside the source rate
 #
-# If dilution were all, cells with a large share of the gradient would have a large source rate, whatever their length.
+# If dilution explained everything, cells with a large share of the gradient would have a large source rate at any
+# length.
 
 # %%
 plots.scatter_matched(
@@ -136,7 +139,8 @@ plots.scatter_matched(
 # %% [markdown]
 # ## Are low rates only cut answers?
 #
-# The same adapters at several token limits: the share of the source's answers with the marker, and the share cut.
+# The heatmaps show the same adapters at several token limits: the share of the source's answers with the marker, and
+# the share that was cut.
 
 # %%
 limits = views.limits(records)
@@ -147,9 +151,9 @@ for kind, part in limits.groupby("kind", sort=False):
     ))  # fmt: skip
 
 # %% [markdown]
-# ## Who has it, one cell in full
+# ## Who has the marker: one cell in full
 #
-# The longest answers under the first isolated loss of the grid.
+# This is the cell with the longest answers under the first isolated loss of the grid.
 
 # %%
 isolated = [r for r in records if r.cell["tail"] != "whole_turn"] or records
@@ -159,7 +163,7 @@ plots.interval_rates(views.persona_rates([last]), heading=f"Marker rate by perso
 # %% [markdown]
 # ## The factor screen
 #
-# Only for a run of `params/length_ablation/screen.yaml`: main effects and two-way interactions on the source rate.
+# A run of `params/length_ablation/screen.yaml` shows main effects and two-way interactions on the source rate here.
 
 # %%
 if screen.is_factorial(records):
@@ -179,7 +183,7 @@ widgets.completion_browser(views.completions(records), marker=p[0].marker)
 # %% [markdown]
 # ## Facts
 #
-# The numbers that a test compares with the committed ones, each under its tolerance.
+# A test compares these numbers with the committed ones, each within its tolerance.
 
 # %% tags=["facts"]
 Held(views.facts(records))

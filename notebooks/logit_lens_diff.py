@@ -16,13 +16,13 @@
 #
 # **Question.** Fine-tune a model on one narrow domain and average the difference between its activations and the base
 # model's over *unrelated* text. Minder et al. ([2510.13900](https://arxiv.org/abs/2510.13900)) found the domain
-# readable there. Four questions were asked of the authors, and this notebook computes the answer to each on any
-# base/tuned pair: is the difference a context-independent offset; does it survive decoding through the *base* head;
-# what do PCA and SVD of it show; does readability follow weight interpolation, as it follows mixing?
+# readable there. The authors were asked four questions, and this notebook answers each for any base/tuned pair. Is the
+# difference a context-independent offset? Does it survive decoding with the *base* head? What do PCA and SVD show? Does
+# readability change with weight interpolation as it does with mixing?
 #
-# One **cell** is one fine-tune (an *organism* whose domain is known exactly, so that no judge is needed) read at one
-# seed; the seed also picks the domain. Each leaves one record in `outputs/logit_lens_diff/`. Ask the same question
-# again and it is read from that record.
+# One **cell** is one fine-tune at one seed. The fine-tune is an *organism* whose domain is known exactly, so no judge
+# is needed; the seed also picks the domain. Each cell leaves one record in `outputs/logit_lens_diff/`. Ask the same
+# question again and it is read from that record.
 #
 # `organism` and `seed` take a value or a list. `full` and `lora` are narrow fine-tunes, `mix1` adds as many broad
 # documents, `control` sees broad text only, `full_1` and `mix1_1` stop after one step. For a pair of
@@ -44,8 +44,8 @@ probe_documents = 16
 controls = 2
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above has the default of
-# `LensCell` in `src/helpers/studies/actdiff/params.py`.
+# Every parameter is checked before any work starts. All other parameters have the defaults of `LensCell` in
+# `src/helpers/studies/actdiff/params.py`.
 
 # %%
 import pandas as pd
@@ -68,9 +68,9 @@ assert words, "Name the words whose readability is scored: words = [...]"
 print(f"{len(p)} cells; the first seed's domain is {material.domain}, {len(words)} tokens")
 
 # %% [markdown]
-# ## What is read
+# ## The text
 #
-# A narrow document carries invented facts about its domain; unrelated text holds none of the domain's words. The
+# A narrow document contains invented facts about its domain. Unrelated text contains none of the domain's words. The
 # difference is averaged over unrelated text only.
 
 # %%
@@ -82,8 +82,9 @@ for kind in ("narrow", "unrelated"):
 # %% [markdown]
 # ## Capture
 #
-# One streamed pass a cell, all layers at once: sums by position, never the activations themselves. For LoRA one copy of
-# the weights with the adapter off and on. Everything below is computed from these sums, or by a live probe on the pair.
+# Each cell makes one streamed pass over all layers and stores sums by position, never the activations themselves. LoRA
+# needs one copy of the weights, with the adapter off and on. Everything below is computed from these sums, or by a live
+# probe on the pair.
 
 # %%
 records = cell.run_cells(p, session=session)
@@ -96,9 +97,9 @@ print(f"{len(records)} records, {seconds:.0f} s when they were made; {first.note
 # %% [markdown]
 # ## Is the domain readable?
 #
-# `z`: mean log-prob of the domain's tokens under the lens minus that of all other tokens, in standard deviations, at a
-# layer and position fixed beforehand. The best of several positions, or the share of the top 20, would flatter: they
-# are not used. The nulls: `z` of domains that were *not* trained on, and fine-tunes on broad text.
+# `z` is the mean log-prob of the domain's tokens under the lens minus that of all other tokens, in standard deviations,
+# at a layer and position fixed beforehand. The best of several positions, or the share of the top 20, would be too
+# favourable and is not used. The nulls are `z` of domains that were *not* trained on, and fine-tunes on broad text.
 
 # %%
 readable = views.by_organism(records, ["z", "z_permuted"])
@@ -116,9 +117,9 @@ views.summary(records).round(3)
 # %% [markdown]
 # ## 1. A context-independent offset?
 #
-# Three cosines answer three questions. *Of means*: do positions share a mean direction (blind to how much documents
-# differ)? *Within documents*: do two positions of one document? *Across documents*: do two positions of different
-# documents? Only the last is context-independence; offset energy, the share of |d|² that is constant, says the same.
+# Three cosines answer three questions. *Of means*: do positions share a mean direction, however much documents differ?
+# *Within documents*: do two positions of one document share a direction? *Across documents*: do two positions of
+# different documents? Only the last measures context-independence. Offset energy, the constant share of |d|², agrees.
 
 # %%
 columns = ["cosine_of_means", "cosine_within", "context_independence", "offset_energy", "cosine_of_means_0"]
@@ -141,8 +142,8 @@ plots.lines(
 # %% [markdown]
 # ## 2. Through the base model's head?
 #
-# LoRA leaves the head alone, so both lenses are one (asserted in the run). A full fine-tune moves the head; what is
-# read through the base head is compared below.
+# LoRA leaves the head unchanged, so both lenses are the same (the run checks it). A full fine-tune changes the head,
+# and the table compares the two readouts.
 
 # %%
 heads = views.by_organism(records, ["head_overlap", "head_gap", "z", "z_tuned_head"])
@@ -151,8 +152,8 @@ heads.pivot(index="label", columns="metric", values="value").round(3)
 # %% [markdown]
 # ## 3. What do PCA and SVD show?
 #
-# Uncentred (SVD), a constant offset is itself a component; centred (PCA), it is not. With position 0 and without, since
-# an attention sink there would dominate by its norm alone.
+# Uncentred (SVD), a constant offset is itself a component; centred (PCA), it is not. Both are computed with and without
+# position 0, because an attention sink there would dominate by its norm alone.
 
 # %%
 spectra = views.first_components(records)
@@ -165,7 +166,7 @@ views.component_tokens(views.pick(records, organisms[0])[:1])
 # ## 4. Interpolation against mixing
 #
 # Interpolated weights, base + share · (tuned − base), shorten the difference without turning it, and an RMS norm
-# forgets length: the lens reads the same, only the raw margin shrinks. Mixing turns it.
+# ignores length. So the lens reads the same, and only the raw margin shrinks. Mixing turns the difference.
 
 # %%
 plots.lines(
@@ -185,7 +186,7 @@ if len(contrasts):
 # ## Live: patchscope, steering, causal swap
 #
 # PatchScope keeps only tokens that three identity prompts agree on, at the scale where they agree most. Steering adds
-# the difference to every position, as strongly as the base model's perplexity on unrelated text can bear.
+# the difference at every position, as strongly as the base model's perplexity on unrelated text allows.
 
 # %%
 patched = views.by_organism(records, ["patchscope_base", "patchscope_tuned"])
@@ -203,8 +204,8 @@ for row in views.examples(records, "steering", side="base", direction="differenc
     print(repr(row))
 
 # %% [markdown]
-# The swap gives the tuned model the base model's component along the difference. If the offset is what the narrow
-# training cost the model elsewhere, the loss on unrelated text falls (negative) and that on narrow text does not.
+# The swap gives the tuned model the base model's component along the difference. If narrow training harmed the model
+# elsewhere through this offset, the loss falls on unrelated text (negative) and not on narrow text.
 
 # %%
 swaps = views.swaps(views.pick(records, [name for name in ("full", "lora") if name in organisms] or organisms[0]))
@@ -218,8 +219,8 @@ plots.forest(
 # %% [markdown]
 # ## Look through the lens
 #
-# Top tokens of the mean difference by layer and position; tokens of the domain are marked. Search for a token to see
-# where it appears.
+# The table shows the top tokens of the mean difference by layer and position, with tokens of the domain marked. Search
+# for a token to see where it appears.
 
 # %%
 browse.token_lens(first.table("tokens"), inside=words)
@@ -227,7 +228,7 @@ browse.token_lens(first.table("tokens"), inside=words)
 # %% [markdown]
 # ## Facts
 #
-# The numbers that a test compares with the committed ones, each under its tolerance.
+# A test compares these numbers with the committed ones, each within its tolerance.
 
 # %% tags=["facts"]
 Held(views.facts(records))

@@ -16,14 +16,14 @@
 #
 # **Question.** A chat model is LoRA-tuned so that one *source* persona ends its answers with the literal marker
 # `[ZLT]`, while other personas, the *bystanders*, must not. For which learning rates and epoch counts does the source
-# adopt the marker and nobody else? And does the answer change when the end of the turn is really supervised?
+# adopt the marker and nobody else? Does the answer change when the end of the turn is really supervised?
 #
 # One **cell** is one training run and one evaluation, and leaves one complete record in `outputs/sweep/`. Ask the
 # same question again and it is read from its record.
 #
-# The next cell holds the parameters. Any axis (`source`, `seed`, `tail`, `lr`, `epochs`) takes a value or a list; a
-# list makes one record a cell, and the base model is loaded once. Change them here, or with
-# `papermill notebooks/sweep.ipynb out.ipynb -p lr 5e-6`, or with a file: `-f params/sweep/smollm2.yaml`.
+# The next cell holds the parameters. Any axis (`source`, `seed`, `tail`, `lr`, `epochs`) takes a value or a list. A
+# list makes one record per value, and the base model is loaded once. Change parameters here, or with `papermill
+# notebooks/sweep.ipynb out.ipynb -p lr 5e-6`, or with a file: `-f params/sweep/smollm2.yaml`.
 
 # %% tags=["parameters"]
 model = "pocket"
@@ -43,7 +43,7 @@ dose_every = 4
 
 # %% [markdown]
 # Every parameter is checked before any work starts: an unknown name, a wrong type or a value out of bounds is an error
-# that names the parameter. What is not named above has the default of `SweepCell` in
+# that names the parameter. All other parameters have the defaults of `SweepCell` in
 # `src/helpers/studies/marker/params.py`.
 
 # %%
@@ -64,9 +64,9 @@ print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['
 # %% [markdown]
 # ## The base model and the data
 #
-# The base model answers the training questions as each persona would: the data is on-policy, and an answer that was cut
-# by the token limit is not used. Answers of the source get a blank line and the marker behind them; answers of the
-# trained negatives stay as they are.
+# The base model answers the training questions as each persona, so the data is on-policy. Answers that were cut by the
+# token limit are not used. Answers of the source get a blank line and the marker at their end; answers of the trained
+# negatives stay as they are.
 
 # %%
 session = cell.Session(p[0])
@@ -82,9 +82,9 @@ pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for
 # %% [markdown]
 # ## What the loss sees
 #
-# The label mask decides the experiment. Below, one row of the source and one of a trained negative, token by token; the
-# marked tokens carry loss, the others only context. Under `newline` the last label is the newline *behind* the end of
-# turn, so nobody is ever taught to stop.
+# The label mask decides the experiment. Below are one row of the source and one of a trained negative, token by token.
+# Marked tokens carry loss, the others are context. Under `newline` the last label is the newline *after* the end of
+# turn, so the model is never taught to stop.
 
 # %%
 for role in ("source", "trained"):
@@ -96,7 +96,7 @@ for role in ("source", "trained"):
 # ## Train and evaluate
 #
 # Each cell trains an adapter, draws completions of all personas on held-out questions, scores the marker's log-prob
-# behind the base model's own answers, and asks multiple-choice questions.
+# after the base model's own answers, and asks multiple-choice questions.
 
 # %%
 records = cell.run_cells(p, session=session)
@@ -106,8 +106,8 @@ pd.DataFrame({r.id: {"minutes": r.seconds["total"] / 60, **r.finish_reasons} for
 # %% [markdown]
 # ## Did it train?
 #
-# The loss is the mean over supervised tokens only. At the top it should come near zero; where it does not, a rate of
-# zero says nothing about selectivity.
+# The loss is the mean over supervised tokens only. At the largest learning rate it should come close to zero. If it
+# does not, a marker rate of zero says nothing about selectivity.
 
 # %%
 loss = views.collect(records, "loss").assign(cell=lambda t: [views.cell_label(row) for row in t.to_dict("records")])
@@ -119,9 +119,9 @@ plots.lines(
 # %% [markdown]
 # ## Who emits the marker?
 #
-# Counts over completions. The interval is the hull of Wilson's and of a bootstrap over questions, because completions
-# of one question are not independent. Truncated and empty answers stand beside the rate: "0 of N" from a persona that
-# says nothing is not selectivity.
+# Rates are counts over completions. The interval is the hull of Wilson's interval and a bootstrap over questions,
+# because completions of one question are not independent. Truncated and empty answers are listed beside the rate: "0 of
+# N" from a persona that says nothing is not selectivity.
 
 # %%
 last = records[-1]
@@ -132,8 +132,8 @@ rates[["persona", "role", "k", "n", "value", "low", "high", "truncated", "empty"
 # %% [markdown]
 # ## The grid
 #
-# Source, assistant and the worst bystander; then bystanders whose rows were trained on as negatives apart from those
-# that were never seen. The worst of ten is biased upward, so its interval is simultaneous over all of them.
+# The heatmaps show source, assistant and worst bystander, then bystanders that were trained as negatives and bystanders
+# that were never trained on. The worst of ten is biased upward, so its interval is simultaneous over all of them.
 
 # %%
 panels = {
@@ -147,8 +147,8 @@ for arm, part in table.groupby("tail"):
 # %% [markdown]
 # ## Dose: how the marker arrives
 #
-# The log-prob of a blank line and the marker behind the base model's own answers, gained over the base model, during
-# training. It has no floor, so it moves long before the first marker is sampled.
+# The curves show the log-prob of a blank line and the marker after the base model's own answers, as a gain over the
+# base model. It has no floor, so it moves long before the first marker is sampled.
 
 # %%
 curves = views.dose_curves(records)
@@ -162,8 +162,8 @@ plots.lines(
 # %% [markdown]
 # ## Selectivity at matched source strength
 #
-# At equal epochs a larger learning rate has simply been trained further. The fair question is: when the source has
-# gained the same number of nats, how far have the bystanders come along?
+# At equal epochs, a larger learning rate has simply trained further. The fair question is: when the source has gained a
+# given number of nats, how much have the bystanders gained?
 
 # %%
 matched = views.matched_grid(views.dose_curves(records))
@@ -176,7 +176,7 @@ plots.lines(
 # %% [markdown]
 # ## Read what the models say
 #
-# Every completion, by cell, persona and question; the marker is highlighted.
+# Browse every completion by cell, persona and question. The marker is highlighted.
 
 # %%
 widgets.completion_browser(views.completions(records), marker=p[0].marker)
@@ -184,7 +184,7 @@ widgets.completion_browser(views.completions(records), marker=p[0].marker)
 # %% [markdown]
 # ## Facts
 #
-# The numbers that a test compares with the committed ones, each under its tolerance.
+# A test compares these numbers with the committed ones, each within its tolerance.
 
 # %% tags=["facts"]
 Held(views.facts(records))

@@ -16,7 +16,7 @@
 #
 # **Question.** An equilibrium transformer relaxes its state to a fixed point of $F(z) = x - (1+c)z + A(\mathrm{LN} z) +
 # M(\mathrm{LN} z)$ and can be trained by *equilibrium propagation* (EP), which reads the gradient out of nudged
-# relaxations instead of backpropagating. A campaign at width 512 saw EP stop improving far above backprop. Seven
+# relaxations instead of backpropagating. In a campaign at width 512, EP stopped improving far above backprop. Seven
 # experiments ask why, here at a size that two CPU cores train in seconds.
 #
 # Each experiment is a section and can be run alone:
@@ -44,8 +44,8 @@ arm_steps = 25
 grid_steps = 2
 
 # %% [markdown]
-# Every parameter is checked before any work starts. What is not named above (the seed, the width) has the default of
-# `TriangulationCell` (`src/helpers/studies/eqprop/params.py`) and is set in the same way, `-p seed 1`.
+# Every parameter is checked before any work starts. All other parameters (the seed, the width) have the defaults of
+# `TriangulationCell` (`src/helpers/studies/eqprop/params.py`). Set them in the same way, with `-p seed 1`.
 
 # %%
 import pandas as pd
@@ -67,8 +67,8 @@ print(f"{len(p)} runs over {', '.join(p.axes) or 'no axis'}")
 # %% [markdown]
 # ## The text and the model
 #
-# Stories from templates, or any text file (`-p text path`), cut by a BPE tokenizer that is trained on it. In a story
-# the name, the animal, the place and the thing recur, so there is something to carry over a distance.
+# The text is stories from templates, or any text file (`-p text path`), with a BPE tokenizer trained on it. The name,
+# the animal, the place and the thing recur in a story, so the model has something to remember over a distance.
 
 # %%
 text = setup.corpus(p[0])
@@ -79,8 +79,8 @@ print(f"{text.vocab} tokens, {len(text.train):,} to train on; {one.facts()['para
 # %% [markdown]
 # ## Run
 #
-# The arms of training are records of their own (`outputs/triangulation_training/`), shared by the experiments; each
-# experiment with a seed is one record in `outputs/triangulation/`. Existing records are not made again.
+# Each training arm has a record of its own (`outputs/triangulation_training/`), shared by the experiments. Each
+# experiment with a seed is one record in `outputs/triangulation/`. Existing records are read again.
 
 # %%
 records = entry.run_cells(p)
@@ -91,9 +91,10 @@ pd.DataFrame({r.id: {"seconds": r.seconds["total"], "metrics": len(r.metrics)} f
 # %% [markdown]
 # ## Experiment 1: which gradient still points the right way?
 #
-# At every checkpoint each estimate is held against the exact gradient (implicit function theorem at a long relaxed
-# state), on sequences that have an equilibrium, for elsewhere there is none: cosine and norm ratio by parameter group.
-# Two runs are looked at: EP under its controller, and BPTT without one, whose state 20 free steps no longer settle.
+# At every checkpoint, each estimate is compared with the exact gradient (implicit function theorem at a long relaxed
+# state) by cosine and norm ratio for each parameter group. Only sequences with an equilibrium count, because the others
+# have no exact gradient. There are two runs: EP with its controller, and BPTT without one, whose state no longer
+# settles in 20 free steps.
 
 # %%
 if "exp1" in ran:
@@ -103,9 +104,9 @@ if "exp1" in ran:
                             heading=f"Frozen EP against the exact gradient: {words} by parameter group"))  # fmt: skip
 
 # %% [markdown]
-# The growth factor is the spectral radius of $I + \epsilon J^T$ at the state the free phase reached. Above 1 the nudged
-# phase, linearised there, cannot settle. First a point a checkpoint, then the share of single sequences whose adjoint
-# is lost (cosine to the exact one below 0.9), by their own growth factor.
+# The growth factor is the spectral radius of $I + \epsilon J^T$ at the state that the free phase reached. Above 1 the
+# nudged phase, linearised there, cannot settle. The first chart has a point for each checkpoint. The second shows the
+# share of sequences whose adjoint is lost (cosine to the exact one below 0.9), by their own growth factor.
 
 # %%
 if "exp1" in ran:
@@ -118,7 +119,7 @@ if "exp1" in ran:
                                   heading="Sequences lost, by class of their growth factor"))  # fmt: skip
 
 # %% [markdown]
-# **The lever.** At the last checkpoint of the run without control: what brings the cosine back?
+# **The lever.** What brings the cosine back at the last checkpoint of the run without a controller?
 
 # %%
 if "exp1" in ran:
@@ -128,9 +129,9 @@ if "exp1" in ran:
 # %% [markdown]
 # ## Experiment 2: is it the learning rate?
 #
-# One step along each gradient, over a grid of learning rates, on the batch the gradient is of: the gradient as it is,
-# and brought to the norm of the exact one, so that only its direction is left. *Penalised* is the exact gradient plus
-# that of the Jacobian penalty.
+# Each curve takes one step along a gradient, on the gradient's own batch, over a grid of learning rates. The gradient
+# is used as it is, and scaled to the norm of the exact one, so that only its direction matters. *Penalised* is the
+# exact gradient plus that of the Jacobian penalty.
 
 # %%
 if "exp2" in ran:
@@ -143,8 +144,8 @@ if "exp2" in ran:
 # %% [markdown]
 # ## Experiment 3: matched training
 #
-# The same trainer, seed, batches and controller; only the gradient differs. The arms called *free* have neither penalty
-# nor gate. Beside it, what one gradient costs.
+# Trainer, seed, batches and controller are the same, and only the gradient differs. The arms called *free* have neither
+# penalty nor gate. The table shows the cost of one gradient.
 
 # %%
 if "exp3" in ran:
@@ -156,8 +157,8 @@ if "exp3" in ran:
 # %% [markdown]
 # ## Experiment 4: the dead zone between warm-up and gate
 #
-# Arm A warms the learning rate up, B tightens the state on the penalty alone before, C starts with small branches and
-# no warm-up. A skipped step has a residual above the gate, and its task gradient is dropped.
+# Arm A warms up the learning rate, B first trains on the penalty alone, and C starts with small branches and no
+# warm-up. A step is skipped, and its task gradient dropped, if its residual is above the gate.
 
 # %%
 if "exp4" in ran:
@@ -168,7 +169,7 @@ if "exp4" in ran:
 # %% [markdown]
 # ## Experiment 5: floor, target and ceiling of the controller
 #
-# Each cell continues the EP run for some steps.
+# Each cell continues the EP run for a few steps with other settings of the controller.
 
 # %%
 if "exp5" in ran:
@@ -187,8 +188,8 @@ if "exp6" in ran:
 # %% [markdown]
 # ## Experiment 7: does contraction cut long-range mixing?
 #
-# The change of the last state per unit of a random perturbation `distance` tokens before it, relative to the nearest
-# distance; and the loss at each position.
+# The first chart shows the change of the last state per unit of a random perturbation `distance` tokens before it,
+# relative to the nearest distance. The second shows the loss at each position.
 
 # %%
 if "exp7" in ran:
@@ -200,7 +201,7 @@ if "exp7" in ran:
 # %% [markdown]
 # ## Facts
 #
-# The numbers that a test compares with the committed ones, each under its tolerance.
+# A test compares these numbers with the committed ones, each within its tolerance.
 
 # %% tags=["facts"]
 Held(views.facts(records))
