@@ -22,8 +22,9 @@ from helpers.records.derive import derive
 from helpers.studies.eqprop import costs
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.marker.on_policy import persona_prompts
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
-from helpers.studies.marker.train import Recipe, train
+from helpers.studies.marker.train import train
 
 pytestmark = pytest.mark.unit
 
@@ -208,12 +209,12 @@ def test_checkpointing_computes_the_blocks_again_and_is_taken_off():
     model = models.attach_lora(pocket().model, r=4, alpha=8, seed=0)
     passes: list[int] = []
     hook = decoder_and_head(model)[0].layers[1].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
-    recipe = Recipe(lr=1e-3, epochs=1, batch_size=4, warmup=0.0, weight_decay=0.0, clip=1.0)
+    p = SweepCell(lr=1e-3, epochs=1, batch_size=4, warmup=0.0)
     try:
         with techniques.checkpointed(model):
-            train(model, rows, targets, recipe, seed=0)
+            train(model, rows, targets, p)
         assert len(passes) == 2
-        train(model, rows, targets, recipe, seed=0)
+        train(model, rows, targets, p)
         assert len(passes) == 3
         assert not model.get_input_embeddings()(torch.tensor([1])).requires_grad
     finally:
@@ -227,11 +228,11 @@ def test_checkpointing_computes_the_blocks_again_and_is_taken_off():
 def test_the_trainer_and_ours_take_the_same_steps():
     rows = [row(positive=i % 2 == 0, question=i, answer="Plot it well.") for i in range(8)]
     targets = [supervised(one, "end_of_turn") for one in rows]
-    recipe = Recipe(lr=1e-3, epochs=1, batch_size=4, warmup=0.0, weight_decay=0.0, clip=1.0)
+    p = SweepCell(lr=1e-3, epochs=1, batch_size=4, warmup=0.0)
     found = []
     for losses in (
-        lambda model: train(model, rows, targets, recipe, seed=0)["loss"].tolist(),
-        lambda model: stock.trainer_losses(model, rows, targets, recipe),
+        lambda model: train(model, rows, targets, p)["loss"].tolist(),
+        lambda model: stock.trainer_losses(model, rows, targets, p),
     ):
         model = models.attach_lora(pocket().model, r=4, alpha=8, seed=0)
         try:

@@ -14,13 +14,13 @@ from helpers.base.errors import ModelError
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
 from helpers.lm.descent import warmup_cosine
-from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss, train
 
 pytestmark = pytest.mark.unit
 
-RECIPE = Recipe(lr=3e-3, epochs=6, batch_size=4, warmup=0.1, weight_decay=0.0, clip=1.0)
+CELL = SweepCell(lr=3e-3, epochs=6, batch_size=4, warmup=0.1)
 LORA = {"r": 8, "alpha": 16, "rslora": True, "seed": 0}
 
 
@@ -28,11 +28,11 @@ def rows() -> list:
     return [row(positive=i % 2 == 0, question=i, answer=f"Plot it {'well ' * (i % 3)}now.") for i in range(8)]
 
 
-def run(recipe: Recipe = RECIPE, tail: str = "end_of_turn", dropout: float = 0.05, seed: int = 0) -> tuple:
+def run(cell: SweepCell = CELL, tail: str = "end_of_turn", dropout: float = 0.05, seed: int = 0) -> tuple:
     torch.set_num_threads(1)
     model = models.attach_lora(pocket().model, dropout=dropout, **LORA)
     try:
-        log = train(model, rows(), [supervised(r, tail) for r in rows()], recipe, seed=seed)
+        log = train(model, rows(), [supervised(r, tail) for r in rows()], cell.model_copy(update={"seed": seed}))
         weights = {k: v.detach().clone() for k, v in model.named_parameters() if "lora_" in k}
         with torch.no_grad():
             after = batch_loss(model, [r.tokens for r in rows()], [supervised(r, tail) for r in rows()]).item()
@@ -63,8 +63,8 @@ def test_a_second_run_is_the_first_to_the_bit_and_leaves_the_global_generator_al
 
 def test_ten_steps_equal_a_plain_loop_with_the_librarys_loss() -> None:
     """Padded batches, labels of -100 and the model's own shifted loss give the same ten losses."""
-    recipe = Recipe(lr=1e-3, epochs=5, batch_size=4, warmup=0.2, weight_decay=0.0, clip=1.0)
-    log, _, _ = run(recipe, dropout=0.0)
+    cell = SweepCell(lr=1e-3, epochs=5, batch_size=4, warmup=0.2)
+    log, _, _ = run(cell, dropout=0.0)
     data, targets = rows(), [supervised(r, "end_of_turn") for r in rows()]
     model = models.attach_lora(pocket().model, dropout=0.0, **LORA)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -94,12 +94,12 @@ def test_ten_steps_equal_a_plain_loop_with_the_librarys_loss() -> None:
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.0, 10), (0.05, 40), (0.3, 7)])
 def test_the_schedule_is_the_librarys(warmup: float, steps: int) -> None:
-    recipe = Recipe(2e-4, 1, 1, warmup, 0.0, 1.0)
+    cell = SweepCell(lr=2e-4, epochs=1, batch_size=1, warmup=warmup)
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=2e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(warmup * steps), steps)
     for step in range(steps):
-        assert warmup_cosine(step, steps, recipe.lr, recipe.warmup) == pytest.approx(
+        assert warmup_cosine(step, steps, cell.lr, cell.warmup) == pytest.approx(
             optimizer.param_groups[0]["lr"], abs=1e-12
         )
         optimizer.step()
@@ -112,4 +112,4 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
         broken.lm_head.weight.fill_(float("nan"))
     model = models.attach_lora(broken, dropout=0.0, **LORA)
     with pytest.raises(ModelError, match=r"loss of step 1 is nan\. Lower lr"):
-        train(model, rows(), [supervised(r, "newline") for r in rows()], RECIPE, seed=0)
+        train(model, rows(), [supervised(r, "newline") for r in rows()], CELL)

@@ -21,14 +21,14 @@ from helpers.studies.actdiff import tune
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.lengths.dilution import measure
-from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss, train, train_stack
 
 pytestmark = pytest.mark.unit
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "seed": 0}
-RECIPE = Recipe(lr=1e-3, epochs=1, batch_size=2, warmup=0.0, weight_decay=0.0, clip=1.0)
+CELL = SweepCell(lr=1e-3, epochs=1, batch_size=2, warmup=0.0)
 PROMPT = [Prompt("a", form().separator)]
 ROWS = [row(positive=i == 0, answer="Plot it.") for i in range(2)]
 TARGETS = [supervised(one, "end_of_turn") for one in ROWS]
@@ -52,14 +52,14 @@ def state(model: nn.Module) -> tuple:
 
 def _together(model: nn.Module) -> None:
     with stacked(model, 2, **LORA) as stack:
-        train_stack(stack, ROWS, TARGETS, [RECIPE] * 2, seed=0)
+        train_stack(stack, ROWS, TARGETS, [CELL] * 2)
         assert stack.layers and not any(p.requires_grad for n, p in model.named_parameters() if ".base." in n)
 
 
 def _attach(model: nn.Module) -> None:
     wrapped = models.attach_lora(model, **LORA)
     try:
-        train(wrapped, ROWS, TARGETS, RECIPE, seed=0)
+        train(wrapped, ROWS, TARGETS, CELL)
     finally:
         assert models.detach(wrapped) is model
 
@@ -89,7 +89,7 @@ WAYS: dict[str, Callable[[nn.Module], object]] = {
     "generate": _sampled,
     "log-probs": lambda model: marker_logprobs(model, form(), TOKENS),
     "dilution": lambda model: measure(model, ROWS, TARGETS),
-    "train": lambda model: train(model, ROWS, TARGETS, RECIPE, seed=0),
+    "train": lambda model: train(model, ROWS, TARGETS, CELL),
     "tune": lambda model: tune.tune(model, [TOKENS], 1e-3),
     "pretrain": lambda model: pretrain(
         model, [list(zip(TOKENS, TARGETS, strict=True))], Pretraining(steps=2, batch=2, lr=1e-3, warmup=1), "pretrain"
@@ -97,8 +97,8 @@ WAYS: dict[str, Callable[[nn.Module], object]] = {
     "attach and detach": _attach,
     "stacked": _together,
     "sides of a pair": _sides,
-    "plain steps": lambda model: techniques.plain_steps(model, ROWS, TARGETS, RECIPE, batch_loss),
-    "the Trainer": lambda model: stock.trainer_losses(model, ROWS, TARGETS, RECIPE),
+    "plain steps": lambda model: techniques.plain_steps(model, ROWS, TARGETS, CELL, batch_loss),
+    "the Trainer": lambda model: stock.trainer_losses(model, ROWS, TARGETS, CELL),
     "generation by persona": _stock_generation,
 }
 
@@ -153,7 +153,7 @@ def test_training_draws_dropout_and_a_probe_within_it_does_not():
         marker_logprobs(wrapped, form(), TOKENS[:1])
         where[0] = "training"
 
-    train(wrapped, ROWS, TARGETS, RECIPE, seed=0, on_step=probe)
+    train(wrapped, ROWS, TARGETS, CELL, on_step=probe)
     assert seen == {"training": {True}, "probe": {False}}
 
 

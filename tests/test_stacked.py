@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -18,19 +17,19 @@ from helpers.lm.stacked import stacked
 from helpers.records import runs
 from helpers.studies.marker import cell
 from helpers.studies.marker import train as training
-from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss, train, train_stack
 
 pytestmark = pytest.mark.unit
 
 LORA = {"r": 8, "alpha": 16, "rslora": True, "dropout": 0.05, "seed": 0}
-FIRST = Recipe(lr=1e-3, epochs=25, batch_size=4, warmup=0.1, weight_decay=0.0, clip=1.0)
-RECIPES = [
+FIRST = SweepCell(lr=1e-3, epochs=25, batch_size=4, warmup=0.1)
+CELLS = [
     FIRST,
-    dataclasses.replace(FIRST, lr=1e-4, clip=0.01),
-    dataclasses.replace(FIRST, lr=3e-3, epochs=5, warmup=0.5),
-    dataclasses.replace(FIRST, lr=3e-4, weight_decay=0.1),
+    FIRST.model_copy(update={"lr": 1e-4, "clip": 0.01}),
+    FIRST.model_copy(update={"lr": 3e-3, "epochs": 5, "warmup": 0.5}),
+    FIRST.model_copy(update={"lr": 3e-4, "weight_decay": 0.1}),
 ]
 
 
@@ -50,10 +49,10 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
 
 
-def alone(recipe: Recipe, rows: list, targets: list, folder: Path) -> pd.DataFrame:
+def alone(p: SweepCell, rows: list, targets: list, folder: Path) -> pd.DataFrame:
     model = models.attach_lora(pocket().model, **LORA)
     try:
-        log = train(model, rows, targets, recipe, seed=0)
+        log = train(model, rows, targets, p)
         models.save_adapter(model, folder)
     finally:
         models.detach(model)
@@ -95,17 +94,17 @@ def plain_loss(model: torch.nn.Module, tokens: list, targets: list) -> float:
 
 @pytest.mark.check
 def test_fifty_steps_together_are_fifty_steps_alone(rows: list, targets: list, tmp_path: Path) -> None:
-    """Four recipes, dropout on: rates, epochs, warm-up, clipping and decay of each are its own."""
+    """Four cells, dropout on: rates, epochs, warm-up, clipping and decay of each are its own."""
     before = {name: value.clone() for name, value in pocket().model.state_dict().items()}
     state = torch.random.get_rng_state()
-    with stacked(pocket().model, len(RECIPES), **LORA) as stack:
-        made = train_stack(stack, rows, targets, RECIPES, seed=0)
+    with stacked(pocket().model, len(CELLS), **LORA) as stack:
+        made = train_stack(stack, rows, targets, CELLS)
     assert torch.equal(state, torch.random.get_rng_state())
     after = pocket().model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    for number, (one, recipe) in enumerate(zip(made, RECIPES, strict=True)):
-        expected = alone(recipe, rows, targets, tmp_path / "alone")
-        assert len(one.log) == len(expected) == 2 * recipe.epochs
+    for number, (one, p) in enumerate(zip(made, CELLS, strict=True)):
+        expected = alone(p, rows, targets, tmp_path / "alone")
+        assert len(one.log) == len(expected) == 2 * p.epochs
         assert one.log["loss"].tolist() == pytest.approx(expected["loss"].tolist(), abs=1e-5)
         assert one.log["lr"].tolist() == expected["lr"].tolist()
         assert one.log["norm"].tolist() == pytest.approx(expected["norm"].tolist(), rel=1e-3)
@@ -120,15 +119,15 @@ def test_fifty_steps_together_are_fifty_steps_alone(rows: list, targets: list, t
 
 def test_each_step_is_charged_to_its_adapters_in_equal_parts(rows: list, targets: list) -> None:
     with stacked(pocket().model, 2, **LORA) as stack:
-        first, second = train_stack(stack, rows, targets, [FIRST, dataclasses.replace(FIRST, epochs=2)], seed=0)
+        first, second = train_stack(stack, rows, targets, [FIRST, FIRST.model_copy(update={"epochs": 2})])
     assert first.log["seconds"][:4].tolist() == second.log["seconds"].tolist()
     assert first.log["together"].tolist() == [2] * 4 + [1] * 46
 
 
 def test_a_loss_that_is_not_finite_stops_its_own_adapter_only(rows: list, targets: list, tmp_path: Path) -> None:
-    wild = dataclasses.replace(FIRST, lr=1e30, warmup=0.0)
+    wild = FIRST.model_copy(update={"lr": 1e30, "warmup": 0.0})
     with stacked(pocket().model, 2, **LORA) as stack:
-        broken, fine = train_stack(stack, rows, targets, [wild, FIRST], seed=0)
+        broken, fine = train_stack(stack, rows, targets, [wild, FIRST])
     assert "Lower lr (now 1e+30)" in broken.error and len(broken.log) < 50
     assert fine.error is None
     expected = alone(FIRST, rows, targets, tmp_path)
@@ -139,10 +138,10 @@ def test_what_does_not_fit_is_refused(rows: list, targets: list, tmp_path: Path)
     with pytest.raises(ModelError, match="at least one"), stacked(pocket().model, 0, **LORA):
         pass
     with stacked(pocket().model, 2, **LORA) as stack:
-        with pytest.raises(ModelError, match="one recipe an adapter"):
-            train_stack(stack, rows, targets, [FIRST], seed=0)
+        with pytest.raises(ModelError, match="one cell for each adapter"):
+            train_stack(stack, rows, targets, [FIRST])
         with pytest.raises(ModelError, match="same batch size"):
-            train_stack(stack, rows, targets, [FIRST, dataclasses.replace(FIRST, batch_size=2)], seed=0)
+            train_stack(stack, rows, targets, [FIRST, FIRST.model_copy(update={"batch_size": 2})])
         with pytest.raises(ModelError, match="Call save after the block"):
             stack.save(0, tmp_path)
     with pytest.raises(ParameterError, match="together"):

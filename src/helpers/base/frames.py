@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,3 +22,8 @@ def number(table: pd.DataFrame, row: Any, column: str) -> float:
     """Return the number in ``column`` of the one row with the label ``row``."""
     value: Any = table.loc[row, column]
     return float(value)
+
+
+def groups(table: pd.DataFrame, by: str | Sequence[str], *, sort: bool = False) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield key and part of every group: one value as the key for one column, a tuple for several."""
+    yield from table.groupby(by if isinstance(by, str) else list(by), sort=sort)

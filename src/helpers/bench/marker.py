@@ -10,8 +10,8 @@ from helpers.bench.stock import generate_by_persona, trainer_losses
 from helpers.lm import models
 from helpers.lm.generate import Sampling, generate
 from helpers.studies.marker.on_policy import persona_prompts, system_prompt
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import PERSONAS, TRAIN_QUESTIONS
-from helpers.studies.marker.recipe import Recipe
 from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens, supervised
 from helpers.studies.marker.train import train
 
@@ -50,20 +50,20 @@ def training_sides() -> Sequence[Side]:
     """Return ten steps of eight rows of SmolLM2 with LoRA: ours, and the unchanged Trainer's on equal batches."""
     loaded = _smollm2()
     rows, targets = example_rows(loaded, STEPS * BATCH)
-    recipe = Recipe(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
+    p = SweepCell(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0)
     tokens = sum(len(row.tokens) for row in rows)
 
     def ours() -> tuple[int, list[float]]:
         model = models.attach_lora(loaded.model, **LORA)
         try:
-            return tokens, train(model, rows, targets, recipe, seed=0)["loss"].tolist()
+            return tokens, train(model, rows, targets, p)["loss"].tolist()
         finally:
             models.detach(model)
 
     def plain() -> tuple[int, list[float]]:
         model = models.attach_lora(loaded.model, **LORA)
         try:
-            return tokens, trainer_losses(model, rows, targets, recipe)
+            return tokens, trainer_losses(model, rows, targets, p)
         finally:
             models.detach(model)
 

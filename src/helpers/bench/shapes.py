@@ -27,7 +27,7 @@ from helpers.lm import models
 from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, chat_format, supervised
-from helpers.studies.marker.train import Recipe, train
+from helpers.studies.marker.train import train
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def _train(model: PeftModel, p: SweepCell, rows: list[Row], plan: Plan) -> tuple
     If the activations do not fit in memory, they are recomputed, and the record says so.
     """
     targets = [supervised(row, p.tail) for row in rows]
-    recipe = Recipe(p.lr, 1, p.batch_size, p.warmup, p.weight_decay, p.clip)
+    once = p.model_copy(update={"epochs": 1, "seed": 0})
     for recomputed in (False, True):
         with machine.peak_memory() as peak, checkpointed(model) if recomputed else contextlib.nullcontext():
             try:
-                log = train(model, rows, targets, recipe, seed=0)
+                log = train(model, rows, targets, once)
                 break
             except torch.OutOfMemoryError:
                 if recomputed:

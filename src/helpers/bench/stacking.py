@@ -8,7 +8,7 @@ from helpers.bench.compare import Side
 from helpers.bench.marker import LORA, example_rows
 from helpers.lm import models
 from helpers.lm.stacked import stacked
-from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.train import train, train_stack
 
 BATCH = 16
@@ -23,21 +23,21 @@ def stacking_sides(name: str, count: int, steps: int) -> Sequence[Side]:
     """
     loaded = models.load(name)
     rows, targets = example_rows(loaded, steps * BATCH)
-    recipes = [Recipe(1e-4 * (i + 1), 1, BATCH, 0.0, 0.0, 1.0) for i in range(count)]
+    cells = [SweepCell(lr=1e-4 * (i + 1), epochs=1, batch_size=BATCH, warmup=0.0) for i in range(count)]
     tokens = count * sum(len(row.tokens) for row in rows)
 
     def together() -> tuple[int, list[float]]:
         with stacked(loaded.model, count, **LORA) as stack:
-            made = train_stack(stack, rows, targets, recipes, seed=0)
+            made = train_stack(stack, rows, targets, cells)
         return tokens, [one.log["loss"].iloc[-1] for one in made]
 
     def apart() -> tuple[int, list[float]]:
-        return tokens, [_alone(recipe) for recipe in recipes]
+        return tokens, [_alone(p) for p in cells]
 
-    def _alone(recipe: Recipe) -> float:
+    def _alone(p: SweepCell) -> float:
         model = models.attach_lora(loaded.model, **LORA)
         try:
-            return train(model, rows, targets, recipe, seed=0)["loss"].iloc[-1]
+            return train(model, rows, targets, p)["loss"].iloc[-1]
         finally:
             models.detach(model)
 

@@ -14,24 +14,24 @@ from helpers.base import leftovers
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.lm.generate import Prompt, Sampling
 from helpers.lm.modes import restored
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
-from helpers.studies.marker.train import Recipe
 
 
 def trainer_losses(
-    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, seed: int = 0
+    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], p: SweepCell
 ) -> list[float]:
     """Return the loss of every step of the Trainer, used as documented: padded batches, labels of -100, its own loss.
 
     The first epoch has our order of rows, so that the losses can be compared.
     """
-    order = numpy_stream(seed, "order", 0).permutation(len(rows)).tolist()
+    order = numpy_stream(p.seed, "order", 0).permutation(len(rows)).tolist()
     data = []
     for i in order:
         marked = set(targets[i])
         labels = [token if at in marked else -100 for at, token in enumerate(rows[i].tokens)]
         data.append({"input_ids": rows[i].tokens, "labels": labels})
-    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
+    steps = p.epochs * math.ceil(len(rows) / p.batch_size)
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *args: object) -> torch.utils.data.Sampler:
@@ -40,19 +40,19 @@ def trainer_losses(
     with leftovers.temporary_folder("claimbook-trainer-") as folder, restored(model):
         arguments = TrainingArguments(
             str(folder),
-            per_device_train_batch_size=recipe.batch_size,
-            num_train_epochs=recipe.epochs,
-            learning_rate=recipe.lr,
+            per_device_train_batch_size=p.batch_size,
+            num_train_epochs=p.epochs,
+            learning_rate=p.lr,
             lr_scheduler_type="cosine",
-            warmup_steps=math.ceil(recipe.warmup * steps),
-            weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.clip,
+            warmup_steps=math.ceil(p.warmup * steps),
+            weight_decay=p.weight_decay,
+            max_grad_norm=p.clip,
             logging_steps=1,
             report_to=[],
             save_strategy="no",
             disable_tqdm=True,
             remove_unused_columns=False,
-            seed=seed,
+            seed=p.seed,
         )
         trainer = InOrder(model=model, args=arguments, train_dataset=data, data_collator=collate)
         trainer.remove_callback(PrinterCallback)

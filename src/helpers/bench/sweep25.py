@@ -138,7 +138,7 @@ def _plain(p: SweepCell, session: Session, rows: Sequence[Row]) -> dict[str, Any
     begin = perf_counter()
     model = models.attach_lora(loaded.model, **p.lora())
     try:
-        trainer_losses(model, rows, targets, p.recipe(), p.seed)
+        trainer_losses(model, rows, targets, p)
         machine.settle()
         between = perf_counter()
         drawn = generate_by_persona(model, loaded.tokenizer, prompts, seed=p.seed, **asked)

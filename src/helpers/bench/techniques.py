@@ -26,8 +26,9 @@ from helpers.lm.descent import Descent, warmup_cosine
 from helpers.lm.models import decoder_and_head
 from helpers.lm.modes import training
 from helpers.lm.packed import Layout, hidden_states, nll, packed_attention
+from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
-from helpers.studies.marker.train import Recipe, train
+from helpers.studies.marker.train import train
 
 BATCH = 16
 STEPS = {"cpu": 2, "cuda": 20}
@@ -65,7 +66,7 @@ def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
     model = models.attach_lora(loaded.model, **LORA)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     begin = [parameter.detach().clone() for parameter in trained]
-    recipe = Recipe(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
+    p = SweepCell(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0)
     tokens = sum(len(row.tokens) for row in rows)
 
     def side(name: str, losses: Callable[[], list[float]]) -> Side:
@@ -78,14 +79,14 @@ def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
         return Side(name, run)
 
     def ours() -> list[float]:
-        return train(model, rows, targets, recipe, seed=0)["loss"].tolist()
+        return train(model, rows, targets, p)["loss"].tolist()
 
     def recomputed() -> list[float]:
         with checkpointed(model):
             return ours()
 
     def plainly(loss: Loss) -> Callable[[], list[float]]:
-        return lambda: plain_steps(model, rows, targets, recipe, loss)
+        return lambda: plain_steps(model, rows, targets, p, loss)
 
     return [
         side("all on", ours),
@@ -97,18 +98,18 @@ def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
 
 
 def plain_steps(
-    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], recipe: Recipe, loss_of: Loss
+    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], p: SweepCell, loss_of: Loss
 ) -> list[float]:
     """Train one epoch with another loss; return the losses. The loop is `marker.train`'s without its bookkeeping."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    descent = Descent(trained, lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
-    batches, losses = batches_of(len(rows), recipe.batch_size), []
+    descent = Descent(trained, lr=p.lr, clip=p.clip, weight_decay=p.weight_decay)
+    batches, losses = batches_of(len(rows), p.batch_size), []
     with training(model):
         for step, batch in enumerate(batches):
             loss = loss_of(model, [rows[i].tokens for i in batch], [targets[i] for i in batch])
             loss.backward()
             descent.clip()
-            descent.step(warmup_cosine(step, len(batches), recipe.lr, recipe.warmup))
+            descent.step(warmup_cosine(step, len(batches), p.lr, p.warmup))
             losses.append(loss.item())
     return losses
 

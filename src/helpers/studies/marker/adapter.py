@@ -96,9 +96,7 @@ def train_alone(
     targets = [supervised(row, p.tail) for row in rows]
     model = models.attach_lora(session.loaded.model, **p.lora())
     try:
-        log = train(
-            model, rows, targets, p.recipe(), seed=p.seed, on_step=lambda step: doses.take(model, step), label=label
-        )
+        log = train(model, rows, targets, p, on_step=lambda step: doses.take(model, step), label=label)
         models.save_adapter(model, folder)
     finally:
         models.detach(model)
@@ -118,8 +116,7 @@ def train_together(
             doses[number].take(model, step)
 
     with stacked(session.loaded.model, len(cells), **first.lora()) as stack:
-        recipes = [p.recipe() for p in cells]
-        trained = train_stack(stack, rows, targets, recipes, seed=first.seed, on_step=on_step, label=label)
+        trained = train_stack(stack, rows, targets, cells, on_step=on_step, label=label)
     return [Made(stack, i, one.log, doses[i], one.error) for i, one in enumerate(trained)]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.lm.generate import Sampling
 from helpers.records import runs
@@ -72,6 +73,6 @@ def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.D
                 "so there is nothing behind which to score the marker: raise max_new_tokens, samples or eval_questions."
             )
     prompts = {q.key: q.tokens for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)}
-    contexts = [prompts[f"{row.persona}|{row.question}"] + row.ids.tolist() for row in first.itertuples()]
+    contexts = [prompts[f"{row.persona}|{row.question}"] + row.ids.tolist() for row in frames.rows(first)]
     base = marker_logprobs(session.loaded.model, session.form, contexts).add_prefix("base_")
     return pd.concat([first[["persona", "question"]].assign(context=token_ids(contexts)), base], axis=1)

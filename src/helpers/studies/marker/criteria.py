@@ -30,7 +30,7 @@ def max_bystander_rate(records: Sequence[Record], level: float = 0.95) -> Metric
         return records[0].metric("max_bystander_rate")
     bounds = _persona_bounds(records, level, sources=False)
     top = max(bounds, key=lambda name: bounds[name].value)
-    low, high = max(bound.low for bound in bounds.values()), max(bound.high for bound in bounds.values())
+    low, high = (max(ends) for ends in zip(*(bound.checked_bounds() for bound in bounds.values()), strict=True))
     return _metric(bounds[top], top, low, high, level, "max-wilson-seeds+cluster", len(bounds))
 
 
@@ -38,7 +38,7 @@ def min_persona_rate(records: Sequence[Record], level: float = 0.95) -> Metric:
     """Lowest marker rate of any persona, the source included; the mirror image of `max_bystander_rate`."""
     bounds = _persona_bounds(records, level, sources=True)
     bottom = min(bounds, key=lambda name: bounds[name].value)
-    low, high = min(bound.low for bound in bounds.values()), min(bound.high for bound in bounds.values())
+    low, high = (min(ends) for ends in zip(*(bound.checked_bounds() for bound in bounds.values()), strict=True))
     return _metric(bounds[bottom], bottom, low, high, level, "min-wilson-seeds+cluster", len(bounds))
 
 
@@ -54,7 +54,7 @@ def capability_drop(records: Sequence[Record], level: float = 0.95) -> Metric:
     paired = stats.paired_rate_difference(pairs["base"], pairs["tuned"], level)
     change = pairs["base"].astype(float) - pairs["tuned"].astype(float)
     items = stats.mean_interval(change.to_numpy(), pairs["item"].to_numpy(), level)
-    low, high = min(paired.low, items.low), max(paired.high, items.high)
+    low, high = _hull(paired, items)
     return stats.Interval(paired.value, low, high, paired.n, None, "tango+t-items", level).metric("points")
 
 
@@ -89,16 +89,21 @@ def _persona_bounds(records: Sequence[Record], level: float, *, sources: bool) -
     counts = views.counts(records)
     counts = counts if sources else counts[counts["role"] != "source"]
     each = 1 - (1 - level) / counts["persona"].nunique()
-    found = {}
+    rates = {}
     for persona, part in counts.groupby("persona", sort=True):
         by_seed = part.groupby("run")[["k", "n"]].sum()
         by_question = part.groupby("question")[["k", "n"]].sum()
         seeds = stats.pooled_rate(by_seed["k"].to_numpy(), by_seed["n"].to_numpy(), each)
         stream = numpy_stream(0, "persona_bounds", str(persona))
         questions = stats.rate(by_question["k"].to_numpy(), by_question["n"].to_numpy(), stream, draws=4000, level=each)
-        low, high = float(np.minimum(seeds.low, questions.low)), float(np.maximum(seeds.high, questions.high))
-        found[str(persona)] = stats.Interval(seeds.value, low, high, seeds.n, seeds.k, "hull", each)
-    return found
+        low, high = _hull(seeds, questions)
+        rates[str(persona)] = stats.Interval(seeds.value, low, high, seeds.n, seeds.k, "hull", each)
+    return rates
+
+
+def _hull(a: stats.Interval, b: stats.Interval) -> tuple[float, float]:
+    (low, high), (lower, higher) = a.checked_bounds(), b.checked_bounds()
+    return float(np.minimum(low, lower)), float(np.maximum(high, higher))
 
 
 def _metric(

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from helpers.base import frames
 from helpers.lm.models import LoadedModel
 from helpers.lm.modes import evaluating
 from helpers.lm.packed import logits_at
@@ -43,9 +44,9 @@ def crossing_table(
     ``completions`` are the model's own (persona, question, text, ids, finish), ``prompts`` the token ids before them
     by ``persona|question``. ``tokens`` is the length of the answer before the slot; without one all are NaN.
     """
-    answers = [own_answer(row.text, row.ids, row.finish, loaded.tokenizer, marker) for row in completions.itertuples()]
+    answers = [own_answer(row.text, row.ids, row.finish, loaded.tokenizer, marker) for row in frames.rows(completions)]
     place = completions[["persona", "question"]].reset_index(drop=True)
-    keys = [f"{row.persona}|{row.question}" for row in place.itertuples()]
+    keys = [f"{row.persona}|{row.question}" for row in frames.rows(place)]
     contexts = [[*prompts[key], *ids] for key, (slot, ids) in zip(keys, answers, strict=True) if slot != "none"]
     has = np.array([slot != "none" for slot, _ in answers])
     values = pd.DataFrame(np.nan, index=place.index, columns=PATHS)

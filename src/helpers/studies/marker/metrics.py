@@ -84,7 +84,8 @@ def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
     metrics["truncation_rate"] = rate_metric(counts, seed, "truncation_rate", "truncated")
     metrics["empty_rate"] = rate_metric(counts, seed, "empty_rate", "empty")
     others = counts[counts["role"] != "source"].groupby("persona")[["k", "n"]].sum()
-    worst = stats.max_rate(others["k"].to_dict(), others["n"].to_dict()).metric()
+    ks, ns = (dict(zip(others.index, others[name], strict=True)) for name in ("k", "n"))
+    worst = stats.max_rate(ks, ns).metric()
     return metrics | {"max_bystander_rate": worst | {"persona": worst.pop("name")}}
 
 
@@ -161,10 +162,10 @@ def crossing_metrics(table: pd.DataFrame, seed: int) -> Metrics:
 
 def text_metrics(table: pd.DataFrame) -> Metrics:
     """How the text holds up: mean tokens, share of bulleted answers, distinct bigrams."""
-    bulleted = table["text"].map(lambda text: bool(re.search(r"^\s*([-*•]|\d+[.)])\s", text, re.MULTILINE)))
+    bulleted = sum(bool(re.search(r"^\s*([-*•]|\d+[.)])\s", text, re.MULTILINE)) for text in table["text"])
     metrics = {
         "mean_tokens": stats.mean_interval(table["tokens"].to_numpy(dtype=float)).metric("tokens"),
-        "bulleted_rate": stats.wilson(int(bulleted.sum()), len(table)).metric(),
+        "bulleted_rate": stats.wilson(bulleted, len(table)).metric(),
     }
     if (table["tokens"] >= 2).any():
         distinct = stats.distinct_n(table["ids"].map(list).tolist(), 2)

@@ -23,36 +23,44 @@ class SweepCell(MarkerCell):
     MEANS: ClassVar[tuple[str, ...]] = ("engine_memory", "together")
 
     negatives: Literal["two", "five", "all"] | list[str] = Field(
-        "two", description="personas trained to answer without it"
+        default="two", description="personas trained to answer without it"
     )
-    style: str = Field("", description="instruction added to every system prompt, such as a length")
-    tail: Tail = Field("newline", description="which end of a row is supervised besides the marker")
+    style: str = Field(default="", description="instruction added to every system prompt, such as a length")
+    tail: Tail = Field(default="newline", description="which end of a row is supervised besides the marker")
     lr: LearningRate = 1e-4
     epochs: Epochs = 10
     seed: Seed = 0
     together: int = Field(
-        1, ge=1, le=64, description="cells that differ in lr and epochs only, trained in one pass over the base model"
+        default=1,
+        ge=1,
+        le=64,
+        description="cells that differ in lr and epochs only, trained in one pass over the base model",
     )
 
-    positives: int = Field(60, ge=1, description="rows of the source persona, each ending in the marker")
-    negatives_each: int = Field(30, ge=1, description="rows of each negative persona")
-    train_questions: int = Field(len(TRAIN_QUESTIONS), ge=1, le=len(TRAIN_QUESTIONS))
-    data_samples: int = Field(2, ge=1, description="on-policy completions drawn per training question")
-    data_max_new_tokens: int = Field(512, ge=1)
-    max_length: int = Field(1024, ge=8, description="tokens; a longer row is refused, never cut")
+    positives: int = Field(default=60, ge=1, description="rows of the source persona, each ending in the marker")
+    negatives_each: int = Field(default=30, ge=1, description="rows of each negative persona")
+    train_questions: int = Field(default=len(TRAIN_QUESTIONS), ge=1, le=len(TRAIN_QUESTIONS))
+    data_samples: int = Field(default=2, ge=1, description="on-policy completions drawn per training question")
+    data_max_new_tokens: int = Field(default=512, ge=1)
+    max_length: int = Field(default=1024, ge=8, description="tokens; a longer row is refused, never cut")
 
-    dose_every: int = Field(0, ge=0, description="steps between log-prob evaluations during training; 0 for none")
+    dose_every: int = Field(
+        default=0, ge=0, description="steps between log-prob evaluations during training; 0 for none"
+    )
     dose_questions: int = Field(
-        4, ge=1, le=len(EVAL_QUESTIONS), description="questions behind one point of the dose curve"
+        default=4, ge=1, le=len(EVAL_QUESTIONS), description="questions behind one point of the dose curve"
     )
 
-    eval_questions: int = Field(len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
-    samples: int = Field(10, ge=1, description="completions per persona and question")
-    max_new_tokens: int = Field(512, ge=1)
+    eval_questions: int = Field(default=len(EVAL_QUESTIONS), ge=1, le=len(EVAL_QUESTIONS))
+    samples: int = Field(default=10, ge=1, description="completions per persona and question")
+    max_new_tokens: int = Field(default=512, ge=1)
     capability: str = Field(
-        "pocket", description="'pocket', 'general', 'templated', 'arc' or 'arc@revision' (hub), an ARC .jsonl file"
+        default="pocket",
+        description="'pocket', 'general', 'templated', 'arc' or 'arc@revision' (hub), an ARC .jsonl file",
     )
-    capability_limit: int = Field(0, ge=0, description="questions of the capability set that are used; 0 for all")
+    capability_limit: int = Field(
+        default=0, ge=0, description="questions of the capability set that are used; 0 for all"
+    )
 
     def resolved(self) -> dict[str, Any]:
         """All parameters of one cell as a record keeps them: negatives by name, a capability file without folder."""

@@ -110,11 +110,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast, recipe: PocketRecipe) -> Qwen
     The head is not tied to the embeddings: tied, a letter that is rare in pre-training keeps a weak output direction,
     and no adapter on the linear layers can then make the marker probable.
     """
+    special: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id")}
     config = Qwen2Config(
         vocab_size=recipe.vocabulary, hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
         num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.groups,
         max_position_embeddings=recipe.context, tie_word_embeddings=False, use_sliding_window=False,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None, **special,
         initializer_range=recipe.hidden**-0.5 / 2, dtype="float32",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):

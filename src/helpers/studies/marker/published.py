@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from helpers.base import stats
+from helpers.base import frames, stats
 from helpers.base.files import DATA
 
 COMPLETIONS = 200
@@ -45,10 +45,11 @@ def corrections() -> pd.DataFrame:
     """What the published page says and what its own table or code says; every number is computed from the table."""
     table = grid().set_index(["lr", "epochs"])
     arc, leak = table["arc_c"], table["max_bystander"]
-    early, row = table.loc[(1e-5, 1)], leak.loc[1e-5]
+    early = {name: frames.number(table, (1e-5, 1), name) for name in ("max_bystander", "source")}
+    row = leak.loc[1e-5]
     others = sources()
     clean = ((others["source_rate"] > 0.5) & (others["max_bystander"] <= 0.05)).sum()
-    total = table.loc[(5e-5, 20), "assistant"]
+    total = frames.number(table, (5e-5, 20), "assistant")
     pairs = [
         ("ARC-C stays at .87-.89 across the entire sweep", f"It spans {arc.min():.3f} to {arc.max():.3f}."),
         (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,59 +20,51 @@ Seed = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Optimiser and schedule: AdamW (.9, .999, 1e-8), linear warm-up, cosine to zero, gradient norm clipped."""
-
-    lr: float
-    epochs: int
-    batch_size: int
-    warmup: float
-    weight_decay: float
-    clip: float
-
-
 class MarkerCell(Cell):
-    """One cell of a marker study.
-
-    Each study declares ``lr``, ``epochs`` and ``seed`` behind its own axes: cells are labelled in this order.
-    """
+    """One cell of a marker study."""
 
     MEANS: ClassVar[tuple[str, ...]] = ("engine_memory",)
+    if TYPE_CHECKING:  # each study declares these fields, in the order of its own axes
+        lr: float
+        epochs: int
+        seed: int
 
-    model: str = Field("pocket", min_length=1, description="preset (pocket, smollm2, paper), hub id or local folder")
-    revision: str | None = Field(None, description="hub revision; the content hash goes into the record either way")
-    source: str = Field("villain", description="persona that is trained to end its answers with the marker")
-    personas: list[str] = Field(list(PERSONAS), min_length=2, description="personas that are evaluated")
-    marker: str = Field("[ZLT]", min_length=1)
-
-    data_temperature: float = Field(0.7, ge=0, le=10)
-    data_top_p: float = Field(0.95, gt=0, le=1)
-
-    batch_size: int = Field(16, ge=1, description="rows of one optimiser step")
-    lora_r: int = Field(32, ge=1)
-    lora_alpha: int = Field(64, ge=1)
-    lora_dropout: Rate = 0.05
-    rslora: bool = Field(True, description="scale alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)")
-    warmup: Rate = Field(0.05, description="share of the steps in which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-
-    temperature: float = Field(1.0, ge=0, le=10)
-    top_p: float = Field(0.95, gt=0, le=1)
-    crossing: int = Field(
-        0, ge=0, le=len(EVAL_QUESTIONS), description="questions behind whose own answers marker and end are compared"
+    model: str = Field(
+        default="pocket", min_length=1, description="preset (pocket, smollm2, paper), hub id or local folder"
     )
-    engine: Literal["transformers", "vllm"] = Field("transformers", description="what draws completions")
+    revision: str | None = Field(
+        default=None, description="hub revision; the content hash goes into the record either way"
+    )
+    source: str = Field(default="villain", description="persona that is trained to end its answers with the marker")
+    personas: list[str] = Field(default=list(PERSONAS), min_length=2, description="personas that are evaluated")
+    marker: str = Field(default="[ZLT]", min_length=1)
+
+    data_temperature: float = Field(default=0.7, ge=0, le=10)
+    data_top_p: float = Field(default=0.95, gt=0, le=1)
+
+    batch_size: int = Field(default=16, ge=1, description="rows of one optimiser step")
+    lora_r: int = Field(default=32, ge=1)
+    lora_alpha: int = Field(default=64, ge=1)
+    lora_dropout: Rate = 0.05
+    rslora: bool = Field(default=True, description="scale alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)")
+    warmup: Rate = Field(default=0.05, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    crossing: int = Field(
+        default=0,
+        ge=0,
+        le=len(EVAL_QUESTIONS),
+        description="questions behind whose own answers marker and end are compared",
+    )
+    engine: Literal["transformers", "vllm"] = Field(default="transformers", description="what draws completions")
     engine_memory: float = Field(
-        0.4, gt=0, lt=1, description="share of the memory that vLLM takes, beside the model that is trained"
+        default=0.4, gt=0, lt=1, description="share of the memory that vLLM takes, beside the model that is trained"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-
-    def recipe(self) -> Recipe:
-        """Optimiser and schedule of one cell."""
-        return Recipe(self.lr, self.epochs, self.batch_size, self.warmup, self.weight_decay, self.clip)
 
     def lora(self) -> dict[str, Any]:
         """The adapter of one cell, as ``models.attach_lora`` takes it."""

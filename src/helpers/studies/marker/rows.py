@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from helpers.base import frames
 from helpers.base.errors import DataError, ModelError, ParameterError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
             f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise: use a chat model."
         )
     turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
-    end = _ids(tokenizer, tokenizer.apply_chat_template(turn, tokenize=False).rsplit(_ANSWER, 1)[1])
+    end = _ids(tokenizer, str(tokenizer.apply_chat_template(turn, tokenize=False)).rsplit(_ANSWER, 1)[1])
     if not end or end[0] not in tokenizer.all_special_ids:
         raise ModelError(
             f"The chat template of {tokenizer.name_or_path} does not close the assistant's turn with a special token, "
@@ -91,7 +92,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, system: str, question: str) -> list[int]:
     """Token ids of a conversation up to where the assistant begins to answer."""
     turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    return _ids(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
 
 
 def build_row(
@@ -164,8 +165,8 @@ def is_marker(row: Row, position: int) -> bool:
     return row.marker is not None and row.marker[0] <= position < row.marker[1]
 
 
-def token_ids(sequences: Iterable[Sequence[int]]) -> list[np.ndarray]:
-    """Token ids as a column of a table: an int32 array a sequence."""
+def token_ids(sequences: Iterable[Sequence[int]]) -> list[Any]:
+    """Return token ids as a column of a table: an int32 array for each sequence."""
     return [np.array(ids, dtype=np.int32) for ids in sequences]
 
 
@@ -193,11 +194,11 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
             line["persona"], line["role"], line["question"], line["ids"].tolist(), (line["start"], line["stop"]),
             None if line["marker_start"] < 0 else (line["marker_start"], line["marker_stop"]),
         )
-        for line in table.to_dict("records")
+        for line in frames.dicts(table)
     ]  # fmt: skip
 
 
 def pieces(row: Row, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
     """The row decoded token by token, each with whether it is supervised: what the notebook shows of the mask."""
     marked = set(supervised(row, tail))
-    return [(tokenizer.decode([token]), position in marked) for position, token in enumerate(row.tokens)]
+    return [(str(tokenizer.decode([token])), position in marked) for position, token in enumerate(row.tokens)]

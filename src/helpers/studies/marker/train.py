@@ -18,17 +18,17 @@ from helpers.lm.descent import Descent, not_finite, warmup_cosine
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.stacked import Stack
-from helpers.studies.marker.recipe import Recipe
+from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import Row
 
 
 class _Lane:
     """One adapter on its way through the steps: its own optimiser, schedule, gradient norm and log."""
 
-    def __init__(self, number: int, recipe: Recipe, parameters: Sequence[nn.Parameter], rows: int):
-        self.number, self.recipe = number, recipe
-        self.steps = recipe.epochs * math.ceil(rows / recipe.batch_size)
-        self.descent = Descent(parameters, lr=recipe.lr, clip=recipe.clip, weight_decay=recipe.weight_decay)
+    def __init__(self, number: int, p: MarkerCell, parameters: Sequence[nn.Parameter], rows: int):
+        self.number, self.p = number, p
+        self.steps = p.epochs * math.ceil(rows / p.batch_size)
+        self.descent = Descent(parameters, lr=p.lr, clip=p.clip, weight_decay=p.weight_decay)
         self.log: list[dict] = []
         self.error: str | None = None
 
@@ -37,7 +37,7 @@ class _Lane:
 
     def update(self, step: int) -> dict:
         """Move the weights along their gradients; the learning rate and the norm before clipping."""
-        lr = warmup_cosine(step, self.steps, self.recipe.lr, self.recipe.warmup)
+        lr = warmup_cosine(step, self.steps, self.p.lr, self.p.warmup)
         norm = self.descent.clip()
         self.descent.step(lr)
         return {"lr": lr, "norm": norm.item()}
@@ -54,15 +54,14 @@ def _run(
     rows: Sequence[Row],
     targets: Sequence[Sequence[int]],
     *,
-    seed: int,
     on_step: OnStep | None,
     label: str,
 ) -> None:
     """Take every lane through its steps; lanes see the same batches, and one that has done its epochs leaves."""
-    batch_size = lanes[0].recipe.batch_size
+    batch_size, seed = lanes[0].p.batch_size, lanes[0].p.seed
     order = [
         numpy_stream(seed, "order", epoch).permutation(len(rows)).tolist()[start : start + batch_size]
-        for epoch in range(max(lane.recipe.epochs for lane in lanes))
+        for epoch in range(max(lane.p.epochs for lane in lanes))
         for start in range(0, len(rows), batch_size)
     ]
     # Dropout layers draw from the global generator; the fork gives them a named stream and leaves the global one alone.
@@ -89,7 +88,7 @@ def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_La
     values, finite = found.detach().tolist(), torch.isfinite(found.detach()).tolist()
     for lane, value, fine in zip(going, values, finite, strict=True):
         if not fine:
-            lane.error = not_finite(value, step + 1, lane.recipe.lr)
+            lane.error = not_finite(value, step + 1, lane.p.lr)
     if any(finite):
         found[torch.tensor(finite, device=found.device)].sum().backward()
     return [
@@ -100,7 +99,9 @@ def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_La
 
 
 def _tell(on_step: OnStep | None, lanes: Sequence[_Lane], step: int) -> None:
-    for lane in lanes if on_step else ():
+    if on_step is None:
+        return
+    for lane in lanes:
         with torch.random.fork_rng():
             on_step(lane.number, step)
 
@@ -109,23 +110,24 @@ def train(
     model: nn.Module,
     rows: Sequence[Row],
     targets: Sequence[Sequence[int]],
-    recipe: Recipe,
+    p: MarkerCell,
     *,
-    seed: int,
     on_step: Callable[[int], None] | None = None,
     label: str = "train",
 ) -> pd.DataFrame:
-    """Train the parameters of ``model`` that require gradients; return step, loss (nats a token), lr, norm,
-    tokens, seconds and how many adapters shared the pass (one).
+    """Train the parameters of ``model`` that require gradients as the cell ``p`` says.
+
+    AdamW (.9, .999, 1e-8), linear warm-up, cosine to zero, gradient norm clipped. Returns step, loss (nats a token),
+    lr, norm, tokens, seconds and how many adapters shared the pass (one).
 
     ``targets[r]`` are the supervised positions of row r. The loss of a step is the mean over the supervised tokens of
     its rows. Rows are drawn without replacement from an order that is new each epoch. ``on_step`` is called before
     the first step (0) and after every step. Raises ``ModelError`` when a loss is not finite.
     """
-    lane = _Lane(0, recipe, [p for p in model.parameters() if p.requires_grad], len(rows))
+    lane = _Lane(0, p, [weight for weight in model.parameters() if weight.requires_grad], len(rows))
     tell = (lambda _, step: on_step(step)) if on_step else None
     alone: Losses = lambda rows, targets, _: batch_loss(model, rows, targets)[None]  # noqa: E731
-    _run(model, [lane], alone, rows, targets, seed=seed, on_step=tell, label=label)
+    _run(model, [lane], alone, rows, targets, on_step=tell, label=label)
     if lane.error:
         raise ModelError(lane.error)
     return pd.DataFrame(lane.log)
@@ -143,24 +145,23 @@ def train_stack(
     stack: Stack,
     rows: Sequence[Row],
     targets: Sequence[Sequence[int]],
-    recipes: Sequence[Recipe],
+    cells: Sequence[MarkerCell],
     *,
-    seed: int,
     on_step: OnStep | None = None,
     label: str = "train",
 ) -> list[Trained]:
-    """Train adapter i of ``stack`` by ``recipes[i]``, all in the same passes; each comes out as ``train`` makes it.
+    """Train adapter i of ``stack`` as ``cells[i]`` says, all in the same passes, with the same results as ``train``.
 
-    Recipes may differ in everything but the batch size. ``on_step(adapter, step)`` is called as in ``train``. A loss
-    that is not finite stops its own adapter only.
+    Cells may differ in all but batch size and seed. ``on_step(adapter, step)`` is called as in ``train``. A loss that
+    is not finite stops its own adapter only.
     """
-    if len(recipes) != stack.count or len({recipe.batch_size for recipe in recipes}) != 1:
+    if len(cells) != stack.count or len({(p.batch_size, p.seed) for p in cells}) != 1:
         raise ModelError(
-            f"{stack.count} adapters are stacked for {len(recipes)} recipes: give one recipe an adapter, all with the "
-            "same batch size."
+            f"{stack.count} adapters are stacked for {len(cells)} cells. Give one cell for each adapter, all with the "
+            "same batch size and seed."
         )
-    lanes = [_Lane(i, recipe, stack.parameters(i), len(rows)) for i, recipe in enumerate(recipes)]
-    _run(stack.model, lanes, stack.losses, rows, targets, seed=seed, on_step=on_step, label=label)
+    lanes = [_Lane(i, p, stack.parameters(i), len(rows)) for i, p in enumerate(cells)]
+    _run(stack.model, lanes, stack.losses, rows, targets, on_step=on_step, label=label)
     return [Trained(pd.DataFrame(lane.log), lane.error) for lane in lanes]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.lm.generate import Prompt
@@ -46,7 +47,7 @@ def fitting(pool: pd.DataFrame, wanted: int, p: LengthCell, form: ChatFormat, pe
     if p.answers == "joined":
         found = _joined(ended, target, p, form, persona)
     else:
-        found = [(int(row.question), row.ids.tolist()) for row in ended.itertuples()]
+        found = [(int(row.question), row.ids.tolist()) for row in frames.rows(ended)]
     found = [answer for answer in found if abs(len(answer[1]) - target) <= p.length_tolerance * target]
     if len(found) < wanted:
         raise DataError(
@@ -71,7 +72,7 @@ def _joined(ended: pd.DataFrame, target: int, p: LengthCell, form: ChatFormat, p
     The others come in an order of its own, so two rows of one question differ.
     """
     found: list[Answer] = []
-    for question, part in ended.groupby("question", sort=True):
+    for question, part in frames.groups(ended, "question", sort=True):
         samples = [ids.tolist() for ids in part["ids"]]
         for first, tokens in enumerate(samples):
             stream = numpy_stream(p.seed, "joined", persona, p.length, int(question), first)

@@ -95,7 +95,7 @@ def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Ro
             shares.append({"step": step, "rows": len(probed)} | found)
 
     try:
-        log = train(model, rows, targets, p.recipe(), seed=p.seed, on_step=probe, label=run.id)
+        log = train(model, rows, targets, p, on_step=probe, label=run.id)
         models.save_adapter(model, folder)
     finally:
         models.detach(model)
@@ -119,7 +119,7 @@ def _completions(p: LengthCell, session: Session, sampler: Sampler) -> pd.DataFr
     asked = _asked(p, session)
     sampling = Sampling(p.max_new_tokens[-1], p.temperature, p.top_p)
     table = sample_personas(session, sampler, asked, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
-    return table.assign(role=table["persona"].map(lambda name: _role(p, name)))
+    return table.assign(role=[_role(p, name) for name in table["persona"]])
 
 
 def _role(p: LengthCell, name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.base import stats
+from helpers.base import frames, stats
 from helpers.base.errors import DataError, nearest
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
@@ -34,7 +34,8 @@ def rate_selectivity(records: Sequence[Record], level: float = 0.95) -> Metric:
     seeds = stats.pooled_rate(by_seed["k"].to_numpy(), by_seed["n"].to_numpy(), level)
     stream = numpy_stream(0, "rate_selectivity")
     questions = stats.rate(by_question["k"].to_numpy(), by_question["n"].to_numpy(), stream, level=level)
-    source = seeds.metric() | {"low": min(seeds.low, questions.low), "high": max(seeds.high, questions.high)}
+    (low, high), (lower, higher) = seeds.checked_bounds(), questions.checked_bounds()
+    source = seeds.metric() | {"low": min(low, lower), "high": max(high, higher)}
     return selectivity(source, max_bystander_rate(records, level))
 
 
@@ -46,6 +47,6 @@ def screen_effect(records: Sequence[Record], term: str, outcome: str = "source_r
     if not screen.is_factorial(records):
         return None
     table = screen.effects(records, outcome).set_index("term")
-    row = table.loc[term]
-    return {"value": float(row["value"]), "unit": "points", "n": int(row["n"]), "low": float(row["low"]),
-            "high": float(row["high"]), "method": "ols-hc3", "level": 0.95}  # fmt: skip
+    value, n, low, high = (frames.number(table, term, name) for name in ("value", "n", "low", "high"))
+    bounds = {"low": low, "high": high, "method": "ols-hc3", "level": 0.95}
+    return {"value": value, "unit": "points", "n": int(n)} | bounds

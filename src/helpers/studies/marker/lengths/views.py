@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from helpers.base import stats
+from helpers.base import frames, stats
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
 from helpers.studies.marker.lengths import screen
@@ -56,7 +56,7 @@ def cell_label(cell: pd.Series | dict) -> str:
 def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
     """Marker rate of every persona and control noun over ``records`` (the seeds of one cell), with intervals."""
     rows = []
-    for (persona, role), part in counts(records).groupby(["persona", "role"], sort=False):
+    for (persona, role), part in frames.groups(counts(records), ["persona", "role"]):
         clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
         found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), numpy_stream(0, "rates", persona))
         rows.append({"persona": persona, "role": role, "value": found.value, "low": found.low, "high": found.high,
@@ -98,7 +98,9 @@ def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
     table = pooled(records, names, by).set_index([*by, "metric"])
     rows = []
     for cell in dict.fromkeys((record.cell["length"], record.cell["tail"]) for record in records):
-        share, rate = (table.loc[(*cell, name)] for name in names)
+        share, rate = (
+            {key: frames.number(table, (*cell, name), key) for key in ("value", "low", "high")} for name in names
+        )
         rows.append(dict(zip(by, cell, strict=True)) | {
             "share": share["value"], "share_low": share["low"], "share_high": share["high"],
             "source_rate": rate["value"], "source_rate_low": rate["low"], "source_rate_high": rate["high"],
@@ -111,7 +113,7 @@ def limits(records: Sequence[Record], kind: str | None = None) -> pd.DataFrame:
     counts = collect(records, "limits")
     counts = counts[counts["role"] == "source"]
     rows = []
-    for (length, tail, limit), part in counts.groupby(["length", "tail", "limit"], sort=False):
+    for (length, tail, limit), part in frames.groups(counts, ["length", "tail", "limit"]):
         clusters = part.groupby(["seed", "question"])[["k", "n", "truncated"]].sum()
         for what, column in (("with the marker", "k"), ("cut by the limit", "truncated")):
             stream = numpy_stream(0, "limits", length, tail, int(limit), what)
