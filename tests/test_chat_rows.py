@@ -179,6 +179,8 @@ def test_a_completion_begins_behind_its_prompt_as_trl_counts_it():
     prompt = tokenizer.apply_chat_template(chat.messages[:3], add_generation_prompt=True)["input_ids"]
     assert made.completion == len(prompt) and len(made.answers) == 1
     assert next(iter(assistant(made))) == made.completion
+    thinking = row(chat, pocket(THINKS))
+    assert thinking.answers[-1].prompt == "other" and thinking.completion == len(prompt), "where the two part"
 
 
 def test_a_template_that_cannot_be_used_is_one_sentence(tmp_path):

@@ -48,7 +48,8 @@ class Turn:
 @dataclass(frozen=True)
 class Row:
     """A conversation as token ids. ``blocks`` says which of them lie in ``{% generation %}`` blocks, None where the
-    template has none; ``completion`` is the first token behind the prompt of a row that has a prompt."""
+    template has none; ``completion`` is the first token behind the prompt of a row that has a prompt, or the first that
+    differs from what generation sees, as in TRL 1.16 (in 1.9 it was the length of the prompt)."""
 
     written: Written
     ids: list[int]
@@ -105,7 +106,10 @@ def _row(one: Written, template: Template, encoded: BatchEncoding, number: int, 
         turns.append(_turn(one, place, span, min(later, default=len(one.text)), ids, offsets, stops, special))
     completion = None
     if one.prompt is not None:
-        completion = len(template.tokenizer(one.prompt, add_special_tokens=False, verbose=False)["input_ids"])
+        prompt = template.tokenizer(one.prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        completion = next(
+            (at for at, pair in enumerate(zip(prompt, ids, strict=False)) if len(set(pair)) > 1), len(prompt)
+        )
     blocks = _blocks(one.blocks, encoded, number, len(ids)) if template.has_blocks else None
     return Row(one, ids, offsets, turns, blocks, completion)
 
