@@ -89,6 +89,12 @@ LIES = {
     "a parameter": (lambda c: (c["params"].update(bias=0.5), c["cell"].update(bias=0.5)), r"id: does not end in"),
     "the seed": (lambda c: (c["params"].update(seed=7), c["cell"].update(seed=7)), r"id: does not end in"),
     "the seed in the cell": (lambda c: c["cell"].update(seed=7), r"cell.seed: is 7"),
+    "an axis that is no parameter": (
+        lambda c: c["cell"].update(mint="gold"), r"cell.mint: is 'gold', but .* give nothing of that name"
+    ),
+    "the device": (lambda c: c["params"].update(device="cuda"), r"params.device: is 'cuda', but the environment"),
+    "the device of the model": (lambda c: c["model"].update(device="cuda:0"), r"model.device: is 'cuda:0', but"),
+    "the dtype": (lambda c: c["params"].update(dtype="bfloat16"), r"params.dtype: is 'bfloat16', but .* 'float32'"),
     "the model": (lambda c: c["model"].update(sha256="d" * 64), r"id: does not end in"),
     "the data": (lambda c: c["data"].update({"data/mint.txt": "d" * 64}), r"id: does not end in"),
     "an input": (lambda c: c["inputs"].update(base="coins_base/other"), r"inputs.base: There is no run record"),
@@ -117,6 +123,28 @@ def test_a_changed_field_is_found(house, lie):
     edit(folder, change)
     assert re.search(message, findings(house)), findings(house)
     assert f"coins/{folder.name}" in findings(house)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "axis", "value"),
+    [
+        ("sweep", "negatives", "all"), ("length_ablation", "negatives", "asst_included"),
+        ("latentwire", "model", "smollm2+smollm2"), ("triangulation_training", "seed", 9),
+        ("on_policy", "personas", "villain"), ("broad_text", "model", "pocket"), ("sweep", "negatives", None),
+    ],
+)  # fmt: skip
+def test_an_axis_that_stands_for_a_list_or_another_name_follows_from_the_parameters(
+    tmp_path, monkeypatch, notebook, axis, value
+):
+    record = next(records.published(notebook))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path))
+    folder = tmp_path / record.ref
+    shutil.copytree(record.path, folder)
+    assert f"cell.{axis}" not in findings(files.ROOT, [record.ref])
+    edit(folder, lambda c: c["cell"].pop(axis) if value is None else c["cell"].update({axis: value}))
+    assert f"{record.ref}: cell.{axis}: is {value!r}, but the run's parameters give" in findings(
+        files.ROOT, [record.ref]
+    )
 
 
 def test_json_that_says_a_thing_twice_or_is_no_number_is_unreadable_and_stops_nothing(house):

@@ -124,7 +124,7 @@ def test_a_replay_finds_folders_and_files_where_they_lie_on_this_machine() -> No
     assert Path(p.squad_validation) == Path.home() / "dev.json"
     assert Path(p.model_a) == files.ROOT / "data/latentwire/char" and p.model_b == "~/models/b"
     assert p.switches == ARMS["fixed"]
-    assert cell.reader_pair(p) == cell.reader_pair(p.model_copy(update={"model_a": "./data/latentwire/char"}))
+    assert study.reader_pair(p.model_a, p.model_b) == study.reader_pair("./data/latentwire/char", p.model_b)
 
 
 def test_the_notebook_names_its_study_which_pages_read_without_torch() -> None:

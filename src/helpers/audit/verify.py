@@ -99,16 +99,38 @@ def _check_identity(record: Record) -> Iterator[Finding]:
         )
     if record.metrics_version > study.metrics_version:
         yield Finding(record.ref, "metrics_version", f"is {record.metrics_version}, newer than this code's.")
-    for axis, value in record.cell.items():
-        if axis in record.params and not isinstance(record.params[axis], list) and record.params[axis] != value:
-            yield Finding(
-                record.ref, f"cell.{axis}", f"is {value!r}, but the run's parameter is {record.params[axis]!r}."
-            )
+    yield from _check_cell(record, study)
+    yield from _check_device(record)
     for name, ref in record.inputs.items():
         try:
             reading.load(ref)
         except RecordError as error:
             yield Finding(record.ref, f"inputs.{name}", str(error))
+
+
+def _check_cell(record: Record, study: Study) -> Iterator[Finding]:
+    """Check that every axis of the cell follows from what the record's id is a hash of."""
+    for axis in sorted({*record.cell, *study.axes}):
+        value = record.cell.get(axis)
+        try:
+            allowed = study.axes[axis](record.content) if axis in study.axes else [record.params[axis]]
+        except (ClaimbookError, KeyError, TypeError):
+            allowed = []
+        if not any(agree(value, one, 0.0) for one in allowed):
+            expected = " or ".join(map(repr, allowed)) or "nothing of that name"
+            yield Finding(record.ref, f"cell.{axis}", f"is {value!r}, but the run's parameters give {expected}.")
+
+
+def _check_device(record: Record) -> Iterator[Finding]:
+    """Check device and dtype, of which the question holds no more than the dtype of the loaded model."""
+    for name in ("device", "dtype"):
+        asked, used = record.params.get(name), record.model.get(name)
+        if asked not in (None, "auto") and used is not None and asked != used:
+            yield Finding(record.ref, f"params.{name}", f"is {asked!r}, but the model was loaded with {used!r}.")
+    gpus = record.environment.get("hardware", {}).get("gpus")
+    for where, device in {"params": record.params.get("device"), "model": record.model.get("device")}.items():
+        if str(device).startswith("cuda") and not gpus:
+            yield Finding(record.ref, f"{where}.device", f"is {device!r}, but the environment names no GPU.")
 
 
 def _check_criteria(record: Record) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,9 @@ class Study:
     ``tables`` its results, ``inputs`` the records that it used by name. ``added`` gives each parameter that is younger
     than the first records its value that reproduces the old behaviour: at that value it is no part of the question.
     ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``tolerance`` how far metrics
-    may differ on another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``entry``
+    may differ on another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``axes``
+    gives, for an axis of a record's cell that is no parameter of one value, the values that the record's content allows
+    for (the name of a list, say). ``entry``
     is the module that makes the records: its imports are the code that they reach, and ``run_cells(p, notebook=...)``
     of a main study is what a notebook calls. ``replay(record)`` makes the record again.
     """
@@ -54,6 +56,7 @@ class Study:
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tolerance: float = 1e-3
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    axes: Mapping[str, Callable[[Mapping[str, Any]], Collection[Any]]] = field(default_factory=dict)
     parts: tuple[Study, ...] = ()
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from helpers.records.reading import Record
@@ -30,8 +31,9 @@ def count_documents(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str
 
 
 BROAD_TEXT = Study(
-    "broad_text", TEXT_VERSION, TEXT_METRICS_VERSION, count_documents, entry="helpers.studies.actdiff.broad_text"
-)
+    "broad_text", TEXT_VERSION, TEXT_METRICS_VERSION, count_documents, entry="helpers.studies.actdiff.broad_text",
+    axes={"model": lambda content: [Path(content["model"]["name"]).name]},
+)  # fmt: skip
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,

@@ -36,7 +36,7 @@ def replay(record: Record) -> Record:
 
 TRAINING = Study(
     "triangulation_training", TRAINING_VERSION, TRAINING_METRICS_VERSION, findings.training_metrics,
-    entry="helpers.studies.eqprop.training",
+    entry="helpers.studies.eqprop.training", axes={"seed": lambda content: [content["params"]["recipe"]["seed"]]},
 )  # fmt: skip
 STUDY = Study(
     "triangulation", VERSION, METRICS_VERSION, findings.metrics, entry="helpers.studies.eqprop.experiment",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.records import provenance, runs
+from helpers.records import runs
 from helpers.studies.latentwire import data, wire, wiring
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.arms import TEXT_CHANNELS
@@ -21,7 +20,7 @@ from helpers.studies.latentwire.evaluate import evaluate, partners, text_middles
 from helpers.studies.latentwire.examples import Example
 from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.session import Session
-from helpers.studies.latentwire.study import STUDY, TEXT
+from helpers.studies.latentwire.study import STUDY, TEXT, reader_pair
 
 __all__ = ["Session", "run_cell", "run_cells"]
 
@@ -50,28 +49,24 @@ def run_cell(p: WireCell, session: Session, notebook: str = STUDY.name) -> runs.
         "wire": wiring.wire_record(p, session), "prompt": wiring.prompt_record(p, session),
         "text": text_record(p, session),
     }  # fmt: skip
+    pair = reader_pair(p.model_a, p.model_b)
     with runs.open_run(
-        STUDY, params=p.resolved() | data.revisions(p), cell=p.coordinates() | {"model": reader_pair(p)},
+        STUDY, params=p.resolved() | data.revisions(p), cell=p.coordinates() | {"model": pair},
         data=data.files(p), model=session.facts, inputs={name: record.ref for name, record in inputs.items()},
-        prefix=f"{reader_pair(p)}-{p.arm}-s{p.seed}", notebook=notebook,
+        prefix=f"{pair}-{p.arm}-s{p.seed}", notebook=notebook,
     ) as run:  # fmt: skip
         if not run.complete:
             _evaluate(run, p, session, inputs)
         return run.record
 
 
-def reader_pair(p: WireCell) -> str:
-    """Name the two readers in one word, such as ``pocket-char+pocket-syllable``; independent of where folders are."""
-    names = provenance.portable([p.model_a, p.model_b])
-    return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
-
-
 def text_record(p: WireCell, session: Session) -> runs.Record:
     """Return the record of both readers on the text, on as many of its tokens as there are latents, and on nothing."""
     params = {name: value for name, value in p.resolved().items() if name in READ_BY_TEXT} | data.revisions(p)
+    pair = reader_pair(p.model_a, p.model_b)
     with runs.open_run(
         TEXT, params=params, cell={name: params[name] for name in ("eos_ban_steps", "anchor_mode")},
-        prefix=f"{reader_pair(p)}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
+        prefix=f"{pair}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _text_channels(p, session))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from helpers.base import files
 from helpers.base.params import parse
+from helpers.records import provenance
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.latentwire import metrics
@@ -30,6 +32,12 @@ def replay(record: Record) -> Record:
 
     p = params_of(record)
     return run_cell(p, Session(p), record.notebook)
+
+
+def reader_pair(model_a: str, model_b: str) -> str:
+    """Name the two readers in one word, such as ``pocket-char+pocket-syllable``; the same wherever a folder lies."""
+    names = provenance.portable([model_a, model_b])
+    return "+".join(re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in names)
 
 
 def params_of(record: Record) -> WireCell:
@@ -58,4 +66,5 @@ STUDY = Study(
     "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
     entry="helpers.studies.latentwire.cell", cell=WireCell,
     replay=replay, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
+    axes={"model": lambda content: [reader_pair(content["params"]["model_a"], content["params"]["model_b"])]},
 )  # fmt: skip

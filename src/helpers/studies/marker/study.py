@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
 from helpers.studies.marker.params import SweepCell
-from helpers.studies.marker.personas import NEGATIVE_ARMS
+from helpers.studies.marker.personas import NEGATIVE_ARMS, resolve_negatives
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 1  # 1: the first
@@ -29,6 +32,12 @@ def replay(record: Record) -> Record:
     return again
 
 
+def names_of_negatives(content: Mapping[str, Any]) -> list[str]:
+    """Return what the negatives of a record may be called: the arms that they are, and their own names."""
+    source, listed = content["params"]["source"], content["params"]["negatives"]
+    return [arm for arm in NEGATIVE_ARMS if resolve_negatives(source, arm) == listed] + ["+".join(listed)]
+
+
 BASELINE = Study(
     "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.studies.marker.baseline",
     tolerance=TOLERANCE,
@@ -39,9 +48,11 @@ ON_POLICY = Study(
     ON_POLICY_METRICS_VERSION,
     on_policy_metrics,
     entry="helpers.studies.marker.on_policy",
+    axes={"personas": lambda content: [",".join(content["params"]["personas"])]},
 )
 STUDY = Study(
     "sweep", VERSION, METRICS_VERSION, sweep_metrics,
     entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, added=ADDED,
     measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
+    axes={"negatives": names_of_negatives},
 )  # fmt: skip

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
@@ -27,6 +30,12 @@ def replay(record: Record) -> Record:
     return again
 
 
+def names_of_negatives(content: Mapping[str, Any]) -> list[str]:
+    """Return what the negatives of a record may be called: the sets that they are, and their own names."""
+    listed = content["params"]["negatives"]
+    return [name for name, names in NEGATIVE_SETS.items() if list(names) == listed] + ["+".join(listed)]
+
+
 ROWS = Study(
     "length_rows", ROWS_VERSION, ROWS_METRICS_VERSION, rows_metrics, entry="helpers.studies.marker.lengths.data",
     tolerance=TOLERANCE,
@@ -49,5 +58,6 @@ STUDY = Study(
     added=ADDED | {"negative_samples": 0},
     measured={"loss": ("seconds", "together")},
     tolerance=TOLERANCE,
+    axes={"negatives": names_of_negatives},
     parts=(ROWS, CONTEXTS),
 )
