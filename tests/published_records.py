@@ -42,9 +42,9 @@ class Notes(Cell):
     recipe: str
 
 
-SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=SweepCells)
-SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=SourceCells)
-NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.base.rng", cell=Notes)
+SWEEP = Study("published_sweep", 1, 1, lambda *_: {}, entry="helpers.base.rng", measures=("*",), cell=SweepCells)
+SOURCES = Study("published_sources", 1, 1, lambda *_: {}, entry="helpers.base.rng", measures=("*",), cell=SourceCells)
+NOTES = Study("published_notes", 1, 1, lambda *_: {}, entry="helpers.base.rng", measures=("*",), cell=Notes)
 
 
 def write_published() -> None:

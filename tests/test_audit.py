@@ -82,6 +82,9 @@ LIES = {
     "a metric that no table gives": (
         lambda c: c["metrics"].update(luck=dict(c["metrics"]["gain"])), r"metrics.luck: does not follow"
     ),
+    "a metric that no run measures": (
+        lambda c: c["metrics"].update(luck=c["metrics"]["gain"] | {"measured": True}), r"metrics.luck: does not follow"
+    ),
     "a metric left out": (lambda c: c["metrics"].pop("gain"), r"metrics.gain: .* is missing"),
     "a metric called measured": (
         lambda c: c["metrics"]["heads_rate"].update(value=0.99, high=1.0, measured=True), r"heads_rate"

@@ -101,7 +101,7 @@ def flip(bias: float, p: CoinCell) -> pd.DataFrame:
 BASE = Study("coins_base", 1, 1, lambda *_: {}, entry="helpers.base.rng", measured={"flips": ("seconds",)})
 COINS = Study(
     "coins", 1, 1, metrics,
-    entry="helpers.base.rng", cell=CoinCell, measured={"flips": ("seconds",)}, parts=(BASE,),
+    entry="helpers.base.rng", cell=CoinCell, measured={"flips": ("seconds",)}, measures=("memory",), parts=(BASE,),
     replay=lambda record: run_cell(CoinCell(**record.params)),
 )  # fmt: skip
 

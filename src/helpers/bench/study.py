@@ -21,4 +21,6 @@ def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) 
     }
 
 
-STUDY = Study("bench", VERSION, METRICS_VERSION, metrics, entry="helpers.bench.comparisons", cell=BenchCell)
+STUDY = Study(
+    "bench", VERSION, METRICS_VERSION, metrics, entry="helpers.bench.comparisons", cell=BenchCell, measures=("*",)
+)

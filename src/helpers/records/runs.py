@@ -171,9 +171,13 @@ class Run:
     ) -> Record:
         """Derive the metrics from the tables on disk, write ``run.json`` and rename the folder: now it is a record.
 
-        ``measured``: metrics that no table gives and that differ between equal runs, such as seconds.
+        ``measured``: metrics that no table gives and that differ between equal runs, such as seconds; the study names
+        them (``Study.measures``).
         """
         self._must_be_open()
+        strange = [name for name in measured or {} if not self.study.is_measured(name)]
+        if strange:
+            raise RecordError(f"{self.label} measures {strange[0]!r}, which its study does not name: add it there.")
         self._steps.check()
         self._steps.drop_leftovers()
         ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "files": self._steps.files()}

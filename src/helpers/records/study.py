@@ -10,6 +10,7 @@ are studies of their own, listed in ``parts``.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -37,12 +38,12 @@ class Study:
     metrics. ``metrics(cell, tables, inputs)`` is pure: ``cell`` holds the resolved parameters of the record,
     ``tables`` its results, ``inputs`` the records that it used by name. ``added`` gives each parameter that is younger
     than the first records its value that reproduces the old behaviour: at that value it is no part of the question.
-    ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``tolerance`` how far metrics
-    may differ on another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``axes``
-    gives, for an axis of a record's cell that is no parameter of one value, the values that the record's content allows
-    for (the name of a list, say). ``entry``
-    is the module that makes the records: its imports are the code that they reach, and ``run_cells(p, notebook=...)``
-    of a main study is what a notebook calls. ``replay(record)`` makes the record again.
+    ``measured`` names columns of tables that differ between equal runs (seconds, memory), ``measures`` the metrics
+    (by name or pattern) that are measured so and that no table gives, ``tolerance`` how far metrics may differ on
+    another kind of CPU or other packages (relative), ``tolerances`` the same of single metrics. ``axes`` gives, for an
+    axis of a record's cell that is no parameter of one value, the values that the record's content allows for (the name
+    of a list, say). ``entry`` is the module that makes the records: its imports are the code that they reach, and
+    ``run_cells(p, notebook=...)`` of a main study is what a notebook calls. ``replay(record)`` makes the record again.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Study:
     replay: Callable[[Record], Record] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
     tolerance: float = 1e-3
     tolerances: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Callable[[Mapping[str, Any]], Collection[Any]]] = field(default_factory=dict)
@@ -62,6 +64,15 @@ class Study:
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``params`` without those that were added later and have the value that keeps the old behaviour."""
         return {name: value for name, value in params.items() if self.added.get(name, _NEVER) != value}
+
+    def is_measured(self, metric: str) -> bool:
+        """Whether a record may state ``metric`` although its tables do not give it."""
+        return any(fnmatch.fnmatchcase(metric, pattern) for pattern in self.measures)
+
+    def comparison(self) -> list[Any]:
+        """Return how records of this study are compared with their replays, as JSON values."""
+        measured = {table: list(columns) for table, columns in self.measured.items()}
+        return [self.name, measured, list(self.measures), self.tolerance, dict(self.tolerances)]
 
     def family(self) -> Iterator[Study]:
         """Yield this study and all parts below it."""
