@@ -24,7 +24,7 @@ from helpers.base.params import load
 from helpers.claims import open_case
 from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
-from helpers.site import page
+from helpers.site import header
 
 pytestmark = pytest.mark.unit
 
@@ -69,7 +69,7 @@ def all_heads(frame: pd.DataFrame) -> pd.DataFrame:
 def test_what_was_registered_run_and_published_has_no_findings(house):
     assert findings(house) == ""
     events = [(line.event, line.kind) for line in ledger.read().lines]
-    asked = [("registered", kind) for kind in ("criteria", "grid", "question", "statement", "code")]
+    asked = [("registered", kind) for kind in ("criteria", "grid", "question", "statement", "code", "comparison")]
     assert events == [*asked, *[("published", "record")] * 6, ("registered", "judgement")]
 
 
@@ -219,7 +219,7 @@ def test_a_record_made_consistent_throughout_is_found_by_its_replay(house):
     register([house / "reports/coins.qmd"], root=house)
     assert findings(house) == "", "published again, which the page says"
     assert f"Withdrawn on {ledger.now()[:10]}: {ref}. a slip" in unescape(
-        page.proof(open_case("reports/coins.qmd", house)).fragment
+        header.proof(open_case("reports/coins.qmd", house)).fragment
     )
     shutil.rmtree(house / "outputs")
     [result] = [one for one in replay([ref]) if one.record.ref == ref]
@@ -335,7 +335,9 @@ def test_replays_are_equal_to_the_last_bit_but_for_what_was_measured(house):
     assert not (house / "outputs").exists()
     for one in results:
         enter(one)
-    assert [line.note for line in ledger.read().lines[-6:]] == ["equal to the last bit"] * 6
+    assert {line.note for line in ledger.read().lines[-6:]} == {"equal to the last bit; not compared: flips.seconds"}
+    shown = unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
+    assert f"4 of 4 records were run again (last on {ledger.now()[:10]}), 4 equal to the last bit." in shown
     assert findings(house) == ""
 
 
@@ -371,17 +373,18 @@ def test_a_record_that_does_not_know_its_instruction_sets_is_of_another_kind(hou
 
 
 def test_a_page_says_what_was_registered_after_its_runs(house, tmp_path, monkeypatch):
-    assert "Registered on" not in page.proof(open_case("reports/coins.qmd", house)).fragment
+    assert "Registered on" not in header.proof(open_case("reports/coins.qmd", house)).fragment
     late = project(tmp_path / "late", monkeypatch)
     run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
     monkeypatch.setattr(ledger, "now", lambda: "2999-01-01T00:00:00+00:00")
     register([late / "reports/coins.qmd"], root=late)
     publishing.publish("coins")
-    shown = unescape(page.proof(open_case("reports/coins.qmd", late)).fragment)
+    shown = unescape(header.proof(open_case("reports/coins.qmd", late)).fragment)
     names = (
         "params/coins/criteria.yaml, params/coins/grid.yaml, reports/coins.qmd, the statement of reports/coins.qmd, "
     )
-    names += "the code that judges by params/coins/criteria.yaml"
+    names += "the code that judges by params/coins/criteria.yaml, "
+    names += "how replays are compared with the study of params/coins/experiment.yaml"
     assert f"Registered on 2999-01-01, when 4 of 4 records had begun: {names}." in shown
 
 

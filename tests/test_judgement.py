@@ -7,9 +7,11 @@ import json
 import linecache
 import re
 import sys
+from dataclasses import replace
 from html import unescape
 
 import pytest
+import toy_study
 from toy_study import CRITERIA, CoinCell, commit, project, run_cells
 
 from helpers.audit import publishing
@@ -19,8 +21,8 @@ from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.base.params import load
 from helpers.claims import criteria, evidence, open_case
-from helpers.records import ledger
-from helpers.site import page
+from helpers.records import ledger, study
+from helpers.site import header
 from helpers.site.lint import lint
 
 pytestmark = pytest.mark.unit
@@ -97,7 +99,7 @@ def test_a_function_that_gives_other_numbers_is_found_by_verify_and_lint(house):
     code, judged = register([house / "reports/coins.qmd"], "ties count as heads", root=house)
     assert [(one.event, one.kind) for one in (code, judged)] == [("amended", "code"), ("amended", "judgement")]
     assert findings(house) == ""
-    shown = unescape(page.proof(open_case("reports/coins.qmd", house)).fragment)
+    shown = unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
     assert f"{ledger.now()[:10]}: the code that judges by params/coins/criteria.yaml. ties count as heads" in shown
 
 
@@ -151,7 +153,7 @@ def test_before_any_record_is_published_code_may_change_and_late_runs_are_told(t
     publishing.publish("coins")
     [line] = [one for one in ledger.read().lines if one.event == "derived"]
     assert (line.kind, line.note) == ("code", "no record was published yet")
-    shown = unescape(page.proof(open_case("reports/coins.qmd", root)).fragment)
+    shown = unescape(header.proof(open_case("reports/coins.qmd", root)).fragment)
     assert "Registered on 2999-01-01, when 4 of 4 records had begun: the code that judges by params" in shown
 
 
@@ -165,7 +167,7 @@ def test_the_statement_may_change_only_with_a_line_and_its_reason(house, old):
     [line] = register([path], "plainer", root=house)
     assert (line.event, line.kind, line.name) == ("amended", "statement", "reports/coins.qmd")
     assert findings(house) == ""
-    shown = unescape(page.proof(open_case("reports/coins.qmd", house)).fragment)
+    shown = unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
     assert "the statement of reports/coins.qmd. plainer" in shown
 
 
@@ -180,9 +182,27 @@ def test_a_ledger_that_is_older_than_statements_code_and_judgements_is_completed
     assert findings(root) == ""
     lines = register([root / "reports/coins.qmd"], root=root)
     assert [(one.event, one.kind) for one in lines] == [
-        ("registered", kind) for kind in ("statement", "code", "judgement")
+        ("registered", kind) for kind in ("statement", "code", "comparison", "judgement")
     ]
     assert findings(root) == ""
+
+
+@pytest.mark.parametrize(
+    "looser",
+    [{"tolerance": 1.0}, {"tolerances": {"gain": 1.0}}, {"measured": {"flips": ("heads",)}}, {"measures": ("*",)}],
+)
+def test_how_replays_are_compared_changes_only_with_a_line_and_its_reason(house, monkeypatch, looser):
+    monkeypatch.setattr(toy_study, "COINS", replace(toy_study.COINS, **looser))
+    study._load.cache_clear()
+    assert "params/coins/experiment.yaml: comparison: was changed after" in findings(house)
+    with pytest.raises(ClaimError, match="--reason"):
+        register([house / "reports/coins.qmd"], root=house)
+    [line] = register([house / "reports/coins.qmd"], "sums on another kernel", root=house)
+    assert (line.event, line.kind) == ("amended", "comparison") and findings(house) == ""
+    shown = unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
+    assert "how replays are compared with the study of params/coins/experiment.yaml. sums on another" in shown
+    monkeypatch.undo()
+    study._load.cache_clear()
 
 
 @pytest.mark.parametrize(

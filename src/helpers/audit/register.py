@@ -15,6 +15,7 @@ from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.records import ledger
+from helpers.records.study import load_study
 
 UNJUDGED = "no record was published yet"
 
@@ -40,7 +41,8 @@ def judged_by(claim: Claim) -> list[tuple[ledger.Kind, str]]:
     grid: list[tuple[ledger.Kind, str]] = [("grid", claim.grid)] if claim.grid else []
     data: list[tuple[ledger.Kind, str]] = [("data", name) for name in claim.sources]
     judges: list[tuple[ledger.Kind, str]] = [("criteria", claim.criteria), *grid, ("question", page)]
-    return [*judges, ("statement", page), ("code", claim.criteria), *data]
+    study = f"params/{claim.experiment}/experiment.yaml"
+    return [*judges, ("statement", page), ("code", claim.criteria), ("comparison", study), *data]
 
 
 def concerns(line: ledger.Line, claim: Claim) -> bool:
@@ -56,6 +58,8 @@ def _hash(kind: ledger.Kind, name: str, claim: Claim, root: Path) -> str:
         return files.sha256_json([claim.statement, claim.question])
     if kind == "code":
         return judgement.code_hash(read_criteria(root / name))
+    if kind == "comparison":
+        return files.sha256_json([study.comparison() for study in load_study(claim.experiment, root).family()])
     if not (root / name).is_file():
         raise ClaimError(f"{name} is missing, so it cannot be registered. Check the claim block that names it.")
     return files.content_hash(root / name)

@@ -31,19 +31,19 @@ Outcome = Literal["equal", "within tolerance", "different"]
 
 @dataclass(frozen=True)
 class Replay:
-    """How a record and its replay compare; ``why`` names the first difference."""
+    """How a record and its replay compare; ``why`` names the first difference, ``skipped`` what was not compared."""
 
     record: Record
     outcome: Outcome
     why: str = ""
     seconds: float = 0.0
+    skipped: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
         """The clause of the ledger's line."""
-        if self.outcome == "equal":
-            return EXACT
-        return f"{self.outcome}: {self.why}"
+        said = EXACT if self.outcome == "equal" else f"{self.outcome}: {self.why}"
+        return f"{said}; not compared: {', '.join(self.skipped)}" if self.skipped else said
 
 
 def replay(refs: Sequence[str]) -> Iterator[Replay]:
@@ -116,15 +116,24 @@ def compare(original: Record, again: Record, seconds: float = 0.0) -> Replay:
     study = find_study(original.study)
     if again.id != original.id:
         return Replay(original, "different", f"the replay asks another question, {again.id}", seconds)
-    difference = _first_difference(original, again, study)
+    difference, skipped = _first_difference(original, again, study), _skipped(original, study)
     if difference is None:
-        return Replay(original, "equal", "", seconds)
+        return Replay(original, "equal", "", seconds, skipped)
     if same_kind(original):
-        return Replay(original, "different", difference, seconds)
+        return Replay(original, "different", difference, seconds, skipped)
     off = [name for name in original.metrics if not _near(original, again, name, study)]
     if off:
-        return Replay(original, "different", f"{difference}; metrics {', '.join(sorted(off))}", seconds)
-    return Replay(original, "within tolerance", f"{difference}; other packages or another kind of CPU", seconds)
+        return Replay(original, "different", f"{difference}; metrics {', '.join(sorted(off))}", seconds, skipped)
+    why = f"{difference}; other packages or another kind of CPU"
+    return Replay(original, "within tolerance", why, seconds, skipped)
+
+
+def _skipped(record: Record, study: Study) -> tuple[str, ...]:
+    """Return the columns of the record's tables that its study calls measured."""
+    stored = {name: list(table) for name, table in record.results.items() if name in study.measured}
+    return tuple(
+        f"{name}.{column}" for name in sorted(stored) for column in study.measured[name] if column in stored[name]
+    )
 
 
 def _first_difference(original: Record, again: Record, study: Study) -> str | None:

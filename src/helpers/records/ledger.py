@@ -29,9 +29,11 @@ from helpers.base.errors import RecordError
 from helpers.records.run_record import Place, Sha
 
 Event = Literal["registered", "amended", "published", "derived", "replayed", "withdrawn", "merged"]
-Kind = Literal["criteria", "grid", "question", "statement", "code", "data", "judgement", "record", "ledger"]
+Kind = Literal[
+    "criteria", "grid", "question", "statement", "code", "comparison", "data", "judgement", "record", "ledger"
+]
 REASONED = ("amended", "withdrawn")
-JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question", "statement", "code", "data")
+JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question", "statement", "code", "comparison", "data")
 JUDGED: tuple[Kind, ...] = (*JUDGES, "judgement")
 KINDS: Mapping[Event, tuple[Kind, ...]] = {
     "registered": JUDGED, "amended": JUDGED, "published": ("record",), "derived": ("record", "code"),

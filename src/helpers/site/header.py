@@ -7,7 +7,7 @@ that no page can leave it out, show another or write one of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def proof(case: Case) -> Block:
         for line in book.lines
         if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
     }
-    exact = sum(line.note == EXACT for line in again.values())
+    exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())
     differ = sum(line.note.startswith("different") for line in again.values() if line.note)
     said = f"None of its {len(refs)} records was run again yet."
     if again:
@@ -104,7 +104,12 @@ def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
         )
 
 
+CALLED: Mapping[ledger.Kind, str] = {
+    "statement": "the statement of ", "code": "the code that judges by ", "judgement": "the judgement ",
+    "comparison": "how replays are compared with the study of ",
+}  # fmt: skip
+
+
 def _called(line: ledger.Line) -> str:
     """Name what a line registers."""
-    words = {"statement": "the statement of ", "code": "the code that judges by ", "judgement": "the judgement "}
-    return f"{words.get(line.kind, '')}{line.name}"
+    return f"{CALLED.get(line.kind, '')}{line.name}"

@@ -153,7 +153,7 @@ def replay(record: runs.Record) -> runs.Record:
     given = {name: value for name, value in record.params.items() if name in LensCell.model_fields}
     p = parse(LensCell, given, f"of {record.ref}")
     if "tuned" in record.inputs:
-        made = runs.load(record.inputs["tuned"])
+        made = runs.load(record.path.parent.parent / record.inputs["tuned"])  # beside it, wherever that is
         study = find_study(made.study)
         if study.replay is None:
             raise RecordError(f"{made.ref} cannot be replayed, and {record.ref} reads its adapter. Replay another.")
