@@ -8,11 +8,14 @@ import subprocess
 import pytest
 from pydantic import ValidationError
 from toy_study import commit, project
+from typer.testing import CliRunner
 
-from helpers.audit import branches
+from helpers import cli
+from helpers.audit import branches, verify
 from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records import ledger
+from helpers.site import lint as site_lint
 
 pytestmark = pytest.mark.unit
 SHA = "a" * 64
@@ -227,6 +230,28 @@ def test_history_is_not_checked_where_git_cannot_tell(house, tmp_path):
     (tmp_path / "shallow/published").rename(house / "published")
     (tmp_path / "shallow/.git").rename(house / ".git")
     assert branches.history() == branches.History(False), "nor has a shallow clone"
+
+
+def test_a_repository_around_an_unpacked_archive_is_not_asked(house):
+    ledger.append([published("coins/a")])
+    assert branches.history() == branches.History(False), "not committed yet"
+    commit(house)
+    (house / ".git").rename(house.parent / ".git")
+    assert branches.history() == branches.History(False)
+
+
+def test_lint_and_verify_say_that_the_history_was_not_checked(house, monkeypatch):
+    ledger.append([published("coins/a")])
+    commit(house)
+    monkeypatch.setattr(site_lint, "lint", lambda **_: [])
+    monkeypatch.setattr(verify, "verify", lambda *_: [])
+    said = "The ledger's history was not checked"
+    for command in ("lint", "verify"):
+        whole = CliRunner().invoke(cli.app, [command])
+        assert whole.exit_code == 0 and "No findings." in whole.stdout and said not in whole.stdout
+    (house / ".git").rename(house.parent / "gone")
+    for command in ("lint", "verify"):
+        assert said in CliRunner().invoke(cli.app, [command]).stdout
 
 
 def test_two_branches_that_both_grew_are_joined(house):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import ledger
+from helpers.records import ledger, provenance
 
 
 def merge(ours: str, theirs: str) -> str:
@@ -36,15 +36,15 @@ def merge(ours: str, theirs: str) -> str:
 
 def join(theirs: str | None = None) -> int:
     """Join the ledger with the file or git revision ``theirs``, or the two sides of a conflict; return its length."""
-    where = ledger.path().parent
+    name = _name()
     if theirs is None:
-        ours, other = (_git(where, "show", f":{stage}:./{ledger.path().name}") for stage in (2, 3))
+        ours, other = (_git(files.ROOT, "show", f":{stage}:{name}") for stage in (2, 3))
         if ours is None or other is None:
             raise RecordError("The ledger is in no merge conflict. Name a file or a revision to join it with.")
     elif Path(theirs).is_file():
         ours, other = ledger.path().read_text(encoding="utf-8"), Path(theirs).read_text(encoding="utf-8")
     else:
-        ours, other = ledger.path().read_text(encoding="utf-8"), _git(where, "show", f"{theirs}:./{ledger.path().name}")
+        ours, other = ledger.path().read_text(encoding="utf-8"), _git(files.ROOT, "show", f"{theirs}:{name}")
         if other is None:
             raise RecordError(f"{theirs!r} is neither a file nor a revision that has a ledger. Check the name.")
     text = merge(ours, other)
@@ -62,30 +62,36 @@ class History:
     checked: bool
     finding: str | None = None
 
+    @property
+    def caveat(self) -> str:
+        """A sentence for whoever may take "no findings" to cover the past as well."""
+        return "" if self.checked else " The ledger's history was not checked: git has no full history of it here."
+
 
 def history() -> History:
     """Ask git whether the ledger only ever grew, in every commit and since the last one."""
-    where = ledger.path().parent
-    if not ledger.path().is_file():
+    target, root, name = ledger.path(), files.ROOT, _name()
+    if not target.is_file():
         return History(True)
-    shallow = _git(where, "rev-parse", "--is-shallow-repository")
-    if shallow is None or shallow.strip() != "false":
+    # The repository of the checkout and no other: one around an unpacked archive knows nothing of the ledger.
+    shallow = _git(root, "rev-parse", "--is-shallow-repository")
+    if shallow is None or shallow.strip() != "false" or name.startswith("../"):
         return History(False)
-    name = ledger.path().name
     texts: dict[str, str] = {}
 
     def text(commit: str) -> str:
         if commit not in texts:
-            texts[commit] = _git(where, "show", f"{commit}:./{name}") or ""
+            texts[commit] = _git(root, "show", f"{commit}:{name}") or ""
         return texts[commit]
 
-    commits = (_git(where, "rev-list", "--full-history", "--parents", "HEAD", "--", name) or "").splitlines()
+    commits = (_git(root, "rev-list", "--full-history", "--parents", "HEAD", "--", name) or "").splitlines()
     for commit, *parents in map(str.split, commits):
         if parents and not _grew([text(parent) for parent in parents], text(commit)):
             return History(True, CHANGED.format(f"commit {commit[:7]}"))
-    if commits and not _grew([text("HEAD")], ledger.path().read_text(encoding="utf-8")):
-        return History(True, CHANGED.format("the working tree"))
-    return History(True)
+    if not commits:
+        return History(False)
+    grew = _grew([text("HEAD")], target.read_text(encoding="utf-8"))
+    return History(True, None if grew else CHANGED.format("the working tree"))
 
 
 def _grew(before: list[str], after: str) -> bool:
@@ -94,9 +100,11 @@ def _grew(before: list[str], after: str) -> bool:
     return any(map(after.startswith, before)) and all(lines.issuperset(text.splitlines()) for text in before)
 
 
-def _git(where: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+def _name() -> str:
+    """Return what git calls the ledger."""
+    return Path(os.path.relpath(ledger.path().resolve(), files.ROOT.resolve())).as_posix()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    done = provenance.git(*arguments, root=root)
+    return None if done is None else done.decode()

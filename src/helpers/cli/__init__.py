@@ -193,6 +193,7 @@ def lint(
 
     Finds typed numbers, false statements, dead links and more. The exit code is 1 if there are findings.
     """
+    from helpers.audit.branches import history
     from helpers.site.lint import lint as look
 
     findings = look(execute=execute)
@@ -201,7 +202,7 @@ def lint(
     if findings:
         typer.echo(f"{len(findings)} findings", err=True)
         raise typer.Exit(1)
-    typer.echo("No findings.")
+    typer.echo(f"No findings.{history().caveat}")
 
 
 @app.command()

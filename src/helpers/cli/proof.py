@@ -65,9 +65,8 @@ def verify(
         raise typer.Exit(1)
     if replay:
         _replay(ids)
-    past = branches.history()
-    end = f"The ledger ends in {ledger.read().head or 'nothing yet'}"
-    typer.echo(f"No findings. {end}" + ("." if past.checked else "; its history was not checked."))
+    end = f"The ledger ends in {ledger.read().head or 'nothing yet'}."
+    typer.echo(f"No findings. {end}{branches.history().caveat}")
 
 
 def _replay(ids: list[str] | None) -> None:
