@@ -13,7 +13,7 @@ import pytest
 import toy_study
 from toy_study import CoinCell, commit, project, run_cells
 
-from helpers.audit import publishing
+from helpers.audit import kept, publishing
 from helpers.audit.agreement import same_kind
 from helpers.audit.register import register
 from helpers.audit.replay import enter, replay, replayable
@@ -150,6 +150,26 @@ def test_an_axis_that_stands_for_a_list_or_another_name_follows_from_the_paramet
     )
 
 
+@pytest.mark.parametrize(
+    "module", ["records/derive", "records/reading", "records/run_record", "base/stats", "studies/marker/metrics"]
+)
+def test_what_lint_derived_is_kept_only_while_all_code_that_derives_is_the_same(tmp_path, monkeypatch, module):
+    record = next(records.published("sweep"))
+    its_study = study.find_study(record.study)
+    shutil.copytree(files.ROOT / "src/helpers", tmp_path / "src/helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(record.path.parent.parent))
+    made = []
+    monkeypatch.setattr(kept, "derive", lambda record, study: made.append(record) or {})
+    monkeypatch.setattr(kept.derive, "__module__", "helpers.records.derive", raising=False)
+    for tail, times in (("", 1), ("", 1), ("\n# a comment\n", 1), ("\nX = 1\n", 2)):
+        path = tmp_path / f"src/helpers/{module}.py"
+        path.write_text(path.read_text() + tail)
+        kept.derive_or_recall(record, its_study)
+        assert len(made) == times, tail
+
+
 def test_json_that_says_a_thing_twice_or_is_no_number_is_unreadable_and_stops_nothing(house):
     text = (published(house) / "run.json").read_text()
     (published(house) / "run.json").write_text(text.replace('"seed":0', '"seed":0,"seed":1', 1))
@@ -172,6 +192,57 @@ def test_a_changed_table_is_found_with_and_without_its_hash(house):
 def test_a_file_beside_a_record_is_found(house):
     (published(house) / "adapter.bin").write_bytes(b"x")
     assert "files.adapter.bin: is no file of this record" in findings(house)
+
+
+@pytest.mark.parametrize("name", ["steps/flips.json", "steps/flips.parquet", "link", ".hidden"])
+def test_no_file_and_no_link_can_be_hidden_in_a_published_record(house, name):
+    place = published(house) / name
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy(next((house / "outputs/coins").glob("b*/steps/flips.json")), place)
+    if name == "link":
+        place.unlink()
+        place.symlink_to(house / "data")
+    assert f"{published(house).name}: files.{name}: is no file of this record" in findings(house)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("flips", lambda m: m["files"].update({"flips.parquet": "0" * 64})), ("other", lambda m: None),
+        ("flips", lambda m: m.update(more=1)), ("flips", lambda m: m.update(files={})),
+        ("flips", lambda m: m.pop("name")),
+    ],
+)  # fmt: skip
+def test_only_manifests_of_a_record_s_own_files_lie_under_its_steps(house, name, change):
+    (folder,) = (house / "outputs/coins").glob("b0.7-s0*")
+    shutil.rmtree(house / "published")
+    ref = f"coins/{folder.name}"
+    assert f"{ref}: files" not in findings(house, [ref])
+    manifest = json.loads((folder / "steps/flips.json").read_text())
+    change(manifest)
+    files.write_json(folder / f"steps/{name}.json", manifest)
+    assert f"{ref}: files.steps/{name}.json: is no file of this record" in findings(house, [ref])
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "coins/extra.parquet", "judged/other.json", ".hidden/run.json"])
+def test_files_among_the_published_records_that_belong_to_none_are_found(house, name):
+    files.write_text(house / "published" / name, "{}")
+    assert f"published/{name}: files: belongs to no record" in findings(house)
+
+
+def test_what_lies_in_the_outputs_does_not_stand_for_what_was_published(house):
+    case = open_case("reports/coins.qmd", house)
+    (ours,) = (house / "outputs/coins").glob("b0.7-s0*")
+    mend_table(ours, all_heads)
+    edit(ours, lambda c: c["metrics"]["heads_rate"].update(value=1.0, k=50, low=0.9, high=1.0))
+    ref = f"coins/{ours.name}"
+    assert records.load(ref).published and records.load(ref).metric("heads_rate")["value"] < 1
+    assert {one.id: one.published for one in records.records("coins")}[ours.name]
+    again = open_case("reports/coins.qmd", house)
+    assert again.fact("heads_rate", bias=0.7).value == case.fact("heads_rate", bias=0.7).value
+    (base,) = (house / "outputs/coins_base").glob("*" + records.load(ref).inputs["base"][-12:])
+    mend_table(base, all_heads)
+    assert findings(house) == "" and derive.derive(records.load(ref))["gain"] == records.load(ref).metric("gain")
 
 
 def test_records_that_were_deleted_or_added_are_found(house):

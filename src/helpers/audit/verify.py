@@ -12,7 +12,7 @@ Running a cell again is in ``replay``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from helpers.audit.agreement import ROUNDING, agree, same_kind
 from helpers.audit.register import of_pages
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
-from helpers.records import ledger, questions, reading
+from helpers.records import ledger, questions, reading, steps
 from helpers.records.derive import derive
 from helpers.records.reading import Record
 from helpers.records.study import Study, find_study
@@ -156,10 +156,15 @@ def _check_files(record: Record) -> Iterator[Finding]:
             record.checked(name)
         except RecordError as error:
             yield Finding(record.ref, f"files.{name}", str(error))
-    there = {path.relative_to(record.path).as_posix() for path in record.path.rglob("*") if not path.is_dir()}
-    manifests = {name for name in there if name.startswith("steps/")}
-    for name in sorted(there - set(listed) - manifests - {"run.json"}):
+    manifests = set() if record.published else set(steps.manifests(record.path, record.files))
+    for name in sorted(_files_in(record.path) - set(listed) - manifests - {"run.json"}):
         yield Finding(record.ref, f"files.{name}", "is no file of this record. Delete it.")
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Return all that lies in a folder and below it but folders; a link to one is none."""
+    inside = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in inside}
 
 
 def check_metrics(record: Record, derive: Derive = derive) -> list[Finding]:
@@ -246,6 +251,15 @@ def _is_used(kind: ledger.Kind, book: ledger.Ledger) -> bool:
     return kind in ("criteria", "grid", "question") or any(line.kind == kind for line in book.lines)
 
 
+def _is_known(name: str, records: Container[str], book: ledger.Ledger) -> bool:
+    """Whether a file among the published ones is the ledger, a judgement, or in the folder of a record."""
+    first, _, rest = name.partition("/")
+    judged = {f"{line.name.partition('/')[0]}.json" for line in book.lines if line.kind == "judgement"}
+    return (
+        name == ledger.path().name or (first == "judged" and rest in judged) or "/".join(name.split("/")[:2]) in records
+    )
+
+
 def check_ledger() -> list[Finding]:
     """Check chain and history of the ledger, and that it lists exactly the published records, as they are."""
     try:
@@ -271,6 +285,11 @@ def check_ledger() -> list[Finding]:
             findings.append(
                 Finding(ref, "run.json", f"is not what was published on {standing[ref].at[:10]}. Restore it from git.")
             )
+    findings += [
+        Finding(f"published/{name}", "files", "belongs to no record. Delete it.")
+        for name in sorted(_files_in(files.published_root()))
+        if not _is_known(name, there, book)
+    ]
     for ref in sorted(set(standing) - set(there)):
         findings.append(Finding(ref, "ledger", "was published and is missing. Restore it, or `claimbook withdraw` it."))
     return findings

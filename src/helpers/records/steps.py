@@ -7,11 +7,12 @@ so that a resumed run sees exactly what an uninterrupted one does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from helpers.base.errors import RecordError
 # Nothing that has to be unpickled; text is what peft and tokenizers write beside their tensors.
 SUFFIXES = {".json", ".parquet", ".safetensors", ".txt", ".md", ".jinja"}
 MANIFESTS = "steps"
+KEYS = {"name", "kind", "files", "seconds", "finished"}
 
 Value = pd.DataFrame | dict[str, Any]
 
@@ -51,6 +53,16 @@ def plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RecordError(f"{where} is a {type(value).__name__}, but a record holds JSON values and tables only.")
+
+
+def manifests(folder: Path, kept: Mapping[str, str]) -> Iterator[str]:
+    """Yield the names of the manifests in a record's folder: of steps whose files are among the record's (``kept``)."""
+    for path in sorted((folder / MANIFESTS).glob("*.json")):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # no manifest
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            made = manifest["files"].items()
+            if set(manifest) == KEYS and path.stem == manifest["name"] and made and made <= kept.items():
+                yield f"{MANIFESTS}/{path.name}"
 
 
 class Steps:
