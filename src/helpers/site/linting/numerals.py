@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from helpers.site.linting.prose import Page
@@ -43,7 +44,8 @@ def faults(page: Page) -> Iterator[Fault]:
 
 def numerals(text: str) -> list[str]:
     """Return the numbers in a line of prose, as written."""
-    bare = NAMES.sub(" ", NOT_PROSE.sub(" ", text))
+    digits = "".join(str(unicodedata.digit(sign, sign)) if sign.isdecimal() else sign for sign in text)
+    bare = NAMES.sub(" ", NOT_PROSE.sub(" ", digits))
     return [match.group().strip().rstrip(".,:/") for match in NUMERAL.finditer(bare)]
 
 

@@ -143,11 +143,9 @@ def _classes(page: Page, line: int, braces: str) -> None:
     written = braces.strip().lstrip(":").strip()
     bare = [] if written.startswith("{") or not written else [written.split()[0]]
     styles = re.findall(r"""[\w-]+=(?:"[^"]*"|'[^']*'|[^\s}]*)""", braces)
-    for name in (
-        *bare,
-        *_attributes(braces)[1],
-        *(one for one in styles if not one.startswith(("title=", "collapse=", "source="))),
-    ):
+    styles = [one for one in styles if not one.startswith(("title=", "collapse=", "source="))]
+    inside = re.search(r"\{.*\}", braces)
+    for name in (*bare, *(_attributes(inside[0])[1] if inside else ()), *styles):
         page.classes.append(Piece(line, name))
 
 

@@ -7,7 +7,8 @@ the ledger registers. ``[1e-5]{.literal}`` is a setting or a threshold: it stand
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from helpers.claims.case import Case
@@ -31,10 +32,11 @@ def faults(page: Page, code: Code, case: Case) -> Iterator[Fault]:
             )
     if "published" in code.modules and not sources:
         yield 1, "citation", "the page shows published data: list its files of data/ under `sources` of the claim."
-    known = _settings(case)
+    known, thresholds = _settings(case), _written([case.criteria.path])
     for piece in page.literals:
         for text in NUMBER.findall(piece.text) or [piece.text]:
-            if not _is_setting(text, known):
+            shares = {100 * number for number in thresholds} | thresholds
+            if not _is_setting(text, shares if "%" in piece.text else known):
                 yield (
                     piece.line,
                     "numeral",
@@ -50,10 +52,13 @@ def _is_setting(text: str, known: set[float]) -> bool:
 
 def _settings(case: Case) -> set[float]:
     """Numbers of the criteria, the grid and the parameters of the records."""
-    paths = [case.criteria.path] + ([case.root / case.claim.grid] if case.claim.grid else [])
-    texts = NUMBER.findall(" ".join(path.read_text(encoding="utf-8") for path in paths))
-    found = {float(text.replace(",", "")) for text in texts}
+    found = _written([case.criteria.path] + ([case.root / case.claim.grid] if case.claim.grid else []))
     return found | {number for record in case.records for number in _numbers(record.params)}
+
+
+def _written(paths: Sequence[Path]) -> set[float]:
+    texts = NUMBER.findall(" ".join(path.read_text(encoding="utf-8") for path in paths))
+    return {float(text.replace(",", "")) for text in texts}
 
 
 def _numbers(value: Any) -> Iterator[float]:
