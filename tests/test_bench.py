@@ -15,8 +15,8 @@ from helpers.bench.options import Options
 from helpers.bench.study import STUDY
 from helpers.lm import models
 from helpers.lm.generate import Sampling
-from helpers.lm.models import decoder_and_head
 from helpers.lm.packed import Layout
+from helpers.lm.parts import decoder_and_head
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.studies.eqprop import costs

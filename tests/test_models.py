@@ -12,6 +12,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers.base.errors import ModelError, RecordError
 from helpers.lm import model_files, models
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.marker.pocket import PocketRecipe, make_tokenizer
 from helpers.studies.marker.pocket_corpus import corpus
 
@@ -193,13 +194,13 @@ def test_smollm2_loads_as_a_trainable_chat_model():
 
 
 def test_decoder_and_head_are_the_same_under_an_adapter(loaded):
-    bare = models.decoder_and_head(loaded.model)
+    bare = decoder_and_head(loaded.model)
     wrapped = models.attach_lora(loaded.model, r=4, alpha=8, seed=0)
-    assert models.decoder_and_head(wrapped) == bare
+    assert decoder_and_head(wrapped) == bare
     hidden = bare[0](TOKENS).last_hidden_state
     assert torch.equal(bare[1](hidden), wrapped(TOKENS).logits)
     with pytest.raises(ModelError, match="causal language model"):
-        models.decoder_and_head(bare[0])
+        decoder_and_head(bare[0])
 
 
 def test_a_new_adapter_changes_nothing_and_leaves_the_global_generator_alone(loaded):

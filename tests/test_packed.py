@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from helpers.base.errors import ModelError
+from helpers.lm.exact import ways_of
 from helpers.lm.packed import Layout, hidden_states, logits_at, nll
 
 pytestmark = pytest.mark.unit
@@ -97,7 +98,11 @@ def test_position_zero_is_refused() -> None:
         logits_at(tiny("qwen2"), ROWS, [[0], [1], [1]])
 
 
-def test_a_short_sliding_window_is_refused() -> None:
+def test_rows_longer_than_a_sliding_window_are_those_of_the_model_itself() -> None:
     config = Qwen2Config(**SIZES, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=0)
-    with pytest.raises(ModelError, match="sliding window"):
-        logits_at(Qwen2ForCausalLM(config).eval(), ROWS, [[1], [1], [1]])
+    model = Qwen2ForCausalLM(config).eval()
+    positions = [list(range(1, len(row))) for row in ROWS]
+    found = logits_at(model, ROWS, positions).split([len(ps) for ps in positions])
+    assert str(ways_of(model)) == "packed"
+    for row, ours in zip(ROWS, found, strict=True):
+        torch.testing.assert_close(ours, model(torch.tensor([row])).logits[0, :-1], rtol=1e-5, atol=1e-5)

@@ -77,7 +77,7 @@ def _train(tokenizer: Tokenizer, specials: list[str], alphabet: list[str], size:
 
 
 def random_model(kind: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """A causal LM of model type ``kind``, of random weights that give clearly unequal logits."""
+    """A causal LM of model type ``kind``, of random weights with unequal logits; ``...`` leaves a setting out."""
     shape = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512,
@@ -86,7 +86,8 @@ def random_model(kind: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0, *
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape | settings), dtype=torch.float32)
+        asked = {name: value for name, value in (shape | settings).items() if value is not ...}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **asked), dtype=torch.float32)
         with torch.no_grad():
             for weight in model.parameters():
                 if weight.dim() == 2:

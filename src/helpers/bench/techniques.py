@@ -23,9 +23,10 @@ from helpers.bench.measured import Measured
 from helpers.bench.options import Options
 from helpers.lm import models
 from helpers.lm.descent import Descent, warmup_cosine
-from helpers.lm.models import decoder_and_head
+from helpers.lm.forward import Layout, packed_attention
 from helpers.lm.modes import training
-from helpers.lm.packed import Layout, hidden_states, nll, packed_attention
+from helpers.lm.packed import hidden_states, nll
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
 from helpers.studies.marker.train import train

@@ -9,26 +9,30 @@ every step, and rows that have finished leave the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedConfig, PreTrainedModel
 
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
-from helpers.lm.models import decoder_and_head
+from helpers.lm.cached import prefill, step_on
+from helpers.lm.exact import ways_of
+from helpers.lm.forward import packed_attention
 from helpers.lm.modes import evaluating
-from helpers.lm.packed import packed_attention
+from helpers.lm.parts import base_of, decoder_and_head
 
 CACHE_BYTES = 1 << 30
 """Memory for the keys and values of one batch. It limits how many rows decode together."""
 MOST_ROWS = 256
 """More rows than this gain nothing on a CPU: arithmetic is then the limit, and a wide cache no longer fits in L2."""
+
+OWN_ROWS = 64
+"""Rows of one call of transformers' own ``generate``."""
 
 COMPACT = 0.85
 """Finished rows are dropped when at most this share is unfinished. Dropping copies the cache, so not at every row."""
@@ -63,57 +67,6 @@ class Completion:
     finish: str
 
 
-class _RoomyLayer(DynamicLayer):
-    """A cache layer with room for the whole completion. Steps write in place; concatenation would copy everything."""
-
-    length: int = 0
-
-    def __init__(self, room: int):
-        super().__init__()
-        self.room = room
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Append keys and values [B, G, t, D]; return views of all so far, [B, G, S, D]."""
-        batch, groups, new, width = key_states.shape
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.key_room = key_states.new_empty(batch, groups, self.room, width)
-            self.value_room = value_states.new_empty(batch, groups, self.room, value_states.shape[-1])
-        end = self.length + new
-        self.key_room[:, :, self.length : end] = key_states
-        self.value_room[:, :, self.length : end] = value_states
-        self.length = end
-        return self._show()
-
-    def _show(self) -> tuple[Tensor, Tensor]:
-        keys, values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
-        self.keys, self.values = keys, values
-        return keys, values
-
-    def take(self, rows: Tensor, room: int) -> None:
-        """Keep ``rows`` of the batch (repeats allowed), with room for ``room`` tokens in all."""
-        for name in ("key_room", "value_room"):
-            old = getattr(self, name)
-            new = old.new_empty(len(rows), old.shape[1], room, old.shape[3])
-            new[:, :, : self.length] = old[rows, :, : self.length]
-            setattr(self, name, new)
-        self._show()
-
-
-class _RoomyCache(Cache):
-    """The keys and values of one batch, in roomy layers."""
-
-    def __init__(self, layers: int, room: int):
-        self.roomy = [_RoomyLayer(room) for _ in range(layers)]
-        super().__init__(layers=list(self.roomy))
-
-    def take(self, rows: Tensor, room: int) -> None:
-        for layer in self.roomy:
-            layer.take(rows, room)
-
-
 def generate(
     model: nn.Module,
     prompts: Sequence[Prompt],
@@ -130,15 +83,97 @@ def generate(
     ``stop`` holds the token ids that end a completion; ``seed`` and ``names`` address the random streams.
     """
     check_request(prompts, n, sampling, stop)
-    decoder, head = decoder_and_head(model)
     done: dict[tuple[str, int], Completion] = {}
+    ways = ways_of(model)
+    batches = _cached(model, prompts, n, sampling, stop, seed, names)
+    if ways.for_generation(max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens) == "own":
+        batches, label = _own(model, prompts, n, sampling, stop, seed, names), f"{label} (rows: {ways})"
     bar = tqdm(total=len(prompts) * n, desc=label, leave=False)
-    with bar, evaluating(model), torch.inference_mode(), packed_attention(model):
-        for batch in _batches(decoder.config, decoder.dtype, prompts, n, sampling):
-            for completion in _decode_batch(decoder, head, batch, sampling, frozenset(stop), seed, names):
+    with bar, evaluating(model), torch.inference_mode():
+        for batch in batches:
+            for completion in batch:
                 done[completion.key, completion.index] = completion
                 bar.update()
     return [done[prompt.key, index] for prompt in prompts for index in range(n)]
+
+
+def _cached(
+    model: nn.Module,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling,
+    stop: Sequence[int],
+    seed: int,
+    names: Sequence[str | int],
+) -> Iterator[list[Completion]]:
+    """Draw batch by batch with our own cache."""
+    decoder, head = decoder_and_head(model)
+    with packed_attention(model):
+        for batch in _batches(decoder.config, decoder.dtype, prompts, n, sampling):
+            yield _decode_batch(decoder, head, batch, sampling, frozenset(stop), seed, names)
+
+
+class _Draws(LogitsProcessor):
+    """Draws our own token at each step of transformers' ``generate`` and makes it the only one that can follow."""
+
+    def __init__(self, uniform: Tensor, sampling: Sampling):
+        self.uniform, self.sampling = uniform, sampling
+        self.drawn: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = draw(scores.float(), self.uniform[:, len(self.drawn)], self.sampling)
+        self.drawn.append(token)
+        return torch.full_like(scores, float("-inf")).scatter(1, token[:, None], 0.0)
+
+
+def _own(
+    model: nn.Module,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling,
+    stop: Sequence[int],
+    seed: int,
+    names: Sequence[str | int],
+) -> Iterator[list[Completion]]:
+    """Draw by transformers' own ``generate``, prompts of one length at a time, so that nothing is padded."""
+    base = base_of(model)
+    device, config = next(base.parameters()).device, base.generation_config
+    by_length: dict[int, list[tuple[Prompt, int]]] = {}
+    for prompt in prompts:
+        by_length.setdefault(len(prompt.tokens), []).extend((prompt, index) for index in range(n))
+    # Penalties and other settings of the model's own would change the logits that tokens are drawn from.
+    base.generation_config = GenerationConfig()
+    how = GenerationConfig(
+        do_sample=False, max_new_tokens=sampling.max_new_tokens, eos_token_id=list(stop), pad_token_id=int(stop[0])
+    )
+    try:
+        for rows in by_length.values():
+            for start in range(0, len(rows), OWN_ROWS):
+                part = rows[start : start + OWN_ROWS]
+                draws = _Draws(_uniform([(p.key, index) for p, index in part], sampling, seed, names, device), sampling)
+                tokens = torch.tensor([prompt.tokens for prompt, _ in part], device=device)
+                base.generate(
+                    input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=how,
+                    logits_processor=[draws],
+                )  # fmt: skip
+                drawn = torch.stack(draws.drawn, dim=1).tolist()
+                yield [_cut(prompt.key, index, ids, stop) for (prompt, index), ids in zip(part, drawn, strict=True)]
+    finally:
+        base.generation_config = config
+
+
+def _cut(key: str, index: int, drawn: list[int], stop: Sequence[int]) -> Completion:
+    """Return a completion that ends before the first of the ``stop`` tokens in ``drawn``."""
+    end = next((at for at, token in enumerate(drawn) if token in stop), None)
+    return Completion(key, index, drawn[:end], "length" if end is None else "stop")
+
+
+def _uniform(
+    rows: Sequence[tuple[str, int]], sampling: Sampling, seed: int, names: Sequence[str | int], device: torch.device
+) -> Tensor:
+    """Return the uniform numbers [rows, max_new_tokens] of completions, each from the stream of its address."""
+    numbers = np.stack([numpy_stream(seed, *names, *row).random(sampling.max_new_tokens) for row in rows])
+    return torch.from_numpy(numbers).to(device=device, dtype=torch.float32)
 
 
 def check_request(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: Sequence[int]) -> None:
@@ -190,12 +225,11 @@ def _decode_batch(
     names: Sequence[str | int],
 ) -> list[Completion]:
     device = next(decoder.parameters()).device
-    hidden, mask, cache = _prefill(decoder, [prompt.tokens for prompt, _ in batch], device)
+    hidden, mask, cache = prefill(decoder, [prompt.tokens for prompt, _ in batch], device)
     rows = [(prompt.key, index) for prompt, indices in batch for index in indices]
     parent = torch.tensor([i for i, (_, indices) in enumerate(batch) for _ in indices], device=device)
     room = mask.shape[1] + sampling.max_new_tokens
-    uniform = np.stack([numpy_stream(seed, *names, *row).random(sampling.max_new_tokens) for row in rows])
-    uniform = torch.from_numpy(uniform).to(device=device, dtype=torch.float32)
+    uniform = _uniform(rows, sampling, seed, names, device)
     cache.take(parent, room)
     hidden, mask, position = hidden[parent], mask[parent], mask.sum(1)[parent]
     drawn: list[list[int]] = [[] for _ in rows]
@@ -216,37 +250,8 @@ def _decode_batch(
             slots, token, mask, position = slots[keep], token[keep], mask[keep], position[keep]
             cache.take(keep, room)
         mask = torch.cat([mask, mask.new_ones(len(slots), 1)], dim=1)
-        output = decoder(
-            input_ids=token[:, None],
-            position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-            key_mask=mask,
-        )
-        hidden, position = output.last_hidden_state[:, -1], position + 1
+        hidden, position = step_on(decoder, token, position, cache, mask), position + 1
     return [Completion(*rows[i], drawn[i], finish.get(i, "length")) for i in range(len(rows))]
-
-
-def _prefill(
-    decoder: PreTrainedModel, prompts: list[list[int]], device: torch.device
-) -> tuple[Tensor, Tensor, _RoomyCache]:
-    """Run the left-padded prompts; return last hidden states [P, C], the mask of real tokens [P, T] and the cache."""
-    longest = max(map(len, prompts))
-    tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
-    for i, prompt in enumerate(prompts):
-        tokens[i, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[i, longest - len(prompt) :] = True
-    cache = _RoomyCache(decoder.config.num_hidden_layers, longest)
-    mask = mask.to(device)
-    output = decoder(
-        input_ids=tokens.to(device),
-        position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        key_mask=mask,
-    )
-    return output.last_hidden_state[:, -1], mask, cache
 
 
 def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:

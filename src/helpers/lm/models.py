@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_mod
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.base.errors import ModelError, nearest
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
+from helpers.lm import exact
 from helpers.lm.folders import check_rope, check_safetensors, custom_code, foreign_errors, refuse_incomplete
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
@@ -29,9 +32,7 @@ __all__ = [
     "LoadedModel",
     "adapter",
     "attach_lora",
-    "blocks",
     "choose_threads",
-    "decoder_and_head",
     "detach",
     "facts",
     "fingerprint",
@@ -63,6 +64,11 @@ class LoadedModel:
     dtype: str
     device: str
 
+    @property
+    def rows(self) -> str:
+        """How rows of it are computed, and why not packed where they are not (see ``exact``)."""
+        return str(exact.ways_of(self.model))
+
 
 def load(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load ``name``: a preset (``pocket``, ``smollm2``, ``paper``), a local folder or a hub id at ``revision``.
@@ -79,6 +85,9 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     model = model.to(device).eval().requires_grad_(False)
     count = sum(parameter.numel() for parameter in model.parameters())
     sha256 = fingerprint(name, revision)["sha256"]
+    ways = exact.settle(model, sha256)
+    if ways.why:
+        tqdm.write(f"{name}: rows: {ways}", file=sys.stderr)
     kind = str(number_type).removeprefix("torch.")
     return LoadedModel(model, tokenizer, name, located.source, located.revision, sha256, count, kind, device)
 
@@ -107,7 +116,9 @@ def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype
     """Return the ``model`` entry of a run record (fingerprint, dtype, device) without loading the model."""
     where = _device(device)
     kind = str(_dtype(name, dtype, where)).removeprefix("torch.")
-    return fingerprint(name, revision) | {"dtype": kind, "device": where}
+    known = fingerprint(name, revision)
+    exact.note_kept(known["sha256"], kind, where)
+    return known | {"dtype": kind, "device": where}
 
 
 def _device(device: str) -> str:
@@ -162,20 +173,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear]:
-    """Return the decoder (tokens to hidden states) and the head (hidden states to logits) of a causal LM."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    decoder, head = base.get_decoder(), base.get_output_embeddings()
-    if decoder is None or head is None or decoder is base:
-        raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
-    return decoder, head
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of the decoder of a causal LM, in order."""
-    return list(decoder_and_head(model)[0].get_submodule("layers").children())
 
 
 def attach_lora(

@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from helpers.base.errors import ModelError
-from helpers.lm import models
+from helpers.lm import forward, models
+from helpers.lm.exact import ways_of
+from helpers.lm.forward import Layout
 from helpers.lm.modes import restored
-from helpers.lm.packed import Layout, nll, packed_attention
+from helpers.lm.packed import logits_at, nll
+from helpers.lm.parts import decoder_and_head
 
 ADAPTER = "default"
 """PEFT's name for the adapter that ``models.attach_lora`` makes."""
@@ -91,19 +94,25 @@ class Stack:
         self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], adapters: Sequence[int]
     ) -> Tensor:
         """Return the mean NLL [A] in nats over the positions ``targets`` of ``rows`` under each of ``adapters``."""
-        with self.only(*adapters), packed_attention(self.model) as decoder:
-            single = Layout.of(rows, next(decoder.parameters()).device)
-            wide = repeated(single, len(adapters))
-            output = decoder(
-                input_ids=wide.tokens[None], position_ids=wide.position[None], use_cache=False, layout=wide
-            )
+        wanted = torch.tensor([tokens[p] for tokens, ps in zip(rows, targets, strict=True) for p in ps])
+        if ways_of(self.model).for_rows(max(map(len, rows))) != "packed":
+            return torch.stack([self._loss(rows, targets, wanted, number) for number in adapters])
+        single = Layout.of(rows, next(self.model.parameters()).device)
+        with self.only(*adapters):
+            hidden = forward.packed(self.model, single.repeated(len(adapters)))
         row = torch.tensor([r for r, ps in enumerate(targets) for _ in ps], device=single.index.device)
         before = torch.tensor([p - 1 for ps in targets for p in ps], device=single.index.device)
-        hidden_atc = output.last_hidden_state[0].view(len(adapters), len(single.tokens), -1)
-        _, head = models.decoder_and_head(self.model)
+        hidden_atc = hidden.view(len(adapters), len(single.tokens), -1)
+        _, head = decoder_and_head(self.model)
         logits = head(hidden_atc[:, single.index[row, before]]).flatten(0, 1).float()
-        wanted = torch.tensor([tokens[p] for tokens, ps in zip(rows, targets, strict=True) for p in ps])
         return nll(logits, wanted.repeat(len(adapters))).view(len(adapters), -1).mean(1)
+
+    def _loss(
+        self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], wanted: Tensor, adapter: int
+    ) -> Tensor:
+        """Return the mean NLL under one adapter, computed by itself."""
+        with self.only(adapter) as model:
+            return nll(logits_at(model, rows, targets), wanted).mean()
 
     def save(self, adapter: int, folder: Path) -> None:
         """Write one adapter into ``folder``, as ``models.save_adapter`` does. Call it after ``stacked`` has ended."""
@@ -125,6 +134,7 @@ def stacked(model: nn.Module, count: int, **lora: Any) -> Iterator[Stack]:
     """Put ``count`` adapters on ``model`` inside the block, each made by ``models.attach_lora(model, **lora)``."""
     if count < 1:
         raise ModelError(f"count is {count}, but a stack has at least one adapter. Raise count.")
+    ways_of(model)  # tried on the bare model
     stack = Stack(model, count, lora)
     wrapped = models.attach_lora(model, **lora)
     places = _lora_layers(wrapped)
@@ -149,15 +159,3 @@ def _lora_layers(model: PeftModel) -> dict[str, LoraLayer]:
 def _weights(lora: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
     """Return A [r, in] and B [out, r] of one layer."""
     return lora.lora_A[ADAPTER].get_parameter("weight"), lora.lora_B[ADAPTER].get_parameter("weight")
-
-
-def repeated(layout: Layout, count: int) -> Layout:
-    """Repeat a layout ``count`` times; each copy has its own tokens."""
-    tokens, rows = len(layout.tokens), layout.index.numel()
-    shift = torch.arange(count, device=layout.tokens.device)
-    return Layout(
-        tokens=layout.tokens.repeat(count),
-        position=layout.position.repeat(count),
-        index=(layout.index + tokens * shift[:, None, None]).flatten(0, 1),
-        home=(layout.home + rows * shift[:, None]).flatten(),
-    )

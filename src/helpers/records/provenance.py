@@ -15,7 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,21 @@ def environment() -> dict[str, Any]:
     import torch  # here, so that pages that only read records do not wait seconds for it
 
     return _machine() | {"threads": torch.get_num_threads()}
+
+
+_ROWS: dict[str, str] = {}
+
+
+def note_rows(sha256: str, how: str) -> None:
+    """Note how rows of the model with this content are computed, where that is not the usual way."""
+    _ROWS[sha256] = how
+
+
+def rows_noted(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``{"rows": ...}`` for the ``model`` entry of a record, empty where all rows are computed as usual."""
+    parts = [model, *(model.get("readers") or {}).values()]
+    noted = dict.fromkeys(_ROWS[part["sha256"]] for part in parts if part["sha256"] in _ROWS)
+    return {"rows": "; ".join(noted)} if noted else {}
 
 
 ARITHMETIC = ("torch", "transformers", "peft", "numpy", "scipy", "statsmodels", "pandas")

@@ -257,7 +257,9 @@ class Run:
             self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
 
     def _write(self, changes: dict[str, Any]) -> None:
-        content = provenance.portable(self._content | changes)
+        content = self._content | changes
+        content["environment"] = content["environment"] | provenance.rows_noted(content["model"])
+        content = provenance.portable(content)
         try:
             run_record.check(content)
         except ValueError as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.models import blocks, decoder_and_head
+from helpers.lm.parts import blocks, decoder_and_head
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 

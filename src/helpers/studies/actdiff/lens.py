@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.models import decoder_and_head
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff.components import whitened
 from helpers.studies.actdiff.measures import auc
 from helpers.studies.actdiff.pair import SIDES, Pair, Side

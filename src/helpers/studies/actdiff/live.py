@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from helpers.lm.models import blocks
+from helpers.lm.parts import blocks
 from helpers.studies.actdiff.capture import run_layers
 from helpers.studies.actdiff.pair import SIDES, Pair
 

@@ -10,7 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from helpers.base.errors import DataError
-from helpers.lm.models import LoadedModel, decoder_and_head
+from helpers.lm.models import LoadedModel
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff import documents, topics
 from helpers.studies.actdiff.params import LensCell
 

@@ -20,7 +20,7 @@ from helpers.base import files
 from helpers.base.errors import ModelError
 from helpers.lm import models
 from helpers.lm.folders import check_safetensors
-from helpers.lm.models import blocks, decoder_and_head
+from helpers.lm.parts import blocks, decoder_and_head
 from helpers.records import runs
 
 Side = Literal["base", "tuned"]

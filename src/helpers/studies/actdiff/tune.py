@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.lm.descent import Descent, check_finite
-from helpers.lm.models import decoder_and_head
 from helpers.lm.modes import training
 from helpers.lm.packed import nll
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff.capture import padded
 
 Documents = Sequence[Sequence[int]]

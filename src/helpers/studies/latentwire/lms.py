@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers.base.errors import DataError, ModelError
 from helpers.base.files import DATA, sha256_json
 from helpers.lm import models
+from helpers.lm.parts import decoder_and_head
 from helpers.studies.latentwire.arms import SIDES
 
 POCKET = {"pocket-char": DATA / "latentwire" / "char", "pocket-syllable": DATA / "latentwire" / "syllable"}
@@ -96,7 +97,7 @@ def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenize
             f"{name} has no input embedding layer, so a prefix cannot be calibrated to it. Use a causal language model "
             "that reads token embeddings."
         )
-    decoder, head = models.decoder_and_head(model)
+    decoder, head = decoder_and_head(model)
     special: dict[str, Any] = {name: getattr(tokenizer, f"{name}_token_id") for name in ("eos", "pad", "bos")}
     end, pad, bos = special.values()
     if end is None:

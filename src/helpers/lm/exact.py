@@ -1,0 +1,214 @@
+"""Which ways of computing rows give what the model's own forward gives for each row alone; tried, never assumed.
+
+1. A few short rows of different lengths, two of which begin alike, go through ``model(input_ids)`` one by one.
+2. The same rows go packed, packed and repeated as for stacked adapters, padded, and through prefill and cached steps.
+3. A way whose log-probs are equal within rounding is used, the fastest first. Otherwise the plain way is taken: padded
+   rows or rows one by one through the model's own attention, and transformers' own ``generate``.
+
+What was found is cached on disk by the model's content, the packages and this code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import peft
+import torch
+import transformers
+from torch import Tensor, nn
+
+from helpers.base import files
+from helpers.base.errors import ModelError, RecordError
+from helpers.lm import cached, forward
+from helpers.lm.forward import Layout
+from helpers.lm.modes import evaluating
+from helpers.lm.parts import base_of, decoder_and_head
+from helpers.records import provenance
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.03}
+"""Largest root mean square over the vocabulary by which log-probs (nats) may differ, by dtype.
+
+Rounding stays below a tenth of it in the models that were tried. A row that sees its neighbour, a missing scale or a
+missing cap is off by more.
+"""
+_ATTENTION = {"full_attention", "sliding_attention"}
+_KEPT = "claimbook_ways"
+_RESCALED = {"dynamic", "longrope"}
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How rows and completions of one model are computed, and why not in the fastest way.
+
+    ``limit``: rows longer than this are computed one by one, because the length of the longest changes all rotary
+    positions of a batch. Where it changes those of later batches as well (not ``steady``), they are refused.
+    """
+
+    rows: Literal["packed", "padded", "single"] = "packed"
+    generation: Literal["cached", "own"] = "cached"
+    why: str = ""
+    limit: int | None = None
+    steady: bool = True
+
+    def for_rows(self, longest: int) -> str:
+        """Return the way for a batch whose longest row has so many tokens."""
+        return "single" if self._beyond(longest) else self.rows
+
+    def for_generation(self, longest: int) -> str:
+        """Return the way for completions that reach so many tokens with their prompts."""
+        return "own" if self._beyond(longest) else self.generation
+
+    def _beyond(self, longest: int) -> bool:
+        beyond = self.limit is not None and longest > self.limit
+        if beyond and not self.steady:
+            raise ModelError(
+                f"Rows reach {longest} tokens, and beyond {self.limit} the rotary frequencies of this model depend on "
+                "the longest row that it has ever seen. Use shorter rows, or another kind of scaling."
+            )
+        return beyond
+
+    def __str__(self) -> str:
+        kind = "plain" if self.rows != "packed" else "packed, generation plain" if self.why else "packed"
+        return f"{kind}, because {self.why}" if self.why else kind
+
+
+def ways_of(model: nn.Module) -> Ways:
+    """Return how rows of ``model`` are computed; tried at the first call, and then kept with the model."""
+    base = base_of(model)
+    if _KEPT not in vars(base):
+        vars(base)[_KEPT] = find_ways(base)
+    return vars(base)[_KEPT]
+
+
+def settle(model: nn.Module, sha256: str) -> Ways:
+    """As ``ways_of``, for a model with the content hash ``sha256``, from the cache on disk where it is there."""
+    parameter = next(model.parameters())
+    path = _kept(sha256, str(parameter.dtype).removeprefix("torch."), parameter.device.type)
+    if path.is_file():
+        vars(model)[_KEPT] = _read(path)
+    ways = ways_of(model)
+    _note(sha256, ways)
+    if not path.is_file():
+        with contextlib.suppress(RecordError):  # a cache that cannot be written is only slower
+            files.write_json(path, asdict(ways))
+    return ways
+
+
+def note_kept(sha256: str, dtype: str, device: str) -> None:
+    """Tell records how rows of a model are computed, if it was loaded before; nothing is loaded now."""
+    path = _kept(sha256, dtype, torch.device(device).type)
+    if path.is_file():
+        _note(sha256, _read(path))
+
+
+def _note(sha256: str, ways: Ways) -> None:
+    if ways.why:
+        provenance.note_rows(sha256, str(ways))
+
+
+def _read(path: Path) -> Ways:
+    return Ways(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def _kept(sha256: str, dtype: str, device: str) -> Path:
+    """Return the file that says how rows are computed of a model with this content, under these packages and code."""
+    code = "".join(inspect.getsource(module) for module in (forward, cached, sys.modules[__name__]))
+    key = {
+        "sha256": sha256, "dtype": dtype, "device": device, "code": files.sha256_bytes(code.encode()),
+        "packages": [torch.__version__, transformers.__version__, peft.__version__],
+    }  # fmt: skip
+    return files.cache_root() / "ways" / f"{files.sha256_json(key)}.json"
+
+
+def find_ways(base: Any) -> Ways:
+    """Compare the ways in which rows can be computed with the model's own forward."""
+    with evaluating(base), torch.no_grad():
+        decoder_and_head(base)
+        limit, steady = _limit(base)
+        rows = [row[:limit] for row in _rows(base)]
+        wanted = [base(input_ids=_tensor(base, [row]), use_cache=False).logits[0] for row in rows]
+        why = _kinds_of_layers(base) or _differs(base, wanted, lambda: _packed(base, rows))
+        if why:
+            padded = _differs(base, wanted, lambda: _padded(base, rows))
+            return Ways("single" if padded else "padded", "own", why, limit, steady)
+        why = _differs(base, [one[-cached.STEPS - 1 :] for one in wanted], lambda: cached.logits(base, rows))
+        return Ways("packed", "own" if why else "cached", why, limit, steady)
+
+
+def _rows(base: Any) -> list[list[int]]:
+    """Return rows of token ids: two begin alike, and the last is longer than a sliding window where that is short."""
+    config = base_of(base).config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    lengths = [12, 9, 4, 17, *([window + 6] if isinstance(window, int) and window <= 64 else [])]
+    width = config.vocab_size - 1
+    rows = [[1 + (31 * at * (k + 2) + 7 * k + at) % width for at in range(n)] for k, n in enumerate(lengths)]
+    rows[1][:5] = rows[0][:5]
+    return rows
+
+
+def _tensor(base: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+    return torch.tensor(rows, device=next(base.parameters()).device)
+
+
+def _kinds_of_layers(base: Any) -> str:
+    kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ()) - _ATTENTION
+    return f"{type(base).__name__} has layers of {' and '.join(sorted(kinds))}" if kinds else ""
+
+
+def _limit(base: nn.Module) -> tuple[int | None, bool]:
+    """Return the length from which on a model chooses other rotary frequencies, if it does, and whether they then
+    depend on this row alone."""
+    limits, steady = [], True
+    for module in base.modules():
+        kind: Any = getattr(module, "rope_type", None)
+        kinds = _RESCALED & set(kind.values() if isinstance(kind, dict) else [kind])
+        steady = steady and "dynamic" not in kinds
+        if kinds:
+            config: Any = module.config
+            scaled = getattr(config, "rope_parameters", None) or {}
+            limits.append(scaled.get("original_max_position_embeddings") or config.max_position_embeddings)
+    return min(limits, default=None), steady
+
+
+def _packed(base: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the logits of packed rows; a second copy of them, as adapters are stacked, is checked on the way."""
+    _, head = decoder_and_head(base)
+    one = Layout.of(rows, next(base.parameters()).device)
+    single = forward.packed(base, one)
+    copies = forward.packed(base, one.repeated(2)).view(2, *single.shape)
+    return [head(hidden[one.index[k, : len(row)]]) for hidden in (single, *copies) for k, row in enumerate(rows)]
+
+
+def _padded(base: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    _, head = decoder_and_head(base)
+    hidden = forward.padded(base, rows)
+    return [head(hidden[number, : len(row)]) for number, row in enumerate(rows)]
+
+
+def _differs(base: nn.Module, wanted: Sequence[Tensor], compute: Callable[[], Sequence[Tensor]]) -> str:
+    """Return in half a sentence how what ``compute`` gives differs from ``wanted``, or why it gives nothing."""
+    try:
+        ours = compute()
+    except ModelError as error:
+        return str(error).partition(". ")[0]
+    except Exception as error:  # a model's code may raise anything, and then this way is not taken
+        return f"{type(base).__name__} cannot compute it ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    tolerance = TOLERANCE[next(base.parameters()).dtype]
+    pairs = zip(ours, [*wanted] * (len(ours) // len(wanted)), strict=True)
+    gap = max(_apart(one, other) for one, other in pairs)
+    if gap <= tolerance:
+        return ""
+    return f"log-probs of {type(base).__name__} come out {gap:.3g} nats apart, more than rounding ({tolerance:g})"
+
+
+def _apart(ours: Tensor, wanted: Tensor) -> float:
+    """Return the largest root mean square over the vocabulary by which log-probs [T, V] differ; NaN counts as inf."""
+    gap = (ours.float().log_softmax(-1) - wanted.float().log_softmax(-1)).square().mean(-1).sqrt().max()
+    return float(gap.nan_to_num(nan=float("inf")))

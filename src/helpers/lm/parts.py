@@ -1,0 +1,116 @@
+"""The parts of a causal language model: its decoder, and a head that does all that its own forward does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from helpers.base.errors import ModelError
+from helpers.lm.modes import evaluating
+
+_KIND = "claimbook_head"
+_TRIED = (5, 7, 11)
+"""Tokens on which a head is compared with the model's own forward."""
+
+
+class _Handed(BaseModelOutputWithPast):
+    """What a decoder would have returned: hidden states, and nothing else that a forward may ask for."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class WholeHead(nn.Module):
+    """Hidden states [..., C] to logits [..., V] by the model's own forward, with the decoder left out.
+
+    So whatever stands behind the linear head, such as a scale or a soft cap, is in it. ``weight`` is the linear head's.
+    """
+
+    def __init__(self, model: PreTrainedModel, decoder: PreTrainedModel, linear: nn.Module):
+        super().__init__()
+        # In a tuple, which nn.Module does not register: the parts belong to the model, not to this view of them.
+        self.parts = (model, decoder, linear)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.parts[2].get_parameter("weight")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        model, decoder, _ = self.parts
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        tokens = torch.zeros(flat.shape[:2], dtype=torch.long, device=flat.device)
+        with _handing(decoder, flat):
+            logits = model(input_ids=tokens, use_cache=False).logits
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+
+@contextlib.contextmanager
+def _handing(decoder: nn.Module, hidden: Any) -> Iterator[None]:
+    """Let ``decoder`` return ``hidden`` inside the block."""
+    vars(decoder)["forward"] = lambda *_args, **_kwargs: _Handed(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        del vars(decoder)["forward"]
+
+
+def base_of(model: nn.Module) -> Any:
+    """Return the model below a PEFT wrapper, or ``model`` itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear | WholeHead]:
+    """Return the decoder (tokens to hidden states) and the head (hidden states to logits) of a causal LM.
+
+    ``head(decoder(tokens).last_hidden_state)`` is what ``model(tokens).logits`` is, which is tried once for each model.
+    """
+    base = base_of(model)
+    decoder, linear = _decoder(base), base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    if decoder is None or linear is None:
+        raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
+    whole = WholeHead(base, decoder, linear)
+    kinds: dict[str, Any] = {"linear": linear, "whole": whole}
+    if _KIND not in vars(base):
+        vars(base)[_KIND] = _kind(base, decoder, kinds)
+    return decoder, kinds[vars(base)[_KIND]]
+
+
+def _decoder(base: Any) -> PreTrainedModel | None:
+    named = [base.get_decoder()] if hasattr(base, "get_decoder") else []
+    named += [getattr(base, name, None) for name in ("base_model", "model", "transformer", "backbone")]
+    return next((one for one in named if isinstance(one, PreTrainedModel) and one is not base), None)
+
+
+def _kind(base: Any, decoder: PreTrainedModel, kinds: dict[str, Any]) -> str:
+    tokens = torch.tensor([_TRIED], device=next(decoder.parameters()).device) % decoder.config.vocab_size
+    with evaluating(base), torch.no_grad():
+        wanted = base(input_ids=tokens, use_cache=False).logits.float()
+        hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
+        for name, head in kinds.items():
+            logits = head(hidden).float()
+            # A soft cap changes small logits by less than any tolerance, so the linear head must give the same bits.
+            same = torch.equal if name == "linear" else torch.allclose
+            if logits.shape == wanted.shape and same(logits, wanted):
+                return name
+    raise ModelError(
+        f"The forward pass of {type(base).__name__} is not its decoder and its head, one behind the other, so nothing "
+        "can be computed from its hidden states. Use another model."
+    )
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks of the decoder, in order; ``ModelError`` names a decoder that has no list of them."""
+    decoder, _ = decoder_and_head(model)
+    depth = decoder.config.num_hidden_layers
+    lists = [part for part in decoder.children() if isinstance(part, nn.ModuleList) and len(part) == depth]
+    if len(lists) != 1:
+        raise ModelError(f"{type(decoder).__name__} has no list of its {depth} layers. Use another architecture.")
+    return list(lists[0])
