@@ -200,7 +200,7 @@ def _differs(base: nn.Module, wanted: Sequence[Tensor], compute: Callable[[], Se
         return str(error).partition(". ")[0]
     except Exception as error:  # a model's code may raise anything, and then this way is not taken
         return f"{type(base).__name__} cannot compute it ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-    tolerance = TOLERANCE[next(base.parameters()).dtype]
+    tolerance = TOLERANCE.get(next(base.parameters()).dtype, TOLERANCE[torch.float32])
     pairs = zip(ours, [*wanted] * (len(ours) // len(wanted)), strict=True)
     gap = max(_apart(one, other) for one, other in pairs)
     if gap <= tolerance:

@@ -199,7 +199,8 @@ def _batches(
 ) -> list[list[tuple[Prompt, list[int]]]]:
     """Group prompts of similar length, for little padding, into batches of (prompt, sample indices)."""
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * width * dtype.itemsize
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    token_bytes = 2 * config.num_hidden_layers * groups * width * dtype.itemsize
     longest = max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens
     rows = int(np.clip(CACHE_BYTES // (token_bytes * longest), 1, MOST_ROWS))
     batches, room = [[]], rows
