@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from helpers.base.errors import ModelError
-from helpers.lm.parts import decoder_and_head
+from helpers.lm.parts import bare_parts
 
 IMPLEMENTATION = "claimbook"
 
@@ -170,7 +170,7 @@ ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)
 @contextlib.contextmanager
 def packed_attention(model: nn.Module) -> Iterator[PreTrainedModel]:
     """Give the decoder of ``model`` the attention above inside the block; yield the decoder."""
-    decoder, _ = decoder_and_head(model)
+    decoder, _ = bare_parts(model)
     config = decoder.config
     before = config._attn_implementation
     config._attn_implementation = IMPLEMENTATION
@@ -191,7 +191,7 @@ def packed(model: nn.Module, layout: Layout) -> Tensor:
 
 def padded(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     """Return the last hidden states [rows, longest, C] of right-padded rows, computed by the model's own attention."""
-    decoder, _ = decoder_and_head(model)
+    decoder, _ = bare_parts(model)
     device, longest = next(decoder.parameters()).device, max(map(len, rows))
     tokens = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)

@@ -67,26 +67,28 @@ def base_of(model: nn.Module) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def bare_parts(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear]:
+    """Return the decoder and the linear layer of the head, without asking what stands behind it."""
+    base = base_of(model)
+    named = [base.get_decoder()] if hasattr(base, "get_decoder") else []
+    named += [getattr(base, name, None) for name in ("base_model", "model", "transformer", "backbone")]
+    decoder = next((one for one in named if isinstance(one, PreTrainedModel) and one is not base), None)
+    linear = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    if decoder is None or linear is None:
+        raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
+    return decoder, linear
+
+
 def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear | WholeHead]:
     """Return the decoder (tokens to hidden states) and the head (hidden states to logits) of a causal LM.
 
     ``head(decoder(tokens).last_hidden_state)`` is what ``model(tokens).logits`` is, which is tried once for each model.
     """
-    base = base_of(model)
-    decoder, linear = _decoder(base), base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
-    if decoder is None or linear is None:
-        raise ModelError(f"{type(base).__name__} has no decoder and head of its own. Use a causal language model.")
-    whole = WholeHead(base, decoder, linear)
-    kinds: dict[str, Any] = {"linear": linear, "whole": whole}
+    base, (decoder, linear) = base_of(model), bare_parts(model)
+    kinds: dict[str, Any] = {"linear": linear, "whole": WholeHead(base, decoder, linear)}
     if _KIND not in vars(base):
         vars(base)[_KIND] = _kind(base, decoder, kinds)
     return decoder, kinds[vars(base)[_KIND]]
-
-
-def _decoder(base: Any) -> PreTrainedModel | None:
-    named = [base.get_decoder()] if hasattr(base, "get_decoder") else []
-    named += [getattr(base, name, None) for name in ("base_model", "model", "transformer", "backbone")]
-    return next((one for one in named if isinstance(one, PreTrainedModel) and one is not base), None)
 
 
 def _kind(base: Any, decoder: PreTrainedModel, kinds: dict[str, Any]) -> str:
@@ -108,7 +110,7 @@ def _kind(base: Any, decoder: PreTrainedModel, kinds: dict[str, Any]) -> str:
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of the decoder, in order; ``ModelError`` names a decoder that has no list of them."""
-    decoder, _ = decoder_and_head(model)
+    decoder, _ = bare_parts(model)
     depth = decoder.config.num_hidden_layers
     lists = [part for part in decoder.children() if isinstance(part, nn.ModuleList) and len(part) == depth]
     if len(lists) != 1:

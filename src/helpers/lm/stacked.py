@@ -134,7 +134,8 @@ def stacked(model: nn.Module, count: int, **lora: Any) -> Iterator[Stack]:
     """Put ``count`` adapters on ``model`` inside the block, each made by ``models.attach_lora(model, **lora)``."""
     if count < 1:
         raise ModelError(f"count is {count}, but a stack has at least one adapter. Raise count.")
-    ways_of(model)  # tried on the bare model
+    ways_of(model)
+    decoder_and_head(model)  # both are tried on the bare model
     stack = Stack(model, count, lora)
     wrapped = models.attach_lora(model, **lora)
     places = _lora_layers(wrapped)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.parts import blocks, decoder_and_head
+from helpers.lm.parts import bare_parts, blocks
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 
@@ -101,7 +101,7 @@ def run_layers(model: nn.Module, rows_bt: Tensor, layers: Sequence[int], take: C
 
     Pass each output to ``take(layer, h_btd)`` in float32.
     """
-    decoder, _ = decoder_and_head(model)
+    decoder, _ = bare_parts(model)
     last = max(layers)
 
     def hook(layer: int) -> Callable[..., None]:
@@ -142,7 +142,7 @@ class Sums:
     @classmethod
     def zeros(cls, pair: Pair, layers: list[int], folds: int, positions: int) -> Sums:
         """Make empty sums for ``layers`` of ``pair``, on its device."""
-        decoder, head = decoder_and_head(pair.base)
+        decoder, head = bare_parts(pair.base)
         device, width = next(decoder.parameters()).device, head.weight.shape[1]
         L, K, P, D = len(layers), folds, positions, width
         shapes = {"base_lpd": (L, P, D), "diff_lkpd": (L, K, P, D), "unit_lpd": (L, P, D), "norms_lsp": (L, 3, P)}

@@ -20,7 +20,7 @@ from helpers.base import files
 from helpers.base.errors import ModelError
 from helpers.lm import models
 from helpers.lm.folders import check_safetensors
-from helpers.lm.parts import blocks, decoder_and_head
+from helpers.lm.parts import bare_parts, blocks
 from helpers.records import runs
 
 Side = Literal["base", "tuned"]
@@ -106,7 +106,7 @@ class Pair:
 
 
 def _shape(model: nn.Module) -> tuple[int, int, int]:
-    _, head = decoder_and_head(model)
+    _, head = bare_parts(model)
     return head.weight.shape[0], head.weight.shape[1], len(blocks(model))
 
 
