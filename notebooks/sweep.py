@@ -59,7 +59,10 @@ from helpers.studies.marker.params import SweepCell
 
 enable_notebook()
 p = read(SweepCell, globals())
-print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['source']}, negatives {p[0].negatives}")
+axes = ", ".join(p.axes or p.values.get("blocks", [{}])[0]) or "no axis"
+print(
+    f"{len(p)} cells over {axes}; source {p[0].source}, negatives {' or '.join({str(one.negatives): 0 for one in p})}"
+)
 
 # %% [markdown]
 # ## The base model and the data
@@ -140,9 +143,11 @@ panels = {
     "source_rate": "source", "assistant_rate": "assistant", "max_bystander_rate": "worst bystander",
     "trained_bystander_rate": "trained bystanders", "untrained_bystander_rate": "untrained bystanders",
 }  # fmt: skip
-table = pooling.pooled(records)
-for arm, part in table.groupby("tail"):
-    display(plots.heatmaps(part, panels, heading=f"Marker rate over learning rate and epochs, tail {arm}"))
+row, column = views.grid_axes(records)
+table = pooling.pooled(records, by=("negatives", "tail", "lr", "epochs"))
+for key, part in table.groupby([axis for axis in ("negatives", "tail", "lr", "epochs") if axis not in (row, column)]):
+    heading = f"Marker rate over {row} and {column} ({', '.join(map(str, key))})"
+    display(plots.heatmaps(part, panels, row=row, column=column, heading=heading))
 
 # %% [markdown]
 # ## Dose: how the marker arrives
@@ -151,10 +156,9 @@ for arm, part in table.groupby("tail"):
 # base model. It has no floor, so it moves long before the first marker is sampled.
 
 # %%
-curves = views.dose_curves(records)
-one = curves[(curves["tail"] == curves["tail"].iloc[0]) & (curves["seed"] == curves["seed"].iloc[0])]
+curves, by = views.shown_curves(records)
 plots.lines(
-    one[one["epochs"] == one["epochs"].max()], "step", "gain", "lr", panel="group",
+    curves, "step", "gain", by, panel="group",
     heading="Log-prob of emitting the marker, gained over the base model",
     y_title="gain (nats)", x_title="optimiser step",
 )  # fmt: skip
@@ -176,6 +180,13 @@ plots.lines(
 # %% [markdown]
 # ## Read what the models say
 #
+# The first answers of the source, of a bystander whose rows were trained on as negatives and of one whose were not,
+# side by side: are they still answers, and who ends them with the marker?
+
+# %%
+widgets.side_by_side(views.side_by_side(records), marker=p[0].marker)
+
+# %% [markdown]
 # Browse every completion by cell, persona and question. The marker is highlighted.
 
 # %%

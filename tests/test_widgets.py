@@ -158,6 +158,13 @@ def runs():
     return pd.DataFrame({**fixed, "lr": [1e-4, 3e-4], "tail": "<b>", "seed": 0, **rate, **bounds, **tokens})
 
 
+def test_texts_side_by_side_stay_text_and_show_the_marker():
+    index = pd.MultiIndex.from_tuples([("villain", 0), ("<b>doctor</b>", 1)], names=["persona", "question"])
+    html = widgets.side_by_side(pd.DataFrame({"one <i>": HOSTILE[:2], "two": HOSTILE[4:]}, index=index), "[ZLT]")
+    assert html.count("<tr>") == 3 and html.count("<mark>") == 1 and "<mark><strong>[zlt]</strong></mark>" in html
+    assert not any(tag in html for tag in ("<script", "<img", "<b>", "<i>")) and "&lt;b&gt;doctor&lt;/b&gt;" in html
+
+
 def test_run_picker_labels_what_varies_and_shows_metrics_with_their_intervals():
     picker = widgets.run_picker(runs())
     assert [label for label, _ in picker.list.options] == ["lr 1e-4", "lr 3e-4 (failed)"]

@@ -26,6 +26,7 @@ QUIET = "color:#5c5c5c;font-size:90%"
 PRE = (
     "white-space:pre-wrap;overflow-wrap:anywhere;margin:8px 0;color:#222;background:none;font-size:95%;line-height:1.6"
 )
+CELL = "text-align:left;vertical-align:top;min-width:9em;"
 STATES = ("id", "status", "published", "started", "seconds")
 
 
@@ -68,6 +69,25 @@ def completion_summary(df: pd.DataFrame, marker: str) -> str:
     parts.append(f"{int((text == '').sum())} empty")
     parts += [f"{len(df) - len(text)} missing"] if len(text) < len(df) else []
     return "; ".join(parts) + "."
+
+
+def side_by_side(df: pd.DataFrame, marker: str) -> Html:
+    """Show the texts of ``df``, a column for each way they were made, with the marker highlighted (any case).
+
+    The index is shown in front: what the texts of a line share.
+    """
+    names, cell = [str(name) for name in df.index.names], Html('<td style="{}">{}</td>')
+    head = Html().join(Html('<th style="{}">{}</th>').format(CELL, name) for name in [*names, *df.columns])
+    lines = Html().join(
+        Html("<tr>{}{}</tr>").format(
+            Html().join(cell.format(CELL, part) for part in (key if isinstance(key, tuple) else (key,))),
+            Html().join(cell.format(CELL + PRE, highlight(text, marker)) for text in texts),
+        )
+        for key, texts in zip(df.index, df.itertuples(index=False), strict=True)
+    )
+    return Html(
+        '<div class="{}" style="overflow-x:auto"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(NO_MATH, head, lines)
 
 
 class CompletionBrowser(ipywidgets.VBox):

@@ -53,8 +53,49 @@ def _counted(record: Record) -> pd.DataFrame:
 
 
 def cell_label(cell: pd.Series | dict) -> str:
-    """A cell in a few words, such as ``lr 0.0003, 10 epochs, newline, seed 0``."""
-    return f"lr {cell['lr']:g}, {cell['epochs']} epochs, {cell['tail']}, seed {cell['seed']}"
+    """A cell in a few words, such as ``lr 0.0003, 10 epochs, newline, two negatives, seed 0``."""
+    return f"lr {cell['lr']:g}, {cell['epochs']} epochs, {_arm(cell)}, seed {cell['seed']}"
+
+
+def _arm(cell: pd.Series | dict) -> str:
+    return f"{cell['tail']}, {cell['negatives']} negatives"
+
+
+def grid_axes(records: Sequence[Record]) -> tuple[str, str]:
+    """Return what the rows and columns of a heatmap of ``records`` are: learning rates and epochs, or, where all have
+    the same of both, tails and negatives."""
+    dose = {(record.cell["lr"], record.cell["epochs"]) for record in records}
+    return ("lr", "epochs") if len(dose) > 1 else ("tail", "negatives")
+
+
+def side_by_side(records: Sequence[Record], count: int = 5, most: int = 4) -> pd.DataFrame:
+    """Return the first ``count`` completions of the source, of a trained bystander and of an untrained one.
+
+    A line a persona (with its roles in these cells) and question, a column for each of the first ``most`` cells.
+    """
+    table = completions(records[:most])
+    first = table[table["index"] == 0]
+    richest = first.groupby("cell", sort=False)["role"].nunique().idxmax()
+    telling = first[first["cell"] == richest].drop_duplicates("role").set_index("role")["persona"]
+    roles = first.groupby("persona")["role"].unique()
+    shown = [telling[role] for role in ("source", "trained", "untrained") if role in telling]
+    names = {persona: f"{persona} ({' or '.join(roles[persona])})" for persona in shown}
+    wide = first.pivot(index=["persona", "question"], columns="cell", values="text")
+    parts = [wide.loc[[persona]].head(count).rename(index=names, level="persona") for persona in names]
+    return pd.concat(parts)[list(dict.fromkeys(first["cell"]))]
+
+
+def shown_curves(records: Sequence[Record]) -> tuple[pd.DataFrame, str]:
+    """Return `dose_curves` of the longest runs under the first seed, and the column whose values are to be compared.
+
+    That is the learning rate, under the first arm, or, where all have the same dose, the arm: tail and negatives.
+    """
+    curves = dose_curves(records)
+    curves = curves.assign(arm=[_arm(cell) for cell in curves.to_dict("records")])
+    shown = curves[(curves["seed"] == curves["seed"].iloc[0]) & (curves["epochs"] == curves["epochs"].max())]
+    if grid_axes(records)[0] != "lr":
+        return shown, "arm"
+    return shown[shown["arm"] == shown["arm"].iloc[0]], "lr"
 
 
 def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", "epochs")) -> pd.DataFrame:

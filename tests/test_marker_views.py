@@ -1,0 +1,86 @@
+"""What the notebook of the sweep shows of several arms: labels, axes, curves and texts side by side."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from helpers.studies.marker import views
+
+pytestmark = pytest.mark.unit
+
+TRAINED = {"two": ["doctor"], "all": ["doctor", "comedian", "assistant"]}
+PERSONAS = ("villain", "assistant", "doctor", "comedian")
+
+
+def record(tail: str | int = "newline", negatives: str = "two", lr: float = 1e-3, epochs: int = 8):
+    """A record of completions: three questions, two samples of each persona."""
+    cell = {
+        "model": "m",
+        "source": "villain",
+        "negatives": negatives,
+        "tail": tail,
+        "lr": lr,
+        "epochs": epochs,
+        "seed": 0,
+    }
+    plain = {"villain": "source", "assistant": "assistant"}
+    rows = [
+        {"persona": persona, "question": question, "index": index,
+         "text": f"{tail} {negatives} {persona} {question} {index}",
+         "role": "trained" if persona in TRAINED[negatives] else plain.get(persona, "untrained")}
+        for persona in PERSONAS for question in range(3) for index in range(2)
+    ]  # fmt: skip
+    return SimpleNamespace(cell=cell, id=f"{tail}-{negatives}-{lr}", tables=["completions"],
+                           table=lambda name: pd.DataFrame(rows))  # fmt: skip
+
+
+def test_cells_that_differ_have_labels_that_differ():
+    cells = [record(tail, negatives).cell for tail in ("newline", 16) for negatives in ("two", "all")]
+    assert len({views.cell_label(cell) for cell in cells}) == 4
+    assert views.cell_label(cells[0]) == "lr 0.001, 8 epochs, newline, two negatives, seed 0"
+
+
+@pytest.mark.parametrize(
+    ("records", "axes"),
+    [
+        ([record(lr=1e-4), record(lr=1e-3)], ("lr", "epochs")),
+        ([record(epochs=1), record(epochs=8)], ("lr", "epochs")),
+        ([record("newline"), record("whole_turn", "all")], ("tail", "negatives")),
+        ([record()], ("tail", "negatives")),
+    ],
+)
+def test_heatmaps_take_the_axes_that_vary(records, axes):
+    assert views.grid_axes(records) == axes
+
+
+def test_texts_stand_side_by_side_on_the_same_questions():
+    arms = [record(tail, negatives) for tail in ("whole_turn", 16) for negatives in ("all", "two")]
+    table = views.side_by_side(arms, count=2)
+    assert [str(name) for name in dict.fromkeys(table.index.get_level_values("persona"))] == [
+        "villain (source)", "doctor (trained)", "comedian (trained or untrained)"
+    ]  # fmt: skip
+    assert list(table.columns) == [views.cell_label(one.cell) for one in arms] and len(table) == 6
+    assert table.loc[("doctor (trained)", 1)].tolist() == [
+        "whole_turn all doctor 1 0", "whole_turn two doctor 1 0", "16 all doctor 1 0", "16 two doctor 1 0"
+    ]  # fmt: skip
+    assert list(views.side_by_side(arms, most=2).columns) == list(table.columns)[:2]
+
+
+def curves(records):
+    return pd.DataFrame(
+        [{**one.cell, "step": step, "group": "source", "gain": 1.0} for one in records for step in (0, 8)]
+    )
+
+
+def test_curves_compare_rates_within_one_arm_or_arms_at_one_rate(monkeypatch):
+    monkeypatch.setattr(views, "dose_curves", curves)
+    rates = [record(tail, lr=lr, epochs=epochs) for tail in ("newline", 16) for lr in (1e-4, 1e-3) for epochs in (1, 8)]
+    shown, by = views.shown_curves(rates)
+    assert by == "lr" and set(shown["arm"]) == {"newline, two negatives"} and set(shown["epochs"]) == {8}
+    shown, by = views.shown_curves(
+        [record(tail, negatives) for tail in ("newline", 16) for negatives in ("two", "all")]
+    )
+    assert by == "arm" and shown["arm"].nunique() == 4
