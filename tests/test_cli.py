@@ -259,7 +259,7 @@ BAD_PARAMS = [
     ("lr: 1e-4\nseed: &a [*a]\n", "cannot be read as YAML"),
     ("lr: 1e-4\nstyle: !!binary eA==\n", "cannot be read as YAML"),
     ("lr: 1e-4\nstyle: !!set {x}\n", "cannot be read as YAML"),
-    ("lr: 1e-4\n\x00: 2\n", "cannot be read as YAML"),
+    ("lr: 1e-4\n\x00: 2\n", "is not UTF-8: byte 10, in line 2"),
     ("- lr\n", "one `name: value` a line"),
 ]
 
