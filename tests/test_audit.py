@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 import toy_study
 from toy_study import CoinCell, commit, project, run_cells
+from typer.testing import CliRunner
 
+from helpers import cli
 from helpers.audit import kept, publishing
 from helpers.audit.agreement import same_kind
 from helpers.audit.register import register
-from helpers.audit.replay import enter, replay, replayable
+from helpers.audit.replay import compare, enter, replay, replayable
 from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
@@ -25,6 +27,7 @@ from helpers.claims import open_case
 from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
 from helpers.site import header
+from helpers.site.lint import lint
 
 pytestmark = pytest.mark.unit
 
@@ -99,6 +102,9 @@ LIES = {
     "the device of the model": (lambda c: c["model"].update(device="cuda:0"), r"model.device: is 'cuda:0', but"),
     "the dtype": (lambda c: c["params"].update(dtype="bfloat16"), r"params.dtype: is 'bfloat16', but .* 'float32'"),
     "the model": (lambda c: c["model"].update(sha256="d" * 64), r"id: does not end in"),
+    "the files of the model": (
+        lambda c: c["model"].update(files={"weights.safetensors": "d" * 64}), r"model.files: are not those"
+    ),
     "the data": (lambda c: c["data"].update({"data/mint.txt": "d" * 64}), r"id: does not end in"),
     "an input": (lambda c: c["inputs"].update(base="coins_base/other"), r"inputs.base: There is no run record"),
     "the version": (lambda c: c.update(version=2), r"id: does not end in"),
@@ -243,6 +249,40 @@ def test_what_lies_in_the_outputs_does_not_stand_for_what_was_published(house):
     (base,) = (house / "outputs/coins_base").glob("*" + records.load(ref).inputs["base"][-12:])
     mend_table(base, all_heads)
     assert findings(house) == "" and derive.derive(records.load(ref))["gain"] == records.load(ref).metric("gain")
+
+
+def test_a_table_that_was_changed_by_a_commit_is_found_however_the_ledger_explains_it(house):
+    folder = published(house)
+    ref, was = f"coins/{folder.name}", ledger.read().standing("record")[f"coins/{folder.name}"].sha256
+    mend_table(folder, all_heads)
+    again = derive.derive(records.Record(folder, records.load(ref).content, published=True))
+    edit(folder, lambda c: c.update(metrics=again | {"memory": c["metrics"]["memory"]}))
+    event = {"event": "derived", "kind": "record", "name": ref, "was": was}
+    ledger.append([event | {"sha256": files.sha256_file(folder / "run.json")}])
+    register([house / "reports/coins.qmd"], root=house)
+    shown = "Metrics of 1 records were derived again on"
+    assert shown in unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
+    assert findings(house) == f"{ref}: metrics_version: is 1, but the ledger says derived 1 times."
+    commit(house)
+    assert re.search(rf"{ref}: files.flips.parquet: was changed in commit [0-9a-f]+, after it", findings(house))
+
+
+def test_a_registered_claim_does_not_vanish(house):
+    (house / "reports/coins.qmd").rename(house / "reports/_coins.qmd")
+    assert "reports/coins.qmd: question: was registered on" in findings(house)
+    assert any("reports/coins.qmd" in one.message for one in lint(house))
+
+
+def test_a_claim_of_which_nothing_is_registered_says_so(tmp_path, monkeypatch):
+    root = project(tmp_path / "house", monkeypatch)
+    path = root / "reports/coins.qmd"
+    path.write_text(path.read_text().replace("status: published", "status: proposed"))
+    run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
+    publishing.publish("coins")
+    said = "Nothing of this claim is registered"
+    assert said in header.proof(open_case(path, root)).fragment
+    register([path], root=root)
+    assert said not in header.proof(open_case(path, root)).fragment
 
 
 def test_records_that_were_deleted_or_added_are_found(house):
@@ -410,6 +450,33 @@ def test_replays_are_equal_to_the_last_bit_but_for_what_was_measured(house):
     shown = unescape(header.proof(open_case("reports/coins.qmd", house)).fragment)
     assert f"4 of 4 records were run again (last on {ledger.now()[:10]}), 4 equal to the last bit." in shown
     assert findings(house) == ""
+
+
+def test_a_replay_fails_the_command_and_is_remembered_when_code_gives_another_number(house, monkeypatch):
+    ref = f"coins/{published(house).name}"
+    flip = toy_study.flip
+    monkeypatch.setattr(toy_study, "flip", lambda bias, p: all_heads(flip(bias, p)))
+    done = CliRunner().invoke(cli.app, ["verify", ref, "--replay"])
+    assert done.exit_code == 1 and f"{ref}: different: flips.heads; not compared: flips.seconds" in done.stdout
+    monkeypatch.setattr(toy_study, "flip", flip)
+    assert CliRunner().invoke(cli.app, ["verify", ref, "--replay"]).exit_code == 0
+    shown = header.proof(open_case("reports/coins.qmd", house)).fragment
+    assert "1 of 4 records were run again" in shown and "1 equal to the last bit. 1 came out different." in shown
+
+
+@pytest.mark.parametrize("what", ["metrics.gain.value", "metrics.more", "finish_reasons"])
+def test_equal_tables_do_not_hide_another_number(house, what):
+    ref = f"coins/{published(house).name}"
+    other = records.load(ref)
+    again = records.Record(other.path, json.loads(json.dumps(other.content)), published=True)
+    assert compare(other, again).outcome == "equal"
+    again.metrics["memory"]["value"] = 7.0
+    assert compare(other, again).outcome == "equal", "measured"
+    if what == "finish_reasons":
+        again.content["finish_reasons"] = {"length": 3}
+    else:
+        again.metrics[what.split(".")[1]] = again.metrics["gain"] | {"value": 0.123}
+    assert (compare(other, again).outcome, compare(other, again).why.startswith(what)) == ("different", True)
 
 
 def test_a_replay_that_differs_is_excused_only_on_another_machine(house, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,24 @@ def history() -> History:
         return History(False)
     grew = _grew([text("HEAD")], target.read_text(encoding="utf-8"))
     return History(True, None if grew else CHANGED.format("the working tree"))
+
+
+def changed_tables(book: ledger.Ledger) -> Iterator[tuple[str, str, str]]:
+    """Yield reference, file and commit of each published table that git saw change, but for records withdrawn since."""
+    root, name = files.ROOT, _name()
+    first = (_git(root, "rev-list", "--diff-filter=A", "HEAD", "--", name) or "").split()
+    withdrawn = {line.name for line in book.lines if line.event == "withdrawn"}
+    if not first:
+        return
+    home = name.rpartition("/")[0]
+    asked = ("--format=@%h", "--no-renames", "--diff-filter=M", "--name-only", "-m", f"{first[-1]}..HEAD")
+    said = _git(root, "log", *asked, "--", f":(glob){home}/*/*/*.parquet", f":(glob){home}/*/*/*.json") or ""
+    commit = ""
+    for row in said.splitlines():
+        commit = row[1:] if row.startswith("@") else commit
+        ref, _, file = row.removeprefix(f"{home}/").rpartition("/")
+        if not row.startswith("@") and file and file != "run.json" and ref not in withdrawn:
+            yield ref, file, commit
 
 
 def _grew(before: list[str], after: str) -> bool:

@@ -70,6 +70,8 @@ def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> It
     asked = ledger.read().standing("question")
     for path in sorted((root / "reports").glob("*.qmd")) if pages is None else pages:
         # A claim that was registered stays bound, also where its page calls itself proposed again.
+        if path.name.startswith("_"):
+            continue  # a part of other pages
         if has_claim(path) and (read_claim(path, root).status != "proposed" or f"reports/{path.name}" in asked):
             yield path, of_page(path, root)
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from helpers.audit.agreement import agree, same_kind
+from helpers.audit.agreement import ROUNDING, agree, same_kind
 from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records import ledger, reading
@@ -150,6 +150,22 @@ def _first_difference(original: Record, again: Record, study: Study) -> str | No
                     return f"{name}.{column}"
         elif any(left.get(key) != right.get(key) for key in {*left, *right} - skipped):
             return name
+    if original.finish_reasons != again.finish_reasons:
+        return f"finish_reasons are {again.finish_reasons}"
+    return _other_metric(original, again)
+
+
+def _other_metric(original: Record, again: Record) -> str | None:
+    """Return the first metric that equal tables gave another value, where both were derived by one version."""
+    if original.metrics_version != again.metrics_version:
+        return None  # `claimbook derive` brings the record up to date
+    rounding = 0.0 if same_kind(original) else ROUNDING
+    for name in sorted({*original.metrics, *again.metrics}):
+        one, other = original.metrics.get(name, {}), again.metrics.get(name, {})
+        if not (one or other).get("measured"):
+            for key in sorted({*one, *other}):
+                if not agree(one.get(key), other.get(key), rounding):
+                    return f"metrics.{name}.{key}"
     return None
 
 

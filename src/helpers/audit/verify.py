@@ -12,15 +12,14 @@ Running a cell again is in ``replay``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from helpers.audit import branches, judgement
 from helpers.audit.agreement import ROUNDING, agree, same_kind
-from helpers.audit.register import of_pages
+from helpers.audit.entries import check_ledger, check_registrations
+from helpers.audit.findings import Finding, files_in, published_folders
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
 from helpers.records import ledger, questions, reading, steps
@@ -28,21 +27,7 @@ from helpers.records.derive import derive
 from helpers.records.reading import Record
 from helpers.records.study import Study, find_study
 
-SHOWN = 3
-"""How many numbers are named that a page judges differently."""
 Derive = Callable[[Record, Study], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong with one field of a record, of the ledger or of a page."""
-
-    where: str
-    field: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.field}: {self.what}"
 
 
 def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[Finding]:
@@ -51,19 +36,16 @@ def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[F
     for folder in _folders(refs):
         findings += verify_folder(folder)
     if not refs:
-        findings += [*check_registrations(root), *check_ledger()]
+        findings += [*check_registrations(root), *check_ledger(root)]
     return findings
 
 
 def _folders(refs: Sequence[str] | None) -> Iterator[Path]:
-    published = files.published_root()
     if not refs:
-        for notebook, path in sorted(reading.folders(published)):
-            if not notebook.startswith("."):
-                yield from sorted(folder for name, folder in reading.folders(path) if not name.startswith("."))
+        yield from published_folders()
         return
     for ref in refs:
-        places = [files.inside(root, *reading.named(ref)) for root in (published, files.outputs_root())]
+        places = [files.inside(root, *reading.named(ref)) for root in (files.published_root(), files.outputs_root())]
         here = [place for place in places if (place / "run.json").is_file()]
         if not here:
             known = [record.ref for record in reading.records(ref.partition("/")[0])]
@@ -83,7 +65,7 @@ def verify_folder(folder: Path, derive: Derive = derive) -> list[Finding]:
     findings = [*_check_identity(record), *_check_files(record)]
     if not findings:
         findings += check_metrics(record, derive)
-    return [*findings, *_check_criteria(record), *_check_sources(record)]
+    return [*findings, *_check_criteria(record), *_check_derived(record), *_check_sources(record)]
 
 
 def _check_identity(record: Record) -> Iterator[Finding]:
@@ -157,14 +139,22 @@ def _check_files(record: Record) -> Iterator[Finding]:
         except RecordError as error:
             yield Finding(record.ref, f"files.{name}", str(error))
     manifests = set() if record.published else set(steps.manifests(record.path, record.files))
-    for name in sorted(_files_in(record.path) - set(listed) - manifests - {"run.json"}):
+    for name in sorted(files_in(record.path) - set(listed) - manifests - {"run.json"}):
         yield Finding(record.ref, f"files.{name}", "is no file of this record. Delete it.")
 
 
-def _files_in(folder: Path) -> set[str]:
-    """Return all that lies in a folder and below it but folders; a link to one is none."""
-    inside = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return {path.relative_to(folder).as_posix() for path in inside}
+def _check_derived(record: Record) -> Iterator[Finding]:
+    """Check that the metrics were derived again no more often than their version was raised."""
+    try:
+        events = [line.event for line in ledger.read().of("record", record.ref)]
+    except RecordError:
+        return  # check_ledger says so
+    derived = events[::-1].index("published") if "published" in events else 0
+    times = events[len(events) - derived :].count("derived")
+    if times >= record.metrics_version:
+        yield Finding(
+            record.ref, "metrics_version", f"is {record.metrics_version}, but the ledger says derived {times} times."
+        )
 
 
 def check_metrics(record: Record, derive: Derive = derive) -> list[Finding]:
@@ -204,92 +194,10 @@ def _check_sources(record: Record) -> Iterator[Finding]:
         if what in ("data", "inputs", "version"):
             yield Finding(record.ref, what, "has changed since the run. Run it again.")
     folder = files.ROOT / files.expanded(record.model.get("source") or ".")
-    for name, sha in (record.model.get("files") or {}).items():
+    listed = record.model.get("files") or {}
+    if listed and files.sha256_json(listed) != record.model["sha256"]:
+        yield Finding(record.ref, "model.files", "are not those that the model's hash is of.")
+    for name, sha in listed.items():
         path = folder / name
         if record.model.get("source") and files.is_there(path) and files.sha256_file(path) != sha:
             yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")
-
-
-def check_registrations(
-    root: Path = files.ROOT, pages: Iterable[Path] | None = None, judge: judgement.Judge = judgement.judge
-) -> list[Finding]:
-    """Check that what each claim is judged by stands in the ledger as it is now, and that it is judged as it was."""
-    findings = []
-    try:
-        book = ledger.read()
-    except RecordError:
-        return []  # check_ledger says so
-    for page, things in of_pages(root, pages):
-        command = f"claimbook register reports/{page.name}"
-        judged = judgement.look(page, root, judge)
-        for thing in things:
-            line = book.standing(thing.kind).get(thing.name)
-            if line is None and _is_used(thing.kind, book):
-                findings.append(Finding(thing.name, thing.kind, f"is not registered. Run `{command}`."))
-            elif line is None or line.sha256 == thing.sha256:
-                continue
-            elif thing.kind != "code" or not (judged is None or judged.holds):
-                findings.append(
-                    Finding(thing.name, thing.kind, f"was changed after {line.at[:10]}. Run `{command} --reason ...`.")
-                )
-        if judged is not None:
-            findings += _check_judgement(f"reports/{page.name}", judged, book, command)
-    return findings
-
-
-def _check_judgement(page: str, judged: judgement.Judged, book: ledger.Ledger, command: str) -> Iterator[Finding]:
-    if judged.line is None and _is_used("judgement", book):
-        yield Finding(page, "judgement", f"of these published records is not in the ledger. Run `{command}`.")
-    for fault in judged.faults[:SHOWN]:
-        yield Finding(page, "judgement", f"{fault}. Restore what was changed, or run `{command} --reason ...`.")
-    if len(judged.faults) > SHOWN:
-        yield Finding(page, "judgement", f"differs in {len(judged.faults) - SHOWN} more places.")
-
-
-def _is_used(kind: ledger.Kind, book: ledger.Ledger) -> bool:
-    """Whether a ledger is young enough to hold lines of this ``kind``: statements, code and judgements came later."""
-    return kind in ("criteria", "grid", "question") or any(line.kind == kind for line in book.lines)
-
-
-def _is_known(name: str, records: Container[str], book: ledger.Ledger) -> bool:
-    """Whether a file among the published ones is the ledger, a judgement, or in the folder of a record."""
-    first, _, rest = name.partition("/")
-    judged = {f"{line.name.partition('/')[0]}.json" for line in book.lines if line.kind == "judgement"}
-    return (
-        name == ledger.path().name or (first == "judged" and rest in judged) or "/".join(name.split("/")[:2]) in records
-    )
-
-
-def check_ledger() -> list[Finding]:
-    """Check chain and history of the ledger, and that it lists exactly the published records, as they are."""
-    try:
-        book = ledger.read()
-    except RecordError as error:
-        return [Finding("ledger", "chain", str(error))]
-    past = branches.history()
-    findings = [Finding("ledger", "history", past.finding)] if past.finding else []
-    late = [line for line in book.lines if line.moment > datetime.now(UTC) + timedelta(days=1)]
-    findings += [
-        Finding(line.name, "ledger", f"{line.event} on {line.at[:10]}, which is yet to come.") for line in late
-    ]
-    standing, there = book.standing("record"), {f"{f.parent.name}/{f.name}": f for f in _folders(None)}
-    for ref, folder in there.items():
-        head = folder / "run.json"
-        if ref not in standing:
-            findings.append(
-                Finding(
-                    ref, "ledger", "does not stand in the ledger: it was never published, or was withdrawn. Delete it."
-                )
-            )
-        elif not head.is_file() or files.sha256_file(head) != standing[ref].sha256:
-            findings.append(
-                Finding(ref, "run.json", f"is not what was published on {standing[ref].at[:10]}. Restore it from git.")
-            )
-    findings += [
-        Finding(f"published/{name}", "files", "belongs to no record. Delete it.")
-        for name in sorted(_files_in(files.published_root()))
-        if not _is_known(name, there, book)
-    ]
-    for ref in sorted(set(standing) - set(there)):
-        findings.append(Finding(ref, "ledger", "was published and is missing. Restore it, or `claimbook withdraw` it."))
-    return findings

@@ -7,7 +7,8 @@ that no page can leave it out, show another or write one of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -58,20 +59,22 @@ def proof(case: Case) -> Block:
     """Say how many records were replayed and how they compared, and list what changed after registration."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     standing = book.standing("record")
-    again = {
-        line.name: line
+    runs = [
+        line
         for line in book.lines
         if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
-    }
+    ]
+    again = {line.name: line for line in runs}
     exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())
-    differ = sum(line.note.startswith("different") for line in again.values() if line.note)
+    differ = {line.name for line in runs if str(line.note).startswith("different")}
     said = f"None of its {len(refs)} records was run again yet."
     if again:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
-        said += f" {differ} came out different." if differ else ""
+        said += f" {len(differ)} came out different." if differ else ""
     lines = [line for line in book.lines if concerns(line, case.claim)]
-    deviations = [*_late(case, lines)] + [
+    deviations = [] if lines else ["Nothing of this claim is registered: what judges it may have been chosen to fit."]
+    deviations += [*_late(case, lines)] + [
         f"Changed after registration, on {line.at[:10]}: {_called(line)}. {line.reason}"
         for line in lines
         if line.event == "amended"
@@ -81,6 +84,7 @@ def proof(case: Case) -> Block:
         for line in book.lines
         if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
+    deviations += _derived(book, refs)
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
     fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
@@ -102,6 +106,13 @@ def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
             f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
             "Only git history can show what is older than they are."
         )
+
+
+def _derived(book: ledger.Ledger, refs: Set[str]) -> list[str]:
+    """Say on which days metrics of the page's records were derived again: by an estimator that was changed since."""
+    days = Counter(line.at[:10] for line in book.lines if line.event == "derived" and line.name in refs)
+    said = "Metrics of {} records were derived again on {}, by another estimator."
+    return [said.format(count, day) for day, count in days.items()]
 
 
 CALLED: Mapping[ledger.Kind, str] = {

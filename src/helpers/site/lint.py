@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.audit.entries import check_ledger, check_registrations
 from helpers.audit.kept import derive_or_recall, judge_or_recall
-from helpers.audit.verify import check_ledger, check_registrations, verify_folder
+from helpers.audit.verify import verify_folder
 from helpers.base.errors import ClaimbookError, RecordError
 from helpers.base.files import ROOT
 from helpers.claims.case import Case, open_case
@@ -60,7 +61,7 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
     findings += [finding for case in cases for finding in _claim(case, cases)]
     findings += [finding for case in cases for finding in _proof(case)]
-    findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger()]
+    findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger(root)]
     if (root / log.PROSE).is_file():
         findings += _log(root / log.PROSE, root, site)
     if execute:
