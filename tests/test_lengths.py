@@ -100,7 +100,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
     assert again.cell == record.cell and record.cell["negatives"] == "asst_excluded"
     for one, other in zip(first, [again, *(runs.load(ref) for ref in again.inputs.values())], strict=True):
         assert one.path != other.path
-        assert compare(one, other).note == "equal to the last bit"
+        assert compare(one, other).outcome == "equal"
         assert one.metrics == other.metrics
 
 

@@ -142,7 +142,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
     assert record.cell["negatives"] == "two" and record.params["capability"] == "mine.jsonl"
     for one, other in zip(first, [again, *(runs.load(ref) for ref in again.inputs.values())], strict=True):
         assert one.path != other.path
-        assert compare(one, other).note == "equal to the last bit"
+        assert compare(one, other).outcome == "equal"
         assert lasting(one) == lasting(other)
     assert set(record.metrics) - set(lasting(record)) == {"train_tokens_per_s", "trained_together"}
 

@@ -98,7 +98,7 @@ def history() -> History:
 def changed_tables(book: ledger.Ledger) -> Iterator[tuple[str, str, str]]:
     """Yield reference, file and commit of each published table that git saw change, but for records withdrawn since."""
     root, name = files.ROOT, _name()
-    first = (_git(root, "rev-list", "--diff-filter=A", "HEAD", "--", name) or "").split()
+    first = (_git(root, "log", "--format=%H", "--diff-filter=A", "--", name) or "").split()
     withdrawn = {line.name for line in book.lines if line.event == "withdrawn"}
     if not first:
         return
