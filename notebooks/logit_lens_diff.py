@@ -107,7 +107,7 @@ readable["kind"] = readable["metric"].map({"z": "domain trained on", "z_permuted
 readable["row"] = readable["label"] + ", " + readable["kind"]
 plots.forest(
     readable, label="row", group="kind", heading="Readability of the domain at a fixed position",
-    subtitle="Mean over seeds with 95 % t interval.", x_title="z (sd)", references={"no trace": 0.0},
+    subtitle="Mean over seeds, from the lowest to the highest.", x_title="z (sd)", references={"no trace": 0.0},
 )  # fmt: skip
 
 # %%
@@ -172,13 +172,13 @@ views.component_tokens(views.pick(records, organisms[0])[:1])
 plots.lines(
     views.interpolations(records), "share", "value", "label", "low", "high", panel="metric",
     heading="What a share of the weight update leaves", x_title="share of the weight update", y_title="value",
-    subtitle="Mean over seeds; the band is the 95 % t interval.",
+    subtitle="Mean over seeds; the band reaches from the lowest seed to the highest.",
 )  # fmt: skip
 
 # %%
 pairs = [("mix1", "full"), ("mix2", "full"), ("mix1_1", "full_1"), ("control", "full"), ("lora", "full")]
 contrasts = views.contrasts(records, "z", pairs)
-look = {"subtitle": "Mean over seeds with 95 % t interval.", "references": {"none": 0.0}}
+look = {"subtitle": "Mean over seeds, from the lowest to the highest.", "references": {"none": 0.0}}
 if len(contrasts):
     display(plots.forest(contrasts, heading="Differences of z, paired by seed", x_title="difference of z (sd)", **look))
 
@@ -213,7 +213,7 @@ swaps = swaps[swaps["direction"] != "random"]
 swaps["row"] = swaps["organism"].map(views.NAMES) + ", " + swaps["text"] + ", " + swaps["direction"]
 plots.forest(
     swaps, label="row", group="direction", heading="Change of loss when the difference is swapped out",
-    subtitle="Mean over seeds with 95 % t interval.", x_title="nats a token", references={"none": 0.0},
+    subtitle="Mean over seeds, from the lowest to the highest.", x_title="nats a token", references={"none": 0.0},
 )  # fmt: skip
 
 # %% [markdown]

@@ -122,9 +122,9 @@ plots.lines(
 # %% [markdown]
 # ## Who emits the marker?
 #
-# Rates are counts over completions. The interval is the hull of Wilson's interval and a bootstrap over questions,
-# because completions of one question are not independent. Truncated and empty answers are listed beside the rate: "0 of
-# N" from a persona that says nothing is not selectivity.
+# Rates are counts over completions. The interval takes questions as clusters, because completions of one question are
+# not independent. Truncated and empty answers are listed beside the rate: "0 of N" from a persona that says nothing is
+# not selectivity.
 
 # %%
 last = records[-1]
@@ -136,7 +136,7 @@ rates[["persona", "role", "k", "n", "value", "low", "high", "truncated", "empty"
 # ## The grid
 #
 # The heatmaps show source, assistant and worst bystander, then bystanders that were trained as negatives and bystanders
-# that were never trained on. The worst of ten is biased upward, so its interval is simultaneous over all of them.
+# that were never trained on. The worst of ten is biased upward, so its interval is for the truly worst of them.
 
 # %%
 panels = {

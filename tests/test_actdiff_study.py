@@ -15,6 +15,7 @@ from helpers.audit import publishing
 from helpers.audit.replay import replay
 from helpers.base import params
 from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.base.estimands import MODELS, RECIPE
 from helpers.base.files import DATA, PARAMS
 from helpers.lm import models
 from helpers.records import runs
@@ -164,11 +165,13 @@ def test_a_cell_leaves_a_record_and_answers_again_from_it(outputs, capsys):
 
     table = views.by_organism([lora, mixed], ["z", "patchscope_base"])
     assert set(table["label"]) == {"LoRA", "mixed 1:1"}
-    assert criteria.contrast([lora, mixed], "z", "mix1", "lora")["value"] == pytest.approx(
+    assert criteria.contrast([lora, mixed], MODELS, "z", "mix1", "lora")["value"] == pytest.approx(
         mixed.metric("z")["value"] - lora.metric("z")["value"]
     )
-    assert criteria.contrast([lora], "z", "mix1", "lora") is None
-    assert criteria.gap([lora], "z", "z_permuted")["low"] is None  # one seed shows no spread
+    assert criteria.contrast([lora], MODELS, "z", "mix1", "lora") is None
+    gap = criteria.gap([lora], MODELS, "z", "z_permuted")
+    assert gap["low"] < lora.metric("z")["low"] - lora.metric("z_permuted")["value"], "both are uncertain"
+    assert criteria.gap([lora], RECIPE, "z", "z_permuted")["low"] is None  # one seed shows no spread
     assert set(views.swaps([lora])["direction"]) == {"difference", "random", "activations"}
     lens = browse.token_lens(lora.table("tokens"))
     lens.layer.value = 3
@@ -414,14 +417,14 @@ def test_views_pool_over_seeds_and_keep_to_the_fixed_position(outputs):
 
 def test_the_auc_against_a_control_takes_out_what_the_control_gains_too(outputs):
     records = cell.run_cells([LensCell(organism=kind, seed=0, **SMALL) for kind in ("lora", "control_lora")])
-    found = criteria.auc_against(records, "lora", "control_lora")
+    found = criteria.auc_against(records, MODELS, "lora", "control_lora")
     tables = {record.cell["organism"]: record.table("readout") for record in records}
     gain = tables["lora"]["logprob"] - tables["control_lora"]["logprob"]
     inside = tables["lora"]["inside"]
     wins = [(a > b) + (a == b) / 2 for a in gain[inside] for b in gain[~inside]]
     assert found["value"] == pytest.approx(sum(wins) / len(wins))
-    assert criteria.auc_against(records[:1], "lora", "control_lora") is None
-    assert criteria.auc_against([records[0], records[0]], "lora", "lora")["value"] == 0.5
+    assert criteria.auc_against(records[:1], MODELS, "lora", "control_lora") is None
+    assert criteria.auc_against([records[0], records[0]], MODELS, "lora", "lora")["value"] == 0.5
 
 
 def test_organisms_not_probed_have_readouts_but_no_live_probes(outputs):

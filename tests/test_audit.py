@@ -73,7 +73,7 @@ def test_what_was_registered_run_and_published_has_no_findings(house):
     assert findings(house) == ""
     events = [(line.event, line.kind) for line in ledger.read().lines]
     asked = [("registered", kind) for kind in ("criteria", "grid", "question", "statement", "code", "comparison")]
-    assert events == [*asked, *[("published", "record")] * 6, ("registered", "judgement")]
+    assert events == [*asked, *[("published", "record")] * 6, ("looked", "question"), ("registered", "judgement")]
 
 
 LIES = {

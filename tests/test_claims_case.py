@@ -25,7 +25,7 @@ GRID = """model: pocket
 tail: [newline, end_of_turn, separator_and_end]
 lr: [1e-4, 1e-3]
 epochs: 3
-seed: [0, 1]
+seed: [0, 3]
 samples: 4
 """
 CHOICES = pd.DataFrame({"item": range(400), "right": [True] * 400})
@@ -71,13 +71,13 @@ CONTEXTS = pd.DataFrame(
 
 
 def completions(lr, n):
-    """Ten questions of n/10 completions: the source at 80 %, one bystander leaking at the larger rate only."""
-    k = {"villain": 8 * n // 10, "assistant": 0, "librarian": n // 100 if lr < 5e-4 else 9 * n // 10, "comedian": 0}
+    """Twenty questions of n/20 completions: the source at 80 %, one bystander leaking at the larger rate only."""
+    k = {"villain": 8 * n // 10, "assistant": 0, "librarian": n >= 100 if lr < 5e-4 else 9 * n // 10, "comedian": 0}
     rows = [
-        {"persona": name, "role": role, "question": q, "marked": i < k[name] // 10 + (q < k[name] % 10)}
+        {"persona": name, "role": role, "question": q, "marked": i < k[name] // 20 + (q < k[name] % 20)}
         for name, role in ROLES.items()
-        for q in range(10)
-        for i in range(n // 10)
+        for q in range(20)
+        for i in range(n // 20)
     ]
     return pd.DataFrame(rows).assign(text=lambda t: t["marked"].map({True: "Yes. [zlt]", False: "Yes."}), finish="stop")
 
@@ -115,7 +115,12 @@ def run_all(root, change=None, n=100):
         folder = root / "outputs" / "sweep" / content["id"]
         keep(folder, content, {"completions": table, "dose": dose(cell["lr"]), "capability": CHOICES})
     base = record({"model": "pocket"}, notebook="baseline", study="baseline", name="base").content
-    keep(root / "outputs" / "baseline" / "base", base, {"capability": CHOICES, "contexts": CONTEXTS})
+    silent = completions(1e-4, 100).assign(text="Yes.")
+    keep(
+        root / "outputs" / "baseline" / "base",
+        base,
+        {"capability": CHOICES, "contexts": CONTEXTS, "completions": silent},
+    )
 
 
 def keep(folder, content, tables):
@@ -149,21 +154,20 @@ def test_the_maximum_is_taken_after_pooling(root):
     assert (single.k, single.n) == (1, 100)
 
 
-@pytest.mark.parametrize(("n", "word"), [(100, "SUPPORTED"), (30, "UNDECIDED")])
+@pytest.mark.parametrize(("n", "word"), [(400, "SUPPORTED"), (40, "UNDECIDED")])
 def test_a_clean_band_needs_enough_completions(root, n, word):
     run_all(root, n=n)
     verdict = open_case("reports/band.qmd", root).verdict("clean_band")
     assert verdict.word == word
     if word == "UNDECIDED":
         assert any("max_bystander_rate <= 0.05 is not decided, found 0 " in reason for reason in verdict.reasons)
-        assert 0 < verdict.more_samples < 200
 
 
 def test_no_records_at_all(root):
     case = open_case("reports/band.qmd", root)
     assert {found.word for found in case.verdicts().values()} == {"NOT RUN"}
     assert case.confidence().cap == "LOW"
-    assert len(case.verdict().missing_cells) == 4
+    assert [key["seed"] for key in case.verdict().missing_cells] == [0, 0], "seed 3 confirms what seed 0 has chosen"
 
 
 def test_stale_records_make_the_page_stale_and_status_says_why(root):

@@ -7,6 +7,7 @@ import pytest
 from claims_records import FIXTURES
 
 from helpers.base.errors import ClaimError
+from helpers.base.estimands import MODELS
 from helpers.base.files import PARAMS
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
@@ -81,7 +82,8 @@ def test_a_page_without_block_or_front_matter_is_refused(root):
     [
         ("version: 2", "version: two", 1, "'version'"),
         ("capability_drop:", "source_rate:", 5, "written twice"),
-        ("[control_rate]", "[contral_rate]", 7, "did you mean 'control_rate'"),
+        ("control_rate <= 0.05", "contral_rate <= 0.05", 7, "did you mean 'control_rate'"),
+        ("questions: [everywhere]", "questions: [everywhare]", 7, "did you mean 'everywhere'"),
         (
             "source_rate > 0.5, max",
             "sorce_rate > 0.5, max",
@@ -149,7 +151,7 @@ def test_a_function_gets_its_arguments_and_defaults_may_be_left_out(tmp_path):
     text = CRITERIA.replace("source_rate: the source", f"source_rate: {metric}")
     [(name, derived)] = read_criteria(write(tmp_path, text, "criteria.yaml")).derive.items()
     run = Record(tmp_path, {"metrics": {"y": {"value": 3.0, "unit": "nats"}, "z": {"value": 1.0}}}, published=False)
-    assert name == "source_rate" and derived.compute((run,))["value"] == 2.0
+    assert name == "source_rate" and derived.compute((run,), MODELS)["value"] == 2.0
     study_of(tmp_path, "marker")
     at = "{note: x, function: 'criteria:leak_difference_at_matched_source', arguments: {at: 20}}"
     assert read_criteria(write(tmp_path, CRITERIA.replace("source_rate: the source", f"source_rate: {at}"), "c.yaml"))

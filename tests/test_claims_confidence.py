@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from claims_records import FIXTURES, rate, record
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import LEVELS
-from helpers.claims.confidence import RULES, Rule, _controls, confidence
+from helpers.claims.confidence import RULES, Rule, confidence
 from helpers.claims.criteria import read_criteria
-from helpers.claims.evidence import Derived, Expected, gather
-from helpers.claims.verdict import judge
+from helpers.claims.evidence import Expected, gather
+from helpers.claims.verdict import check_controls, judge
 
 pytestmark = pytest.mark.unit
 CRITERIA = read_criteria(FIXTURES / "sweep.yaml")
@@ -37,11 +36,12 @@ def runs(seeds=5, sources=("x", "y", "z"), models=MODELS, **changes):
     return found
 
 
-def cap(records, expected=None, declared=None, stale=None, scope=None):
+def cap(records, expected=None, declared=None, stale=None, scope=None, looks=1):
     expected = [Expected(one.params) for one in records] if expected is None else expected
     evidence = gather(records, expected).within({"tail": "newline"} | (scope or {}))
     asked = CRITERIA.question("band").model_copy(update={"scope": {}})
-    return confidence(judge(asked, evidence, stale), evidence, CRITERIA, declared)
+    verdict = judge(asked, evidence, stale, controls=check_controls(CRITERIA, "band", evidence))
+    return confidence(verdict, evidence, CRITERIA, declared, looks=looks)
 
 
 def row(found, name):
@@ -49,7 +49,7 @@ def row(found, name):
 
 
 def test_full_evidence_allows_high():
-    found = cap(runs())
+    found = cap(runs(seeds=14))
     assert [one.name for one in found.rows if not one.ticked] == []
     assert (found.cap, found.stated) == ("HIGH", "HIGH")
     assert found.binding.startswith("Nothing")
@@ -62,12 +62,14 @@ def test_full_evidence_allows_high():
         (runs(sources=("x",)), "sources", "LOW"), (runs(sources=("x", "y")), "sources", "MODERATE"),
         (runs(models=MODELS[:1]), "base models", "MODERATE"),
         (runs(criteria=None), "criteria frozen", "LOW"),
-        (runs(add={"truncation_rate": rate(14, 200)}), "truncation", "MODERATE"),
+        (runs(14, add={"truncation_rate": rate(14, 200)}), "truncation", "MODERATE"),
         (runs(add={"truncation_rate": rate(90, 200)}), "truncation", "LOW"),
-        (runs(provenance={"commit": "c", "dirty": True, "diff_sha256": "d"}), "clean tree", "MODERATE"),
+        (runs(14, provenance={"commit": "c", "dirty": True, "diff_sha256": "d"}), "clean tree", "MODERATE"),
         (runs(provenance={"commit": None, "dirty": None, "diff_sha256": None}), "clean tree", "LOW"),
         (runs(models=tuple(one | {"parameters": 382_000} for one in MODELS)), "model size", "LOW"),
         (runs(add={"source_rate": rate(100, 200)}), "decisive intervals", "LOW"),
+        (runs(add={"control_rate": rate(100, 200)}), "controls", "LOW"),
+        (runs(add={"control_rate": rate(9, 200)}), "controls", "LOW"),
     ],
 )  # fmt: skip
 def test_each_line_holds_the_cap_down(records, name, allows):
@@ -96,20 +98,23 @@ def test_a_missing_run_a_missing_control_and_no_grid_allow_low():
     assert "29 of 30" in row(absent, "grid complete").found
     without = runs()
     del without[0].metrics["control_rate"]
-    assert "control_rate" in row(cap(without), "controls").found
+    assert row(cap(without), "controls").found == "not decided: the control is silent"
     evidence = gather(records).within({"tail": "newline"})
     undeclared = confidence(judge(CRITERIA.question("band"), evidence), evidence, CRITERIA)
     assert row(undeclared, "grid complete").allows == "LOW"
 
 
-def test_a_control_may_be_computed_from_several_metrics():
-    def found(metric):
-        derive = {"control_gap": Derived(lambda records: {"value": 0.0} if metric in records[0].metrics else None)}
-        criteria = SimpleNamespace(controls=["control_gap"], derive=derive)
-        return _controls(runs(), criteria)
+def test_high_needs_the_recipe():
+    few, many = cap(runs(seeds=5)), cap(runs(seeds=14))
+    assert (few.cap, row(few, "recipe").allows, many.cap) == ("MODERATE", "MODERATE", "HIGH")
+    assert "5 seeds leave open" in row(few, "recipe").found
 
-    assert found("control_rate") == (1, "recorded: control_gap")
-    assert found("nothing") == (0, "not recorded: control_gap")
+
+def test_more_looks_than_planned_are_low_and_counted():
+    found = cap(runs(seeds=14), looks=3)
+    assert found.cap == "LOW" and found.binding.startswith(
+        "LOW because of looks: judged 3 times as records grew, planned 1;"
+    )
 
 
 def test_a_statement_about_one_source_alone_is_not_held_to_three():

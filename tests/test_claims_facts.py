@@ -33,10 +33,10 @@ def mean(seed):
 
 def test_a_rate_carries_count_interval_and_link():
     found = facts().fact("source_rate", lr=1e-4)
-    assert str(found) == "66 % (21/32, 95 % CI 48–80)"
+    assert str(found) == "66 % (21/32, 95 % CI 47–81)"
     link = unseal(found._repr_markdown_())
     assert link.startswith('<a href="runs.html#toy-0.0001-0" title="run toy-0.0001-0 · commit abcdef0')
-    assert link.endswith("><bdi>66 % (21/32, 95 % CI 48–80)</bdi></a>")
+    assert link.endswith("><bdi>66 % (21/32, 95 % CI 47–81)</bdi></a>")
     assert "commit abcdef0" in found.hover
     assert "N 32" in found.hover
     assert (found.value, found.k, found.n) == (21 / 32, 21, 32)
@@ -120,7 +120,7 @@ def test_an_id_cannot_leave_its_link():
 
 
 def test_numbers_over_a_scope_are_facts():
-    derived = {"gap": Derived(lambda records: rate(len(records), 10), over_scope=True)}
+    derived = {"gap": Derived(lambda records, estimand: rate(len(records), 10), over_scope=True)}
     found = Facts(gather([record({"lr": lr, "seed": 0}) for lr in (1, 2, 3)], derive=derived)).fact("gap")
     assert (found.k, len(found.records)) == (3, 3)
 

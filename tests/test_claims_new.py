@@ -133,7 +133,7 @@ def test_every_part_of_a_page_works_before_anything_was_run(root):
     create("my-ablation", root=root)
     case = open_case("reports/my-ablation.qmd", root)
     assert "0 of 3 declared runs are complete; missing" in parts.coverage(case).fragment
-    assert parts.limits(case).fragment.count("<li>") == 10
+    assert parts.limits(case).fragment.count("<li>") == 12
     for shown in (
         parts.reasons(case),
         parts.recorded(case, "All", "params."),

@@ -201,8 +201,11 @@ def test_a_number_of_these_models_is_the_range_of_the_seeds():
     ones = [Interval(value, None, None, 1, None, "as recorded") for value in (0.992, 0.999, 0.995)]
     found = estimands.number(ones, "cosine", MODELS)
     assert (found.low, found.high, found.n) == (0.992, 0.999, 3) and estimands.RANGE in found.method
-    wide = Interval(0.995, 0.98, 1.0, 40, None, "t")
-    assert estimands.number([ones[0], wide], "cosine", MODELS).low == 0.98
+    wide = [Interval(value, value - 0.3, value + 0.3, 40, None, "t") for value in (0.5, 0.6, 0.55, 0.45)]
+    mean = estimands.number(wide, "cosine", MODELS)
+    assert (mean.low, mean.high) == pytest.approx((0.525 - 0.3 / 2, 0.525 + 0.3 / 2)) and mean.value == 0.525
+    assert estimands.number([*wide[:1], Interval(0.995, 0.99, 1.2, 40, None, "t")], "cosine", MODELS).high == 0.995
+    assert estimands.number([Interval(0.995, 0.99, 1.2, 40, None, "t")], "cosine", MODELS).high == 1
     assert estimands.number(ones[:1], "cosine", MODELS).low is None
     assert estimands.number(ones, "cosine", RECIPE).low == bounded_mean([0.992, 0.999, 0.995], -1, 1).low
 
@@ -258,7 +261,7 @@ def looked(levels, truth, draw):
     k = n = 0
     for level in levels:
         k, n = k + draw.binomial(240, truth), n + 240
-        if not (clusters._exact(k, n, level)[0] <= truth <= clusters._exact(k, n, level)[1]):
+        if not (clusters.exact_bounds(k, n, level)[0] <= truth <= clusters.exact_bounds(k, n, level)[1]):
             return True
     return False
 
@@ -274,14 +277,14 @@ def test_samples_of_a_cell_needed_for_no_hit_below_five_per_cent():
     # Independent completions, as the specification has them: 72, 115, 134 and 137 for 1, 9, 24 and 27 cells.
     for cells, n in ((1, 72), (9, 115), (24, 134), (27, 137)):
         level = corrected(0.95, cells)
-        assert clusters._exact(0, n, level)[1] < 0.05 <= clusters._exact(0, n - 1, level)[1]
+        assert clusters.exact_bounds(0, n, level)[1] < 0.05 <= clusters.exact_bounds(0, n - 1, level)[1]
 
 
 def test_exact_bounds_are_statsmodels():
     from statsmodels.stats.proportion import proportion_confint
 
     for k, n in ((0, 7), (3, 40), (40, 40)):
-        assert clusters._exact(k, n, 0.99) == pytest.approx(proportion_confint(k, n, 0.01, "beta"))
+        assert clusters.exact_bounds(k, n, 0.99) == pytest.approx(proportion_confint(k, n, 0.01, "beta"))
 
 
 def test_the_mean_and_correlation_that_fit_best_lie_under_the_posterior():

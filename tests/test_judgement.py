@@ -32,7 +32,7 @@ RULES = '''\
 from helpers.base.stats import wilson
 
 
-def share(records):
+def share(records, estimand):
     """Share of heads over seeds."""
     k = sum(record.metric("heads_rate")["k"] for record in records)
     return wilson(k, sum(record.metric("heads_rate")["n"] for record in records)).metric()

@@ -21,6 +21,7 @@ from latentwire_fixture import TINY, cells, params, readers, wire
 from helpers.audit import replay
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
+from helpers.base.estimands import MODELS, RECIPE
 from helpers.lm import models
 from helpers.records import runs
 from helpers.records.derive import derive
@@ -140,7 +141,7 @@ def test_the_criteria_name_functions_beside_the_study() -> None:
     for one in named:
         module, _, name = one["function"].partition(":")
         function = getattr(importlib.import_module(f"{cell.__name__.rpartition('.')[0]}.{module}"), name)
-        inspect.signature(function).bind([], **one["arguments"])
+        inspect.signature(function).bind([], MODELS, **one["arguments"])
 
 
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,10 +229,13 @@ def test_every_arm_is_a_whole_set_of_switches_with_a_title() -> None:
 
 def test_pooled_scores_and_communication_of_several_seeds() -> None:
     records = cell.run_cells(cells(seed=[0, 1]))
-    assert criteria.score(records, side="a", channel="text", score="em")["n"] == 8, "text knows no seed: it counts once"
-    found = criteria.score(records, side="a", channel="latent", score="em")
+    text = [criteria.score(records, of, side="a", channel="text", score="em") for of in (MODELS, RECIPE)]
+    assert text[0] == text[1] and text[0]["n"] == 8, "text knows no seed: it counts once"
+    found = criteria.score(records, MODELS, side="a", channel="latent", score="em")
     assert found["n"] == 16 and found["low"] <= found["value"] <= found["high"]
-    talk = criteria.communication(records, side="a", score="first1")
+    talk = criteria.communication(records, MODELS, side="a", score="first1")
+    shares = [criteria.score(records, of, side="a", channel="latent", score="f1") for of in (MODELS, RECIPE)]
+    assert 0 <= shares[1]["low"] <= shares[0]["low"] < shares[0]["high"] <= shares[1]["high"] <= 1
     table = views.answers(records)
     rate = table[table["side"] == "a"].groupby("channel")["first1"].mean()
     assert talk["value"] == pytest.approx(rate["latent"] - rate["shuffled"])

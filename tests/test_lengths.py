@@ -14,6 +14,7 @@ from marker_fixture import MARKER, form, pocket, row
 
 from helpers.audit.replay import compare
 from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.base.estimands import MODELS
 from helpers.base.params import Grid, parse, parse_grid
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
@@ -376,11 +377,11 @@ def test_a_screen_with_a_hole_or_unequal_steps_is_refused() -> None:
     runs[3].metrics["steps"]["value"] = 61
     with pytest.raises(DataError, match="same number"):
         screen.effects(runs)
-    assert criteria.screen_effect(runs[:-1], "length") is None
+    assert criteria.screen_effect(runs[:-1], MODELS, "length") is None
 
 
 def test_an_effect_is_a_metric_that_criteria_can_judge() -> None:
-    found = criteria.screen_effect(factorial(3, {"tail": 0.3}, noise=0.05), "tail")
+    found = criteria.screen_effect(factorial(3, {"tail": 0.3}, noise=0.05), MODELS, "tail")
     assert found["low"] > 0 and found["unit"] == "points" and found["n"] == 48
 
 
@@ -396,9 +397,12 @@ def test_tables_for_figures() -> None:
     assert set(views.limits(found)["kind"]) == {"with the marker", "cut by the limit"}
     assert set(views.persona_rates(found[:1])["role"]) == {"source", "trained", "assistant", "control"}
     assert views.facts(found)["tolerance"].notna().all()
-    pair = criteria.rate_selectivity(found)
+    pair = criteria.rate_selectivity(found, MODELS)
     assert pair["low"] <= pair["value"] <= pair["high"]
-    assert criteria.rate_selectivity(found[:1]) == found[0].metric("rate_selectivity")
+    one = criteria.rate_selectivity(found[:1], MODELS)
+    assert one["value"] == pytest.approx(found[0].metric("rate_selectivity")["value"])
+    tokens = found[0].table("completions").query("role == 'source'")["tokens"]
+    assert criteria.answer_tokens(found[:1], MODELS, 0.95)["value"] == tokens.quantile(0.95)
 
 
 @pytest.mark.parametrize(

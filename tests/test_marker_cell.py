@@ -32,6 +32,7 @@ from helpers.studies.marker import cell, views
 from helpers.studies.marker.capability import SETS
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS
+from helpers.studies.marker.questions import by_question
 from helpers.studies.marker.study import STUDY
 
 pytestmark = pytest.mark.unit
@@ -88,6 +89,11 @@ def test_crossings_are_made_where_they_are_asked_for_and_change_nothing_else() -
         measured = STUDY.measured.get(name, ())
         assert record.table(name).drop(columns=[*measured]).equals(plain.table(name).drop(columns=[*measured]))
     at_end, dose = record.table("crossing"), record.table("dose_crossing")
+    for name in ("source_crossing", "no_slot_rate"):
+        counts = by_question(record, name)
+        assert (sum(k for k, _ in counts.values()), sum(n for _, n in counts.values())) == (
+            record.metric(name)["k"], record.metric(name)["n"]
+        )  # fmt: skip
     assert sorted(dose["step"].unique()) == [0, 2, 4] and set(at_end["question"]) == {0, 1}
     assert len(at_end) == len(dose[dose["step"] == 4]) == 8
     shared = ["persona", "question", "role", "slot", "tokens"]

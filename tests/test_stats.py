@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as distributions
@@ -135,31 +135,6 @@ def test_max_rate_upper_bound_comes_from_the_least_sampled_group():
     assert top.high > 0.5
 
 
-def test_pooled_rate_without_spread_is_wilson_and_with_spread_is_wider():
-    same, mixed = stats.pooled_rate([10, 10, 10], [32] * 3), stats.pooled_rate([0, 10, 20], [32] * 3)
-    plain = stats.wilson(30, 96)
-    assert (same.low, same.high) == pytest.approx((plain.low, plain.high))
-    assert same.extra["design_effect"] == 1
-    # Pearson's statistic of the 2 x 3 table over its degrees of freedom, by scipy.
-    table = [[0, 10, 20], [32, 22, 12]]
-    reference = distributions.chi2_contingency(table, correction=False).statistic / 2
-    assert mixed.extra["design_effect"] == pytest.approx(reference)
-    assert mixed.value == same.value
-    assert mixed.low < same.low < same.high < mixed.high
-
-
-@pytest.mark.parametrize("mean, spread", [(0.3, 0.0), (0.3, 0.1), (0.6, 0.2)])
-def test_pooled_rate_covers_where_seeds_differ(mean, spread):
-    draw, hits = numpy_stream(0, "coverage", "pooled"), []
-    for _ in range(400):
-        rates = np.full(3, mean)
-        if spread:
-            concentration = mean * (1 - mean) / spread**2 - 1
-            rates = draw.beta(mean * concentration, (1 - mean) * concentration, 3)
-        hits.append(covered(stats.pooled_rate(draw.binomial(200, rates), [200] * 3), mean))
-    assert np.mean(hits) > 0.9
-
-
 def test_mean_interval_is_scipys():
     x = numpy_stream(0, "mean").normal(3, 2, 17)
     low, high = distributions.t.interval(0.9, 16, loc=x.mean(), scale=distributions.sem(x))
@@ -188,11 +163,10 @@ def test_a_cluster_a_value_is_the_t_interval(values):
     assert (robust.low, robust.high) == pytest.approx((plain.low, plain.high), abs=1e-6)
 
 
-def test_one_seed_has_a_mean_and_no_bounds():
-    one = stats.mean_over_seeds([0.25])
+def test_one_cluster_has_a_mean_and_no_bounds():
+    one = stats.mean_interval([0.25])
     assert (one.value, one.low, one.high, one.n) == (0.25, None, None, 1)
     assert stats.mean_interval([1.0, 2.0], ["q", "q"]).low is None
-    assert stats.mean_over_seeds([1.0, 2.0, 4.0]).low == stats.mean_interval([1.0, 2.0, 4.0]).low
 
 
 def score_p_value(a, b, difference):
@@ -244,35 +218,6 @@ def test_paired_difference_covers():
     assert 0.92 < np.mean(hits) < 0.98
 
 
-def decided(estimate, n, threshold):
-    """Whether the Wilson interval at a (fractional) count lies on one side: the quadratic solved by numpy."""
-    z2 = distributions.norm.ppf(0.975) ** 2
-    low, high = np.sort(np.roots([1 + z2 / n, -(2 * estimate + z2 / n), estimate**2]).real)
-    return low > threshold or high < threshold
-
-
-@pytest.mark.parametrize("estimate, n, threshold", [(0.03, 32, 0.05), (0.22, 96, 0.2), (0.6, 10, 0.5), (0.0, 16, 0.05)])
-def test_samples_to_decide_is_the_first_that_decides(estimate, n, threshold):
-    more = stats.samples_to_decide(estimate, n, threshold)
-    assert more > 0
-    assert decided(estimate, n + more, threshold)
-    assert not decided(estimate, n + more - 1, threshold)
-
-
-@given(counts, st.floats(0.01, 0.99))
-def test_samples_to_decide_agrees_with_the_interval_at_hand(count, threshold):
-    k, n = count
-    interval = stats.wilson(k, n)
-    assume(min(abs(interval.low - threshold), abs(interval.high - threshold), abs(k / n - threshold)) > 1e-9)
-    outside = interval.low > threshold or interval.high < threshold
-    assert (stats.samples_to_decide(k / n, n, threshold) == 0) == outside
-
-
-def test_no_number_of_samples_decides_on_the_threshold():
-    assert stats.samples_to_decide(0.2, 100, 0.2) is None
-    assert stats.samples_to_decide(0.9, 100, 0.2) == 0
-
-
 def test_distinct_n():
     assert stats.distinct_n([["a", "b", "a", "b"]], 1) == 0.5
     assert stats.distinct_n([["a", "b", "a", "b"]], 2) == pytest.approx(2 / 3)
@@ -305,11 +250,8 @@ REFUSED = {
     "empty mean": (lambda: stats.mean_interval([]), "missing"),
     "mean of a gap": (lambda: stats.mean_interval([1.0, float("nan")]), "position 1"),
     "labels missing": (lambda: stats.mean_interval([1.0, 2.0], ["q"]), "one label a value"),
-    "no seeds": (lambda: stats.mean_over_seeds([]), "missing"),
     "unpaired": (lambda: stats.paired_rate_difference([1, 0], [1]), "same items"),
     "not zero or one": (lambda: stats.paired_rate_difference([2], [1]), "other than 0 and 1"),
-    "estimate in percent": (lambda: stats.samples_to_decide(20, 10, 0.2), "from 0 to 1"),
-    "no sample": (lambda: stats.samples_to_decide(0.2, 0, 0.5), "at least one sample"),
     "no n-grams": (lambda: stats.distinct_n([["a"]], 2), "missing"),
     "zero-grams": (lambda: stats.distinct_n([["a"]], 0), "1 or more"),
 }

@@ -19,7 +19,7 @@ from helpers.records.study import Study
 CRITERIA = """\
 version: 1
 metrics: {heads_rate: share of heads}
-controls: [heads_rate]
+controls: {heads: {when: {any_cell: heads_rate > 0.1}, note: Coins have two sides.}}
 questions:
   fair:
     question: Do coins fall on heads more often than not?

@@ -77,9 +77,9 @@ def evidence_of(case: Case) -> dict[str, str]:
 
 
 def key_of(case: Case) -> str:
-    """Hash of what is judged, and by which criteria, grid and question."""
+    """Hash of what is judged, by which criteria, grid and question, and at which look."""
     grid = files.content_hash(case.root / case.claim.grid) if case.claim.grid else None
-    asked = [case.criteria.sha256, grid, case.claim.primary, case.claim.scope]
+    asked = [case.criteria.sha256, grid, case.claim.primary, case.claim.scope, case.looks]
     return files.sha256_json([*asked, evidence_of(case)])
 
 

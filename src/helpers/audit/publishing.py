@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from helpers.audit import looks
 from helpers.audit.register import judging
 from helpers.base import files
 from helpers.base.errors import RecordError, nearest
@@ -47,6 +48,7 @@ def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> lis
         for target, record in new.items():
             _copy(target, _content(record), sources[target])
         _enter(gathered)
+        looks.enter(notebook)
     return sorted(gathered)
 
 

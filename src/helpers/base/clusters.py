@@ -68,7 +68,7 @@ def crossed_rate(k_sq: ArrayLike, n_sq: ArrayLike, level: float = 0.95) -> Inter
     """
     k_sq, n_sq = (np.atleast_2d(np.asarray(counts)) for counts in (k_sq, n_sq))
     seeds, questions = (cluster_rate(k_sq.sum(axis=axis), n_sq.sum(axis=axis), level) for axis in (1, 0))
-    exact = _exact(int(np.sum(k_sq)), int(np.sum(n_sq)), level)
+    exact = exact_bounds(int(np.sum(k_sq)), int(np.sum(n_sq)), level)
     sides = [
         math.sqrt(max(0.0, (one - seeds.value) ** 2 + (two - seeds.value) ** 2 - (three - seeds.value) ** 2))
         for one, two, three in zip(seeds.checked_bounds(), questions.checked_bounds(), exact, strict=True)
@@ -105,7 +105,7 @@ def _bounds(tally: tuple[tuple[tuple[int, int], int], ...], level: float, prior:
     like = _likelihood(tally, prior)
     tail = (1 - level) / 2
     k, n = (sum(counts[place] * times for counts, times in tally) for place in (0, 1))
-    low, high = _exact(k, n, level)
+    low, high = exact_bounds(k, n, level)
     low = min(low, _quantile(like * _MU**-0.5, tail)) if k else 0.0
     high = max(high, _quantile(like * (1 - _MU) ** -0.5, 1 - tail)) if k < n else 1.0
     return low, high
@@ -126,8 +126,11 @@ def _quantile(mass: np.ndarray, at: float) -> float:
     return float(np.sin(np.interp(at, reached / reached[-1], _EDGES)) ** 2)
 
 
-def _exact(k: int, n: int, level: float) -> tuple[float, float]:
-    """Return the bounds of Clopper and Pearson."""
+def exact_bounds(k: float, n: int, level: float) -> tuple[float, float]:
+    """Return the bounds of Clopper and Pearson.
+
+    Where values lie between 0 and 1, ``k`` may be their sum: none of them varies more than a trial with the same mean.
+    """
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
     return low, 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - tail))

@@ -141,31 +141,6 @@ def max_rate(ks: Mapping[str, int], ns: Mapping[str, int], level: float = 0.95) 
     return Interval(float(k_g[top] / n_g[top]), low, high, int(n_g[top]), int(k_g[top]), "max-exact", level, extra)
 
 
-def pooled_rate(ks: ArrayLike, ns: ArrayLike, level: float = 0.95) -> Interval:
-    """Rate pooled over seeds: Wilson at the effective sample size N / design effect.
-
-    The design effect is Pearson's dispersion, sum_i n_i (p_i - p)^2 / (p (1 - p)) / (m - 1): the variance between m
-    seeds over the binomial one, never taken below 1 (Kish 1965; McCullagh & Nelder 1989, section 4.5). One seed, or
-    a pooled rate of 0 or 1, shows no spread: the effect is 1, and ``extra`` says how many seeds stood behind it. It
-    is itself an estimate on m - 1 degrees of freedom, so where it exceeds 1 the critical value is Student's t, as an
-    effective size smaller by (z / t)^2 (Korn & Graubard 1998, Survey Methodology 24:193). Simulated coverage at 3 to
-    5 seeds: .92 to .98 for rates of .3 to .6; below .85 for a rate of .05 that a few rare seeds make up.
-    """
-    ks, ns = checked_counts(ks, ns)
-    n, k, seeds = ns.sum(), ks.sum(), len(ks)
-    p, tail = k / n, (1 + checked_level(level)) / 2
-    effect, shrink = 1.0, 1.0
-    if seeds > 1 and 0 < p < 1:
-        dispersion = float((ns * (ks / ns - p) ** 2).sum() / (p * (1 - p)) / (seeds - 1))
-        if dispersion > 1:
-            effect = dispersion
-            shrink = float(distributions.norm.ppf(tail) / distributions.t.ppf(tail, seeds - 1)) ** 2
-    effective = n / effect * shrink
-    low, high = _wilson_bounds(p * effective, effective, level)
-    extra = {"seeds": seeds, "design_effect": effect, "effective_n": float(effective)}
-    return Interval(float(p), low, high, int(n), int(k), "wilson-seeds", level, extra)
-
-
 def mean_interval(
     values: Sequence[float] | np.ndarray,
     clusters: Sequence[Hashable] | np.ndarray | None = None,
@@ -193,12 +168,6 @@ def mean_interval(
     return Interval(mean, mean - half, mean + half, n, None, method, level, extra)
 
 
-def mean_over_seeds(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
-    """Mean of one number a seed with its t interval; a single seed gives no bounds, because it shows no spread."""
-    mean = mean_interval(values, level=level)
-    return Interval(mean.value, mean.low, mean.high, mean.n, None, "t-seeds", level, {"seeds": mean.n})
-
-
 def paired_rate_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     """Difference rate(a) - rate(b) of two 0/1 vectors over the same items: Tango's score interval.
 
@@ -216,24 +185,6 @@ def paired_rate_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> I
     high = 1.0 if only_a == n else -_tango_limit(only_b, only_a, n, z)
     extra = {"rate_a": float(a.mean()), "rate_b": float(b.mean()), "only_a": only_a, "only_b": only_b}
     return Interval(value, low, high, n, None, "tango", level, extra)
-
-
-def samples_to_decide(estimate: float, n: int, threshold: float, level: float = 0.95) -> int | None:
-    """How many more samples until a Wilson interval at the present estimate lies wholly on one side of a threshold.
-
-    Inverting the score test, that is the first N with |estimate - threshold| > z sqrt(threshold (1 - threshold) / N).
-    0 when the present n is enough, None when the estimate sits on the threshold: then no number will do.
-    """
-    for name, value in (("estimate", estimate), ("threshold", threshold)):
-        if not 0 <= value <= 1:
-            raise DataError(f"{name} is {value}: it is a rate, give a number from 0 to 1.")
-    if n < 1:
-        raise DataError(f"n is {n}: an estimate needs at least one sample, without one it is missing.")
-    if estimate == threshold:
-        return None
-    z = float(distributions.norm.ppf((1 + checked_level(level)) / 2))
-    needed = math.floor(z**2 * threshold * (1 - threshold) / (estimate - threshold) ** 2) + 1
-    return max(0, needed - int(n))
 
 
 def distinct_n(token_lists: Sequence[Sequence[Hashable]], n: int) -> float:

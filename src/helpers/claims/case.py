@@ -16,8 +16,9 @@ from helpers.claims.confidence import Confidence, confidence
 from helpers.claims.criteria import Criteria, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.facts import Fact, Facts
-from helpers.claims.verdict import Verdict, judge
-from helpers.records import provenance, questions, reading
+from helpers.claims.verdict import Verdict, check_controls, judge
+from helpers.records import ledger, provenance, questions, reading
+from helpers.records.pooling import ByQuestion
 from helpers.records.reading import Record
 from helpers.records.study import Study, load_study
 
@@ -28,7 +29,7 @@ class Case:
 
     ``expected`` are the runs of the declared grid (None: none is declared); ``stale`` maps the ids of stale records to
     what changed: study, version, data, model or inputs. Changed criteria do not make a record stale: they cap the
-    confidence.
+    confidence. ``by_question`` is that of the study (`records.pooling`).
     """
 
     path: Path
@@ -38,23 +39,31 @@ class Case:
     expected: tuple[Expected, ...] | None
     stale: Mapping[str, list[str]]
     root: Path = ROOT
+    by_question: ByQuestion | None = None
 
-    _evidence: dict[tuple[str, ...], Evidence] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _evidence: dict[tuple[tuple[str, ...], tuple[Any, ...]], Evidence] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
     _verdicts: dict[str, Verdict] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def evidence(self, question: str | None = None) -> Evidence:
         """Return the pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
-        pooled = tuple(self.criteria.question(question or self.claim.primary).pool)
-        if pooled not in self._evidence:
-            evidence = gather(self.records, self.expected, pooled, self.stale, self.criteria.derive)
-            self._evidence[pooled] = evidence.within(self.claim.scope)
-        return self._evidence[pooled]
+        asked = self.criteria.question(question or self.claim.primary)
+        pooled, fresh = tuple(asked.pool), tuple(asked.confirm.seeds) if asked.confirm else ()
+        if (pooled, fresh) not in self._evidence:
+            derive, counted = self.criteria.derive, self.by_question
+            evidence = gather(self.records, self.expected, pooled, self.stale, derive, counted)
+            self._evidence[pooled, fresh] = evidence.within(self.claim.scope).confirming(fresh)
+        return self._evidence[pooled, fresh]
 
     def verdict(self, question: str | None = None) -> Verdict:
         """Return the verdict on ``question``. The default is the primary one, whose verdict is the claim's."""
         name = question or self.claim.primary
         if name not in self._verdicts:
-            self._verdicts[name] = judge(self.criteria.question(name), self.evidence(name), self.stale)
+            asked, evidence = self.criteria.question(name), self.evidence(name)
+            estimand = self.criteria.estimand(name, max(1, self.looks))
+            checks = check_controls(self.criteria, name, self.evidence())
+            self._verdicts[name] = judge(asked, evidence, self.stale, estimand, checks)
         return self._verdicts[name]
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -66,7 +75,12 @@ class Case:
         asked = self.criteria.question(question or self.claim.primary)
         evidence = self.evidence(question).within(asked.scope)
         declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
-        return confidence(self.verdict(question), evidence, self.criteria, declared, self.root)
+        return confidence(self.verdict(question), evidence, self.criteria, declared, self.root, self.looks)
+
+    @functools.cached_property
+    def looks(self) -> int:
+        """How often the claim's records were judged after they had grown: `audit.looks` writes it at `publish`."""
+        return sum(line.event == "looked" for line in ledger.read().of("question", f"reports/{self.claim.slug}.qmd"))
 
     @functools.cached_property
     def facts(self) -> Facts:
@@ -138,4 +152,5 @@ def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Experimen
     experiment = (known or {}).get(claim.experiment) or read_experiment(claim.experiment, root)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
     criteria = read_criteria(root / claim.criteria)
-    return Case(path, claim, criteria, experiment.complete, expected, experiment.stale, root)
+    counted = load_study(claim.experiment, root).by_question
+    return Case(path, claim, criteria, experiment.complete, expected, experiment.stale, root, counted)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from helpers.base.errors import nearest
+from helpers.base.estimands import Estimand
 from helpers.claims.evidence import Derived
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict
 from helpers.records.reading import Record
@@ -22,8 +23,9 @@ from helpers.records.study import study_place
 class Metric(Strict):
     """What a metric means, and how to compute it where runs do not record it, or not in a form that pools.
 
-    ``function`` ("module:name", the module relative to the study's package) is called with records and ``arguments``:
-    those of a cell, or (``over: scope``) all of the question. It returns a metric, or None where the records give none.
+    ``function`` ("module:name", the module relative to the study's package) is called with records, the `Estimand` and
+    ``arguments``: the records of a cell, or (``over: scope``) all of the question. It returns a metric, or None where
+    the records give none.
     """
 
     note: Sentence
@@ -43,8 +45,8 @@ def derived(document: Document, name: str, metric: Metric) -> Derived | None:
     function = _named(document, (*place, "function"), metric.function)
     _check_arguments(document, (*place, "arguments"), metric, function)
 
-    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
-        return function(records, **metric.arguments)
+    def compute(records: tuple[Record, ...], estimand: Estimand) -> Mapping[str, Any] | None:
+        return function(records, estimand, **metric.arguments)
 
     return Derived(functools.cache(compute), metric.over == "scope")
 
@@ -69,8 +71,8 @@ def _named(document: Document, place: Place, written: str) -> Callable[..., Any]
 
 
 def _check_arguments(document: Document, place: Place, metric: Metric, function: Callable[..., Any]) -> None:
-    """Check names, types and completeness of the arguments against the function's signature."""
-    taken = dict(list(inspect.signature(function).parameters.items())[1:])
+    """Check names, types and completeness of the arguments against the signature behind records and estimand."""
+    taken = dict(list(inspect.signature(function).parameters.items())[2:])
     hints = typing.get_type_hints(function)
     for key, value in metric.arguments.items():
         if key not in taken:

@@ -9,35 +9,41 @@ otherwise              all earlier outcomes of the question are FALSE
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from helpers.base.errors import ClaimError
-from helpers.base.stats import Interval, samples_to_decide
-from helpers.claims.evidence import RANGE, Cell, Evidence, difference, label
-from helpers.claims.logic import Truth, compare, negation
+from helpers.base.estimands import MODELS, OBSERVED, Estimand, difference
+from helpers.base.stats import Interval
+from helpers.claims.evidence import Cell, Evidence, label
+from helpers.claims.logic import Truth, compare, disjunction, negation
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One comparison as it was judged: where, what, the interval found, and the samples that would decide it."""
+    """One comparison as it was judged: where, what, its interval, and the cells that its level was corrected for."""
 
     where: str
     text: str
     truth: Truth
     interval: Interval | None
-    needs: int | None = None
+    cells: int = 1
     why: str = ""
+
+    @property
+    def metric(self) -> str:
+        """The metric that was compared."""
+        return self.text.split()[0]
 
     def __str__(self) -> str:
         if self.why or self.interval is None:
             return f"{self.where}: {self.text} is not known, {self.why}"
         limits = self.interval.bounds
         bounds = "no interval" if limits is None else f"{limits[0]:.3g} to {limits[1]:.3g}"
+        after = f" after correcting for {self.cells} cells" if self.cells > 1 else ""
         word = {Truth.TRUE: "holds", Truth.FALSE: "fails", Truth.UNKNOWN: "is not decided"}[self.truth]
-        return f"{self.where}: {self.text} {word}, found {self.interval.value:.3g} ({bounds})"
+        return f"{self.where}: {self.text} {word}, found {self.interval.value:.3g} ({bounds}{after})"
 
 
 @dataclass(frozen=True)
@@ -52,16 +58,19 @@ class Finding:
 class Here:
     """Where a condition is judged: the evidence in scope, the cell if one is chosen, its partner under `minus`.
 
-    ``budget`` asks "what if": a comparison that at most so many more samples would decide is judged by its estimate.
+    ``estimand`` says what the intervals speak of and at which level, ``cells`` how many cells that level was corrected
+    for, and ``confirm`` on which seeds a cell that was chosen on the others is confirmed.
     """
 
     evidence: Evidence
     cell: Cell | None = None
     less: Cell | None = None
-    budget: int = 0
+    estimand: Estimand = MODELS
+    cells: int = 1
+    confirm: tuple[Any, ...] = ()
 
     def into(self, cell: Cell) -> Here:
-        return Here(self.evidence, cell, None, self.budget)
+        return replace(self, cell=cell, less=None)
 
 
 class Condition(Protocol):
@@ -97,17 +106,15 @@ class Compare:
         for one in filter(None, (cell, here.less)):
             if one.absent:
                 return _unknown(one.name, self.text, f"{len(one.absent)} of its declared runs have no complete record")
-        found = cell.interval(self.metric)
+        found = cell.interval(self.metric, here.estimand)
         if here.less is not None:
-            found = difference(found, here.less.interval(self.metric))
+            other = here.less.interval(self.metric, here.estimand)
+            found = difference(found, other) if found is not None and other is not None else None
         where = cell.name if here.less is None else f"{cell.name} minus {here.less.name}"
         if found is None:
             return _unknown(where, self.text, f"{self.metric} has no value that can be pooled there")
         truth = compare(found.low, found.high, self.op, self.threshold)
-        needs = None if truth != Truth.UNKNOWN else more_samples(found, self.threshold)
-        if needs is not None and needs <= here.budget:
-            truth = compare(found.value, found.value, self.op, self.threshold)
-        return Finding(truth, (Leaf(where, self.text, truth, found, needs),))
+        return Finding(truth, (Leaf(where, self.text, truth, found, here.cells),))
 
     def _only(self, evidence: Evidence) -> Cell | None:
         if self.metric in evidence.derive and evidence.derive[self.metric].over_scope:
@@ -152,6 +159,15 @@ class Not:
 class Quantified:
     """``any_cell`` or ``every_cell`` of the declared grid in scope.
 
+    That *some* cell has a property is a choice among many, so a cell counts for it at the level divided by their number
+    (Bonferroni): with nine cells on the threshold a plain level would find one falsely in four cases of ten. Under
+    ``confirm`` the cells are chosen by the numbers of the other seeds, and the level is divided by those chosen.
+
+    That *every* cell has it needs no correction: it is said falsely only if a cell that lacks it is judged falsely, and
+    that happens as seldom as with one cell (intersection-union test, Berger 1982, Technometrics 24:295). The same holds
+    of the reverse: ``any_cell`` is FALSE when every cell fails at the plain level, ``every_cell`` when some cell fails
+    at the corrected one.
+
     Without a declared grid there may be cells that nobody ran, so "every" cannot be TRUE and "any" cannot be FALSE.
     """
 
@@ -162,12 +178,45 @@ class Quantified:
         return self.part.metrics()
 
     def judge(self, here: Here) -> Finding:
-        found = [self.part.judge(here.into(cell)) for cell in here.evidence.inside]
+        found = self._cells(here)
         if not here.evidence.declared:
             found.append(_unknown("cells not run", "the statement", "no grid is declared that would list them"))
         elif not found:
             found.append(_unknown("the scope", "the statement", "no cell is in it"))
         return _joined(found, self.join)
+
+    def _cells(self, here: Here) -> list[Finding]:
+        """What each cell says: at the corrected level where one cell decides, at the plain one where it takes all."""
+        cells = here.evidence.inside
+        plain = [self.part.judge(here.into(cell)) for cell in cells]
+        against = Truth.FALSE if self.join is disjunction else Truth.TRUE
+        deciding = negation(against)
+        chosen = self._chosen(here, deciding) if here.confirm else cells
+        level = here.estimand.corrected(max(1, len(chosen)))
+        found = []
+        for cell, one in zip(cells, plain, strict=True):
+            if one.truth == against or here.estimand.of == "observed":
+                found.append(one)
+            elif cell in chosen:
+                judged = only_seeds(cell, here.confirm) if here.confirm else cell
+                if judged.records or judged.absent or not here.confirm:
+                    found.append(self.part.judge(replace(here.into(judged), estimand=level, cells=len(chosen))))
+                else:
+                    why = f"it was chosen, and no run at the seeds {', '.join(map(str, here.confirm))} confirms it yet"
+                    found.append(_unknown(cell.name, "the statement", why))
+            else:
+                found.append(_unknown(cell.name, "the statement", "the seeds for choosing did not choose it"))
+        return found
+
+    def _chosen(self, here: Here, deciding: Truth) -> tuple[Cell, ...]:
+        """The cells whose numbers, over the seeds that are not for confirming, decide as they came out."""
+        seeds = {record.cell.get("seed") for record in here.evidence.records} - set(here.confirm)
+        seen = replace(here, estimand=OBSERVED)
+        return tuple(
+            cell
+            for cell in here.evidence.inside
+            if self.part.judge(seen.into(only_seeds(cell, seeds))).truth == deciding
+        )
 
 
 @dataclass(frozen=True)
@@ -204,7 +253,7 @@ class Minus:
         partner = here.evidence.partner(cells[0], self.key)
         if partner is None:
             return _unknown(cells[0].name, "the difference", f"the cell with {label(self.key)} has no record")
-        return self.part.judge(Here(here.evidence, cells[0], partner, here.budget))
+        return self.part.judge(replace(here, cell=cells[0], less=partner))
 
 
 @dataclass(frozen=True)
@@ -218,29 +267,15 @@ class Otherwise:
         return Finding(Truth.TRUE)
 
 
-def more_samples(found: Interval, threshold: float) -> int | None:
-    """More samples (a cell) that would decide against ``threshold`` at the present estimate, or None.
-
-    The side of the interval that straddles is taken to shrink with the square root of n; for rates no fewer than
-    `stats.samples_to_decide` says, at the level and the effective size behind the interval. None without an interval,
-    when the estimate is the threshold, or for a range of repeated runs, which only widens with more of them.
-    """
-    if found.bounds is None or found.n is None or found.value == threshold or RANGE in found.method:
-        return None
-    low, high = found.bounds
-    side = high - found.value if threshold > found.value else found.value - low
-    shrunk = max(1, math.ceil(found.n * ((side / (threshold - found.value)) ** 2 - 1)))
-    if found.k is not None and 0 <= threshold <= 1:
-        groups = found.extra.get("groups", 1)
-        effect = found.extra.get("design_effect", 1.0) * found.extra.get("clustering", 1.0) ** 2
-        effective = max(1, round(found.n / effect))
-        more = samples_to_decide(found.value, effective, threshold, 1 - (1 - found.level) / groups)
-        return None if more is None else max(shrunk, math.ceil(more * effect))
-    return shrunk
+def only_seeds(cell: Cell, seeds: Iterable[Any]) -> Cell:
+    """The cell with the records and the missing runs of ``seeds`` alone."""
+    wanted = set(seeds)
+    records = tuple(record for record in cell.records if record.cell.get("seed") in wanted)
+    return replace(cell, records=records, absent=tuple(key for key in cell.absent if key.get("seed") in wanted))
 
 
 def _unknown(where: str, text: str, why: str) -> Finding:
-    return Finding(Truth.UNKNOWN, (Leaf(where, text, Truth.UNKNOWN, None, None, why),))
+    return Finding(Truth.UNKNOWN, (Leaf(where, text, Truth.UNKNOWN, None, why=why),))
 
 
 def _joined(found: Sequence[Finding], join: Callable[[Sequence[Truth]], Truth]) -> Finding:

@@ -11,7 +11,8 @@ from helpers.base.files import ROOT
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
-from helpers.claims.verdict import Verdict
+from helpers.claims.logic import Truth
+from helpers.claims.verdict import Check, Verdict
 from helpers.records.provenance import git
 from helpers.records.reading import Record
 
@@ -46,7 +47,9 @@ RULES: tuple[Rule, ...] = (
     Rule("seeds", 5, 3, "seeds in the least covered cell", "runs of one recipe have differed by a factor of two"),
     Rule("sources", 3, 2, "settings trained on", "an effect in one source may be that source's own"),
     Rule("base models", 2, 1, "base models", "an effect in one base model may be that model's own"),
-    Rule("controls", 1, 1, "share of the declared controls recorded", "without a control the effect has no reference"),
+    Rule("controls", 1, 1, "share of the declared controls that hold", "without a control the effect has no reference"),
+    Rule("recipe", 1, 0, "1 when new seeds would give the same verdict", "a verdict on these models may be their own"),
+    Rule("looks", 1, 1, "1 when the records were judged no more often than planned", "each look may decide by chance"),
     Rule("criteria frozen", 1, 1, "share of records begun under these criteria", "criteria set after the fact fit it"),
     Rule("grid complete", 1, 1, "share of the declared runs complete", "missing runs are seldom missing at random"),
     Rule("decisive intervals", 1, 1, "1 when the verdict is decided", "an open verdict supports nothing"),
@@ -112,9 +115,17 @@ def lowest(levels: Sequence[Level]) -> Level:
 
 
 def confidence(
-    verdict: Verdict, evidence: Evidence, criteria: Criteria, declared: Level | None = None, root: Path = ROOT
+    verdict: Verdict,
+    evidence: Evidence,
+    criteria: Criteria,
+    declared: Level | None = None,
+    root: Path = ROOT,
+    looks: int = 0,
 ) -> Confidence:
-    """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question."""
+    """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question.
+
+    ``looks`` is how often the records were judged when they were published.
+    """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
         rows = tuple(Row(rule.name, "no record", "LOW", rule.why) for rule in RULES)
@@ -123,7 +134,9 @@ def confidence(
         "seeds": _seeds(evidence),
         "sources": _sources(records, evidence, criteria),
         "base models": _counted({str(_base(record)) for record in records}, "base model"),
-        "controls": _controls(records, criteria),
+        "controls": _controls(verdict.controls),
+        "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
+        "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
         "criteria frozen": _frozen(records, criteria),
         "grid complete": _complete(evidence),
         "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),
@@ -168,19 +181,21 @@ def _base(record: Record) -> str:
     return record.model["name"] if record.model else "no base model"
 
 
-def _controls(records: Sequence[Record], criteria: Criteria) -> Found:
-    if not criteria.controls:
+def _controls(checks: Sequence[Check]) -> Found:
+    if not checks:
         return None, "the criteria declare no control"
-    lacking = [name for name in criteria.controls if not _recorded(name, records, criteria)]
-    share = 1 - len(lacking) / len(criteria.controls)
-    return share, f"not recorded: {', '.join(lacking)}" if lacking else f"recorded: {', '.join(criteria.controls)}"
+    faults = [
+        f"{word}: {', '.join(names)}"
+        for word, truth in (("failed", Truth.FALSE), ("not decided", Truth.UNKNOWN))
+        if (names := [check.name for check in checks if check.truth == truth])
+    ]
+    passed = sum(check.truth == Truth.TRUE for check in checks)
+    return passed / len(checks), "; ".join(faults) or f"all hold: {', '.join(check.name for check in checks)}"
 
 
-def _recorded(name: str, records: Sequence[Record], criteria: Criteria) -> bool:
-    """Whether every record has the metric, or, where it is computed over several records, whether they give it."""
-    if name in criteria.derive:
-        return criteria.derive[name].compute(tuple(records)) is not None
-    return all(name in record.metrics for record in records)
+def _looks(number: int, planned: int) -> str:
+    """Say how often the records were judged, and how often that was planned."""
+    return f"judged {number} time{'' if number == 1 else 's'} as records grew, planned {planned}"
 
 
 def _frozen(records: Sequence[Record], criteria: Criteria) -> Found:

@@ -2,7 +2,8 @@
 
     version: 1
     metrics: {source_rate: what it measures, ...}     conditions may name these and no others
-    controls: [untrained_bystander_rate]              metrics without which the experiment has no control
+    controls: {learned: {when: {any_cell: source_rate > 0.5}, note: ...}}     what must hold, or the verdict is MIXED
+    looks: 1                                          how often the growing records may be judged
     source_axis: source                               the axis whose values are independent settings, if there is one
     regimes: {clean: {when: [source_rate > 0.5, max_bystander_rate <= 0.05], note: ...}}
     questions:
@@ -10,6 +11,10 @@
              outcomes: [{name: yes, verdict: SUPPORTED, when: {any_cell: clean}, reading: ...}, ...]}
 
 The first outcome that is TRUE while all before it are FALSE is the verdict. `conditions` lists the forms of ``when``.
+A question may say ``level: recipe`` (default ``models``: the models that were trained, see `base.estimands`),
+``family: name`` (questions of one family are judged at the level divided by their number),
+``confirm: {seeds: [3, 4]}`` (``any_cell`` chooses its cells on the other seeds and confirms them on these) and
+``premise: {when: ..., reading: ...}`` (no outcome is judged unless it holds: what was never tried is not refuted).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from helpers.base.errors import ClaimError, nearest
+from helpers.base.estimands import Estimand, look_level
 from helpers.base.files import sha256_bytes
 from helpers.claims.computed import Metric, derived
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
@@ -47,6 +53,27 @@ class Regime(Strict):
     note: str = ""
 
 
+class Control(Strict):
+    """A condition that must hold wherever the experiment worked, for all questions or for those in ``questions``."""
+
+    when: Any
+    note: Sentence
+    questions: list[str] = Field(default_factory=list)
+
+
+class Confirm(Strict):
+    """The seeds on which a cell that was chosen on the others is confirmed."""
+
+    seeds: list[Scalar] = Field(min_length=1)
+
+
+class Premise(Strict):
+    """What must be so for a question to be answered by its outcomes; ``reading`` says what it means if it is not."""
+
+    when: Any
+    reading: Sentence
+
+
 class Outcome(Strict):
     """One row of the pre-registered table; ``when`` is a parsed condition once the file has been read."""
 
@@ -62,20 +89,26 @@ class Question(Strict):
     question: Sentence
     scope: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     pool: list[str] = Field(default=[*POOLED])
+    level: Literal["models", "recipe"] = "models"
+    family: str | None = None
+    confirm: Confirm | None = None
+    premise: Premise | None = None
     outcomes: list[Outcome] = Field(min_length=1)
     note: str = ""
 
     @property
     def metrics(self) -> set[str]:
-        """Names of all metrics that the outcomes speak about."""
-        return set().union(*(outcome.when.metrics() for outcome in self.outcomes))
+        """Names of all metrics that the outcomes and the premise speak about."""
+        conditions = [outcome.when for outcome in self.outcomes] + ([self.premise.when] if self.premise else [])
+        return set().union(*(condition.metrics() for condition in conditions))
 
 
 class _File(Strict):
     version: int = Field(ge=1)
     note: str = ""
     metrics: dict[str, Metric] = Field(min_length=1)
-    controls: list[str] = Field(default_factory=list)
+    controls: dict[str, Control] = Field(default_factory=dict)
+    looks: int = Field(1, ge=1, le=50)
     source_axis: str | None = None
     regimes: dict[str, Regime] = Field(default_factory=dict)
     questions: dict[str, Question] = Field(min_length=1)
@@ -96,12 +129,19 @@ class Criteria:
     sha256: str
     version: int
     metrics: Mapping[str, Metric]
-    controls: tuple[str, ...]
+    controls: Mapping[str, Control]
+    looks: int
     source_axis: str | None
     regimes: Mapping[str, Condition]
     questions: Mapping[str, Question] = field(repr=False)
     derive: Mapping[str, Derived] = field(repr=False)
     """The metrics that are computed over several records, as functions of those records."""
+
+    def estimand(self, name: str, look: int = 1) -> Estimand:
+        """What the intervals of a question speak of, at the level that is left to it by its family and the look."""
+        asked = self.question(name)
+        family = sum(other.family == asked.family for other in self.questions.values()) if asked.family else 1
+        return Estimand(asked.level, look_level(look, self.looks)).corrected(family)
 
     def question(self, name: str) -> Question:
         """The question called ``name``; ClaimError names the nearest."""
@@ -120,22 +160,28 @@ def _parse_file(path: Path, content: bytes) -> Criteria:
     """By content, because a claim's page asks several times and reading YAML with its lines is slow."""
     document = read_document(content.decode("utf-8"), path)
     file = validate(_File, document)
-    for index, name in enumerate(file.controls):
-        if name not in file.metrics:
-            raise document.error(("controls", index), f"names the metric {name!r}{nearest(name, file.metrics)}")
     regimes: dict[str, Condition] = {}
     for name, regime in file.regimes.items():  # in order: a regime may use those before it
         regimes[name] = _parsed(
             document, Parser(frozenset(file.metrics), regimes), regime.when, ("regimes", name, "when")
         )
     parser = Parser(frozenset(file.metrics), regimes)
+    controls = {}
+    for name, control in file.controls.items():
+        for index, asked in enumerate(control.questions):
+            if asked not in file.questions:
+                place: Place = ("controls", name, "questions", index)
+                raise document.error(place, f"names the question {asked!r}{nearest(asked, file.questions)}")
+        when = _parsed(document, parser, control.when, ("controls", name, "when"))
+        controls[name] = control.model_copy(update={"when": when})
     questions = {name: _with_conditions(document, parser, name, asked) for name, asked in file.questions.items()}
     return Criteria(
         path,
         sha256_bytes(content),
         file.version,
         file.metrics,
-        tuple(file.controls),
+        controls,
+        file.looks,
         file.source_axis,
         regimes,
         questions,
@@ -151,7 +197,11 @@ def _with_conditions(document: Document, parser: Parser, name: str, asked: Quest
         if isinstance(when, Otherwise) and index + 1 < len(asked.outcomes):
             raise document.error((*place, index, "when"), "is `otherwise` before the last outcome: move it to the end.")
         outcomes.append(outcome.model_copy(update={"when": when}))
-    return asked.model_copy(update={"outcomes": outcomes})
+    premise = asked.premise
+    if premise is not None:
+        when = _parsed(document, parser, premise.when, ("questions", name, "premise", "when"))
+        premise = premise.model_copy(update={"when": when})
+    return asked.model_copy(update={"outcomes": outcomes, "premise": premise})
 
 
 def _parsed(document: Document, parser: Parser, value: Any, place: Place) -> Condition:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from helpers.base.errors import ClaimError, nearest
+from helpers.base.estimands import MODELS, Estimand
 from helpers.base.files import sha256_json
-from helpers.base.stats import Interval, mean_over_seeds, pooled_rate
+from helpers.base.stats import Interval
 from helpers.claims.declared import Declared, Expected, Key, scalars, telling
+from helpers.records.pooling import ByQuestion, as_interval, pool
 from helpers.records.reading import Record
 
 _ABSENT = object()
 POOLED = ("seed",)
 """What is pooled unless something else is asked for; an experiment need not have it."""
-RANGE = "range"
-"""In the method of an interval: from the smallest to the largest of some values, which is no confidence interval."""
 
 
 @dataclass(frozen=True)
 class Derived:
     """A metric computed over several records: a cell's, or (``over_scope``) all records of a question's scope."""
 
-    compute: Callable[[tuple[Record, ...]], Mapping[str, Any] | None]
+    compute: Callable[[tuple[Record, ...], Estimand], Mapping[str, Any] | None]
     over_scope: bool = False
 
 
@@ -73,74 +72,22 @@ class Cell:
     records: tuple[Record, ...]
     absent: tuple[Key, ...] = ()
     derive: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+    by_question: ByQuestion | None = field(default=None, repr=False, compare=False)
 
-    def interval(self, metric: str) -> Interval | None:
-        """The metric pooled over the cell's records, or None where it cannot be had (which is not zero)."""
+    def interval(self, metric: str, estimand: Estimand = MODELS) -> Interval | None:
+        """The metric pooled over the cell's records, with the interval that ``estimand`` asks for.
+
+        None where it cannot be had, which is not zero. With ``of="observed"`` the bounds are the value itself.
+        """
         if not self.records:
             return None
+        if estimand.of == "observed":
+            seen = self.interval(metric)
+            return None if seen is None else replace(seen, low=seen.value, high=seen.value)
         if metric in self.derive:
-            computed = self.derive[metric].compute(self.records)
+            computed = self.derive[metric].compute(self.records, estimand)
             return None if computed is None else as_interval(computed)
-        recorded = [record.metrics[metric] for record in self.records if record.metrics.get(metric) is not None]
-        return pool(recorded) if len(recorded) == len(self.records) else None
-
-
-def as_interval(metric: Mapping[str, Any]) -> Interval:
-    """A metric of a run record as an Interval, its extras kept."""
-    fields = ("value", "low", "high", "n", "k", "method", "level")
-    extra = {name: value for name, value in metric.items() if name not in fields}
-    low, high, n, k, method, level = (metric.get(name) for name in fields[1:])
-    return Interval(metric["value"], low, high, n, k, method or "as recorded", level or 0.95, extra)
-
-
-def pool(metrics: Sequence[Mapping[str, Any]]) -> Interval | None:
-    """Pool one metric over the records of a cell (its seeds).
-
-    One record: its own interval. A rate: `stats.pooled_rate`, widened by what clustering by question widened the
-    records' own intervals (the questions are the same under every seed, so seeds do not average that part away). A
-    maximum over groups: None, because the maximum of sums is not the sum of maxima; let the criteria file name a
-    function that computes it from tables. Anything else: a mean over seeds.
-    """
-    if len(metrics) == 1:
-        return as_interval(metrics[0])
-    if any(str(metric.get("method", "")).startswith("max") for metric in metrics):
-        return None
-    if all(metric.get("k") is not None for metric in metrics):
-        pooled = pooled_rate([metric["k"] for metric in metrics], [metric["n"] for metric in metrics])
-        return _widened(pooled, _clustering(metrics))
-    return mean_over_seeds([metric["value"] for metric in metrics])
-
-
-def _clustering(metrics: Sequence[Mapping[str, Any]]) -> float:
-    """Root of the mean squared widening of the records' intervals over plain Wilson; 1 where none is recorded."""
-    ratios = [1.0]
-    for metric in metrics:
-        if metric.get("wilson") and metric.get("low") is not None:
-            plain = metric["wilson"][1] - metric["wilson"][0]
-            ratios.append(max(1.0, (metric["high"] - metric["low"]) / plain) if plain > 0 else 1.0)
-    measured = ratios[1:] or ratios
-    return math.sqrt(sum(ratio**2 for ratio in measured) / len(measured))
-
-
-def _widened(interval: Interval, factor: float) -> Interval:
-    low, high = interval.checked_bounds()
-    low = max(0.0, interval.value - factor * (interval.value - low))
-    high = min(1.0, interval.value + factor * (high - interval.value))
-    return replace(interval, low=low, high=high, extra={**interval.extra, "clustering": factor})
-
-
-def difference(a: Interval | None, b: Interval | None) -> Interval | None:
-    """a - b of two independent estimates by their own limits (MOVER: Zou & Donner 2008, Stat. Med. 27:1693, eq. 2)."""
-    if a is None or b is None:
-        return None
-    value, n = a.value - b.value, min((x.n for x in (a, b) if x.n is not None), default=None)
-    method = f"mover of a {RANGE}" if RANGE in a.method + b.method else "mover"
-    if a.bounds is None or b.bounds is None:
-        return Interval(value, None, None, n, None, method, min(a.level, b.level))
-    (low_a, high_a), (low_b, high_b) = a.bounds, b.bounds
-    low = value - math.hypot(a.value - low_a, high_b - b.value)
-    high = value + math.hypot(high_a - a.value, b.value - low_b)
-    return Interval(value, low, high, n, None, method, min(a.level, b.level))
+        return pool(self.records, metric, self.by_question, estimand)
 
 
 @dataclass(frozen=True)
@@ -151,6 +98,7 @@ class Evidence:
     declared: bool
     scope: Key = field(default_factory=dict)
     derive: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+    by_question: ByQuestion | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def inside(self) -> tuple[Cell, ...]:
@@ -170,12 +118,21 @@ class Evidence:
     @cached_property
     def whole(self) -> Cell:
         """All records in scope as one cell, for numbers computed over many runs."""
-        return Cell(dict(self.scope), "all cells in scope", self.records, self.absent, self.derive)
+        return Cell(dict(self.scope), "all cells in scope", self.records, self.absent, self.derive, self.by_question)
 
     def within(self, scope: Mapping[str, Any]) -> Evidence:
         """The same evidence seen through a narrower scope; ClaimError for an axis or value that no cell has."""
         check_constraints(scope, [cell.key for cell in self.cells])
         return replace(self, scope={**self.scope, **scope})
+
+    def confirming(self, seeds: Sequence[Any]) -> Evidence:
+        """The same evidence, where a cell without any run at ``seeds`` lacks none: only chosen cells are confirmed."""
+        cells = []
+        for cell in self.cells:
+            begun = any(record.cell.get("seed") in seeds for record in cell.records)
+            needed = tuple(key for key in cell.absent if begun or key.get("seed") not in seeds)
+            cells.append(replace(cell, absent=needed))
+        return replace(self, cells=tuple(cells))
 
     def at(self, constraints: Mapping[str, Any]) -> Cell | None:
         """The one cell in scope that agrees with ``constraints``, or None; ClaimError when several do."""
@@ -224,6 +181,7 @@ def gather(
     pooled: Sequence[str] = POOLED,
     stale: Mapping[str, Any] | None = None,
     derive: Mapping[str, Derived] | None = None,
+    by_question: ByQuestion | None = None,
 ) -> Evidence:
     """Pool ``records`` over the axes ``pooled`` into cells.
 
@@ -246,12 +204,20 @@ def gather(
         rest = {axis: value for axis, value in key.items() if axis not in pooled}
         group = groups.setdefault(_sorted_label(rest), (rest, [], []))
         group[2].append(_only(key, told)) if record is None else group[1].append(record)
-    names = [axis for axis in told if axis not in pooled]
+    names = _first_telling([axis for axis in told if axis not in pooled], [rest for rest, _, _ in groups.values()])
     cells = tuple(
-        Cell(rest, label(_only(rest, names)), tuple(have), tuple(lack), derive or {})
+        Cell(rest, label(_only(rest, names)), tuple(have), tuple(lack), derive or {}, by_question)
         for rest, have, lack in groups.values()
     )
-    return Evidence(cells, expected is not None, {}, derive or {})
+    return Evidence(cells, expected is not None, {}, derive or {}, by_question)
+
+
+def _first_telling(axes: Sequence[str], keys: Sequence[Key]) -> Sequence[str]:
+    """Return as many of the first ``axes`` as tell all cells apart: the rest of them only repeats what these say."""
+    for count in range(1, len(axes)):
+        if len({label(_only(key, axes[:count])) for key in keys}) == len(keys):
+            return axes[:count]
+    return axes
 
 
 def _only(key: Mapping[str, Any], axes: Sequence[str]) -> Key:

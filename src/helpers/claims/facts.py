@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
+from helpers.base import estimands
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.estimands import BOUNDS
+from helpers.base.estimands import BOUNDS, RANGE
 from helpers.base.stats import Interval
-from helpers.claims.evidence import RANGE, Cell, Evidence, agrees, check_constraints, label
+from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label
 from helpers.records.reading import Record
 from helpers.show.markup import Inline, seal, verbatim
 
@@ -123,7 +124,7 @@ class Facts:
         for cell in self.evidence.inside:
             if agrees(cell.key, outer):
                 kept = tuple(record for record in cell.records if agrees(record.cell, inner))
-                chosen.append(Cell(cell.key, cell.name, kept, cell.absent, cell.derive))
+                chosen.append(replace(cell, records=kept))
         return [cell for cell in chosen if cell.records]
 
     def _pools(self, axis: str) -> bool:
@@ -140,7 +141,9 @@ class Facts:
                 f"The fact {name!r} at {label(wanted)} is in {len(cells)} cells, such as {cells[0].name} and "
                 f"{cells[1].name}: name the one that is meant."
             )
-        whole = Cell(dict(wanted), label(wanted), records, (), self.evidence.derive) if over_scope else cells[0]
+        whole = cells[0]
+        if over_scope:
+            whole = replace(whole, key=dict(wanted), name=label(wanted), records=records, absent=())
         interval = whole.interval(name)
         if interval is None:
             raise ClaimError(f"The fact {name!r} at {label(wanted)} has no value in its records. Leave it out.")
@@ -169,17 +172,31 @@ def spoken(interval: Interval, unit: str) -> str:
         inside.append(f"{interval.k}/{interval.n}")
     elif interval.n is not None:
         inside.append(f"N {interval.n}")
-    if interval.low is not None and interval.high is not None:
-        low, high = (
-            number(bound, unit, interval.n).removesuffix(f" {_suffix(unit)}") for bound in (interval.low, interval.high)
-        )
-        joint = " to " if interval.low < 0 else "–"
-        # Smallest and largest of a few runs are no confidence interval, and are not called one.
-        level = f"{interval.level:.0%} CI".replace("%", " %") if RANGE not in interval.method else RANGE
-        inside.append(f"{level} {low}{joint}{high}")
-    else:
-        inside.append("no interval")
+    inside.append(f"{_kind(interval)} {_joined(interval.bounds, interval, unit)}" if interval.bounds else "no interval")
     return f"{number(interval.value, unit, interval.n)} ({', '.join(inside)})"
+
+
+def spoken_bounds(interval: Interval) -> str:
+    """Return the bounds of an interval alone, in words: ``up to 11.5 %``, ``at least 0.68``, ``12–40 %``."""
+    if interval.bounds is None:
+        return "anything"
+    unit, (low, high) = interval.extra.get("unit", ""), interval.bounds
+    bottom, top = estimands.bounds_of(unit) or (-math.inf, math.inf)
+    if low <= bottom:
+        return f"up to {number(high, unit, interval.n)}"
+    if high >= top:
+        return f"at least {number(low, unit, interval.n)}"
+    return f"{_joined((low, high), interval, unit)} {_suffix(unit)}".strip()
+
+
+def _kind(interval: Interval) -> str:
+    """Return what the bounds are called: smallest and largest of a few runs are no confidence interval."""
+    return RANGE if RANGE in interval.method else f"{100 * interval.level:.4g} % CI"
+
+
+def _joined(bounds: tuple[float, float], interval: Interval, unit: str) -> str:
+    low, high = (number(end, unit, interval.n).removesuffix(f" {_suffix(unit)}") for end in bounds)
+    return f"{low}{' to ' if bounds[0] < 0 else '–'}{high}"
 
 
 def number(value: float, unit: str, n: int | None = None) -> str:

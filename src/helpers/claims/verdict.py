@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from helpers.base.estimands import Estimand
 from helpers.claims.conditions import Finding, Here
 from helpers.claims.criteria import Criteria, Outcome, Question
 from helpers.claims.evidence import Cell, Evidence, Key, label
+from helpers.claims.facts import spoken_bounds
 from helpers.claims.logic import Truth
 
 Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
@@ -16,13 +18,23 @@ WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RU
 
 
 @dataclass(frozen=True)
+class Check:
+    """A control as it came out; ``said`` holds the comparisons that it rests on."""
+
+    name: str
+    truth: Truth
+    said: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """What the criteria say of a question.
+    """The verdict on one question.
 
     ``word`` is what the page prints; ``fresh`` is the word that holds for the records as they are, which differs from
-    it only when they are STALE. ``reasons`` has one line a comparison that bears on the outcome. ``more_samples`` is
-    how many more (a cell; seeds for means over seeds) would decide at the present estimates: None when no number would,
-    or when what lacks is runs, which ``missing_cells`` names.
+    it only when they are STALE. ``reasons`` has one line a comparison that bears on the outcome. ``missing_cells`` are
+    the declared runs that lack a record. ``cells`` is how many cells the level was corrected for. ``controls`` are
+    those that are declared for the question: one that fails makes the verdict MIXED. ``recipe`` says in one sentence
+    what holds of new training seeds, and ``carries_over`` whether the verdict does.
     """
 
     word: Word
@@ -31,42 +43,104 @@ class Verdict:
     reading: str
     reasons: tuple[str, ...]
     decisive: bool
-    more_samples: int | None
     missing_cells: tuple[Key, ...]
     stale: Mapping[str, list[str]]
     records: tuple[str, ...]
+    cells: int = 1
+    controls: tuple[Check, ...] = ()
+    recipe: str = ""
+    carries_over: bool = False
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The controls that do not hold."""
+        return tuple(check for check in self.controls if check.truth == Truth.FALSE)
 
     @property
     def sentence(self) -> str:
-        """The verdict in one or two sentences, as plain text."""
+        """The verdict in a few sentences, as plain text: what came out, how it was judged, what is missing."""
         parts = [self.reading]
-        if self.more_samples is not None:
-            noun = "sample" if self.more_samples == 1 else "samples"
-            parts.append(f"At the present estimates about {self.more_samples:,} more {noun} a cell would decide.")
+        if self.cells > 1:
+            parts.append(f"This is after correcting for {self.cells} cells.")
+        parts += [f"The control {check.name!r} failed: {'; '.join(check.said[:2])}." for check in self.failed]
         if self.missing_cells:
             shown = "; ".join(map(label, self.missing_cells[:6]))
             more = f" and {len(self.missing_cells) - 6} more" if len(self.missing_cells) > 6 else ""
-            parts.append(f"Not complete: {shown}{more}.")
-        return " ".join(parts)
+            parts.append(f"Still missing: {shown}{more}.")
+        return " ".join(part for part in (*parts, self.recipe) if part)
 
 
-def judge(question: Question, evidence: Evidence, stale: Mapping[str, list[str]] | None = None) -> Verdict:
-    """The verdict of ``question`` over ``evidence``; ``stale`` maps the ids of stale records to what changed."""
+def judge(
+    question: Question,
+    evidence: Evidence,
+    stale: Mapping[str, list[str]] | None = None,
+    estimand: Estimand | None = None,
+    controls: Sequence[Check] = (),
+) -> Verdict:
+    """The verdict of ``question`` over ``evidence``; ``stale`` maps the ids of stale records to what changed.
+
+    ``estimand`` is by default that of a question without a family at the only look (`Criteria.estimand`).
+    """
     scoped = evidence.within(question.scope)
     used = tuple(sorted(record.id for record in scoped.records))
     if not used:
         reading = "No complete record answers this question yet."
-        return Verdict("NOT RUN", "NOT RUN", None, reading, (), False, None, scoped.absent, {}, ())
-    outcome, found = _decide(question, Here(scoped))
+        return Verdict("NOT RUN", "NOT RUN", None, reading, (), False, scoped.absent, {}, ())
+    here = Here(scoped, estimand=estimand or Estimand(question.level), confirm=_confirming(question))
+    outcome, found = _decide(question, here)
     old = {name: why for name, why in (stale or {}).items() if name in used}
-    if outcome is not None:
-        # An outcome without comparisons is `otherwise`: it rests on those that made the earlier ones FALSE.
-        reasons = _lines([found[-1]] if found[-1].leaves else found)
-        word, reading = outcome.verdict, outcome.reading
-        verdict = Verdict(word, word, outcome.name, reading, reasons, True, None, scoped.absent, old, used)
-    else:
+    premise = question.premise.when.judge(here) if question.premise else None
+    if question.premise and premise and premise.truth != Truth.TRUE:
+        said = (
+            "The condition was never met." if premise.truth == Truth.FALSE else "Whether the condition was met is open."
+        )
+        reading, outcome = f"{said} {question.premise.reading}", None
+        verdict = Verdict("UNDECIDED", "UNDECIDED", None, reading, _lines([premise]), False, scoped.absent, old, used)
+    elif outcome is None:
         verdict = _undecided(question, scoped, found, old, used)
+    else:
+        # An outcome without comparisons is `otherwise`: it rests on those that made the earlier ones FALSE.
+        resting = [found[-1]] if found[-1].leaves else found
+        word, reading = outcome.verdict, outcome.reading
+        verdict = Verdict(
+            word, word, outcome.name, reading, _lines(resting), True, scoped.absent, old, used, _cells(resting)
+        )
+        said, carries = _of_recipe(question, here, outcome)
+        verdict = replace(verdict, recipe=said, carries_over=carries)
+    verdict = replace(verdict, controls=tuple(controls))
+    if verdict.failed and outcome is not None:
+        verdict = replace(verdict, word="MIXED", fresh="MIXED")
     return replace(verdict, word="STALE") if old else verdict
+
+
+def check_controls(criteria: Criteria, name: str, evidence: Evidence) -> tuple[Check, ...]:
+    """The controls of the question ``name``, judged over ``evidence``: that of the whole claim, not of the question."""
+    checks = []
+    for control, one in criteria.controls.items():
+        if not one.questions or name in one.questions:
+            found = one.when.judge(Here(evidence))
+            checks.append(Check(control, found.truth, _lines([found])))
+    return tuple(checks)
+
+
+def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, bool]:
+    """What can be said of new training seeds, in one sentence, and whether the outcome holds there too."""
+    seeds = len({record.cell.get("seed") for record in here.evidence.records} - {None})
+    there, found = _decide(question, replace(here, estimand=replace(here.estimand, of="recipe")))
+    if there == outcome:
+        return "New training seeds would give the same verdict.", True
+    if seeds <= 1:
+        return "One seed says nothing about other seeds.", False
+    open_leaves = [leaf for one in found for leaf in one.leaves if leaf.truth == Truth.UNKNOWN and leaf.interval]
+    reach = ""
+    if open_leaves and open_leaves[0].interval:
+        leaf = open_leaves[0]
+        reach = f": for new seeds {leaf.metric} is {spoken_bounds(open_leaves[0].interval)} ({leaf.where})"
+    return f"{seeds} seeds leave open whether new ones would agree{reach}.", False
+
+
+def _confirming(question: Question) -> tuple[Any, ...]:
+    return tuple(question.confirm.seeds) if question.confirm else ()
 
 
 def _decide(question: Question, here: Here) -> tuple[Outcome | None, list[Finding]]:
@@ -91,20 +165,17 @@ def _undecided(
     else:
         reading = "None of the registered outcomes describes this result: the criteria do not cover it."
     reasons = _lines([one for one in found if one.truth == Truth.UNKNOWN])
-    more = _enough(question, scoped, found) if open_names else None
-    return Verdict("UNDECIDED", "UNDECIDED", None, reading, reasons, False, more, scoped.absent, old, used)
+    cells = _cells([one for one in found if one.truth == Truth.UNKNOWN])
+    return Verdict("UNDECIDED", "UNDECIDED", None, reading, reasons, False, scoped.absent, old, used, cells)
 
 
 def _lines(found: list[Finding]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(leaf) for one in found for leaf in one.leaves))
 
 
-def _enough(question: Question, scoped: Evidence, found: list[Finding]) -> int | None:
-    """The smallest number of more samples with which, every estimate staying where it is, an outcome is reached."""
-    for budget in sorted({leaf.needs for one in found for leaf in one.leaves if leaf.needs}):
-        if _decide(question, Here(scoped, budget=budget))[0] is not None:
-            return budget
-    return None
+def _cells(found: list[Finding]) -> int:
+    """The largest number of cells that a comparison was corrected for."""
+    return max((leaf.cells for one in found for leaf in one.leaves), default=1)
 
 
 def regimes(criteria: Criteria, evidence: Evidence) -> list[tuple[Cell, dict[str, Truth]]]:

@@ -28,7 +28,7 @@ from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records.run_record import Place, Sha
 
-Event = Literal["registered", "amended", "published", "derived", "replayed", "withdrawn", "merged"]
+Event = Literal["registered", "amended", "published", "derived", "replayed", "looked", "withdrawn", "merged"]
 Kind = Literal[
     "criteria", "grid", "question", "statement", "code", "comparison", "data", "judgement", "record", "ledger"
 ]
@@ -37,7 +37,7 @@ JUDGES: tuple[Kind, ...] = ("criteria", "grid", "question", "statement", "code",
 JUDGED: tuple[Kind, ...] = (*JUDGES, "judgement")
 KINDS: Mapping[Event, tuple[Kind, ...]] = {
     "registered": JUDGED, "amended": JUDGED, "published": ("record",), "derived": ("record", "code"),
-    "replayed": ("record",), "withdrawn": ("record",), "merged": ("ledger",),
+    "replayed": ("record",), "looked": ("question",), "withdrawn": ("record",), "merged": ("ledger",),
 }  # fmt: skip
 Standing = dict[tuple[Kind, str], str]
 
@@ -102,7 +102,7 @@ class Ledger:
         for line in self.lines:
             if line.kind == kind and line.event == "withdrawn":
                 last.pop(line.name, None)
-            elif line.kind == kind and line.event != "replayed":
+            elif line.kind == kind and line.event not in ("replayed", "looked"):
                 last[line.name] = line
         return last
 
@@ -191,6 +191,8 @@ def _told(line: Line, before: Sequence[Standing], text_hash: str) -> str | None:
     """Return what a line says that cannot be so, given what stood before it."""
     if line.event == "merged":
         return None if line.sha256 == text_hash else "does not hold the hash of the lines before it"
+    if line.event == "looked":  # at records, by a page that need not be registered
+        return None
     sha = (before[0] if before else {}).get((line.kind, line.name))
     if line.event in ("registered", "published"):
         return None if sha is None else "stands already"
@@ -207,7 +209,7 @@ def _after(line: Line, before: Sequence[Standing]) -> Standing:
         standing |= other
     if line.event == "withdrawn":
         del standing[line.kind, line.name]
-    elif line.event not in ("replayed", "merged"):
+    elif line.event not in ("replayed", "looked", "merged"):
         standing[line.kind, line.name] = line.sha256
     return standing
 

@@ -44,6 +44,8 @@ class Study:
     axis of a record's cell that is no parameter of one value, the values that the record's content allows for (the name
     of a list, say). ``entry`` is the module that makes the records: its imports are the code that they reach, and
     ``run_cells(p, notebook=...)`` of a main study is what a notebook calls. ``replay(record)`` makes the record again.
+    ``by_question(record, metric)`` gives successes and trials of a rate by question, None for a rate whose trials share
+    no question.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Study:
     entry: str
     cell: type[Cell] | None = None
     replay: Callable[[Record], Record] | None = None
+    by_question: Callable[[Record, str], Mapping[Any, tuple[int, int]] | None] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measures: tuple[str, ...] = ()

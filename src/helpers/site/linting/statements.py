@@ -12,21 +12,20 @@ came out ("between 6 and 45 minutes") and is judged by their values. Conditions 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.stats import Interval
+from helpers.base.estimands import MODELS, OBSERVED
 from helpers.claims.case import Case, declared_runs, stale_records
 from helpers.claims.conditions import Here
 from helpers.claims.criteria import ConditionError, Criteria, Parser, read_criteria
-from helpers.claims.evidence import POOLED, Cell, Derived, Evidence, gather
+from helpers.claims.evidence import POOLED, Evidence, gather
 from helpers.claims.logic import Truth
 from helpers.claims.marked import Document, Scalar, Strict, validate
 from helpers.records import reading
-from helpers.records.reading import Record
+from helpers.records.study import load_study
 from helpers.site.linting.prose import Page
 
 Fault = tuple[int, str, str]
@@ -86,7 +85,7 @@ def _judged(line: int, name: str, statement: Statement, case: Case) -> Iterator[
     condition = Parser(frozenset(criteria.metrics), criteria.regimes).parse(
         statement.observed if statement.holds is None else statement.holds
     )
-    judgement = condition.judge(Here(evidence if statement.observed is None else observed(evidence)))
+    judgement = condition.judge(Here(evidence, estimand=MODELS if statement.observed is None else OBSERVED))
     if judgement.truth == Truth.TRUE:
         return
     reasons = list(dict.fromkeys(map(str, judgement.leaves)))
@@ -97,7 +96,8 @@ def _judged(line: int, name: str, statement: Statement, case: Case) -> Iterator[
 
 def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     if statement.experiment is None:
-        evidence = gather(case.records, case.expected, statement.pool, case.stale, case.criteria.derive)
+        derive, counted = case.criteria.derive, case.by_question
+        evidence = gather(case.records, case.expected, statement.pool, case.stale, derive, counted)
         return case.criteria, evidence.within(case.claim.scope).within(statement.scope)
     path = case.root / "params" / statement.experiment / "criteria.yaml"
     if not path.is_file():
@@ -106,29 +106,7 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     records = reading.records(statement.experiment)
     grid = case.root / statement.grid if statement.grid else None
     expected = declared_runs(statement.experiment, grid, case.root) if grid else None
-    evidence = gather(records, expected, statement.pool, stale_records(records, root=case.root), criteria.derive)
+    stale = stale_records(records, root=case.root)
+    counted = load_study(statement.experiment, case.root).by_question
+    evidence = gather(records, expected, statement.pool, stale, criteria.derive, counted)
     return criteria, evidence.within(statement.scope)
-
-
-@dataclass(frozen=True)
-class _Observed(Cell):
-    """A cell whose numbers are taken as measured."""
-
-    def interval(self, metric: str) -> Interval | None:
-        interval = super().interval(metric)
-        return None if interval is None else replace(interval, low=interval.value, high=interval.value)
-
-
-def observed(evidence: Evidence) -> Evidence:
-    """Return the same evidence without uncertainty: every interval shrinks to its value."""
-    derive = {name: _exactly(one) for name, one in evidence.derive.items()}
-    cells = tuple(_Observed(cell.key, cell.name, cell.records, cell.absent, derive) for cell in evidence.cells)
-    return replace(evidence, cells=cells, derive=derive)
-
-
-def _exactly(derived: Derived) -> Derived:
-    def compute(records: tuple[Record, ...]) -> Mapping[str, Any] | None:
-        value = derived.compute(records)
-        return None if value is None else {**value, "low": value["value"], "high": value["value"]}
-
-    return Derived(compute, derived.over_scope)

@@ -211,13 +211,18 @@ def jackknife(whole: float, without: Sequence[float] | pd.Series, unit_n: int, l
 
 def domain_rate(table: pd.DataFrame, domain: Sequence[int], seed: int) -> Interval:
     """Return the share of domain tokens in the continuations, clustered by prompt."""
+    clusters = domain_counts(table, domain)
+    return stats.rate(clusters["k"], clusters["n"], numpy_stream(seed, "domain_rate"))
+
+
+def domain_counts(table: pd.DataFrame, domain: Sequence[int]) -> pd.DataFrame:
+    """Count tokens of continuations that belong to the domain (k) and all of them (n), by prompt."""
     wanted = set(domain)
     counts = table.assign(
         k=[sum(token in wanted for token in row) for row in table["tokens"]], n=table["tokens"].map(len)
     )
     clusters = counts.groupby("prompt")[["k", "n"]].sum()
-    clusters = clusters[clusters["n"] > 0]
-    return stats.rate(clusters["k"], clusters["n"], numpy_stream(seed, "domain_rate"))
+    return clusters[clusters["n"] > 0]
 
 
 def frequencies(reference: Iterable[Sequence[int]], broad: Iterable[Sequence[int]]) -> pd.DataFrame:

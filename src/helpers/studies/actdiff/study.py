@@ -9,6 +9,7 @@ from typing import Any
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Study, Tables
 from helpers.studies.actdiff import measures
+from helpers.studies.actdiff.criteria import by_prompt
 from helpers.studies.actdiff.params import LensCell
 
 VERSION = 1  # streamed sums of one pass, read at every layer and position; live probes of the organisms that get them
@@ -37,5 +38,5 @@ BROAD_TEXT = Study(
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,
-    replay=replay, parts=(BROAD_TEXT,),
+    replay=replay, by_question=by_prompt, parts=(BROAD_TEXT,),
 )  # fmt: skip

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base import stats
 from helpers.base.errors import DataError, nearest
+from helpers.base.estimands import MODELS
+from helpers.records.pooling import pool
 from helpers.records.reading import Record
 from helpers.studies.actdiff import browse, readouts, topics
-from helpers.studies.actdiff.criteria import contrast
+from helpers.studies.actdiff.criteria import by_prompt, contrast
 
 COSINES = readouts.COSINES
 TUNED_AND_CONTROLS = ("full", "lora", "mix1", "control", "control_lora")
@@ -74,38 +75,29 @@ def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
 
 
 def by_organism(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
-    """Pool metrics over seeds: organism, label, metric, value, low, high, n. A single seed keeps its own interval."""
+    """Pool metrics over seeds as pages do: organism, label, metric, unit, value, low, high, n (seeds)."""
     rows = []
     for organism in dict.fromkeys(r.cell["organism"] for r in records):
         members = [r for r in records if r.cell["organism"] == organism]
         for name in metrics:
-            values = [r.metrics[name] for r in members if name in r.metrics]
-            if values:
-                row = {"organism": organism, "label": NAMES[organism], "metric": name, "unit": values[0]["unit"]}
-                rows.append(row | pooled(values))
+            having = [r for r in members if name in r.metrics]
+            interval = pool(having, name, by_prompt)
+            if interval is not None:
+                row = {"organism": organism, "label": NAMES[organism], "metric": name}
+                row |= {"unit": having[0].metrics[name]["unit"], "n": len(having)}
+                rows.append(row | {key: getattr(interval, key) for key in ("value", "low", "high")})
     if not rows:
         raise DataError(f"No record has any of the metrics {', '.join(metrics)}.")
     return pd.DataFrame(rows)
-
-
-def pooled(metrics: Sequence[dict]) -> dict:
-    """Return value and bounds over seeds: rates from their counts, a single record with its own interval."""
-    if len(metrics) == 1:
-        return {key: metrics[0].get(key) for key in ("value", "low", "high")} | {"n": 1}
-    if all(metric.get("k") is not None for metric in metrics):
-        interval = stats.pooled_rate([m["k"] for m in metrics], [m["n"] for m in metrics])
-    else:
-        interval = stats.mean_over_seeds([m["value"] for m in metrics])
-    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(metrics)}
 
 
 def contrasts(records: Sequence[Record], metric: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return paired differences of one metric between organisms, over seeds: label, value, low, high, n."""
     rows = []
     for organism, minus in pairs:
-        difference = contrast(records, metric, organism, minus)
-        if difference is not None:
-            rows.append({"label": f"{NAMES[organism]} minus {NAMES[minus]}", "metric": metric} | difference)
+        found = contrast(records, MODELS, metric, organism, minus)
+        if found is not None:
+            rows.append({"label": f"{NAMES[organism]} minus {NAMES[minus]}", "metric": metric} | found)
     return pd.DataFrame(rows)
 
 
@@ -132,13 +124,9 @@ def topic_count() -> int:
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Return the mean of ``value`` over seeds within ``by``, with t bounds: columns ``by``, value, low, high, seeds."""
-    rows = []
-    for key, part in table.groupby(list(by), sort=False):
-        mean = stats.mean_over_seeds(part.groupby("seed")[value].mean().to_numpy())
-        row = dict(zip(by, key, strict=True))
-        rows.append(row | {"value": mean.value, "low": mean.low, "high": mean.high, "seeds": mean.n})
-    return pd.DataFrame(rows)
+    """Return the mean of ``value`` over seeds within ``by``, with its lowest and highest: value, low, high, seeds."""
+    means = table.groupby([*by, "seed"], sort=False)[value].mean().groupby(list(by), sort=False)
+    return means.agg(value="mean", low="min", high="max", seeds="size").reset_index()
 
 
 def cosine_matrix(records: Sequence[Record], name: str, kind: str, layer: int | None = None) -> pd.DataFrame:

@@ -54,20 +54,18 @@ def _by_seed(records: Sequence[Record], experiment: str, read: Callable[[Record]
 
 
 def means(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Return the mean of ``value`` for each group, with an interval over seeds (over rows if there is one seed).
+    """Return the mean of ``value`` over seeds for each group, from the lowest to the highest seed: value, low, high, n.
 
-    Batches are averaged within a seed first, because only seeds are independent. A group with a missing value is left
-    out, because a mean of the rest would flatter it.
+    Of one seed there are its batches instead. Batches are averaged within a seed first: the seeds are what is
+    independent. A group with a missing value is left out whole, because a mean of the rest would flatter it.
     """
     rows = []
     for key, part in table.groupby(list(by), sort=False):
         if part[value].isna().any():
             continue
-        one = part["seed"].nunique() == 1
-        mean = stats.mean_interval((part[value] if one else part.groupby("seed")[value].mean()).to_numpy(float))
-        rows.append(
-            dict(zip(by, key, strict=True)) | {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
-        )
+        values = part[value] if part["seed"].nunique() == 1 else part.groupby("seed")[value].mean()
+        bounds = {"low": values.min(), "high": values.max(), "n": len(values)}
+        rows.append(dict(zip(by, key, strict=True)) | {"value": values.mean()} | bounds)
     return pd.DataFrame(rows)
 
 
@@ -82,7 +80,10 @@ def along_training(records: Sequence[Record], value: str = "cosine", gradient: s
 
 
 def growth_against_cosine(records: Sequence[Record]) -> pd.DataFrame:
-    """Return growth factor after T1 steps and cosine of the frozen estimate, with intervals, by checkpoint and seed."""
+    """Return growth factor after T1 steps and cosine of the frozen estimate, by checkpoint and seed.
+
+    Bounds are those of the batches: the lowest and the highest.
+    """
     state = collect(records, "exp1", "condition")
     state = state[state["free_steps"] == state["free_steps"].min()]
     compared = collect(records, "exp1", "triangulation").query("group == 'all' and batch >= 0 and gradient == 'frozen'")
@@ -93,8 +94,7 @@ def growth_against_cosine(records: Sequence[Record]) -> pd.DataFrame:
             continue
         row = dict(zip(keys, key, strict=True))
         for name, values in (("growth", part["growth"]), ("cosine", same["cosine"]), ("residual", part["residual"])):
-            mean = stats.mean_interval(values.to_numpy(float))
-            row |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+            row |= {name: values.mean(), f"{name}_low": values.min(), f"{name}_high": values.max()}
         rows.append(row | {"arm": NAMES[key[0]]})
     return pd.DataFrame(rows)
 
@@ -198,12 +198,15 @@ def branches(records: Sequence[Record]) -> pd.DataFrame:
     return means(collect(records, "exp6", "branches"), ["arm", "quantity", "step"], "value")
 
 
-def influence(records: Sequence[Record], relative: bool = True) -> pd.DataFrame:
-    """Return influence against distance by arm, ``relative`` to the nearest distance of the same arm and seed."""
-    table = collect(records, "exp7", "influence").groupby(["arm", "seed", "distance"])["influence"].mean().reset_index()
-    if relative:
-        nearest = table[table["distance"] == table["distance"].min()].set_index(["arm", "seed"])["influence"]
-        table["influence"] /= nearest.loc[list(zip(table["arm"], table["seed"], strict=True))].to_numpy()
+def influence(records: Sequence[Record]) -> pd.DataFrame:
+    """Return influence against distance by arm, relative to that of the nearest distance of the same sequence.
+
+    It is the mean of the sequences' ratios, as in the metric ``reach``.
+    """
+    by_sequence = ["arm", "seed", "sequence"]
+    table = collect(records, "exp7", "influence").groupby([*by_sequence, "distance"])["influence"].mean().reset_index()
+    nearest = table[table["distance"] == table["distance"].min()].set_index(by_sequence)["influence"]
+    table["influence"] /= nearest.loc[list(table[by_sequence].itertuples(index=False, name=None))].to_numpy()
     return means(table, ["arm", "distance"], "influence")
 
 

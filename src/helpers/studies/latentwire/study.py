@@ -12,6 +12,7 @@ from helpers.records import provenance
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.latentwire import metrics
+from helpers.studies.latentwire.criteria import by_example
 from helpers.studies.latentwire.params import WireCell
 
 VERSION = 1  # 1: completions of the prefix channels, and the bytes of one message
@@ -65,6 +66,6 @@ TEXT = Study(
 STUDY = Study(
     "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
     entry="helpers.studies.latentwire.cell", cell=WireCell,
-    replay=replay, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
+    replay=replay, by_question=by_example, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
     axes={"model": lambda content: [reader_pair(content["params"]["model_a"], content["params"]["model_b"])]},
 )  # fmt: skip

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.base.errors import DataError
+from helpers.base.estimands import MODELS
 from helpers.records.reading import Record, load
 from helpers.studies.latentwire import criteria
 from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS, Channel, Side
-from helpers.studies.latentwire.criteria import Score
+from helpers.studies.latentwire.criteria import Rate, Score
 
 ORDER = list(ARMS)
 HEADS = {
@@ -56,17 +57,17 @@ def scores(
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
             for channel in channels:
                 for name in names:
-                    metric = criteria.score(some, side, channel, name)
+                    metric = criteria.score(some, MODELS, side, channel, name)
                     rows.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
     return pd.DataFrame(rows)
 
 
-def communication(records: Sequence[Record], score: Score = "em") -> pd.DataFrame:
+def communication(records: Sequence[Record], score: Rate = "em") -> pd.DataFrame:
     """Return latents minus another text's latents, by arm and reader."""
     rows = []
     for arm, some in by_arm(records).items():
         for side in SIDES:
-            metric = criteria.communication(some, side, score)
+            metric = criteria.communication(some, MODELS, side, score)
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
             rows.append(key | {"label": f"{TITLES[arm]}, reader {side}"} | _numbers(metric))
     return pd.DataFrame(rows)

@@ -74,19 +74,23 @@ def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -
 
 def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
     """Source, assistant, trained and untrained bystanders, the worst bystander, truncated and empty completions."""
+    metrics = {name: rate_metric(part, seed, name, column) for name, (part, column) in rate_parts(counts).items()}
+    others = counts[counts["role"] != "source"].groupby("persona")[["k", "n"]].sum()
+    ks, ns = (dict(zip(others.index, others[name], strict=True)) for name in ("k", "n"))
+    worst = stats.max_rate(ks, ns).metric()
+    return metrics | {"max_bystander_rate": worst | {"persona": worst.pop("name")}}
+
+
+def rate_parts(counts: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
+    """Rows of ``counts`` and the column of successes behind each rate; a role that nobody has is left out."""
     parts = {
         "source_rate": counts[counts["role"] == "source"],
         "assistant_rate": counts[counts["persona"] == "assistant"],
         "trained_bystander_rate": counts[counts["role"] == "trained"],
         "untrained_bystander_rate": counts[counts["role"].isin(UNTRAINED)],
     }
-    metrics = {name: rate_metric(part, seed, name) for name, part in parts.items() if len(part)}
-    metrics["truncation_rate"] = rate_metric(counts, seed, "truncation_rate", "truncated")
-    metrics["empty_rate"] = rate_metric(counts, seed, "empty_rate", "empty")
-    others = counts[counts["role"] != "source"].groupby("persona")[["k", "n"]].sum()
-    ks, ns = (dict(zip(others.index, others[name], strict=True)) for name in ("k", "n"))
-    worst = stats.max_rate(ks, ns).metric()
-    return metrics | {"max_bystander_rate": worst | {"persona": worst.pop("name")}}
+    marked = {name: (part, "k") for name, part in parts.items() if len(part)}
+    return marked | {"truncation_rate": (counts, "truncated"), "empty_rate": (counts, "empty")}
 
 
 def with_base(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:
@@ -145,19 +149,20 @@ def crossing_metrics(table: pd.DataFrame, seed: int) -> Metrics:
 
     A group without any slot has no share.
     """
+    metrics: Metrics = {name: rate_metric(part, seed, name) for name, part in crossing_parts(table).items()}
     slots = with_crossing(table)
-    groups = {"source": ["source"], "trained_bystander": ["trained"], "untrained_bystander": UNTRAINED}
-    metrics: Metrics = {}
-    for name, roles in groups.items():
-        part = slots[slots["role"].isin(roles)]
-        if len(part):
-            counts = part.assign(k=part["crossed"].astype(int), n=1)
-            metrics[f"{name}_crossing"] = rate_metric(counts, seed, f"{name}_crossing")
     source = slots.loc[slots["role"] == "source", "margin"]
-    if len(source):
-        metrics["source_crossing_margin"] = _nats(source)
+    return metrics | ({"source_crossing_margin": _nats(source)} if len(source) else {})
+
+
+def crossing_parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Counts (question, k, n) behind each share of slots; a group without any slot is left out."""
+    slots = with_crossing(table)
+    slots = slots.assign(k=slots["crossed"].astype(int), n=1)
+    groups = {"source": ["source"], "trained_bystander": ["trained"], "untrained_bystander": UNTRAINED}
+    parts = {f"{name}_crossing": slots[slots["role"].isin(roles)] for name, roles in groups.items()}
     missing = table.assign(k=(table["slot"] == "none").astype(int), n=1)
-    return metrics | {"no_slot_rate": rate_metric(missing, seed, "no_slot_rate")}
+    return {name: part for name, part in parts.items() if len(part)} | {"no_slot_rate": missing}
 
 
 def text_metrics(table: pd.DataFrame) -> Metrics:

@@ -1,18 +1,21 @@
 """One row a cell and metric, pooled over seeds: what the heatmaps of the notebook show.
 
-Maxima and paired differences are pooled by the functions that the criteria use. A page takes its intervals from the
-claims floor instead, which also widens them by the clustering that each run recorded.
+Intervals are those of pages: maxima and paired differences by the functions that the criteria use, the rest by
+`records.pooling`. They speak of these models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from helpers.base import stats
+from helpers.base.estimands import MODELS
+from helpers.records.pooling import ByQuestion, pool
 from helpers.records.reading import Record
 from helpers.studies.marker.criteria import capability_drop, max_bystander_rate, min_persona_rate
+from helpers.studies.marker.questions import by_question
 
 RATES = ("source_rate", "assistant_rate", "max_bystander_rate", "trained_bystander_rate", "untrained_bystander_rate")
 BY_FUNCTION = {
@@ -24,13 +27,16 @@ KEYS = ("value", "low", "high", "k", "n")
 
 
 def pooled(
-    records: Sequence[Record], names: Sequence[str] = RATES, by: Sequence[str] = ("tail", "lr", "epochs")
+    records: Sequence[Record],
+    names: Sequence[str] = RATES,
+    by: Sequence[str] = ("tail", "lr", "epochs"),
+    count: ByQuestion = by_question,
 ) -> pd.DataFrame:
     """Cell, metric, seeds, value, low, high, k, n. A metric that a cell does not have gives no row: missing is no zero.
 
-    Rates are pooled by counts with a design effect between seeds, other metrics by the t interval over seeds.
+    ``count`` gives the counts of a rate by question, as the study of ``records`` does.
     """
-    cells: dict[tuple, list[Record]] = {}
+    cells: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         cells.setdefault(tuple(record.cell[axis] for axis in by), []).append(record)
     rows = []
@@ -38,21 +44,14 @@ def pooled(
         for name in names:
             having = [record for record in members if name in record.metrics or name in BY_FUNCTION]
             if having:
-                rows.append(
-                    dict(zip(by, cell, strict=True)) | {"metric": name, "seeds": len(having)} | _pool(name, having)
-                )
+                key = dict(zip(by, cell, strict=True)) | {"metric": name, "seeds": len(having)}
+                rows.append(key | _pool(name, having, count))
     return pd.DataFrame(rows)
 
 
-def _pool(name: str, records: Sequence[Record]) -> dict:
+def _pool(name: str, records: Sequence[Record], count: ByQuestion) -> dict[str, Any]:
     if name in BY_FUNCTION:
-        found = BY_FUNCTION[name](records)
-        return {key: found.get(key) for key in (*KEYS, "persona")}
-    metrics = [record.metrics[name] for record in records]
-    if len(metrics) == 1:
-        return {key: metrics[0].get(key) for key in KEYS}
-    if metrics[0]["unit"] == "rate":
-        interval = stats.pooled_rate([m["k"] for m in metrics], [m["n"] for m in metrics])
-    else:
-        interval = stats.mean_over_seeds([m["value"] for m in metrics])
+        metric = BY_FUNCTION[name](records, MODELS)
+        return {key: metric.get(key) for key in (*KEYS, "persona")}
+    interval = pool(records, name, count)
     return {key: getattr(interval, key) for key in KEYS}

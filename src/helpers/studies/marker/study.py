@@ -10,6 +10,7 @@ from helpers.records.study import Study
 from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS, resolve_negatives
+from helpers.studies.marker.questions import by_question
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 1  # 1: the first
@@ -52,7 +53,7 @@ ON_POLICY = Study(
 )
 STUDY = Study(
     "sweep", VERSION, METRICS_VERSION, sweep_metrics,
-    entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, added=ADDED,
+    entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, by_question=by_question, added=ADDED,
     measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
     axes={"negatives": names_of_negatives},
 )  # fmt: skip

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.base import stats
+from helpers.base import estimands
 from helpers.base.errors import DataError
-from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record, load
 from helpers.studies.marker.metrics import count_markers, with_gain
 
@@ -50,6 +49,12 @@ def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
 @functools.lru_cache(maxsize=1024)  # a page asks for the same counts many times
 def _counted(record: Record) -> pd.DataFrame:
     return count_markers(record.table("completions"), record.params["marker"])
+
+
+@functools.lru_cache(maxsize=64)
+def base_counts(baseline: str, marker: str) -> pd.DataFrame:
+    """Counts of the marker in the base model's own completions, by persona and question."""
+    return count_markers(load(baseline).table("completions").assign(role="base"), marker)
 
 
 def cell_label(cell: pd.Series | dict) -> str:
@@ -98,16 +103,20 @@ def shown_curves(records: Sequence[Record]) -> tuple[pd.DataFrame, str]:
     return shown[shown["arm"] == shown["arm"].iloc[0]], "lr"
 
 
+def crossed(part: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Successes (``column``) and trials of some counts, as arrays of runs by questions."""
+    sums = part.groupby(["run", "question"])[[column, "n"]].sum().unstack("question", fill_value=0)
+    return sums[column].to_numpy(), sums["n"].to_numpy()
+
+
 def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", "epochs")) -> pd.DataFrame:
-    """Marker rate of every persona in every cell, pooled over seeds, with the hull of Wilson and question bootstrap."""
+    """Marker rate of every persona in every cell, over seeds and questions; the interval speaks of these models."""
     rows = []
     for key, part in counts(records).groupby([*by, "persona", "role"], sort=False):
-        clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
-        stream = numpy_stream(0, "persona_rates", *map(str, key))
-        found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), stream)
+        interval = estimands.rate(*crossed(part, "k"))
         cell = dict(zip([*by, "persona", "role"], key, strict=True))
-        rows.append(cell | {"value": found.value, "low": found.low, "high": found.high, "k": found.k, "n": found.n,
-                            "truncated": int(part["truncated"].sum()), "empty": int(part["empty"].sum())})  # fmt: skip
+        numbers = {name: getattr(interval, name) for name in ("value", "low", "high", "k", "n")}
+        rows.append(cell | numbers | {name: int(part[name].sum()) for name in ("truncated", "empty")})
     return pd.DataFrame(rows)
 
 
@@ -192,17 +201,13 @@ FACT_TOLERANCES = {
 }  # fmt: skip
 
 
-def matched_difference(matched: pd.DataFrame, group: str = "mean bystander") -> dict:
-    """Leak at matched source strength, largest learning rate minus smallest, paired within seed and tail (nats).
-
-    The interval is over pairs; value and bounds are None-free only with two pairs or more.
-    """
+def matched_differences(matched: pd.DataFrame, group: str = "mean bystander") -> pd.Series:
+    """Leak at matched source strength by seed, largest learning rate minus smallest, paired within tail (nats)."""
     rates = sorted(matched["lr"].unique())
     if len(rates) < 2:
         raise DataError("Leak at matched source strength needs two learning rates that reached it: widen the grid.")
     mean = matched.groupby(["seed", "tail", "lr"])[group].mean().unstack("lr")
-    pairs = (mean[rates[-1]] - mean[rates[0]]).dropna()
-    return stats.mean_interval(pairs.to_numpy()).metric("nats") | {"high_lr": rates[-1], "low_lr": rates[0]}
+    return (mean[rates[-1]] - mean[rates[0]]).dropna().groupby("seed").mean()
 
 
 def completions(records: Sequence[Record]) -> pd.DataFrame:

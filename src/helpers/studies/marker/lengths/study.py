@@ -10,6 +10,7 @@ from helpers.records.study import Study
 from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metrics, rows_metrics
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
+from helpers.studies.marker.questions import by_question_and_limit
 from helpers.studies.marker.study import ADDED, TOLERANCE
 
 VERSION = 1  # 1: the first
@@ -55,6 +56,7 @@ STUDY = Study(
     entry="helpers.studies.marker.lengths.cell",
     cell=LengthCell,
     replay=replay,
+    by_question=by_question_and_limit,
     added=ADDED | {"negative_samples": 0},
     measured={"loss": ("seconds", "together")},
     tolerance=TOLERANCE,

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from helpers.base import frames, stats
-from helpers.base.rng import numpy_stream
+from helpers.base import estimands, frames
 from helpers.records.reading import Record
+from helpers.studies.marker import views
 from helpers.studies.marker.lengths import screen
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import control_names
 from helpers.studies.marker.pooling import pooled
-from helpers.studies.marker.views import counts
+from helpers.studies.marker.questions import by_question_and_limit
 
 AXES = LengthCell.AXES
 SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_share": "gradient norm"}
@@ -55,14 +55,7 @@ def cell_label(cell: pd.Series | dict) -> str:
 
 def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
     """Marker rate of every persona and control noun over ``records`` (the seeds of one cell), with intervals."""
-    rows = []
-    for (persona, role), part in frames.groups(counts(records), ["persona", "role"]):
-        clusters = part.groupby(["seed", "question"])[["k", "n"]].sum()
-        found = stats.rate(clusters["k"].to_numpy(), clusters["n"].to_numpy(), numpy_stream(0, "rates", persona))
-        rows.append({"persona": persona, "role": role, "value": found.value, "low": found.low, "high": found.high,
-                     "k": found.k, "n": found.n, "truncated": int(part["truncated"].sum()),
-                     "empty": int(part["empty"].sum())})  # fmt: skip
-    return pd.DataFrame(rows)
+    return views.persona_rates(records, by=())
 
 
 def dilution(records: Sequence[Record]) -> pd.DataFrame:
@@ -95,7 +88,7 @@ def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
     """One row a length and tail: the marker's mean share of the gradient and the source rate, both with intervals."""
     by = ("length", "tail")
     names = ("marker_share_of_gradient", "source_rate")
-    table = pooled(records, names, by).set_index([*by, "metric"])
+    table = pooled(records, names, by, by_question_and_limit).set_index([*by, "metric"])
     rows = []
     for cell in dict.fromkeys((record.cell["length"], record.cell["tail"]) for record in records):
         share, rate = (
@@ -113,13 +106,11 @@ def limits(records: Sequence[Record], kind: str | None = None) -> pd.DataFrame:
     counts = collect(records, "limits")
     counts = counts[counts["role"] == "source"]
     rows = []
-    for (length, tail, limit), part in frames.groups(counts, ["length", "tail", "limit"]):
-        clusters = part.groupby(["seed", "question"])[["k", "n", "truncated"]].sum()
+    for key, part in frames.groups(counts, ["length", "tail", "limit"]):
         for what, column in (("with the marker", "k"), ("cut by the limit", "truncated")):
-            stream = numpy_stream(0, "limits", length, tail, int(limit), what)
-            found = stats.rate(clusters[column].to_numpy(), clusters["n"].to_numpy(), stream)
-            rows.append({"length": length, "tail": tail, "limit": int(limit), "kind": what, "value": found.value,
-                         "low": found.low, "high": found.high, "k": found.k, "n": found.n})  # fmt: skip
+            interval = estimands.rate(*views.crossed(part, column))
+            numbers = {name: getattr(interval, name) for name in ("value", "low", "high", "k", "n")}
+            rows.append(dict(zip(("length", "tail", "limit"), key, strict=True)) | {"kind": what} | numbers)
     table = in_order(pd.DataFrame(rows))
     return table if kind is None else table[table["kind"] == kind]
 

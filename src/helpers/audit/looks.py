@@ -1,0 +1,34 @@
+"""Looks at growing data: a claim is judged anew when its published records grow, and each time may decide by chance.
+
+A look is a line in the ledger (``looked``), written by ``claimbook publish`` for each page whose records are others
+than at its last look. `Criteria.looks` says how many were planned, `estimands.look_level` at which level each is
+judged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers.audit.judgement import published_case
+from helpers.base import files
+from helpers.claims.claim import has_claim, read_claim
+from helpers.records import ledger
+
+
+def enter(notebook: str, root: Path | None = None) -> list[ledger.Line]:
+    """Write a look for every page on ``notebook`` whose published records grew; return the lines."""
+    root = root or files.ROOT
+    book, events = ledger.read(), []
+    for path in sorted((root / "reports").glob("*.qmd")):
+        if not has_claim(path):
+            continue
+        claim = read_claim(path, root)
+        if claim.experiment != notebook or claim.status == "proposed":
+            continue
+        records = published_case(path, root).evidence().records
+        name, sha = f"reports/{path.name}", files.sha256_json(sorted(record.ref for record in records))
+        looks = [line for line in book.of("question", name) if line.event == "looked"]
+        if records and (not looks or looks[-1].sha256 != sha):
+            note = f"look {len(looks) + 1} of {claim.id}, over {len(records)} records"
+            events.append({"event": "looked", "kind": "question", "name": name, "sha256": sha, "note": note})
+    return list(ledger.append(events).lines[-len(events) :]) if events else []
