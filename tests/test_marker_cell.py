@@ -23,7 +23,7 @@ from helpers.audit.replay import compare
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError
 from helpers.base.params import Grid, parse, parse_grid
-from helpers.lm import models, vllm_engine
+from helpers.lm import adapters, models, vllm_engine
 from helpers.lm.generate import generate
 from helpers.records import questions, runs
 from helpers.records.derive import derive
@@ -279,7 +279,7 @@ class FakeEngine:
         loaded = models.load("pocket")  # a copy of its own: the one of the session carries the adapter already
         if adapter is None:
             return generate(loaded.model, prompts, **rest)
-        with models.adapter(loaded.model, adapter) as model:
+        with adapters.adapter(loaded.model, adapter) as model:
             return generate(model, prompts, **rest)
 
     def close(self) -> None:

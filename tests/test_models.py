@@ -11,7 +11,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers.base.errors import ModelError, RecordError
-from helpers.lm import model_files, models
+from helpers.lm import adapters, model_files, models
 from helpers.lm.parts import decoder_and_head
 from helpers.studies.marker.pocket import PocketRecipe, make_tokenizer
 from helpers.studies.marker.pocket_corpus import corpus
@@ -273,7 +273,7 @@ def test_an_adapter_comes_back_from_disk_and_the_base_after_it(loaded, tmp_path)
     trained = _logits(wrapped)
     models.save_adapter(wrapped, tmp_path / "adapter")
     models.detach(wrapped)
-    with models.adapter(loaded.model, tmp_path / "adapter") as again:
+    with adapters.adapter(loaded.model, tmp_path / "adapter") as again:
         assert torch.equal(_logits(again), trained)
         assert not any(p.requires_grad for p in again.parameters())
     assert torch.equal(_logits(loaded.model), before)
@@ -293,15 +293,15 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_base_stays_bare(loaded,
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 8}))
     with pytest.raises(ModelError, match="another model"):
-        models.load_adapter(loaded.model, folder)
+        adapters.load_adapter(loaded.model, folder)
     assert not any("lora" in path for path, _ in loaded.model.named_parameters())
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(ModelError, match="cut short"):
-        models.load_adapter(loaded.model, folder)
+        adapters.load_adapter(loaded.model, folder)
     (folder / "adapter_config.json").unlink()
     with pytest.raises(ModelError, match=r"adapter_config\.json is missing"):
-        models.load_adapter(loaded.model, folder)
+        adapters.load_adapter(loaded.model, folder)
 
 
 def test_choose_threads_keeps_to_the_free_cores(monkeypatch):

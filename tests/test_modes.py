@@ -13,7 +13,7 @@ from torch import nn
 from helpers.base import files
 from helpers.base.errors import ModelError
 from helpers.bench import stock, techniques
-from helpers.lm import models
+from helpers.lm import adapters, models
 from helpers.lm.generate import Prompt, Sampling, generate
 from helpers.lm.pretraining import Pretraining, pretrain
 from helpers.lm.stacked import stacked
@@ -134,7 +134,7 @@ def test_a_new_adapter_is_in_the_mode_of_its_model_and_a_loaded_one_at_rest(tmp_
     models.detach(wrapped)
     model = odd()
     before = state(model)
-    with models.adapter(model, tmp_path) as loaded:
+    with adapters.adapter(model, tmp_path) as loaded:
         assert not any(module.training for module in loaded.modules())
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert state(model) == before

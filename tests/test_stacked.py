@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from test_marker_cell import cells, outputs, params  # noqa: F401
 
 from helpers.base.errors import ModelError, ParameterError
-from helpers.lm import models
+from helpers.lm import adapters, models
 from helpers.lm.stacked import stacked
 from helpers.records import runs
 from helpers.studies.marker import cell
@@ -77,7 +77,7 @@ def test_losses_are_those_of_each_adapter_alone(rows: list, targets: list, tmp_p
     assert len(set(found.tolist())) == 3
     for adapter in range(3):
         stack.save(adapter, tmp_path / str(adapter))
-        with models.adapter(pocket().model, tmp_path / str(adapter)) as model, torch.no_grad():
+        with adapters.adapter(pocket().model, tmp_path / str(adapter)) as model, torch.no_grad():
             assert batch_loss(model, tokens, targets).item() == pytest.approx(found[adapter].item(), rel=1e-6)
             assert plain_loss(model, tokens, targets) == pytest.approx(found[adapter].item(), rel=1e-5)
 

@@ -27,7 +27,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError
-from helpers.lm import generate, models
+from helpers.lm import adapters, generate, models
 from helpers.lm.generate import Completion, Prompt, Sampling
 from helpers.lm.vllm_engine import RANKS, VllmEngine
 
@@ -84,14 +84,14 @@ def engine(base: tuple[nn.Module, Path]) -> Iterator[VllmEngine]:
 def with_transformers(model: nn.Module, adapter: Path | None, prompts: list[Prompt], **kwargs) -> list[Completion]:
     if adapter is None:
         return generate.generate(model, prompts, **kwargs)
-    with models.adapter(model, adapter) as wrapped:
+    with adapters.adapter(model, adapter) as wrapped:
         return generate.generate(wrapped, prompts, **kwargs)
 
 
 def logits_behind(model: nn.Module, adapter: Path | None, tokens: list[int]) -> torch.Tensor:
     if adapter is None:
         return model(torch.tensor([tokens])).logits[0, -1]
-    with models.adapter(model, adapter) as wrapped:
+    with adapters.adapter(model, adapter) as wrapped:
         return wrapped(torch.tensor([tokens])).logits[0, -1]
 
 

@@ -134,11 +134,11 @@ def find_ways(base: Any) -> Ways:
         limit, steady = _limit(base)
         rows = [row[:limit] for row in _rows(base)]
         wanted = [base(input_ids=_tensor(base, [row]), use_cache=False).logits[0] for row in rows]
-        why = _kinds_of_layers(base) or _differs(base, wanted, lambda: _packed(base, rows))
+        why = _kinds_of_layers(base) or differs(base, wanted, lambda: _packed(base, rows))
         if why:
-            padded = _differs(base, wanted, lambda: _padded(base, rows))
+            padded = differs(base, wanted, lambda: _padded(base, rows))
             return Ways("single" if padded else "padded", "own", why, limit, steady)
-        why = _differs(base, [one[-cached.STEPS - 1 :] for one in wanted], lambda: cached.logits(base, rows))
+        why = differs(base, [one[-cached.STEPS - 1 :] for one in wanted], lambda: cached.logits(base, rows))
         return Ways("packed", "own" if why else "cached", why, limit, steady)
 
 
@@ -192,7 +192,7 @@ def _padded(base: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
     return [head(hidden[number, : len(row)]) for number, row in enumerate(rows)]
 
 
-def _differs(base: nn.Module, wanted: Sequence[Tensor], compute: Callable[[], Sequence[Tensor]]) -> str:
+def differs(base: nn.Module, wanted: Sequence[Tensor], compute: Callable[[], Sequence[Tensor]]) -> str:
     """Return in half a sentence how what ``compute`` gives differs from ``wanted``, or why it gives nothing."""
     try:
         ours = compute()

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,21 +23,19 @@ from helpers.base.errors import ModelError, nearest
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
 from helpers.lm import exact
-from helpers.lm.folders import check_rope, check_safetensors, custom_code, foreign_errors, refuse_incomplete
+from helpers.lm.folders import check_rope, custom_code, foreign_errors, refuse_incomplete
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 
 __all__ = [
     "LINEAR",
     "LoadedModel",
-    "adapter",
     "attach_lora",
     "choose_threads",
     "detach",
     "facts",
     "fingerprint",
     "load",
-    "load_adapter",
     "local_folder",
     "save_adapter",
     "threads",
@@ -190,7 +188,7 @@ def attach_lora(
     The update is ``scale * B A`` with scale ``alpha / r``, or ``alpha / sqrt(r)`` under ``rslora`` (Kalajdzievski 2023,
     2312.03732). B starts at zero; each A is drawn from the stream ("lora", its layer) of ``seed``. Adapters are fp32.
     """
-    _check_bare(model)
+    check_bare(model)
     targets = list(targets)
     present = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     for target in targets:
@@ -201,7 +199,7 @@ def attach_lora(
     config = LoraConfig(
         r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=targets, task_type="CAUSAL_LM"
     )
-    wrapped = _wrap(model, config)
+    wrapped = wrap(model, config)
     for path, parameter in wrapped.named_parameters():
         if "lora_A" in path:
             bound = parameter.shape[1] ** -0.5
@@ -210,12 +208,13 @@ def attach_lora(
     return wrapped
 
 
-def _check_bare(model: nn.Module) -> None:
+def check_bare(model: nn.Module) -> None:
+    """Raise ``ModelError`` if ``model`` has an adapter."""
     if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ModelError("The model already has an adapter. Take it off with detach() first.")
 
 
-def _wrap(model: nn.Module, config: PeftConfig) -> PeftModel:
+def wrap(model: nn.Module, config: PeftConfig) -> PeftModel:
     """Put new adapters on ``model`` without changing its train or eval mode; its own weights need no gradients."""
     modes = Modes(model)
     # PEFT draws initial weights, overwritten later, from the global generator. It must end in the state it had.
@@ -244,39 +243,3 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     config: dict[str, Any] = model.active_peft_config.to_dict() | {"inference_mode": True}
     # PEFT keeps the targets in a set, whose order differs between processes.
     write_json(folder / _CONFIG, config | {"target_modules": sorted(config["target_modules"])})
-
-
-def load_adapter(model: nn.Module, folder: Path) -> PeftModel:
-    """Put the adapter saved in ``folder`` on ``model``, frozen. Raises ``ModelError`` unless every tensor fits."""
-    _check_bare(model)
-    folder = Path(folder)
-    if not (folder / _CONFIG).is_file():
-        raise ModelError(f"{folder / _CONFIG} is missing, so {folder} is not a complete adapter. Copy it again.")
-    check_safetensors(folder / _WEIGHTS)
-    state = load_file(folder / _WEIGHTS)
-    config = LoraConfig.from_pretrained(str(folder))
-    config.base_model_name_or_path = None
-    wrapped = _wrap(model, config)
-    expected = {
-        key: tensor.shape for key, tensor in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()
-    }
-    saved = {key: tensor.shape for key, tensor in state.items()}
-    if expected != saved:
-        detach(wrapped)
-        odd = sorted(key for key in expected.keys() | saved.keys() if expected.get(key) != saved.get(key))
-        raise ModelError(
-            f"The adapter in {folder} was made for another model: {odd[0]} does not fit ({len(odd)} tensors in all). "
-            "Load the model that it was trained on."
-        )
-    set_peft_model_state_dict(wrapped, state)
-    return wrapped.requires_grad_(False).eval()
-
-
-@contextlib.contextmanager
-def adapter(model: nn.Module, folder: Path) -> Iterator[PeftModel]:
-    """Put the adapter saved in ``folder`` on ``model`` inside the block."""
-    wrapped = load_adapter(model, folder)
-    try:
-        yield wrapped
-    finally:
-        detach(wrapped)

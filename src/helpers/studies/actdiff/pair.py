@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from helpers.base import files
 from helpers.base.errors import ModelError
-from helpers.lm import models
+from helpers.lm import adapters, models
 from helpers.lm.folders import check_safetensors
 from helpers.lm.parts import bare_parts, blocks
 from helpers.records import runs
@@ -115,11 +115,15 @@ def open_pair(base: models.LoadedModel, tuned: str | Path) -> Iterator[Pair]:
     """Pair ``base`` with the fine-tune ``tuned`` inside the block.
 
     ``tuned``: an adapter folder, a folder with the differences of a full fine-tune, or any fine-tuned model that
-    ``models.load`` takes (folder or hub id).
+    ``models.load`` takes (folder or hub id). An adapter that cannot be switched off exactly is merged into a
+    second copy of the weights.
     """
     folder = tuned_folder(tuned)
     if folder and (folder / "adapter_config.json").is_file():
-        with models.adapter(base.model, folder) as model:
+        if adapters.obstacle(folder):
+            yield Pair(base.model, adapters.merged(base.model, folder))
+            return
+        with adapters.adapter(base.model, folder) as model:
             yield Pair(base.model, model)
     elif folder and (folder / CHANGE).is_file():
         yield Pair(base.model, _changed(base.model, folder / CHANGE))
@@ -185,7 +189,8 @@ def interpolated(pair: Pair, share: float) -> Iterator[Pair]:
                 layer.scaling = scaling
         return
     between = copy.deepcopy(pair.tuned)
+    start = dict(pair.base.named_parameters(remove_duplicate=False))
     with torch.no_grad():
-        for ours, start in zip(between.parameters(), pair.base.parameters(), strict=True):
-            ours.copy_(torch.lerp(start, ours, share))
+        for name, ours in between.named_parameters():  # a tune may have untied what the base shares
+            ours.copy_(torch.lerp(start[name], ours, share))
     yield Pair(pair.base, between)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.lm import models
+from helpers.lm import adapters, models
 from helpers.records import runs
 from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
 from helpers.studies.marker.baseline import baseline_record, eval_completions
@@ -118,7 +118,7 @@ def _train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, base: run
     if p.dose_every:
         for name in ("dose", *([DOSE_CROSSING] if p.crossing else [])):
             run.step(name, functools.partial(pd.read_parquet, folder / f"{name}.parquet"))
-    model, contexts = models.load_adapter(loaded.model, folder), base.table("contexts")
+    model, contexts = adapters.load_adapter(loaded.model, folder), base.table("contexts")
     try:
         table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
         logprobs = run.step("logprobs", lambda: logprob_table(model, form, contexts, role(p)))

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import ParameterError
-from helpers.lm import models
+from helpers.lm import adapters, models
 from helpers.lm.generate import Prompt, Sampling
 from helpers.records import runs
 from helpers.studies.marker.crossing import crossing_table
@@ -65,7 +65,7 @@ def _train_and_evaluate(
     folder = run.folder("adapter", lambda folder: _train_adapter(run, p, session, rows, folder))
     run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet").drop(columns="lr"))
     run.step("dilution", lambda: pd.read_parquet(folder / "dilution.parquet"))
-    model = models.load_adapter(loaded.model, folder)
+    model = adapters.load_adapter(loaded.model, folder)
     try:
         known, role = contexts.table("contexts"), lambda name: _role(p, name)
         logprobs = run.step("logprobs", lambda: logprob_table(model, form, known, role, batch=8))
