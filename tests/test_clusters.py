@@ -155,6 +155,14 @@ def test_bounded_means_are_covered_where_t_is_not(seeds, shape):
     assert held >= 0.90
 
 
+def test_the_table_shows_what_seeds_that_collapse_cost():
+    """A sixth of the draws of five seeds sees no collapse at all, so less is covered than stated."""
+    (shape,) = coverage.COLLAPSES
+    held, _ = coverage.covered(coverage.means(5, shape, numpy_stream(0, "test collapse"), 300))
+    assert 0.75 < held < 0.9
+    assert "bounded mean, collapse" in set(coverage.table(times=1, seeds=(3,))["of"])
+
+
 def test_the_table_says_what_falls_short(monkeypatch):
     monkeypatch.setattr(coverage, "cluster_rate", lambda ks, ns: Interval(0.0, 0.0, 0.0, 1, 0, "too narrow"))
     found = coverage.worst(coverage.table(times=2, seeds=(3,)))

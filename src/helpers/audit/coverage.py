@@ -31,6 +31,12 @@ SHAPES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "areas under curves": lambda draw, n: draw.beta(16, 4, n),
 }
 """Values of one seed each, between -1 and 1, shaped as the published ones; means are taken from a million draws."""
+COLLAPSES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "cosines of which three in ten collapse": lambda draw, n: np.where(
+        draw.random(n) < 0.3, draw.normal(0.1, 0.02, n), draw.normal(0.98, 0.01, n).clip(-1, 1)
+    ),
+}
+"""Seeds that collapse by chance: no interval knows what no seed showed, and the table says how much that costs."""
 
 
 def rates(
@@ -59,7 +65,7 @@ def crossed(
 
 def means(seeds: int, shape: str, draw: np.random.Generator, times: int) -> Iterator[tuple[Interval, float]]:
     """Yield intervals of the mean of ``seeds`` values of one of `SHAPES`."""
-    sample = SHAPES[shape]
+    sample = (SHAPES | COLLAPSES)[shape]
     truth = float(sample(numpy_stream(0, "shape", shape), 1_000_000).mean())
     for _ in range(times):
         yield bounded_mean(sample(draw, seeds), -1, 1), truth
@@ -78,7 +84,7 @@ def table(times: int = 3000, seeds: Sequence[int] = (1, 3, 5, 10), seed: int = 0
     rows = []
     for of, number, truth, spread in itertools.chain.from_iterable(map(_situations, seeds)):
         draw = numpy_stream(seed, "coverage", of, number, str(truth), str(spread))
-        if of == "bounded mean":
+        if of.startswith("bounded mean"):
             intervals = means(number, truth, draw, times)
         elif of == "seeds":
             intervals = rates(number, 80, truth, spread, draw, times)
@@ -103,6 +109,7 @@ def _situations(seeds: int) -> Iterator[tuple[str, int, Any, float]]:
         yield from ((of, seeds, mean, alike) for alike in ALIKE for mean in MEANS)
     yield from (("seeds and questions", seeds, odds, spread) for spread in (0.5, 1.0, 2.0) for odds in (-4, -2, 0, 3))
     yield from (("bounded mean", seeds, shape, 0.0) for shape in SHAPES)
+    yield from (("bounded mean, collapse", seeds, shape, 0.0) for shape in COLLAPSES)
 
 
 def _probabilities(mean: float, alike: float, clusters: int, draw: np.random.Generator) -> np.ndarray:
