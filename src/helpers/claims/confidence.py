@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from helpers.base.files import ROOT
+from helpers.base.files import ROOT, content_hash
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.logic import Truth
 from helpers.claims.verdict import Check, Verdict
+from helpers.records import ledger
 from helpers.records.provenance import git
 from helpers.records.reading import Record
 
@@ -137,7 +139,7 @@ def confidence(
         "controls": _controls(verdict.controls),
         "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
         "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
-        "criteria frozen": _frozen(records, criteria),
+        "criteria frozen": _frozen(records, criteria, root),
         "grid complete": _complete(evidence),
         "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),
         "truncation": _truncation(records),
@@ -198,9 +200,26 @@ def _looks(number: int, planned: int) -> str:
     return f"judged {number} time{'' if number == 1 else 's'} as records grew, planned {planned}"
 
 
-def _frozen(records: Sequence[Record], criteria: Criteria) -> Found:
-    same = sum(record.criteria is not None and record.criteria["sha256"] == criteria.sha256 for record in records)
+def _frozen(records: Sequence[Record], criteria: Criteria, root: Path) -> Found:
+    same = len(records) - len(_before_these(records, criteria, root))
     return same / len(records), f"{same} of {len(records)} records began under these criteria"
+
+
+def _before_these(records: Sequence[Record], criteria: Criteria, root: Path) -> list[Record]:
+    """Return the records that began before the criteria were as they are now.
+
+    A record holds the hash of ``params/<notebook>/criteria.yaml``; when other criteria became what they are, the ledger
+    says.
+    """
+    inside = criteria.path.is_relative_to(root)
+    line = ledger.read().standing("criteria").get(criteria.path.relative_to(root).as_posix()) if inside else None
+    since = line.moment if line and line.sha256 == content_hash(criteria.path) else None
+    return [
+        record
+        for record in records
+        if (record.criteria is None or record.criteria["sha256"] != criteria.sha256)
+        and (since is None or datetime.fromisoformat(record.started) < since)
+    ]
 
 
 def _complete(evidence: Evidence) -> Found:
@@ -267,7 +286,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def changed_after(records: Sequence[Record], criteria: Criteria, root: Path = ROOT) -> str:
     """ "" when the records began under the criteria as they are now; else one sentence with the commits since then."""
-    changed = [r for r in records if r.criteria is not None and r.criteria["sha256"] != criteria.sha256]
+    changed = _before_these([record for record in records if record.criteria is not None], criteria, root)
     if not changed:
         return ""
     since = min(record.started for record in changed)

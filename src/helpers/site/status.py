@@ -18,6 +18,7 @@ from helpers.records.reading import Record
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
+"""Endings of the files in ``params/<notebook>/`` that declare no runs."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     started = [record for record in experiment.records if "params" in record.content]
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
-        if path.name not in NOT_GRIDS:
+        if not path.name.endswith(NOT_GRIDS):
             expected = declared_runs(notebook, path, root)
             mine: dict[int, list[Record]] = {}
             declared = Declared(expected)

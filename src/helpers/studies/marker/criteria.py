@@ -19,6 +19,7 @@ from helpers.base.estimands import Estimand
 from helpers.base.stats import Interval
 from helpers.records.reading import Record
 from helpers.studies.marker import views
+from helpers.studies.marker.metrics import UNTRAINED
 from helpers.studies.marker.questions import paired_choices
 
 Metric = dict[str, Any]
@@ -30,6 +31,24 @@ def max_bystander_rate(records: Sequence[Record], estimand: Estimand) -> Metric:
     The persona is chosen after pooling: a mean of each seed's own maximum would be biased upward.
     """
     return _named(estimands.worst_rate(_persona_rates(records, estimand, "k", sources=False), estimand.level))
+
+
+def untrained_minus_trained(records: Sequence[Record], estimand: Estimand) -> Metric | None:
+    """Marker rate of the bystanders without a training row minus that of those with one (in points).
+
+    For these models by the limits of both rates (`estimands.difference`), for the recipe paired by seed. None where a
+    cell trains on all bystanders, or on none.
+    """
+    counts = views.counts(records)
+    untrained, trained = counts[counts["role"].isin(UNTRAINED)], counts[counts["role"] == "trained"]
+    if untrained.empty or trained.empty:
+        return None
+    if estimand.of == "recipe":
+        rates = [part.groupby("run")["k"].sum() / part.groupby("run")["n"].sum() for part in (untrained, trained)]
+        seeds = [Interval(float(gap), None, None, None, None, "paired") for gap in rates[0] - rates[1]]
+        return estimands.number(seeds, "points", estimand).metric("points")
+    sides = (estimands.rate(*views.crossed(part, "k"), estimand) for part in (untrained, trained))
+    return estimands.difference(*sides).metric("points")
 
 
 def min_persona_rate(records: Sequence[Record], estimand: Estimand) -> Metric:
