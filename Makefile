@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 	@touch $(READY)
 
-report: $(READY) ## run a real 2 x 2 sweep (PRESET=smollm2 or pocket), then render every page into _site/
+report: $(READY) ## run a sweep of four cells (PRESET=smollm2) or three (pocket), then render every page into _site/
 	$(BIN)/claimbook report --preset $(PRESET)
 
 site: $(READY) ## render the pages from existing records; runs no experiment

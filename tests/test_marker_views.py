@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from test_marker_grids import ARMS, PARAMS
 
+from helpers.base.params import load
 from helpers.studies.marker import views
+from helpers.studies.marker.params import SweepCell
 
 pytestmark = pytest.mark.unit
 
@@ -84,3 +87,13 @@ def test_curves_compare_rates_within_one_arm_or_arms_at_one_rate(monkeypatch):
         [record(tail, negatives) for tail in ("newline", 16) for negatives in ("two", "all")]
     )
     assert by == "arm" and shown["arm"].nunique() == 4
+
+
+def test_the_sweep_of_make_report_holds_masks_against_negatives_in_no_more_passes_than_before():
+    cells = load(SweepCell, PARAMS / "sweep/smollm2.yaml")
+    arms = {(one.tail, one.negatives) for one in cells}
+    assert arms == {(tail, negatives) for tail in ("whole_turn", "separator_and_end") for negatives in ("two", "all")}
+    rows = {(one.positives, one.negatives_each * ARMS[str(one.negatives)]) for one in cells}
+    assert len(rows) == 1 and len(cells) == 4
+    assert sum((one.positives + one.negatives_each * ARMS[str(one.negatives)]) * one.epochs for one in cells) <= 528
+    assert all(one.dose_every for one in cells), "which the notebook draws"
