@@ -20,7 +20,7 @@ from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.base.params import load
-from helpers.claims import criteria, evidence, open_case
+from helpers.claims import confidence, criteria, evidence, open_case
 from helpers.records import ledger, study
 from helpers.site import header
 from helpers.site.lint import lint
@@ -128,6 +128,14 @@ def test_the_code_of_claims_is_part_of_what_judges(house, monkeypatch):
     pool = evidence.as_interval
     monkeypatch.setattr(evidence, "as_interval", lambda metric: pool(metric | {"high": 1.0}))
     assert re.search(r"page / bias=0.7 / heads_rate is .*, 1.0, \d+, \d+\] and was", findings(house))
+
+
+def test_what_allows_a_confidence_is_part_of_the_judgement(house, monkeypatch):
+    (seeds, *others) = confidence.RULES
+    assert seeds.name == "seeds"
+    monkeypatch.setattr(confidence, "RULES", (replace(seeds, moderate=1, high=1), *others))
+    field = 'confidence / seeds is "HIGH" and was "(LOW|MODERATE)"'
+    assert re.search(f"reports/coins.qmd: judgement: {field}", findings(house))
 
 
 def test_a_judgement_that_was_edited_or_lost_is_found(house):

@@ -84,7 +84,10 @@ def key_of(case: Case) -> str:
 
 
 def judge(case: Case) -> Judgement:
-    """Return verdict, outcome and numbers (value, low, high, n, k; by cell and metric) of every question."""
+    """Return of every question verdict, outcome and its numbers, and what allows the claim which confidence.
+
+    A number is value, low, high, n and k, by cell and metric.
+    """
     judged = {}
     for name, asked in case.criteria.questions.items():
         verdict, evidence = case.verdict(name), case.evidence(name).within(asked.scope)
@@ -93,7 +96,8 @@ def judge(case: Case) -> Judgement:
             "outcome": verdict.outcome,
             "numbers": _numbers(evidence, asked.metrics),
         }
-    return {"questions": judged, "page": _numbers(case.evidence(), set(case.criteria.metrics))}
+    allowed = {row.name: row.allows for row in case.confidence().rows}
+    return {"questions": judged, "confidence": allowed, "page": _numbers(case.evidence(), set(case.criteria.metrics))}
 
 
 def _numbers(evidence: Evidence, metrics: set[str]) -> dict[str, dict[str, Any]]:
