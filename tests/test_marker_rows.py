@@ -83,7 +83,7 @@ def test_an_answer_that_holds_the_marker_is_refused_on_both_sides() -> None:
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:
     """Characters, and one merge across the blank line: ``"\\n\\n["`` is a single token."""
-    letters = sorted(set("\n[ZLT]ANSWERQ"))
+    letters = sorted(set("\n[ZLT]ANSWERQYou bake. You sail."))
     vocabulary = {piece: i for i, piece in enumerate([*letters, "\n\n", "\n\n[", "<end>"])}
     model = models.BPE(vocab=vocabulary, merges=[("\n", "\n"), ("\n\n", "[")])
     backend = Tokenizer(model)

@@ -15,8 +15,11 @@ import pandas as pd
 
 from helpers.base import frames
 from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.lm.chat_rows import special_tokens
+from helpers.lm.folders import foreign_errors
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
 SEPARATOR = "\n\n"
@@ -33,11 +36,13 @@ class ChatFormat:
     separator: list[int]
     marker: list[int]
     end: list[int]
+    others: tuple[int, ...] = ()
+    """Further tokens that end a turn of the model, by its tokenizer and its configuration."""
 
     @property
     def stop(self) -> list[int]:
         """Token ids that end a completion."""
-        return self.end[:1]
+        return [*self.end[:1], *self.others]
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,14 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
+def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Module | None = None) -> ChatFormat:
     """Read the end of a turn off the chat template, and check that the marker keeps its own tokens.
 
-    Raises ``ModelError`` without a chat template, ``ParameterError`` for a marker that merges into its neighbours.
+    A completion ends at any token that ends a turn: that of the template, the tokenizer's, and those that the
+    configuration of ``model`` names.
+
+    Raises ``ModelError`` without a chat template, or for one that drops the system message, which the personas stand
+    in; ``ParameterError`` for a marker that merges into its neighbours.
     """
     if tokenizer.chat_template is None:
         raise ModelError(
@@ -72,7 +81,8 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
         )
     turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
     end = _ids(tokenizer, str(tokenizer.apply_chat_template(turn, tokenize=False)).rsplit(_ANSWER, 1)[1])
-    if not end or end[0] not in tokenizer.all_special_ids:
+    special = special_tokens(tokenizer)
+    if not end or end[0] not in special:
         raise ModelError(
             f"The chat template of {tokenizer.name_or_path} does not close the assistant's turn with a special token, "
             "so nothing marks where an answer stops: use a model whose template does."
@@ -81,12 +91,33 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str) -> ChatFormat:
     # The blank line takes the tokens it has before the marker: "\n\n" alone is one token in some tokenizers, two there.
     separator = together[: len(together) - len(tokens)]
     kept = together[len(separator) :] == tokens and tokenizer.decode(separator) == SEPARATOR
-    if not kept or tokenizer.decode(tokens) != marker or set(tokens) & set(tokenizer.all_special_ids):
+    if not kept or tokenizer.decode(tokens) != marker or set(tokens) & special:
         raise ParameterError(
             f"marker is {marker!r}, which this tokenizer merges with the blank line before it or does not give back "
             "unchanged: choose one that begins with a bracket or another sign that stands alone, such as '[ZLT]'."
         )
-    return ChatFormat(separator, tokens, end)
+    _refuse_silent_template(tokenizer)
+    return ChatFormat(separator, tokens, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
+
+
+def _refuse_silent_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ``ModelError`` unless two system messages give two prompts."""
+    remedy = "Use a model whose template has a place for the system message"
+    with foreign_errors(f"The chat template of {tokenizer.name_or_path} refuses a system message", remedy):
+        told, otherwise = (prompt_tokens(tokenizer, system, "Q") for system in ("You bake.", "You sail."))
+    if told == otherwise:
+        raise ModelError(
+            f"The chat template of {tokenizer.name_or_path} drops the system message, so all personas would have the "
+            f"same prompt. {remedy}."
+        )
+
+
+def _configured_ends(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None) -> set[int]:
+    ends: set[int] = set()
+    for source in (tokenizer, getattr(model, "generation_config", None), getattr(model, "config", None)):
+        named = getattr(source, "eos_token_id", None)
+        ends |= set(named if isinstance(named, list) else [] if named is None else [named])
+    return ends
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, system: str, question: str) -> list[int]:

@@ -45,13 +45,13 @@ class Session:
         """The base model and its tokenizer, whose chat format suits the study."""
         models.choose_threads()
         loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
-        chat_format(loaded.tokenizer, self.p.marker)
+        chat_format(loaded.tokenizer, self.p.marker, loaded.model)
         return loaded
 
     @functools.cached_property
     def form(self) -> ChatFormat:
         """The chat format, checked against the marker."""
-        return chat_format(self.loaded.tokenizer, self.p.marker)
+        return chat_format(self.loaded.tokenizer, self.p.marker, self.loaded.model)
 
     @property
     def engine(self) -> str | None:
