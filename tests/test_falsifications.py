@@ -127,9 +127,25 @@ PAGES: dict[str, list[tuple[str, Change, str]]] = {
         (LENGTHS, said("The isolated loss is clean."), "'is clean' claims a direction"),
         (PLATEAU, said("So tracking is supported by every seed."), "claims a direction"),
         (BAND, said("Nine**ty** per&shy;cent of them leak.", BACKGROUND), "claim in words"),
+        (BAND, said("A footnote.[^1]\n\n[^1]: Ninety\\ percent of them leak."), "'Ninety percent' is an amount"),
+        (BAND, said("A larger learning rate leads to more leakage."), "claims a direction"),
+        (BAND, said("The larger the rate, the more it leaks."), "claims a direction"),
+        (BAND, said("There is a clean band."), "claims a direction"),
+        (BAND, said("Only the source has the marker."), "claims a direction"),
+        (BAND, said("These runs show that the claim holds."), "claims a direction"),
         (BAND, said("No bystander ever emits it.", BACKGROUND), "'No bystander' speaks of all"),
         (PLATEAU, said("The exact gradient оutperforms it."), "mimics a word"),
         (PREFIX, said("```\nboth readers answer perfectly\n```"), "claims a direction"),
+    ],
+    "statements": [
+        (BAND, swap(r"\[at the smallest rate[^\]]*\]", "[at the smallest rate the worst bystander is far above it]"),
+         "its condition asks for less"),
+        (BAND, swap(r"\[at the top of the grid[^\]]*\]", "[no bystander has the marker and nothing is cut]"),
+         "its condition asks for more"),
+        (LENGTHS, swap(r"\[Prompts such as[^\]]*\]", "[The assistant emits it too]"), "'assistant_rate' measures"),
+        (BAND, swap(r"\n  leak: [^\n]*", "\n  leak: {holds: {every_cell: max_bystander_rate > 0.99}}"),
+         "statement"),
+        (BAND, swap(r" \.statement\}", "}"), "is marked"),
     ],
     "titles": [
         (BAND, swap(r"\ntitle: [^\n]*", "\ntitle: No bystander leaks under any mask"), "speaks of all"),
@@ -168,6 +184,16 @@ PAGES: dict[str, list[tuple[str, Change, str]]] = {
         (PREFIX, inline('fact("em_latent_a", arm="fixed")', "Exactly right for reader b is"), "words of 'em_latent_b'"),
         (PLATEAU, inline('fact("lever_frozen_long_nudge_free", experiment="exp1")', "Tracking EP has a cosine of"),
          "words of 'lever_tracking_long_nudge_free'"),
+    ],
+    "headings of another arm": [
+        (BAND, swap(r"label: worst bystander,", "label: source,"), "is called 'source_rate' there"),
+        (BAND, swap(r"metric: max_bystander_rate, label", "metric: min_persona_rate, label"), "is called"),
+        (BAND, cell('part = page.pooled(small, ["source_rate"], tail="newline")\npages.chart(plots.heatmaps(part, '
+                    '{"source_rate": "source"}, heading="Pocket: source rate"))'), "what is drawn is of 'smollm2'"),
+        (BAND, cell('rates = views.persona_rates(page.records(case, tail="newline"))\n'
+                    'pages.chart(plots.interval_rates(rates, heading="Rates under end_of_turn"))'), "is of 'newline'"),
+        (BAND, cell('best = page.elsewhere(case, {"model": "pocket", "lr": 1e-4}, "params/sweep/pocket_grid.yaml")\n'
+                    'page.answers(best, "The best")'), "leaves out cells"),
     ],
     "computed figures": [
         (BAND, inline('1 - fact("source_rate", **hot).value'), "a page computes nothing"),
@@ -417,4 +443,4 @@ def test_every_kind_has_four_falsifications_and_there_are_more_than_forty():
     for kind, several in PROJECTS.items():
         counts[kind] = counts.get(kind, 0) + len(several)
     counts["estimators"] = len(EDITED)
-    assert min(counts.values()) >= 4 and len(counts) == 15 and sum(counts.values()) > 40, counts
+    assert min(counts.values()) >= 4 and len(counts) == 17 and sum(counts.values()) > 40, counts

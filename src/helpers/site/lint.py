@@ -134,7 +134,7 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
         markup.faults(page, front),
         _unanswered(code),
         speech.faults(page, front, code),
-        bindings.faults(page, code, case),
+        bindings.faults(page, front, code, case),
         sources.faults(page, code, case),
         _judged(page, front, case),
         statements.faults(page, front, case),

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from helpers.claims.case import Case
+from helpers.claims.marked import Document
 from helpers.site.linting.language import Code, FactUse
 from helpers.site.linting.prose import SHOWN, Page
 from helpers.site.linting.speech import CLAUSE, prose
 
 Fault = tuple[int, str, str]
-PLAIN_TOKENS = frozenset(["short", "long", "nudge", "phase", "free", "start", "end", "rate", "early", "late", "once"])
+PLAIN_TOKENS = frozenset(["short", "long", "nudge", "phase", "start", "end", "rate", "early", "late", "once"])
 """Tokens that are ordinary words, so that saying them names nothing."""
 BOUNDS = frozenset(["max", "min"])
 STEM = 7
@@ -24,7 +25,7 @@ PART = re.compile(r"[;:]")
 ENDINGS = r"(?:s|es|est|er|'s)?"
 
 
-def faults(page: Page, code: Code, case: Case) -> Iterator[Fault]:
+def faults(page: Page, front: Document, code: Code, case: Case) -> Iterator[Fault]:
     """Yield facts and labels of metrics that stand beside the name of something else."""
     metrics = frozenset(case.criteria.metrics)
     axes = _axes(case)
@@ -35,15 +36,41 @@ def faults(page: Page, code: Code, case: Case) -> Iterator[Fault]:
             continue
         for named, own in _others(use, f"{before} {after}", whole, axes, code.scopes, case):
             yield line, "fact", f"the fact {use.name!r} is of {own}, but the words beside it name {named}: {FIX}"
-        if wrong := _other_metric(use, before, after, whole, metrics):
+        if wrong := other_metric(use, before, after, whole, metrics):
             yield line, "fact", f"the fact {use.name!r} stands beside the words of {wrong!r}: {FIX}"
+    yield from _of_the_effect(front, code, case, axes)
+    yield from _of_the_charts(code, axes, case)
     for line, name, words in code.labels:
         if (
             name in metrics
             and words not in metrics
-            and (wrong := _other_metric(FactUse(line, "", name, {}), words, "", words, metrics))
+            and (wrong := other_metric(FactUse(line, "", name, {}), words, "", words, metrics))
         ):
             yield line, "fact", f"the metric {name!r} is labelled {words!r}, which names {wrong!r}: {FIX}"
+
+
+def _of_the_effect(front: Document, code: Code, case: Case, axes: Mapping[str, set[str]]) -> Iterator[Fault]:
+    """Yield numbers of the claim's effect whose label, or whose place in the sentence, names something else."""
+    if case.claim.effect is None:
+        return
+    numbers, sentence = case.claim.effect.numbers, case.claim.effect.sentence
+    place: tuple[str, ...] = ("claim", "effect")
+    pieces = re.split(r"\{(\w+)\}", sentence)
+    around = {name: f"{PART.split(pieces[at - 1])[-1]} {pieces[at + 1]}" for at, name in enumerate(pieces) if at % 2}
+    for name, one in numbers.items():
+        use, line = FactUse(0, "", one.metric, one.cell), front.lines.get((*place, "numbers", name), 1)
+        for words in (one.label, around.get(name, "")):
+            if wrong := other_metric(use, words, "", words, case.criteria.metrics):
+                yield line, "fact", f"the number {name!r} of the effect, {use.name!r}, is called {wrong!r} there: {FIX}"
+            for named, own in _others(use, words, words, axes, code.scopes, case):
+                yield line, "fact", f"the number {name!r} of the effect is of {own}, but its words name {named}: {FIX}"
+
+
+def _of_the_charts(code: Code, axes: Mapping[str, set[str]], case: Case) -> Iterator[Fault]:
+    """Yield charts and tables of one arm or model under the name of another."""
+    for line, of, words in code.headed:
+        for named, own in _others(FactUse(line, of[0], "", dict(of[1])), words, words, axes, code.scopes, case):
+            yield line, "fact", f"what is drawn is of {own}, but {words!r} names {named}: {FIX}"
 
 
 FIX = "take the fact of what the words name, or name what the fact is of."
@@ -108,10 +135,11 @@ def _says(text: str, token: str) -> bool:
     """Whether a text says a token of a name; a single letter counts behind what it letters ("reader a")."""
     if len(token) == 1:
         return bool(re.search(rf"(?:\b(?:reader|side|arm|model)|,)\s*{token}\b", text))
-    return bool(re.search(rf"\b{re.escape(token[:STEM])}", text, re.IGNORECASE))
+    stem = re.escape(token[:STEM])
+    return bool(re.search(rf"(?<!without )(?<!no )\b{stem}(?!\w*\s+phase)", text, re.IGNORECASE))
 
 
-def _other_metric(use: FactUse, before: str, after: str, whole: str, metrics: Iterable[str]) -> str | None:
+def other_metric(use: FactUse, before: str, after: str, whole: str, metrics: Iterable[str]) -> str | None:
     """Return the sibling of a metric (one token apart) that the words beside a fact name where they do not name it."""
     own = _tokens(use.name)
     for other in sorted(metrics):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from helpers.site.linting.language import (
     CASE,
@@ -49,6 +50,8 @@ def fault(call: Call, page: str, code: Code) -> str | None:
         return f"a page opens its own case, once: write open_case({page!r})"
     if name == "fact" and (len(call.positional) != 1 or not isinstance(call.positional[0].known, str)):
         return "a fact is asked for by its name"
+    if name == "page.elsewhere" and not call.called:
+        return "a case elsewhere has a name of its own: bind it first"
     wanted = TAKES.get(name)
     if wanted and (not call.positional or call.positional[0].sort not in wanted):
         return f"{base}() takes {' or '.join(sort.value for sort in wanted)}, as it is: {DERIVE}"
@@ -80,7 +83,24 @@ def result(call: Call, code: Code) -> Value:
     if name == "page.elsewhere":
         scope = call.positional[1] if len(call.positional) > 1 else call.keywords.get("scope", Value(PLAIN))
         code.scopes[call.called] = scope.known if isinstance(scope.known, dict) else {}
+        code.grids[call.called] = str([*call.positional, *call.keywords.values()][-1].known)
         return Value(CASE, name=call.called)
+    of = _of(call)
+    if of:
+        words = [one.known for key, one in call.keywords.items() if key in HEADS and isinstance(one.known, str)]
+        code.headed += [(call.line, of, text) for text in words]
     if module == "plots":
-        return Value(Sort.CHART)
-    return Value(SITE[module][base] if module in SITE else TABLE)
+        return Value(Sort.CHART, of=of)
+    return Value(SITE[module][base] if module in SITE else TABLE, of=of)
+
+
+HEADS = ("heading", "subtitle", "caption", "title")
+
+
+def _of(call: Call) -> tuple[str, tuple[tuple[str, Any], ...]] | None:
+    """Return the case and the cell that a call's records or tables are of, where all are of one."""
+    found = {one.of for one in flat(call.positional) if one.of}
+    if call.base in ("records", "pooled") and call.positional[0].sort is CASE:
+        cell = tuple((axis, one.known) for axis, one in call.keywords.items() if isinstance(one.known, str))
+        found = {(call.positional[0].name, cell)}
+    return found.pop() if len(found) == 1 else None

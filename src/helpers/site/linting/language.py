@@ -45,6 +45,7 @@ class Value:
     sort: Sort
     known: Any = UNKNOWN
     name: str = ""
+    of: tuple[str, tuple[tuple[str, Any], ...]] | None = None  # the case and the cell of records, tables and charts
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Code:
     own: str = ""  # what the page calls its case
     scopes: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # case -> scope
     modules: set[str] = field(default_factory=set)  # modules of the study that the page reads
+    grids: dict[str, str] = field(default_factory=dict)  # case -> grid, of cases elsewhere
+    headed: list[tuple[int, Any, str]] = field(default_factory=list)  # what is drawn, of which cell, under which words
     shown: list[str] = field(default_factory=list)  # functions of the site, as they are called, with their case
 
 

@@ -21,7 +21,7 @@ CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 LINK = re.compile(
     r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(\s*<?([^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)"
 )
-DEFINITION = re.compile(r"^ {0,3}\[([^\]\n]+)\]:[ \t]*(\S+).*$", re.MULTILINE)
+DEFINITION = re.compile(r"^ {0,3}\[([^\]\n^][^\]\n]*)\]:[ \t]*(\S+).*$", re.MULTILINE)
 SPAN = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\](\{[^{}\n]*\})")
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 HREF = re.compile(r"""\b(?:href|src)\s*=\s*["']([^"']*)["']""")

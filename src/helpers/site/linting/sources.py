@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from helpers.base.errors import ClaimError
 from helpers.claims.case import Case
 from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page
+from helpers.site.page import elsewhere
 
 Fault = tuple[int, str, str]
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
@@ -32,6 +34,11 @@ def faults(page: Page, code: Code, case: Case) -> Iterator[Fault]:
             )
     if "published" in code.modules and not sources:
         yield 1, "citation", "the page shows published data: list its files of data/ under `sources` of the claim."
+    for name, grid in code.grids.items():
+        try:
+            elsewhere(case, dict(code.scopes[name]), grid, case.root)
+        except ClaimError as error:
+            yield 1, "code", f"the case {name!r} of the page: {error}"
     known, thresholds = _settings(case), _written([case.criteria.path])
     for piece in page.literals:
         for text in NUMBER.findall(piece.text) or [piece.text]:

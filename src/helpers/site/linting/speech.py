@@ -49,7 +49,7 @@ OUTCOME = re.compile(
     r"\b(?:leak\w*|emit\w*|adopt\w*|spread\w*|clean|silent|selective|learn(?:s|t)|(?<!\ba )learned|"
     r"fail(?:s|ed|ure)?|succeed\w*|surviv\w*|collaps\w*|improv\w*|restor\w*|recover\w*|correct(?:ly)?|wrong|saturat\w*|generali[sz]e\w*|"
     r"faithful|readable|perfect(?:ly)?|works?|helps?|matters?|(?:hold|bear|carr|ha)(?:s|ies|ve|y)?\s+the\s+marker|"
-    r"(?:is|are|stays?|remains?)\s+(?:lost|gone|right|kept|zero|above|below)|confirm\w*|reproduc\w*)\b",
+    r"held(?!-)|holds?\s+(?:in|for|at|up|under)|(?:is|are|stays?|remains?)\s+(?:lost|gone|right|kept|zero|above|below)|confirm\w*|reproduc\w*)\b",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(
@@ -63,7 +63,7 @@ AMOUNT = re.compile(
     r"|\b(?:twice|thrice)\s+(?:as|the|that|what|its|their)\b|\b(?:ten|two|three|\w+)fold\b"
     r"|\b(?:doubl|tripl|quadrupl|halv)(?:es|ed)\s+(?:the|its|their|when|with|under)\b"
     r"|\b(?:the|a|vast|large|great)\s+(?:vast\s+|large\s+|great\s+)?(?:majority|minority)\b"
-    rf"|\b(?:{NUMBER})\s+times\b",
+    rf"|\b(?:{NUMBER})\s+times\b|\ban\s+order\s+of\s+magnitude\b|\b[IVXLC]{{2,}}\s+{UNIT}\b",
     re.IGNORECASE,
 )
 QUANTIFIED = re.compile(
@@ -93,6 +93,15 @@ COMPARED = re.compile(
     r"|\b(?:is|are|was|were|stays?|remains?|becomes?|comes?\s+out|proves?)\s+(?:not\s+|\w+ly\s+|also\s+|still\s+)?"
     r"(?:clean|selective|silent|faithful|robust|reliable|supported|readable|perfect|negligible|harmless|intact|safe|"
     r"unaffected|blind|lost|gone|better|worse|higher|lower|best|worst|highest|lowest|persona-(?:bound|specific))\b"
+    r"|\b(?:caused|causes\s+(?:the|a|an|no|more|less|leak\w*|\w+ing)|leads?\s+to|led\s+to|grows?\s+with|grew\s+(?:with|by|from)|rose|fell|dropped|shrank|solves?|solved|cures?|"
+    r"matches|explain(?:s|ed)|prov(?:es|ed)|prove|demonstrat(?:es|ed)|establish(?:es|ed))\b"
+    r"|\bmakes?\s+(?:no|a|all\s+the|little)\s+difference\b|\bbeyond\s+question\b|\bp[\s-]values?\b"
+    r"|\bthe\s+(?:more|less|larger|smaller|higher|lower|longer|shorter)\b[^.;:]{1,60},\s+the\s+"
+    r"(?:more|less|larger|smaller|higher|lower|better|worse)\b"
+    r"|\b(?:there\s+(?:is|are|was)|(?:we|runs?|it)\s+found)\s+(?:an?|no)\s+(?:[\w-]+\s+)?"
+    r"(?:band|effect|difference|trace|leak\w*|offset|trade-off|threshold|gap)\b"
+    r"|\b(?:claim|hypothesis|band|effect|prediction)\s+(?:holds?|held|stands?|is\s+real|exists?|was\s+found)\b"
+    rf"|\bonly\s+(?:the|one)\s+{NOUN}\s+\w+|\bstays?\s+with\s+the\b|\bworks?\s+(?:at\s+(?:every|all|each|any)|for|in|under|best|well)\b"
     r"|\b(?:best|worst|highest|lowest)\s+of\s+all\b(?!\s+\w)|\bat\s+(?:full|perfect)\b",
     re.IGNORECASE,
 )
@@ -103,6 +112,7 @@ CONDITIONAL = re.compile(
 )
 SENTENCE = re.compile(r"(?<=[.!?])[\s\"')*_\]]+(?=\S)|\n\s*\n|\n(?=\s*(?:[-*+]\s|#|\||:::))")
 CLAUSE = re.compile(r"[,;:()—–]")
+EMPHASIS = re.compile(r"\\(?=\W)|(?<=\w)[*_]+(?=\w)|[*_]{1,3}(?=\S)|(?<=\S)[*_]{1,3}")
 HIDDEN = re.compile("[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 REMEDY = (
     "show it with fact(), give it a condition ([...]{#name .statement} and `statements:`), cite its source "
@@ -129,7 +139,9 @@ def faults(page: Page, front: Document, code: Code) -> Iterator[Fault]:
 
 def claims(said: Said) -> Iterator[tuple[str, str]]:
     """Yield what a sentence claims, and the words that do."""
-    text = re.sub(r"(?<=\w)[*_]+(?=\w)|[*_]{1,3}(?=\S)|(?<=\S)[*_]{1,3}", "", HIDDEN.sub("", said.text))
+    text = re.sub(
+        r"(?<=\w)[*_]+(?=\w)|[*_]{1,3}(?=\S)|(?<=\S)[*_]{1,3}", "", HIDDEN.sub("", re.sub(r"\\(?=\W)", "", said.text))
+    )
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     for match in AMOUNT.finditer(text):
         yield "is an amount", match.group()
@@ -150,6 +162,8 @@ def claims(said: Said) -> Iterator[tuple[str, str]]:
 
 def _is_conditional(text: str, match: re.Match[str]) -> bool:
     """Whether a word before the match, in its own clause, makes it a condition, a plan or a question."""
+    if re.match(r"\s+only\s+if\b", text[match.end() :]):
+        return True
     return bool(CONDITIONAL.search(CLAUSE.split(text[: match.start()])[-1]))
 
 

@@ -11,7 +11,8 @@ came out ("between 6 and 45 minutes") and is judged by their values. Conditions 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -26,10 +27,26 @@ from helpers.claims.logic import Truth
 from helpers.claims.marked import Document, Scalar, Strict, validate
 from helpers.records import reading
 from helpers.records.study import load_study
+from helpers.site.linting.bindings import other_metric
+from helpers.site.linting.language import FactUse
 from helpers.site.linting.prose import Page
 
 Fault = tuple[int, str, str]
 SHOWN = 6
+COMPARISON = re.compile(r"^\s*(?P<metric>[A-Za-z_]\w*)\s*(?P<sign>[<>]=?)")
+WAYS = {
+    "more": re.compile(
+        r"\b(?:more|higher|above|exceed\w*|larger|greater|better|leaks?|spreads?|emits?|adopts?|restore\w*|recover\w*|"
+        r"rises?|goes\s+to|reach\w*|comes?\s+back|brings?|nearly\s+(?:all|every)|everywhere|all\s+of)\b",
+        re.IGNORECASE,
+    ),
+    "less": re.compile(
+        r"\b(?:less|lower\w*|below|fewer|smaller|never|no|none|nothing|nobody|neither|fails?|lost|falls?|silent|hardly|"
+        r"drops?|loses?)\b",
+        re.IGNORECASE,
+    ),
+}
+"""Words of a statement that say which way its numbers lie."""
 
 
 class Statement(Strict):
@@ -73,6 +90,10 @@ def faults(page: Page, front: Document, case: Case) -> Iterator[Fault]:
         place = next(span.line for span in page.statements if span.id == name)
         try:
             statement = validate(Statement, front, ("statements", name))
+            asked = statement.observed if statement.holds is None else statement.holds
+            said = next(span.text for span in page.statements if span.id == name)
+            for why in contradictions(said, asked, case.criteria.metrics):
+                yield place, "statement", f"the statement {name!r} is not what is judged: {why}. Say what it asks for."
             yield from _judged(place, name, statement, case)
         except ConditionError as error:
             yield line, "statement", f"the condition of {name!r} {error}"
@@ -110,3 +131,32 @@ def _evidence(statement: Statement, case: Case) -> tuple[Criteria, Evidence]:
     counted = load_study(statement.experiment, case.root).by_question
     evidence = gather(records, expected, statement.pool, stale, criteria.derive, counted)
     return criteria, evidence.within(statement.scope)
+
+
+def contradictions(text: str, conditions: Any, metrics: Iterable[str]) -> Iterator[str]:
+    """Yield how a sentence says other than its condition asks: the other direction, or another one's name."""
+    leaves = list(_leaves(conditions))
+    compared = [match for leaf in leaves if (match := COMPARISON.search(leaf))]
+    asked = {"more" if match["sign"].startswith(">") else "less" for match in compared}
+    if len(compared) < len(leaves):
+        return  # a regime says more than its name
+    if len(asked) == 1:
+        told = {way: match[0] for way, words in WAYS.items() if (match := words.search(text))}
+        if told and not set(told) & asked:
+            yield f"it says {next(iter(told.values()))!r}, but its condition asks for {asked.pop()}"
+    named = {match["metric"] for match in compared} & set(metrics)
+    others = {other_metric(FactUse(0, "", metric, {}), text, "", text, set(metrics) - named) for metric in named}
+    if named and None not in others:
+        of = " and ".join(map(repr, sorted(named)))
+        yield f"it names what {sorted(filter(None, others))[0]!r} measures, but its condition is about {of}"
+
+
+def _leaves(condition: Any) -> Iterator[str]:
+    if isinstance(condition, str):
+        yield condition
+    elif isinstance(condition, dict):
+        for name in ("holds", "any_of", "any_cell", "every_cell", "observed"):
+            yield from _leaves(condition.get(name))
+    elif isinstance(condition, list):
+        for one in condition:
+            yield from _leaves(one)
