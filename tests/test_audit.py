@@ -76,6 +76,26 @@ def test_what_was_registered_run_and_published_has_no_findings(house):
     assert events == [*asked, *[("published", "record")] * 6, ("looked", "question"), ("registered", "judgement")]
 
 
+def looks() -> list[str]:
+    return [line.note for line in ledger.read().lines if line.event == "looked"]
+
+
+def test_rows_of_a_declared_grid_are_published_as_they_end_and_looked_at_once(tmp_path, monkeypatch):
+    root = project(tmp_path / "house", monkeypatch)
+    register([root / "reports/coins.qmd"], root=root)
+    cells = list(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
+    for cell in cells:
+        run_cells([cell])
+        publishing.publish("coins")
+    assert len(looks()) == 1 and len(cells) > 3
+    grid = files.PARAMS / "coins" / "grid.yaml"
+    files.write_text(grid, grid.read_text().replace("seed: [0, 1]", "seed: [0, 1, 7]"))
+    register([root / "reports/coins.qmd"], reason="more seeds", root=root)
+    run_cells(load(CoinCell, grid))
+    publishing.publish("coins")
+    assert [note.split(",")[0] for note in looks()] == ["look 1 of coins", "look 2 of coins"]
+
+
 LIES = {
     "a metric": (lambda c: c["metrics"]["heads_rate"].update(value=0.99, high=1.0), r"heads_rate.value: is 0.99"),
     "k": (lambda c: c["metrics"]["heads_rate"].update(k=49), r"metrics.heads_rate.k: is 49"),

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.base.errors import ClaimError
+from helpers.base.files import ROOT, content_hash
 from helpers.claims.claim import LEVELS
 from helpers.claims.confidence import RULES, Rule, confidence
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Expected, gather
 from helpers.claims.verdict import check_controls, judge
+from helpers.records import ledger
 
 pytestmark = pytest.mark.unit
 CRITERIA = read_criteria(FIXTURES / "sweep.yaml")
@@ -108,6 +110,23 @@ def test_high_needs_the_recipe():
     few, many = cap(runs(seeds=5)), cap(runs(seeds=14))
     assert (few.cap, row(few, "recipe").allows, many.cap) == ("MODERATE", "MODERATE", "HIGH")
     assert "5 seeds leave open" in row(few, "recipe").found
+
+
+@pytest.mark.parametrize(("registered", "allows"), [("2026-01-01", "HIGH"), ("2026-01-03", "LOW"), (None, "LOW")])
+def test_criteria_in_a_file_of_their_own_are_frozen_when_the_ledger_names_them_first(monkeypatch, registered, allows):
+    """The records began on 2026-01-02, and hold the hash of another criteria file."""
+    name = CRITERIA.path.relative_to(ROOT).as_posix()
+    line = {
+        "event": "registered",
+        "kind": "criteria",
+        "name": name,
+        "sha256": content_hash(CRITERIA.path),
+        "before": [],
+    }
+    lines = [ledger.Line.model_validate(line | {"at": f"{registered}T00:00:00+00:00"})] if registered else []
+    monkeypatch.setattr(ledger, "read", lambda: ledger.Ledger(tuple(lines), ()))
+    found = cap(runs(criteria={"path": "params/toy/criteria.yaml", "sha256": "0" * 64}))
+    assert row(found, "criteria frozen").allows == allows
 
 
 def test_more_looks_than_planned_are_low_and_counted():

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from test_marker_grids import ARMS, PARAMS
 
+from helpers.base.estimands import Estimand
 from helpers.base.params import load
-from helpers.studies.marker import views
+from helpers.studies.marker import criteria, views
 from helpers.studies.marker.params import SweepCell
 
 pytestmark = pytest.mark.unit
@@ -97,3 +98,29 @@ def test_the_sweep_of_make_report_holds_masks_against_negatives_in_no_more_passe
     assert len(rows) == 1 and len(cells) == 4
     assert sum((one.positives + one.negatives_each * ARMS[str(one.negatives)]) * one.epochs for one in cells) <= 528
     assert all(one.dose_every for one in cells), "which the notebook draws"
+
+
+def counted(*seeds: dict[str, int]) -> pd.DataFrame:
+    """Counts of the marker by run, role and question, as `views.counts` gives them: ``k`` of ten answers a role."""
+    rows = [
+        {"run": run, "role": role, "question": question, "k": min(2, max(0, k - 2 * question)), "n": 2}
+        for run, roles in enumerate(seeds) for role, k in roles.items() for question in range(5)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("level", ["models", "recipe"])
+def test_the_untrained_leak_is_the_difference_of_their_rates(level, monkeypatch):
+    table = counted(
+        {"source": 10, "trained": 1, "untrained": 6, "assistant": 8},
+        {"source": 9, "trained": 0, "untrained": 2, "assistant": 4},
+    )
+    monkeypatch.setattr(views, "counts", lambda records: table)
+    metric = criteria.untrained_minus_trained([], Estimand(level))
+    assert metric["value"] == pytest.approx((6 + 8 + 2 + 4) / 40 - 1 / 20) and metric["unit"] == "points"
+    assert -1 <= metric["low"] < metric["value"] < metric["high"] <= 1
+
+
+def test_there_is_no_untrained_leak_where_all_bystanders_are_trained(monkeypatch):
+    monkeypatch.setattr(views, "counts", lambda records: counted({"source": 10, "trained": 1}))
+    assert criteria.untrained_minus_trained([], Estimand("models")) is None

@@ -198,7 +198,7 @@ def difference(a: Interval, b: Interval) -> Interval:
     value, n = a.value - b.value, min((x.n for x in (a, b) if x.n is not None), default=None)
     own = str(a.extra.get("unit", ""))
     unit = DIFFERENCES.get(own, own)
-    extra = {"unit": unit}
+    extra = {"unit": unit} if unit else {}
     ranges = RANGE in a.method + b.method
     method, level = f"{RANGE} of differences" if ranges else "mover", min(a.level, b.level)
     if a.bounds is None or b.bounds is None:
