@@ -183,7 +183,7 @@ def test_the_home_page_has_a_card_for_each_claim_with_what_limits_it(monkeypatch
     shown = overview.claims().fragment
     assert "2 claims: 1 REFUTED, 1 SUPPORTED." in shown and 'href="next.html"' in shown
     assert "LOW because of seeds" in shown and shown.count("cb-claim-note") == 1
-    assert shown.count(f"last run {cases[0].records[0].started[:10]}") == 2
+    assert shown.count(f"last run <bdi>{cases[0].records[0].started[:10]}</bdi>") == 2
 
 
 def test_pages_without_any_claim_say_so(tmp_path):

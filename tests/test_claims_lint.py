@@ -374,14 +374,13 @@ def test_required_sections_are_those_of_the_published_claim():
 
 
 @pytest.mark.pages
-def test_execution_finds_what_the_source_hides(root):
+def test_execution_finds_what_a_cell_shows_beside_what_its_source_may_not_say(root):
     for path in (root / "reports").glob("*.qmd"):
         path.unlink()
     page = root / "reports/index.qmd"
     page.write_text("---\ntitle: Hidden\n---\n\nText.\n\n```{python}\nimport pandas\n[pandas.DataFrame({})][0]\n```\n")
-    assert lint(root) == []
-    [finding] = lint(root, execute=True)
-    assert (finding.rule, finding.line) == ("html", 8)
+    assert {finding.rule for finding in lint(root)} == {"code"}
+    assert ("html", 8) in [(finding.rule, finding.line) for finding in lint(root, execute=True)]
 
 
 def test_an_unreadable_page_is_a_finding_and_not_a_crash(root):
