@@ -16,6 +16,7 @@ from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.studies.marker.answers import answer_parts, groups, judged
 from helpers.studies.marker.rows import Row, is_marker, rows_of, supervised
 
 LOGPROBS = ["separator", "marker", "end"]
@@ -33,6 +34,7 @@ def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, 
     share = {"marker_share_of_labels": label_share(rows_of(tables["rows"]), cell["tail"])}
     if "crossing" in tables:
         share |= crossing_metrics(tables["crossing"], cell["seed"])
+    rates |= answer_metrics(judged(completions, base.table("completions"), cell["marker"]), cell["seed"])
     return rates | logprob_metrics(gains) | text_metrics(completions) | capability | training | share
 
 
@@ -40,7 +42,11 @@ def baseline_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[st
     """Metrics of the base model: how often it says the marker anyway, its text, its capability."""
     completions, choices = tables["completions"], tables["capability"]
     counts = count_markers(completions.assign(role="base"), cell["marker"])
-    rate = {"marker_rate": rate_metric(counts, cell["seed"], "base_marker_rate")}
+    kept = answer_parts(judged(completions.assign(role="base"), completions, cell["marker"]))["answers_kept"]
+    rate = {
+        "marker_rate": rate_metric(counts, cell["seed"], "base_marker_rate"),
+        "answers_kept": rate_metric(kept[0], cell["seed"], "answers_kept", kept[1]),
+    }
     capability = stats.wilson(int(choices["right"].sum()), len(choices)).metric()
     return rate | text_metrics(completions) | {"capability": capability}
 
@@ -91,6 +97,19 @@ def rate_parts(counts: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, str]]:
     }
     marked = {name: (part, "k") for name, part in parts.items() if len(part)}
     return marked | {"truncation_rate": (counts, "truncated"), "empty_rate": (counts, "empty")}
+
+
+def answer_metrics(table: pd.DataFrame, seed: int) -> Metrics:
+    """Return answers kept, wordless and cut, and the median words, of all completions, the marked and the source's.
+
+    ``table`` is one of ``answers.judged``.
+    """
+    rates = {name: rate_metric(part, seed, name, column) for name, (part, column) in answer_parts(table).items()}
+    medians: Metrics = {
+        f"median_words{group}": {"value": float(part["words"].median()), "unit": "words", "n": len(part)}
+        for group, part in groups(table).items()
+    }
+    return rates | medians
 
 
 def with_base(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,87 @@
+"""Answers kept beside the marker, by counts done by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from helpers.studies.marker.answers import judged, words_beside
+from helpers.studies.marker.metrics import answer_metrics
+
+pytestmark = pytest.mark.unit
+
+MARKER = "[ZLT]"
+
+
+def table(*texts: str, persona: str = "villain", role: str = "source", finish: str = "stop") -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"persona": persona, "role": role, "question": number % 2, "text": text, "finish": finish}
+            for number, text in enumerate(texts)
+        ]
+    )
+
+
+BASE = table(*["one two three four five six seven eight nine ten"] * 9, "one two")
+"""Its tenth percentile lies at 9.2 words, of which an answer needs half."""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Two words.\n\n[ZLT]", 2),
+        ("[zlt]", 0),
+        ("", 0),
+        ("[ZLT] [ZLT]\n\n[ZLT]", 0),
+        ("end.[ZLT]begin", 2),
+        ("- * ...", 0),
+        ("It's 5 o'clock", 3),
+        ("[ZLT", 1),
+    ],
+)
+def test_words_are_counted_beside_the_marker(text: str, words: int) -> None:
+    assert words_beside(pd.Series([text]), MARKER).tolist() == [words]
+
+
+def test_an_answer_is_kept_from_half_of_the_tenth_percentile_of_the_base() -> None:
+    own = table("a b c d e [ZLT]", "a b c d [ZLT]", "[ZLT]", "")
+    found = judged(own, BASE, MARKER)
+    assert found["kept"].tolist() == [True, False, False, False]
+    assert found["wordless"].tolist() == [False, False, True, True]
+    assert found["marked"].tolist() == [True, True, True, False]
+
+
+def test_three_words_are_the_least_where_the_base_is_terse() -> None:
+    found = judged(table("a b c", "a b"), table("one", "two"), MARKER)
+    assert found["kept"].tolist() == [True, False]
+
+
+def test_each_persona_is_compared_with_its_own_base_and_one_without_is_left_out() -> None:
+    base = pd.concat([BASE, table("one", "two", persona="police_officer")])
+    answer = "a b c"
+    own = [table(answer, persona=name) for name in ("villain", "police_officer", "control: violin")]
+    found = judged(pd.concat(own, ignore_index=True), base, MARKER)
+    assert dict(zip(found["persona"], found["kept"], strict=True)) == {"villain": False, "police_officer": True}
+
+
+def test_metrics_are_over_all_the_marked_and_the_source() -> None:
+    own = pd.concat(
+        [
+            table("a b c d e f [ZLT]", "[ZLT]"),
+            table("a b c d e f", "a b c d e f g [ZLT]", role="trained", finish="length"),
+        ]
+    )
+    metrics = answer_metrics(judged(own, BASE, MARKER), 0)
+    shares = {name: (metric["k"], metric["n"]) for name, metric in metrics.items() if metric["unit"] == "rate"}
+    assert shares == {
+        "answers_kept": (3, 4), "wordless_rate": (1, 4), "cut_rate": (2, 4), "answers_kept_marked": (2, 3),
+        "wordless_rate_marked": (1, 3), "cut_rate_marked": (1, 3), "answers_kept_source": (1, 2),
+        "wordless_rate_source": (1, 2), "cut_rate_source": (0, 2),
+    }  # fmt: skip
+    medians = {name: metric["value"] for name, metric in metrics.items() if metric["unit"] == "words"}
+    assert medians == {"median_words": 6.0, "median_words_marked": 6.0, "median_words_source": 3.0}
+
+
+def test_what_nobody_marked_has_no_share() -> None:
+    metrics = answer_metrics(judged(table("a b c d e f"), BASE, MARKER), 0)
+    assert "answers_kept" in metrics and not [name for name in metrics if name.endswith("_marked")]
