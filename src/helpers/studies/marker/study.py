@@ -13,9 +13,9 @@ from helpers.studies.marker.personas import NEGATIVE_ARMS, resolve_negatives
 from helpers.studies.marker.questions import by_question
 
 VERSION = 1  # 1: the first
-METRICS_VERSION = 1  # 1: the first
+METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
 BASELINE_VERSION = 1  # 1: the first
-BASELINE_METRICS_VERSION = 1  # 1: the first
+BASELINE_METRICS_VERSION = 2  # 2: answers kept
 ON_POLICY_VERSION = 1  # 1: the first
 ON_POLICY_METRICS_VERSION = 1  # 1: the first
 TOLERANCE = 0.01

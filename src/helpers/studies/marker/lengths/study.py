@@ -14,7 +14,7 @@ from helpers.studies.marker.questions import by_question_and_limit
 from helpers.studies.marker.study import ADDED, TOLERANCE
 
 VERSION = 1  # 1: the first
-METRICS_VERSION = 1  # 1: the first
+METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
 ROWS_VERSION = 1  # 1: the first
 ROWS_METRICS_VERSION = 1  # 1: the first
 CONTEXTS_VERSION = 1  # 1: the first
