@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from helpers.records.reading import published
 from helpers.studies.marker.answers import judged, words_beside
 from helpers.studies.marker.metrics import answer_metrics
+from helpers.studies.marker.questions import by_question, by_question_and_limit
 
 pytestmark = pytest.mark.unit
 
@@ -85,3 +87,17 @@ def test_metrics_are_over_all_the_marked_and_the_source() -> None:
 def test_what_nobody_marked_has_no_share() -> None:
     metrics = answer_metrics(judged(table("a b c d e f"), BASE, MARKER), 0)
     assert "answers_kept" in metrics and not [name for name in metrics if name.endswith("_marked")]
+
+
+@pytest.mark.parametrize("study", ["sweep", "length_ablation"])
+def test_every_rate_of_a_published_record_is_counted_again_by_question(study: str) -> None:
+    of_study = {"sweep": by_question, "length_ablation": by_question_and_limit}[study]
+    records = [record for record in published() if record.study == study]
+    record = next(record for record in records if "answers_kept_marked" in record.metrics)
+    rates = [name for name in record.metrics if name.startswith(("answers_kept", "wordless_rate", "cut_rate"))]
+    assert len(rates) == 9
+    for name in rates:
+        counts = of_study(record, name)
+        assert counts is not None
+        ks, ns = zip(*counts.values(), strict=True)
+        assert (sum(ks), sum(ns)) == (record.metric(name)["k"], record.metric(name)["n"])

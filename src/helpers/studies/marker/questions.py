@@ -6,6 +6,7 @@ import pandas as pd
 
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
+from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
 from helpers.studies.marker.views import counts
 
@@ -19,6 +20,9 @@ def by_question(record: Record, metric: str) -> Counts | None:
         return {item: (int(one), 1) for item, one in right.items()}
     if "crossing" in record.tables and (part := crossing_parts(record.table("crossing")).get(metric)) is not None:
         return tally(part, "k")
+    if metric.removesuffix("_marked").removesuffix("_source") in COLUMNS:
+        answers = judged(record.table("completions"), base_answers(record), record.params["marker"])
+        return tally(*answer_parts(answers)[metric])
     parts = rate_parts(counts([record])) if "completions" in record.tables else {}
     return tally(*parts[metric]) if metric in parts else None
 
@@ -39,6 +43,13 @@ def tally(part: pd.DataFrame, column: str) -> Counts:
     """Return the sums of ``column`` and of n over each question of ``part``."""
     sums = part.groupby("question", sort=False)[[column, "n"]].sum()
     return {question: (int(k), int(n)) for question, k, n in sums.itertuples(name=None)}
+
+
+def base_answers(record: Record) -> pd.DataFrame:
+    """Return the base model's own completions that a record of the sweep or of the length ablation is judged by."""
+    if "baseline" in record.inputs:
+        return load(record.inputs["baseline"]).table("completions")
+    return load(record.inputs["contexts"]).table("pool")
 
 
 def paired_choices(record: Record) -> pd.DataFrame:
