@@ -280,6 +280,23 @@ def test_two_branches_that_both_grew_are_joined(house):
         ledger.read()
 
 
+def test_what_one_branch_amended_stands_after_a_merge_whichever_side_it_was_on(house):
+    thing = {"kind": "criteria", "name": "c.yaml"}
+    ledger.append([published("coins/a"), {"event": "registered", **thing, "sha256": SHA}])
+    start = ledger.path().read_text()
+    ledger.append([{"event": "amended", **thing, "sha256": "b" * 64, "was": SHA, "reason": "a slip"}])
+    ledger.append([{"event": "withdrawn", "kind": "record", "name": "coins/a", "sha256": SHA, "reason": "a slip"}])
+    amended = ledger.path().read_text()
+    ledger.path().write_text(start)
+    ledger.append([published("coins/b")])
+    grown = ledger.path().read_text()
+    for sides in ((amended, grown), (grown, amended)):
+        ledger.path().write_text(branches.merge(*sides))
+        ledger.append([{"event": "amended", **thing, "sha256": "c" * 64, "was": "b" * 64, "reason": "again"}])
+        ledger.append([published("coins/a")])  # it was withdrawn, so it can be published
+        assert ledger.read().standing("criteria")["c.yaml"].sha256 == "c" * 64
+
+
 def test_two_ends_without_a_merge_are_found(house):
     ledger.append([published("coins/a")])
     fork = ledger.path().read_text()

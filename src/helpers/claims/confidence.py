@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from helpers.base.files import ROOT, content_hash
@@ -209,7 +209,7 @@ def _before_these(records: Sequence[Record], criteria: Criteria, root: Path) -> 
     """Return the records that began before the criteria were as they are now.
 
     A record holds the hash of ``params/<notebook>/criteria.yaml``; when other criteria became what they are, the ledger
-    says.
+    says, to the second.
     """
     inside = criteria.path.is_relative_to(root)
     line = ledger.read().standing("criteria").get(criteria.path.relative_to(root).as_posix()) if inside else None
@@ -218,7 +218,7 @@ def _before_these(records: Sequence[Record], criteria: Criteria, root: Path) -> 
         record
         for record in records
         if (record.criteria is None or record.criteria["sha256"] != criteria.sha256)
-        and (since is None or datetime.fromisoformat(record.started) < since)
+        and (since is None or datetime.fromisoformat(record.started) < since + timedelta(seconds=1))
     ]
 
 

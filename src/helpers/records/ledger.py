@@ -39,7 +39,7 @@ KINDS: Mapping[Event, tuple[Kind, ...]] = {
     "registered": JUDGED, "amended": JUDGED, "published": ("record",), "derived": ("record", "code"),
     "replayed": ("record",), "looked": ("question",), "withdrawn": ("record",), "merged": ("ledger",),
 }  # fmt: skip
-Standing = dict[tuple[Kind, str], str]
+Standing = dict[tuple[Kind, str], tuple[int, str | None]]
 
 
 class Line(BaseModel):
@@ -95,6 +95,16 @@ class Ledger:
     def of(self, kind: Kind, name: str) -> list[Line]:
         """Return the events of one object, oldest first."""
         return [line for line in self.lines if (line.kind, line.name) == (kind, name)]
+
+    def of_these_tables(self, name: str) -> set[str]:
+        """Return the hashes that a record has had since it was published: deriving metrics again keeps its tables."""
+        hashes: set[str] = set()
+        for line in self.of("record", name):
+            if line.event == "derived":
+                hashes.add(line.sha256)
+            elif line.event != "replayed":
+                hashes = set() if line.event == "withdrawn" else {line.sha256}
+        return hashes
 
     def standing(self, kind: Kind) -> dict[str, Line]:
         """Return the line that now holds for each object of a kind. Withdrawn objects have none."""
@@ -183,7 +193,7 @@ def _check_story(lines: Sequence[Line], hashes: Sequence[str], rows: Sequence[st
             why = "is dated before the line that it follows"
         if why:
             raise RecordError(f"The ledger's line {number} cannot be true: {line.event} {line.name} {why}.")
-        ends[own] = _after(line, before)
+        ends[own] = _after(line, number, before)
         text.update(f"{row}\n".encode())
 
 
@@ -193,7 +203,7 @@ def _told(line: Line, before: Sequence[Standing], text_hash: str) -> str | None:
         return None if line.sha256 == text_hash else "does not hold the hash of the lines before it"
     if line.event == "looked":  # at records, by a page that need not be registered
         return None
-    sha = (before[0] if before else {}).get((line.kind, line.name))
+    _, sha = (before[0] if before else {}).get((line.kind, line.name), (0, None))
     if line.event in ("registered", "published"):
         return None if sha is None else "stands already"
     if sha is None:
@@ -202,15 +212,18 @@ def _told(line: Line, before: Sequence[Standing], text_hash: str) -> str | None:
     return None if expected == sha else "is about another content than the one that stands"
 
 
-def _after(line: Line, before: Sequence[Standing]) -> Standing:
-    """Return what stands after a line: hash by kind and name. Where branches differ, the later line of them holds."""
+def _after(line: Line, number: int, before: Sequence[Standing]) -> Standing:
+    """Return what stands after a line, by kind and name: the last line about it, and its hash (None: withdrawn).
+
+    Where two branches are joined, what one of them changed holds; where both did, the later line.
+    """
     standing = before[0] if before else {}
     for other in before[1:]:
-        standing |= other
+        standing |= {key: last for key, last in other.items() if last[0] > standing.get(key, (0, None))[0]}
     if line.event == "withdrawn":
-        del standing[line.kind, line.name]
+        standing[line.kind, line.name] = (number, None)
     elif line.event not in ("replayed", "looked", "merged"):
-        standing[line.kind, line.name] = line.sha256
+        standing[line.kind, line.name] = (number, line.sha256)
     return standing
 
 
@@ -224,7 +237,7 @@ def _standing_at(lines: Sequence[Line], placed: Mapping[str, int]) -> Standing:
             waiting += [placed[one] for one in lines[at].before]
     standing: Standing = {}
     for at in sorted(wanted):
-        standing = _after(lines[at], [standing])
+        standing = _after(lines[at], at + 1, [standing])
     return standing
 
 

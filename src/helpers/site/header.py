@@ -58,12 +58,8 @@ def header(case: Case) -> Block:
 def proof(case: Case) -> Block:
     """Say how many records were replayed and how they compared, and list what changed after registration."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
-    standing = book.standing("record")
-    runs = [
-        line
-        for line in book.lines
-        if line.event == "replayed" and line.name in refs & set(standing) and line.sha256 == standing[line.name].sha256
-    ]
+    tables = {ref: book.of_these_tables(ref) for ref in refs}
+    runs = [line for line in book.lines if line.event == "replayed" and line.sha256 in tables.get(line.name, ())]
     again = {line.name: line for line in runs}
     exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())
     differ = {line.name for line in runs if str(line.note).startswith("different")}
