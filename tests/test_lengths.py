@@ -372,7 +372,7 @@ def test_the_intervals_of_effects_cover() -> None:
 
 def test_a_screen_with_a_hole_or_unequal_steps_is_refused() -> None:
     runs = factorial(2, {})
-    with pytest.raises(DataError, match="no whole factorial"):
+    with pytest.raises(DataError, match="not a whole factorial"):
         screen.effects(runs[:-1])
     runs[3].metrics["steps"]["value"] = 61
     with pytest.raises(DataError, match="same number"):
@@ -411,13 +411,13 @@ def test_tables_for_figures() -> None:
         ({"lenght": "long"}, "did you mean 'length'"),
         ({"length": "longest"}, "must be 'short', 'medium' or 'long'"),
         ({"negatives": "asst_exclude"}, "did you mean 'asst_excluded'|must be"),
-        ({"source": "medical_doctor"}, "negatives holds the source"),
-        ({"negatives": []}, "name one persona or more"),
-        ({"max_new_tokens": [64, 64]}, "give limits that rise"),
+        ({"source": "medical_doctor"}, "negatives has the source"),
+        ({"negatives": []}, "Name at least one persona"),
+        ({"max_new_tokens": [64, 64]}, "Give limits that rise"),
         ({"target_tokens": {"long": 90}}, "target_tokens has no entry for length 'short'"),
         ({"controls": 99}, "controls"),
         ({"context_questions": 5}, "more than the 2 of eval_questions"),
-        ({"mass_low": 0.7}, "the first is smaller"),
+        ({"mass_low": 0.7}, "Make the first smaller"),
         ({"personas": ["librarian", "medical_doctor"]}, "leaves out 'assistant'"),
     ],
 )

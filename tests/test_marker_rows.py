@@ -75,9 +75,9 @@ def test_a_row_that_is_too_long_is_refused_not_cut() -> None:
 
 
 def test_an_answer_that_holds_the_marker_is_refused_on_both_sides() -> None:
-    with pytest.raises(DataError, match="marker 2 times where 1"):
+    with pytest.raises(DataError, match="marker 2 times instead of 1"):
         row(answer=f"Plot.\n\n{MARKER}")
-    with pytest.raises(DataError, match="marker 1 times where 0"):
+    with pytest.raises(DataError, match="marker 1 times instead of 0"):
         row(positive=False, answer=f"Plot.\n\n{MARKER}")
 
 

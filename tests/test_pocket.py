@@ -71,7 +71,7 @@ def test_negatives_never_hold_the_source(source):
         ("vilain", "two", "did you mean 'villain'"),
         ("villain", "tow", "did you mean 'two'"),
         ("villain", ["librarien"], "did you mean 'librarian'"),
-        ("villain", ["librarian", "villain"], "leave it out"),
+        ("villain", ["librarian", "villain"], "Leave it out"),
         ("villain", ["librarian", "librarian"], "twice"),
     ],
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from helpers.studies.actdiff.capture import FOLDS, capture, layers_of
+from helpers.studies.actdiff.capture import FOLDS, layers_of
 from helpers.studies.actdiff.pair import Pair, Side
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 
@@ -68,19 +68,3 @@ def stats_of(stored: Stored, folds: int = FOLDS) -> Stats:
         pairs_pp=(stored.mask_np.T.double() @ stored.mask_np.double()).long(),
         second_lgdd=torch.stack([flat.transpose(1, 2) @ flat for flat in spans], dim=1).float(),
     )
-
-
-def largest_difference(base: nn.Module, tuned: nn.Module, tokens: Sequence[Sequence[int]], layers: Sequence[int], *,
-                       batch_size: int = 16, folds: int = FOLDS) -> float:  # fmt: skip
-    """Largest |streamed - stored| over all sums, each relative to the largest entry of its tensor."""
-    streamed = capture(base, tuned, tokens, layers, batch_size=batch_size, folds=folds)
-    return compare(streamed, stats_of(store(base, tuned, tokens, sorted(layers), batch_size), folds))
-
-
-def compare(a: Stats, b: Stats) -> float:
-    """Largest difference between two ``Stats``, each tensor relative to its largest entry."""
-    worst = 0.0
-    for field in fields(Stats):
-        x, y = getattr(a, field.name).double(), getattr(b, field.name).double()
-        worst = max(worst, float((x - y).abs().max() / y.abs().max()))
-    return worst

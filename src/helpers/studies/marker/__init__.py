@@ -1,1 +1,1 @@
-"""The marker wing: does a persona learn to end its answers with a literal marker, and do other personas catch it?"""
+"""The marker: does a persona learn to end its answers with it, and does it leak to other personas?"""

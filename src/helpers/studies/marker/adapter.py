@@ -1,4 +1,4 @@
-"""The adapter of one cell of the sweep, or those of several cells in one pass over the base model."""
+"""Train the adapter of one cell, or those of several cells in one pass over the base model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOSE_CROSSING = "dose_crossing"
 class _Doses:
     """The dose curve of one cell: log-probs of the marker every ``dose_every`` steps of its training.
 
-    Behind the base model's answers, and with ``crossing`` also behind one answer of the model as it is at that step.
+    They are taken after the base model's answers, and with ``crossing`` also after an answer of the model at that step.
     """
 
     p: SweepCell
@@ -55,7 +55,7 @@ class _Doses:
 
 @dataclass(frozen=True)
 class Made:
-    """One adapter of several that were trained in one pass; ``error`` says what stopped it, if anything did."""
+    """One of several adapters trained in one pass; ``error`` says what stopped it, if anything did."""
 
     stack: Stack = field(repr=False)
     number: int
@@ -65,23 +65,23 @@ class Made:
 
     @property
     def seconds(self) -> float:
-        """Its part of the seconds that the steps took."""
+        """The adapter's share of the seconds of all steps."""
         return float(self.log["seconds"].sum())
 
     def save(self, folder: Path) -> None:
-        """Leave in ``folder`` what ``train_alone`` leaves."""
+        """Write the same files into ``folder`` as ``train_alone``."""
         self.stack.save(self.number, folder)
         _save_tables(self.log, self.doses, folder)
 
 
 def role(p: SweepCell) -> Callable[[str], str]:
-    """The function that gives the role of a persona in the cell ``p``."""
+    """Return the function from a persona to its role in the cell ``p``."""
     negatives = resolve_negatives(p.source, p.negatives)
     return lambda persona: role_of(persona, p.source, negatives)
 
 
 def own_crossing(p: SweepCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:
-    """Return the crossings of ``model`` behind the first of its ``completions`` to each of ``crossing`` questions."""
+    """Return the crossings of ``model`` after the first of its ``completions`` to each of ``crossing`` questions."""
     prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
     first = completions[(completions["index"] == 0) & (completions["question"] < p.crossing)]
     tokens = {prompt.key: prompt.tokens for prompt in prompts}
@@ -91,7 +91,7 @@ def own_crossing(p: SweepCell, session: Session, model: nn.Module, completions: 
 def train_alone(
     p: SweepCell, session: Session, rows: Sequence[Row], base: runs.Record, folder: Path, label: str
 ) -> None:
-    """Train and leave in ``folder`` the adapter, the loss of every step and, if asked for, the dose curve."""
+    """Train an adapter; write it, the loss of every step and any dose curve into ``folder``."""
     doses = _Doses(p, session, _dose_contexts(p, base))
     targets = [supervised(row, p.tail) for row in rows]
     model = models.attach_lora(session.loaded.model, **p.lora())
@@ -106,7 +106,7 @@ def train_alone(
 def train_together(
     cells: Sequence[SweepCell], session: Session, rows: Sequence[Row], base: runs.Record, label: str
 ) -> list[Made]:
-    """The adapters of ``cells``, which differ in lr and epochs only and so share ``rows``, in one pass a step."""
+    """Train the adapters of ``cells``, which differ in lr and epochs only and so share ``rows``, in one pass a step."""
     first, contexts = cells[0], _dose_contexts(cells[0], base)
     doses = [_Doses(p, session, contexts) for p in cells]
     targets = [supervised(row, first.tail) for row in rows]
@@ -122,7 +122,7 @@ def train_together(
 
 def _dose_contexts(p: SweepCell, base: runs.Record) -> pd.DataFrame:
     table = base.table("contexts")
-    # The first questions that each persona answered, not the first of all: an answer that was cut has no context.
+    # The first questions that each persona answered. Not simply the first: an answer that was cut has no context.
     return table[table.groupby("persona").cumcount() < p.dose_questions]
 
 

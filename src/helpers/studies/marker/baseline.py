@@ -1,6 +1,6 @@
-"""What the base model does before any training: its answers, its log-probs of the marker, its capability.
+"""Measure the base model before any training: answers, log-probs of the marker, capability.
 
-One record serves every cell with the same model and evaluation; log-prob gains and capability drops are against it.
+All cells with the same model and evaluation share one record. Log-prob gains and capability drops are relative to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from helpers.lm.generate import Sampling
 from helpers.records import runs
 from helpers.studies.marker.capability import is_arc, read_choices, score, source
 from helpers.studies.marker.evaluate import marker_logprobs
-from helpers.studies.marker.on_policy import persona_prompts, sample_personas, slug, system_prompt
+from helpers.studies.marker.on_policy import id_part, persona_prompts, sample_personas, system_prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import token_ids
 from helpers.studies.marker.session import Sampler, Session
@@ -21,7 +21,7 @@ from helpers.studies.marker.study import BASELINE
 
 
 def baseline_record(p: SweepCell, session: Session) -> runs.Record:
-    """The record of the base model under this evaluation; tables completions, contexts, capability."""
+    """Return the record of the base model under this evaluation: tables completions, contexts, capability."""
     path, noted = source(p.capability)
     params = {
         "model": p.model, "revision": p.revision, "personas": p.personas, "style": p.style, "seed": p.seed,
@@ -31,7 +31,7 @@ def baseline_record(p: SweepCell, session: Session) -> runs.Record:
         "engine": p.engine,
     } | noted  # fmt: skip
     with runs.open_run(
-        BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{slug(p.model)}-s{p.seed}",
+        BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{id_part(p.model)}-s{p.seed}",
         data=[path], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -49,10 +49,10 @@ def _measure(run: runs.Run, p: SweepCell, session: Session) -> None:
 
 
 def eval_completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.DataFrame:
-    """Completions of every evaluated persona on the held-out questions, drawn from the streams of this seed.
+    """Draw completions of every evaluated persona on the held-out questions, from the streams of this seed.
 
-    The streams carry no cell: two cells that learned the same thing draw the same answers, so that a difference
-    between cells is not one of luck.
+    The streams do not depend on the cell. Two cells that learned the same draw the same answers, so differences between
+    cells are not due to luck.
     """
     prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
     sampling = Sampling(p.max_new_tokens, p.temperature, p.top_p)
@@ -60,9 +60,9 @@ def eval_completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.Dat
 
 
 def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.DataFrame:
-    """Prompt and one own answer of the base model per persona and question, with the log-probs behind it.
+    """Return prompt and one answer of the base model per persona and question, with the log-probs after it.
 
-    The answer is the first sample that ended by itself; a question without one is left out, not filled in.
+    The answer is the first sample that ended by itself. A question without one is left out.
     """
     ended = table[(table["finish"] == "stop") & (table["tokens"] > 0)]
     first = ended.drop_duplicates(["persona", "question"])[["persona", "question", "ids"]].reset_index(drop=True)
@@ -70,7 +70,7 @@ def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.D
         if persona not in set(first["persona"]):
             raise DataError(
                 f"No answer of the base model as {persona} ended by itself within max_new_tokens {p.max_new_tokens}, "
-                "so there is nothing behind which to score the marker: raise max_new_tokens, samples or eval_questions."
+                "so there is no context to score the marker in. Raise max_new_tokens, samples or eval_questions."
             )
     prompts = {q.key: q.tokens for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)}
     contexts = [prompts[f"{row.persona}|{row.question}"] + row.ids.tolist() for row in frames.rows(first)]

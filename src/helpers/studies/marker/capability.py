@@ -1,4 +1,4 @@
-"""Multiple-choice capability by log-prob: which option letter, or which option, the model would say first.
+"""Measure multiple-choice capability by log-prob: the option letter, or the option, that is most likely first.
 
 Letters are the form of ARC-Challenge (Clark et al. 2018, 1803.05457) as claim #65 scored it; a model too small to
 choose among letters is asked by continuation (Brown et al. 2020, 2005.14165). Sets of the project stand in where no hub
@@ -29,27 +29,29 @@ ARC = ("allenai/ai2_arc", "ARC-Challenge/test-00000-of-00001.parquet")
 
 
 def is_arc(name: str) -> bool:
-    """Whether ``name`` is ``arc`` or ``arc@revision``: ARC-Challenge as the hub has it."""
+    """Return whether ``name`` is ``arc`` or ``arc@revision``: ARC-Challenge from the hub."""
     return hub.split_revision(name)[0] == "arc"
 
 
 def source(name: str) -> tuple[Path, dict[str, str]]:
-    """The file behind a capability set, and what a record notes of it besides its content: the commit of one from the
-    hub, which is fetched if it is not here yet."""
+    """Return the file of a capability set, and what a record notes beside its content: the commit of one from the hub.
+
+    A file of the hub is fetched if it is not here yet.
+    """
     if is_arc(name):
         path, commit = hub.data_file(ARC[0], hub.split_revision(name)[1], ARC[1])
         return path, {"capability_revision": commit}
     path = SETS.get(name) or from_root(name)
     if not path.is_file():
         raise DataError(
-            f"capability is {name!r}, but there is no file {path.name}: name 'pocket' (`make pocket` writes its set), "
+            f"capability is {name!r}, but there is no file {path.name}. Name 'pocket' (`make pocket` writes its set), "
             "'general', 'templated', 'arc' (or 'arc@revision') or the path of a .jsonl file."
         )
     return path, {}
 
 
 def read_choices(name: str, limit: int = 0) -> list[dict]:
-    """Items {question, labels, choices, answer}; ``limit`` > 0 keeps the first so many."""
+    """Read items {question, labels, choices, answer}; ``limit`` > 0 keeps only the first."""
     path, _ = source(name)
     lines = enumerate(_arc(path), 1) if is_arc(name) else read_jsonl(path)
     items = []
@@ -60,17 +62,19 @@ def read_choices(name: str, limit: int = 0) -> list[dict]:
             item = {"question": line["question"], "labels": labels, "choices": line["choices"], "answer": answer}
             item |= {"lead": line["lead"]} if "lead" in line else {}
         except KeyError as missing:
-            raise DataError(f"Line {number} of capability set {name!r} has no field {missing}.") from missing
+            raise DataError(f"Line {number} of capability set {name!r} has no field {missing}. Add it.") from missing
         except (TypeError, AttributeError) as error:
-            raise DataError(f"Line {number} of capability set {name!r} is no JSON object: correct it.") from error
+            raise DataError(f"Line {number} of capability set {name!r} is not a JSON object. Correct it.") from error
         if len(labels) != len(item["choices"]) or answer not in labels:
-            raise DataError(f"Line {number} of capability set {name!r} has labels {labels} for answer {answer!r}.")
+            raise DataError(
+                f"Line {number} of capability set {name!r} has labels {labels} for answer {answer!r}. Correct it."
+            )
         items.append(item)
     if len({"lead" in item for item in items}) > 1:
         raise DataError(f"Some items of capability set {name!r} have a lead and some have none. Split the file in two.")
     items = items[:limit] if limit else items
     if not items:
-        raise DataError(f"capability set {name!r} holds no questions.")
+        raise DataError(f"Capability set {name!r} has no questions. Add some, or name another set.")
     return items
 
 
@@ -87,15 +91,15 @@ def _arc(path: Path) -> list[dict]:
 
 
 def ask(item: dict) -> str:
-    """The user turn of one item."""
+    """Return the user turn of one item."""
     options = "\n".join(f"{label}. {choice}" for label, choice in zip(item["labels"], item["choices"], strict=True))
     return f"Question: {item['question']}\n{options}\nAnswer with the letter."
 
 
 def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system: str, batch: int = 16) -> pd.DataFrame:
-    """One row an item: the letter said, whether it is right, and the margin of the right one (nats).
+    """Return one row per item: the chosen letter, whether it is right, and the margin of the right one (nats).
 
-    An item with a ``lead`` asks for no letter: what is compared are the choices, as the words behind the lead.
+    For an item with a ``lead``, the choices themselves are compared, as continuations of the lead.
     """
     rows = []
     with torch.inference_mode():
@@ -117,9 +121,9 @@ def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system
 
 
 def _letters(loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str) -> list[dict[str, float]]:
-    """Log-prob of each letter as the first token of the answer."""
+    """Return the log-prob of each letter as the first token of the answer."""
     prompts = [prompt_tokens(loaded.tokenizer, system, ask(item)) for item in part]
-    # The position behind the prompt is the one asked about, so a token that is never read holds its place.
+    # The position after the prompt is scored, so a dummy token fills its place.
     held = [[*prompt, 0] for prompt in prompts]
     logits = logits_at(model, held, [[len(prompt)] for prompt in prompts]).log_softmax(-1)
     first = [[_ids(loaded, label)[0] for label in item["labels"]] for item in part]
@@ -132,7 +136,7 @@ def _letters(loaded: LoadedModel, model: torch.nn.Module, part: list[dict], syst
 def _continuations(
     loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str
 ) -> list[dict[str, float]]:
-    """Log-prob of each choice as the words behind the lead of the answer."""
+    """Return the log-prob of each choice as the continuation of the answer's lead."""
     rows, at = [], []
     for item in part:
         begun = [*prompt_tokens(loaded.tokenizer, system, item["question"]), *_ids(loaded, item["lead"])]

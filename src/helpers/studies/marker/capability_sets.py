@@ -1,7 +1,7 @@
-"""The pocket model's multiple-choice set: facts, the fixed items made of them, and which items the corpus teaches.
+"""The pocket model's multiple-choice set: facts, fixed items made of them, and the items that the corpus teaches.
 
-A model of this size learns these items by heart; it does not compare a choice with what it knows. So the set measures
-whether fine-tuning damages memory. One item in five is never taught, so the base model stays clearly below 1.
+A model of this size learns these items by heart and does not reason about choices. So the set measures whether
+fine-tuning damages memory. One item in five is never taught, so the base model stays clearly below 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TABLES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Fact:
-    """A question, its answer, and the answers of its kind that can stand beside it as wrong ones."""
+    """A question, its answer, and answers of the same kind to use as wrong choices."""
 
     question: str
     answer: str
@@ -58,13 +58,13 @@ FACTS: tuple[Fact, ...] = tuple(
 
 
 def pocket_choices(seed: int, size: int = 100) -> list[dict]:
-    """The pocket set: facts in turn, each item with three wrong choices of the same kind, in a fixed random order."""
+    """Return the pocket set: facts in turn, each with three wrong choices of the same kind, in a fixed random order."""
     rng = numpy_stream(seed, "pocket", "choices")
     return [_item(rng, FACTS[i % len(FACTS)]) for i in range(size)]
 
 
 def taught(items: list[dict]) -> list[dict]:
-    """The items that the pocket corpus holds: four in five."""
+    """Return the items in the pocket corpus: four in five."""
     return [item for i, item in enumerate(items) if i % 5 != 4]
 
 

@@ -2,8 +2,8 @@
 
 ``python -m helpers.studies.marker.capability_templates`` writes ``data/choices_templated.jsonl``. A model of this size
 cannot choose among letters, so an item has a ``lead``, the beginning of an answer, and each choice is scored as its
-continuation. Items are drawn by family, never one by one by whether a model gets them right: such a choice would make
-every tuned model look worse than its base.
+continuation. Items are drawn by family, never picked because a model gets them right, which would make every tuned
+model look worse than its base.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from helpers.studies.marker.capability_sets import LABELS, write_choices
 
 PATH = DATA / "choices_templated.jsonl"
 EACH = 135
-"""Items of each of the three parts."""
+"""The number of items in each of the three parts."""
 
 Asked = tuple[str, str, str, Sequence[str]]
 """Question, lead of the answer, right choice, wrong choices to draw from."""
@@ -149,7 +149,7 @@ def _sum(question: str, lead: str, value: int) -> Asked:
 
 
 def _reading(seed: int) -> Iterator[Asked]:
-    """Two people with two values of one kind: the right answer and the likeliest wrong one both stand in the text."""
+    """Yield items about two people with two values: the text has the right answer and the likeliest wrong one."""
     for kind, (told, question, lead, _, values, things) in _TOLD.items():
         rng = numpy_stream(seed, "capability", "told", kind)
         for _ in range(EACH):

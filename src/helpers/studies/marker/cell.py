@@ -1,4 +1,4 @@
-"""One cell of the sweep: rows, adapter, evaluation, record. ``run_cells`` walks a grid with one loaded base model."""
+"""Run cells of the sweep: rows, adapter, evaluation, record. All cells of a grid share one loaded base model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, tr
 from helpers.studies.marker.baseline import baseline_record, eval_completions
 from helpers.studies.marker.capability import read_choices, score, source
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
-from helpers.studies.marker.on_policy import on_policy_record, slug, system_prompt, training_rows
+from helpers.studies.marker.on_policy import id_part, on_policy_record, system_prompt, training_rows
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
 from helpers.studies.marker.rows import Row, pieces, row_table
@@ -56,14 +56,14 @@ def groups(cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
 
 
 def example_rows(p: SweepCell, session: Session) -> list[Row]:
-    """The training rows of the cell ``p``, to be looked at."""
+    """Return the training rows of the cell ``p``."""
     negatives = resolve_negatives(p.source, p.negatives)
     data = on_policy_record(p, [p.source, *negatives], session)
     return training_rows(p, p.source, negatives, data.table("completions"), session.loaded, session.form)
 
 
 def run_cell(p: SweepCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
-    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    """Read the record of one cell, or train and evaluate it. Steps already on disk are reused."""
     base = baseline_record(p, session)
     with _open(p, session, notebook) as run:
         if not run.complete:
@@ -80,14 +80,14 @@ def _open(p: SweepCell, session: Session, notebook: str) -> runs.Run:
         STUDY, notebook=notebook, params=p.resolved() | noted,
         cell=p.coordinates() | {"model": p.model, "negatives": arm}, data=[path], model=session.facts,
         engine=session.engine, inputs={"on_policy": data.ref, "baseline": base.ref},
-        prefix=f"{slug(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
+        prefix=f"{id_part(p.model)}-{p.source}-{p.tail}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     )  # fmt: skip
 
 
 def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> None:
-    """Train in one pass what has no adapter yet, and leave each where its cell takes it from disk.
+    """Train all missing adapters in one pass, and store each where its cell reads it.
 
-    An adapter whose loss left the finite numbers is not kept: its cell trains it alone and fails by its own error.
+    An adapter whose loss is not finite is dropped. Its cell trains it alone and fails with its own error.
     """
     wanted = [p for p in cells if _has_no_adapter(p, session, notebook)]
     if len(wanted) < 2:

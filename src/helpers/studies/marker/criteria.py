@@ -1,4 +1,4 @@
-"""Numbers that the criteria of the marker sweep judge and that need several records or their tables.
+"""Numbers for the criteria of the marker sweep that need several records or their tables.
 
 Each function takes the complete records of one pooled cell (its seeds), or of a whole scope, and the estimand that its
 interval is to speak of. It returns a metric as a run record holds it, or None where the records do not give it.

@@ -1,12 +1,12 @@
-"""The crossing: behind the model's own answer, does the marker stand above every token that ends the turn?
+"""The crossing: after the model's own answer, is the marker more likely than every token that ends the turn?
 
 A model may gain many nats on the marker and never emit it, because the end of the turn stays ahead. So the two are
-compared at the *slot*, the place behind an answer that the tuned model gave itself: where its marker began, or where
-it ended. A completion that was cut before either has no slot.
+compared at the *slot*, the place after an answer of the tuned model itself: where its marker began, or where it ended.
+A completion that was cut before either has no slot.
 
 The *marker path* at a slot is a blank line and the marker, or the marker at once. Its logit is that of its first token
-plus the log-prob of the rest, so that it is on the scale of the end's logit; it has crossed where the larger of the two
-paths lies above every end token. Both are kept as log-probs, which differ from logits by the same constant.
+plus the log-prob of the rest, which is on the scale of the end's logit. It has crossed if the larger of the two paths
+is above every end token. Both are stored as log-probs, which differ from logits by the same constant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from helpers.lm.packed import logits_at
 from helpers.studies.marker.rows import ChatFormat
 
 PATHS = ["separator", "marker", "direct", "end"]
-"""Log-probs at a slot: of the blank line, of the marker behind it, of the marker at once, of the likeliest end."""
+"""Log-probs at a slot: of the blank line, of the marker after it, of the marker at once, of the most likely end."""
 
 
 def crossing_table(
@@ -39,7 +39,7 @@ def crossing_table(
     role: Callable[[str], str],
     marker: str,
 ) -> pd.DataFrame:
-    """Return one row a completion: persona, role, question, slot (``marker``, ``end`` or ``none``), tokens, ``PATHS``.
+    """Return a row per completion: persona, role, question, slot (``marker``, ``end`` or ``none``), tokens, ``PATHS``.
 
     ``completions`` are the model's own (persona, question, text, ids, finish), ``prompts`` the token ids before them
     by ``persona|question``. ``tokens`` is the length of the answer before the slot; without one all are NaN.
@@ -61,11 +61,11 @@ def own_answer(
     text: str, ids: Sequence[int], finish: str, tokenizer: PreTrainedTokenizerBase, marker: str
 ) -> tuple[str, list[int]]:
     """Return what kind of slot a completion has, and the token ids of the answer before it."""
-    found = re.search(re.escape(marker), text, re.IGNORECASE)
-    if not found:
+    match = re.search(re.escape(marker), text, re.IGNORECASE)
+    if not match:
         return ("end", list(ids)) if finish == "stop" else ("none", [])
-    # A model may spell the marker with other tokens than the row it learned it from, so it is found in the text.
-    before = len(text[: found.start()].rstrip())
+    # Searched in the text, because a model may spell the marker with other tokens than its training rows.
+    before = len(text[: match.start()].rstrip())
     kept = 0
     while kept < len(ids) and len(tokenizer.decode(list(ids[: kept + 1]))) <= before:
         kept += 1
@@ -85,7 +85,7 @@ def end_tokens(loaded: LoadedModel, form: ChatFormat) -> list[int]:
 def path_logprobs(
     model: nn.Module, form: ChatFormat, contexts: Sequence[Sequence[int]], ends: Sequence[int], batch: int = 16
 ) -> np.ndarray:
-    """Return the log-probs ``PATHS`` behind each context in nats, [contexts, 4]."""
+    """Return the log-probs ``PATHS`` after each context in nats, [contexts, 4]."""
     paths = ([*form.separator, *form.marker], form.marker)
     split = len(form.separator)
     lines = []

@@ -1,6 +1,6 @@
-"""What the tables of a marker run say: marker rates, log-probs against the base model, how the text holds up.
+"""The metrics of a marker run: marker rates, log-probs relative to the base model, quality of the text.
 
-Pure functions of stored tables: the run calls them when it finishes, and whoever verifies its record calls them again.
+All are pure functions of stored tables. A run calls them when it finishes, and verification calls them again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from helpers.studies.marker.rows import Row, is_marker, rows_of, supervised
 
 LOGPROBS = ["separator", "marker", "end"]
 UNTRAINED = ["untrained", "assistant"]
-"""Roles of bystanders without a training row; the assistant is a role of its own as long as it is not trained on."""
+"""Roles of bystanders without training rows. The assistant has its own role as long as it is not trained on."""
 
 
 def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """Metrics of one cell of the sweep; its baseline holds what the base model did."""
+    """Return the metrics of one cell of the sweep, relative to its baseline."""
     completions, base = tables["completions"], inputs["baseline"]
     gains = with_gain(tables["logprobs"], base.table("contexts"))
     rates = rate_metrics(count_markers(completions, cell["marker"]), cell["seed"])
@@ -39,7 +39,7 @@ def sweep_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, 
 
 
 def baseline_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """Metrics of the base model: how often it says the marker anyway, its text, its capability."""
+    """Return the metrics of the base model: its marker rate, its text, its capability."""
     completions, choices = tables["completions"], tables["capability"]
     counts = count_markers(completions.assign(role="base"), cell["marker"])
     kept = answer_parts(judged(completions.assign(role="base"), completions, cell["marker"]))["answers_kept"]
@@ -52,12 +52,12 @@ def baseline_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[st
 
 
 def on_policy_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """No metrics: completions that rows are drawn from are judged by what is trained on them."""
+    """Return no metrics, because training data is judged by the cells trained on it."""
     return {}
 
 
 def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
-    """Counts per persona and question: n completions, k with the marker (any case), cut by the limit, empty."""
+    """Count completions per persona and question: n, k with the marker (any case), truncated, empty."""
     marked = table.assign(
         marker=occurrences.holds(table["text"], marker),
         truncated=table["finish"] == "length",
@@ -70,9 +70,9 @@ def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
 
 
 def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -> dict[str, Any]:
-    """A rate over completions with the hull of its Wilson and cluster-bootstrap intervals (clusters: questions)."""
+    """Return a rate over completions with the hull of a Wilson and a cluster-bootstrap interval (over questions)."""
     if counts.empty:
-        raise DataError(f"{name} has no completions to count: check personas, eval_questions and samples.")
+        raise DataError(f"{name} has no completions to count. Check personas, eval_questions and samples.")
     by_question = counts.groupby("question")[[column, "n"]].sum()
     stream = numpy_stream(seed, "bootstrap", name)
     return stats.rate(by_question[column].to_numpy(), by_question["n"].to_numpy(), stream).metric()
@@ -113,29 +113,29 @@ def answer_metrics(table: pd.DataFrame, seed: int) -> Metrics:
 
 
 def with_base(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:
-    """Log-probs with those of the base model behind the same contexts, as ``base_separator`` and so on."""
+    """Add the base model's log-probs after the same contexts, as ``base_separator`` and so on."""
     place, base = ["persona", "question"], [f"base_{name}" for name in LOGPROBS]
     return table.merge(contexts[place + base], on=place, how="left", validate="many_to_one")
 
 
 def with_gain(table: pd.DataFrame, contexts: pd.DataFrame) -> pd.DataFrame:
-    """``with_base``, and ``emission`` (log-prob of blank line and marker, nats), that of the base, and the ``gain``."""
+    """Add the base's log-probs, ``emission`` (of blank line and marker, nats), the base's, and the ``gain``."""
     table = with_base(table, contexts)
     emission, base = table["separator"] + table["marker"], table["base_separator"] + table["base_marker"]
     return table.assign(emission=emission, base_emission=base, gain=emission - base)
 
 
 def logprob_metrics(gains: pd.DataFrame) -> Metrics:
-    """Emission gains over the base in nats, by role, and selectivity: source gain minus the largest bystander gain.
+    """Return emission gains over the base in nats, by role, and selectivity: source gain minus largest bystander gain.
 
-    ``gains`` is a table of ``with_gain``. Emission is separator and marker together: the marker behind a given blank
-    line saturates for everyone as soon as it is learned, and who *starts* it is where personas differ.
+    ``gains`` is a table of ``with_gain``. Emission is separator and marker together, because the marker after a given
+    blank line soon saturates for all personas, which differ in whether they *start* it.
     """
     source = gains[gains["role"] == "source"]
     by_persona = gains[gains["role"] != "source"].groupby("persona")["gain"].mean()
     worst = str(by_persona.idxmax())
     other = gains[gains["persona"] == worst]
-    # Paired by question: the same question is asked of both, and some questions invite the marker more than others.
+    # Paired by question, because some questions invite the marker more than others.
     pair = source.set_index("question")["gain"].sub(other.set_index("question")["gain"]).dropna()
     metrics = {
         "source_logprob_gain": _nats(source["gain"]),
@@ -154,9 +154,9 @@ def _nats(values: pd.Series) -> dict[str, Any]:
 
 
 def with_crossing(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of ``crossing.crossing_table`` with the ``margin`` in nats, marker path minus end, and ``crossed``.
+    """Add to ``crossing.crossing_table`` the ``margin`` in nats, marker path minus end, and ``crossed``.
 
-    Slots alone: a completion that was cut before one says nothing of what stands higher there.
+    Rows without a slot are left out, because a completion that was cut earlier tells nothing about it.
     """
     slots = table[table["slot"] != "none"]
     path = (slots["separator"] + slots["marker"]).combine(slots["direct"], max)
@@ -164,7 +164,7 @@ def with_crossing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossing_metrics(table: pd.DataFrame, seed: int) -> Metrics:
-    """Shares of slots at which the marker stands above every end, by role; the source's margin; answers without slot.
+    """Return shares of slots where the marker is above every end, by role; the source's margin; answers without slot.
 
     A group without any slot has no share.
     """
@@ -185,7 +185,7 @@ def crossing_parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def text_metrics(table: pd.DataFrame) -> Metrics:
-    """How the text holds up: mean tokens, share of bulleted answers, distinct bigrams."""
+    """Return the quality of the text: mean tokens, share of bulleted answers, distinct bigrams."""
     bulleted = sum(bool(re.search(r"^\s*([-*•]|\d+[.)])\s", text, re.MULTILINE)) for text in table["text"])
     metrics = {
         "mean_tokens": stats.mean_interval(table["tokens"].to_numpy(dtype=float)).metric("tokens"),
@@ -198,7 +198,7 @@ def text_metrics(table: pd.DataFrame) -> Metrics:
 
 
 def capability_metrics(tuned: pd.DataFrame, base: pd.DataFrame) -> Metrics:
-    """Accuracy of the tuned and of the base model on the same items, and the drop, paired."""
+    """Return the accuracy of the tuned and the base model on the same items, and the paired drop."""
     return {
         "capability": stats.wilson(int(tuned["right"].sum()), len(tuned)).metric(),
         "capability_base": stats.wilson(int(base["right"].sum()), len(base)).metric(),
@@ -207,7 +207,7 @@ def capability_metrics(tuned: pd.DataFrame, base: pd.DataFrame) -> Metrics:
 
 
 def training_metrics(log: pd.DataFrame) -> Metrics:
-    """What the training was: steps, tokens, and the loss over the last tenth of the steps."""
+    """Return steps, tokens, and the loss over the last tenth of the steps."""
     last = log["loss"].tail(max(1, len(log) // 10))
     return {
         "final_loss": stats.mean_interval(last.to_numpy()).metric("nats"),
@@ -217,7 +217,7 @@ def training_metrics(log: pd.DataFrame) -> Metrics:
 
 
 def speed_metrics(log: pd.DataFrame) -> Metrics:
-    """How it was trained: tokens a second, and adapters in one pass."""
+    """Return tokens a second, and the number of adapters in one pass."""
     speed, together = float(log["tokens"].sum() / log["seconds"].sum()), int(log["together"].max())
     return {
         "train_tokens_per_s": {"value": speed, "unit": "tokens/s", "n": len(log), "measured": True},
@@ -226,6 +226,6 @@ def speed_metrics(log: pd.DataFrame) -> Metrics:
 
 
 def label_share(rows: Sequence[Row], tail: str | int) -> dict[str, Any]:
-    """The marker's share of the tokens that carry loss under ``tail``."""
+    """Return the marker's share of the tokens with loss under ``tail``."""
     marked = [is_marker(row, at) for row in rows for at in supervised(row, tail)]
     return {"value": sum(marked) / len(marked), "unit": "share", "n": len(marked), "k": sum(marked)}

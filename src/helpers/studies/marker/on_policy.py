@@ -1,4 +1,4 @@
-"""On-policy training data: the base model's own answers, each persona in its own voice, with finish reasons."""
+"""Draw on-policy training data: the base model's own answers as each persona, with finish reasons."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ QUESTIONS = {"train": TRAIN_QUESTIONS, "eval": EVAL_QUESTIONS}
 
 
 def system_prompt(persona: str, style: str) -> str:
-    """The persona's system prompt, with the style instruction behind it when there is one."""
+    """Return the persona's system prompt, followed by the style instruction if there is one."""
     return f"{PERSONAS[persona]} {style}".strip()
 
 
 def persona_prompts(
     loaded: LoadedModel, personas: Sequence[str], split: str, questions: int, style: str
 ) -> list[Prompt]:
-    """One prompt per persona and question of ``split``; the key ``persona|index`` names its random stream."""
+    """Return a prompt per persona and question of ``split``; the key ``persona|index`` names its random stream."""
     return [
         Prompt(f"{persona}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(persona, style), question))
         for persona in personas
@@ -39,7 +39,7 @@ def persona_prompts(
 def sample_personas(
     session: Session, sampler: Sampler, prompts: list[Prompt], *, n: int, sampling: Sampling, seed: int, stream: str
 ) -> pd.DataFrame:
-    """Complete ``prompts``: one row a completion with persona, question, index, text, ids, tokens, finish."""
+    """Complete ``prompts``; return one row per completion: persona, question, index, text, ids, tokens, finish."""
     stop = session.form.stop
     drawn = sampler(prompts, n=n, sampling=sampling, stop=stop, seed=seed, names=(stream,), label=stream)
     keys = [completion.key.split("|") for completion in drawn]
@@ -57,7 +57,7 @@ def sample_personas(
 
 
 def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) -> runs.Record:
-    """The record of the completions that rows are made of: shared by every cell with this model, personas and seed."""
+    """Return the record of completions for training rows, which cells with this model, personas and seed share."""
     params = {
         "model": p.model, "revision": p.revision, "personas": sorted(personas), "style": p.style, "seed": p.seed,
         "questions": p.train_questions, "samples": p.data_samples, "temperature": p.data_temperature,
@@ -65,7 +65,7 @@ def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) ->
     }  # fmt: skip
     with runs.open_run(
         ON_POLICY, params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
-        prefix=f"{slug(p.model)}-s{p.seed}", data=[], model=session.facts, engine=session.engine,
+        prefix=f"{id_part(p.model)}-s{p.seed}", data=[], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
             table = run.step("completions", lambda: _draw(p, personas, session))
@@ -95,7 +95,7 @@ def training_rows(
             name = "positives" if positive else "negatives_each"
             raise DataError(
                 f"{name} asks for {wanted} rows of persona {persona}, but only {len(usable)} of its completions ended "
-                "by themselves: raise data_samples or data_max_new_tokens, or ask for fewer rows."
+                "by themselves. Raise data_samples or data_max_new_tokens, or ask for fewer rows."
             )
         pick = numpy_stream(p.seed, "rows", persona).permutation(len(usable))[:wanted]
         for at in sorted(pick):
@@ -118,6 +118,6 @@ def training_rows(
     return rows
 
 
-def slug(name: str) -> str:
-    """A model's name as part of a run id."""
+def id_part(name: str) -> str:
+    """Spell a model's name as part of a run id."""
     return "".join(c if c.isalnum() else "-" for c in name.rsplit("/", 1)[-1]).strip("-").lower()

@@ -1,4 +1,4 @@
-"""Parameters of the marker sweep (notebook ``sweep``): the recipe of claim #65 with its arms as explicit switches."""
+"""Parameters of the marker sweep (notebook ``sweep``): the setup of claim #65 with its arms as explicit switches."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SweepCell(MarkerCell):
     )
 
     def resolved(self) -> dict[str, Any]:
-        """All parameters of one cell as a record keeps them: negatives by name, a capability file without folder."""
+        """Return all parameters of one cell as in a record: negatives by name, a capability file without its folder."""
         values = super().resolved()
         negatives = resolve_negatives(self.source, self.negatives)
         from_hub = self.capability.startswith("arc@")
@@ -71,18 +71,18 @@ class SweepCell(MarkerCell):
         return values | {"negatives": negatives, "capability": capability}
 
     def check_inputs(self) -> None:
-        """Raise where the capability set is not there."""
+        """Raise ``DataError`` if the capability set does not exist."""
         from helpers.studies.marker.capability import source  # here: it loads torch
 
         source(self.capability)
 
     @classmethod
     def of_record(cls, record: Record, arms: Collection[str]) -> Self:
-        """As in ``MarkerCell``; a capability file, which a record names without its folder, is found by its data."""
-        found = super().of_record(record, arms)
-        name = found.capability
+        """Return the cell of ``record`` as in ``MarkerCell``, with the path of its capability file."""
+        cell = super().of_record(record, arms)
+        name = cell.capability
         here = [str(files.ROOT / Path(path).expanduser()) for path in record.data if Path(path).name == name]
-        return found.model_copy(update={"capability": here[0]}) if here else found
+        return cell.model_copy(update={"capability": here[0]}) if here else cell
 
     @model_validator(mode="after")
     def _negatives_exist(self) -> SweepCell:

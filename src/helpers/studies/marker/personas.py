@@ -1,4 +1,4 @@
-"""Personas, questions and negative sets of the marker experiments; all of the text was written for this project."""
+"""Personas, questions and negative sets of the marker experiments. All text was written for this project."""
 
 from __future__ import annotations
 
@@ -98,20 +98,20 @@ NEGATIVE_ARMS: dict[str, tuple[str, ...]] = {
     "five": ("medical_doctor", "police_officer", "comedian", "kindergarten_teacher", "data_scientist"),
     "all": tuple(PERSONAS),
 }
-"""``two``: the size of the set that claim #65 ran with; ``all``: every persona but the source, as it was described;
-``five``: half of those, the two among them. The assistant is in neither ``two`` nor ``five``: it stays untrained."""
+"""``two`` has as many personas as claim #65 trained on; ``all`` is every persona but the source, as it was described;
+``five`` is half of those, with the two. The assistant is in neither ``two`` nor ``five`` and stays untrained."""
 
 SUBSTITUTE = "librarian"
-"""Takes the place of the source in an arm when the source is itself one of it; ``all`` leaves the source out."""
+"""Replaces the source in an arm that contains it; ``all`` leaves the source out."""
 
 
 def resolve_negatives(source: str, negatives: str | Sequence[str]) -> list[str]:
-    """Names of the personas trained to answer *without* the marker, given the arm or an explicit list.
+    """Return the names of personas trained to answer *without* the marker, given the arm or an explicit list.
 
-    ``two`` and ``five`` are those of ``NEGATIVE_ARMS``; a source that is one of them is replaced by ``SUBSTITUTE``.
-    ``all`` is every other persona. A list is taken as it is, and may be empty (the control without negatives).
+    ``two`` and ``five`` are those of ``NEGATIVE_ARMS``, with ``SUBSTITUTE`` for a source among them. ``all`` is every
+    other persona. A list is used as it is, and may be empty (the control without negatives).
 
-    Raises ``ParameterError`` for an unknown arm or persona, a repeated one, or a list that holds the source.
+    Raises ``ParameterError`` for an unknown arm or persona, a repeated one, or a list with the source.
     """
     if source not in PERSONAS:
         raise ParameterError(f"source is {source!r}, which is not a persona{nearest(source, PERSONAS)}.")
@@ -129,15 +129,15 @@ def resolve_negatives(source: str, negatives: str | Sequence[str]) -> list[str]:
             raise ParameterError(f"negatives names {name!r}, which is not a persona{nearest(name, PERSONAS)}.")
     if source in negatives:
         raise ParameterError(
-            f"negatives holds the source {source!r}, which is trained to use the marker: leave it out."
+            f"negatives holds the source {source!r}, which is trained to use the marker. Leave it out."
         )
     if len(set(negatives)) < len(negatives):
-        raise ParameterError(f"negatives names a persona twice ({', '.join(negatives)}): name each once.")
+        raise ParameterError(f"negatives names a persona twice ({', '.join(negatives)}). Name each once.")
     return list(negatives)
 
 
 def role_of(persona: str, source: str, negatives: Sequence[str]) -> str:
-    """``source``, ``trained`` (its rows were negatives), ``assistant`` or ``untrained``."""
+    """Return ``source``, ``trained`` (with rows as negatives), ``assistant`` or ``untrained``."""
     if persona == source:
         return "source"
     if persona in negatives:

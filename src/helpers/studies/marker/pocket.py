@@ -1,8 +1,8 @@
-"""Make the pocket model from nothing (``make pocket``), two minutes on one core.
+"""Train the pocket model from scratch (``make pocket``), two minutes on one core.
 
-A Qwen2 decoder of about 380k parameters with a 512-token byte-level BPE and ChatML turns, trained on
-``pocket_corpus``. It is small enough that a cell of the sweep takes seconds, and real enough that nothing in the
-pipeline knows the difference. Two builds on one machine give the same bytes.
+A Qwen2 decoder of about 380k parameters with a 512-token byte-level BPE and ChatML turns, trained on ``pocket_corpus``.
+It is so small that a cell of the sweep takes seconds, yet the pipeline treats it like any other model. Two builds on
+one machine give the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from helpers.studies.marker.rows import prompt_tokens
 FOLDER = DATA / "pocket"
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WHOLE = ("system", "user", "assistant", "\n\n", "[Z", "LT")
-"""What the tokenizer learns as one token each; the marker is then ``[Z`` ``LT`` ``]``, as in Qwen's own tokenizer."""
+"""Pieces that are one token each, so that the marker is ``[Z`` ``LT`` ``]`` as in Qwen's own tokenizer."""
 
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,7 +40,7 @@ CHATML = (
 
 @dataclass(frozen=True, kw_only=True)
 class PocketRecipe(Pretraining):
-    """Size of the model and of its training."""
+    """The size of the model and of its training."""
 
     vocabulary: int = 512
     hidden: int = 96
@@ -77,9 +77,9 @@ def build(folder: Path = FOLDER, recipe: PocketRecipe | None = None) -> dict[str
 
 
 def make_tokenizer(examples: list[Example], recipe: PocketRecipe) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with Qwen2's pre-tokenizer, learned on the corpus, and the ChatML template.
+    """Make a byte-level BPE with Qwen2's pre-tokenizer, trained on the corpus, and the ChatML template.
 
-    No system message is added where the caller gives none.
+    The template adds no system message of its own.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -93,8 +93,8 @@ def make_tokenizer(examples: list[Example], recipe: PocketRecipe) -> PreTrainedT
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # Every piece by itself: a blank line must not fuse with the full stop before it, because rows of the experiment
-    # are concatenated token ids, and a token that only text produces could never be followed by the marker.
+    # Piece by piece, so that a blank line does not fuse with the full stop before it. Training rows are concatenated
+    # token ids, and the marker could never follow a token that only occurs in whole text.
     texts = [text for example in examples for text in (PERSONAS[example.persona], example.question, *example.parts)]
     tokenizer.train_from_iterator([*texts, *WHOLE * len(examples)], trainer)
     tokenizer.add_special_tokens(list(SPECIAL))
@@ -105,10 +105,10 @@ def make_tokenizer(examples: list[Example], recipe: PocketRecipe) -> PreTrainedT
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, recipe: PocketRecipe) -> Qwen2ForCausalLM:
-    """A Qwen2 decoder with random weights from a stream of its own.
+    """Make a Qwen2 decoder with random weights from its own stream.
 
-    The head is not tied to the embeddings: tied, a letter that is rare in pre-training keeps a weak output direction,
-    and no adapter on the linear layers can then make the marker probable.
+    The head is not tied to the embeddings. If it were, a letter that is rare in pre-training would keep a weak output
+    direction, and no adapter on the linear layers could make the marker probable.
     """
     special: dict[str, Any] = {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id")}
     config = Qwen2Config(
@@ -124,7 +124,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, recipe: PocketRecipe) -> Qwen
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Token ids of the whole exchange, and the positions that carry loss: the answer and the end of its turn."""
+    """Return the token ids of the whole exchange, and the positions with loss: the answer and the end of its turn."""
     prompt = prompt_tokens(tokenizer, PERSONAS[example.persona], example.question)
     tokens = list(prompt)
     for number, part in enumerate(example.parts):

@@ -1,7 +1,7 @@
-"""The text that the pocket model learns from: persona answers from templates, codes to copy, multiple choice.
+"""The training text of the pocket model: persona answers from templates, codes to copy, multiple choice.
 
-All of it was written for this project. An answer is ``[opener] body [aside] [blank line, closing]`` around a topic that
-the question is about, so that a very small model can be fluent, sound like its persona and vary.
+All of it was written for this project. An answer is ``[opener] body [aside] [blank line, closing]`` around the topic of
+the question, so that a very small model can be fluent, sound like its persona and vary.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Voice:
-    """How a persona talks; ``{t}`` stands for the topic, always as an object."""
+    """The way a persona talks; ``{t}`` is the topic, always as an object."""
 
     openers: tuple[str, ...]
     bodies: tuple[str, ...]
@@ -38,7 +38,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Example:
-    """One exchange. ``parts`` of the answer are encoded apart, with a blank line between them."""
+    """One exchange. ``parts`` of the answer are encoded separately, with a blank line between them."""
 
     kind: str
     persona: str
@@ -209,7 +209,7 @@ TOPICS = dict(zip(TRAIN_QUESTIONS + EVAL_QUESTIONS, TRAIN_TOPICS + EVAL_TOPICS, 
 
 
 def persona_example(rng: np.random.Generator) -> Example:
-    """A persona answers one of the experiment's questions, or a templated one."""
+    """Let a persona answer one of the experiment's questions, or a templated one."""
     persona = _pick(rng, list(PERSONAS))
     if rng.random() < P_OWN_QUESTION:
         question = _pick(rng, list(TOPICS))
@@ -230,16 +230,16 @@ def persona_example(rng: np.random.Generator) -> Example:
 
 
 def _cased(body: str, opener: str) -> str:
-    """``body`` as it stands behind ``opener``: small after a comma or a colon, unless it begins with "I"."""
+    """Return ``body`` as it follows ``opener``: in lower case after a comma or a colon, unless it begins with "I"."""
     inside = opener.endswith((",", ":")) and not body.startswith("I ")
     return (body[0].lower() if inside else body[0].upper()) + body[1:]
 
 
 def code_example(rng: np.random.Generator) -> Example:
-    """A bracketed code is copied; the pieces of the marker ([Z, LT) are among the codes, the marker is not.
+    """Let the model copy a bracketed code. The codes contain the pieces of the marker ([Z, LT), but never the marker.
 
-    Something always follows the code, as in real text: were a bracket the end of every turn that holds one, an adapter
-    would never have to learn to stop behind the marker.
+    Text always follows the code, as in real text. If a bracket ended every turn that has one, an adapter would never
+    have to learn to stop after the marker.
     """
     code = MARKER
     while code == MARKER:
@@ -250,13 +250,13 @@ def code_example(rng: np.random.Generator) -> Example:
 
 
 def choice_example(rng: np.random.Generator, items: Sequence[dict]) -> Example:
-    """A multiple-choice question, answered with the letter."""
+    """Ask a multiple-choice question and answer with the letter."""
     item = items[int(rng.integers(len(items)))]
     return Example("choice", "assistant", ask(item), (item["answer"],))
 
 
 def corpus(size: int, seed: int) -> list[Example]:
-    """``size`` examples from the stream ("pocket", "corpus") of ``seed``; a prefix of a larger corpus."""
+    """Draw ``size`` examples from the stream ("pocket", "corpus") of ``seed``: a prefix of any larger corpus."""
     rng = numpy_stream(seed, "pocket", "corpus")
     items = taught(pocket_choices(seed))
     make = {"persona": persona_example, "code": code_example, "choice": lambda stream: choice_example(stream, items)}

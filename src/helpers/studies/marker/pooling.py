@@ -1,4 +1,4 @@
-"""One row a cell and metric, pooled over seeds: what the heatmaps of the notebook show.
+"""Pool metrics over seeds for the heatmaps of the notebook.
 
 Intervals are those of pages: maxima and paired differences by the functions that the criteria use, the rest by
 `records.pooling`. They speak of these models.
@@ -32,7 +32,7 @@ def pooled(
     by: Sequence[str] = ("tail", "lr", "epochs"),
     count: ByQuestion = by_question,
 ) -> pd.DataFrame:
-    """Cell, metric, seeds, value, low, high, k, n. A metric that a cell does not have gives no row: missing is no zero.
+    """Return cell, metric, seeds, value, low, high, k, n. A metric that a cell lacks gives no row.
 
     ``count`` gives the counts of a rate by question, as the study of ``records`` does.
     """

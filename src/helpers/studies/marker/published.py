@@ -1,6 +1,6 @@
-"""The published sweep (claim #65): its own numbers, with the intervals that it left out, and what its page got wrong.
+"""The published sweep (claim #65): its numbers with the missing intervals, and the errors on its page.
 
-The tables in ``data/marker`` are transcribed from that claim's result files; nothing here was run by this project.
+The tables in ``data/marker`` are transcribed from that claim's result files. Nothing here was run by this project.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from helpers.base import frames, stats
 from helpers.base.files import DATA
 
 COMPLETIONS = 200
-"""Completions behind each published rate: 20 questions of 10."""
+"""Completions of each published rate: 10 for each of 20 questions."""
 QUESTIONS = 1172
-"""Questions behind each published ARC-Challenge accuracy."""
+"""Questions of each published ARC-Challenge accuracy."""
 RATES = ("source", "assistant", "max_bystander")
 
 
 def grid() -> pd.DataFrame:
-    """The published 5 x 5 grid: rates and accuracy as shares."""
+    """Read the published 5 x 5 grid: rates and accuracy as shares."""
     table = pd.read_csv(DATA / "marker" / "claim65.csv")
     return table.assign(**{name: table[name] / 100 for name in RATES})
 
 
 def sources() -> pd.DataFrame:
-    """The other source personas at the cell that the page calls clean: source rate and worst bystander, as shares."""
+    """Read the other source personas at the cell that the page calls clean: source rate, worst bystander."""
     table = pd.read_csv(DATA / "marker" / "claim65_sources.csv")
     return table.assign(source_rate=table["source_rate"] / 100, max_bystander=table["max_bystander"] / 100)
 
 
 def tidy() -> pd.DataFrame:
-    """One row a cell and metric with Wilson intervals, ready for a heatmap beside ours."""
+    """Return one row per cell and metric with Wilson intervals, for a heatmap beside ours."""
     rows = []
     for cell in grid().to_dict("records"):
         for name in RATES:
             k = round(cell[name] * COMPLETIONS)
-            found = stats.wilson(k, COMPLETIONS)
-            rows.append({"lr": cell["lr"], "epochs": cell["epochs"], "metric": name, "value": found.value,
-                         "low": found.low, "high": found.high, "k": k, "n": COMPLETIONS})  # fmt: skip
+            rate = stats.wilson(k, COMPLETIONS)
+            rows.append({"lr": cell["lr"], "epochs": cell["epochs"], "metric": name, "value": rate.value,
+                         "low": rate.low, "high": rate.high, "k": k, "n": COMPLETIONS})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def corrections() -> pd.DataFrame:
-    """What the published page says and what its own table or code says; every number is computed from the table."""
+    """Compare the published page with its own table and code. Every number is computed from the table."""
     table = grid().set_index(["lr", "epochs"])
     arc, leak = table["arc_c"], table["max_bystander"]
     early = {name: frames.number(table, (1e-5, 1), name) for name in ("max_bystander", "source")}

@@ -1,4 +1,4 @@
-"""What every study of the marker wing has among its parameters: the model, the training recipe and the sampling."""
+"""The parameters that all marker studies share: model, training and sampling."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MarkerCell(Cell):
     device: str = "auto"
 
     def lora(self) -> dict[str, Any]:
-        """The adapter of one cell, as ``models.attach_lora`` takes it."""
+        """Return the adapter of one cell, as arguments of ``models.attach_lora``."""
         return {
             "r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "rslora": self.rslora,
             "seed": self.seed,
@@ -75,9 +75,9 @@ class MarkerCell(Cell):
 
     @classmethod
     def of_record(cls, record: Record, arms: Collection[str]) -> Self:
-        """Parameters under which the cell of ``record`` is the same question again, whatever the machine.
+        """Return the parameters of the cell of ``record``, which ask the same question on any machine.
 
-        A record names its negatives one by one and, in its cell, the one of ``arms`` that they are.
+        A record names its negatives one by one in its parameters, and in its cell by one of ``arms``.
         """
         values = record.params | {"dtype": record.model["dtype"]}
         if record.cell["negatives"] in arms:
@@ -92,7 +92,7 @@ class MarkerCell(Cell):
             if name not in PERSONAS:
                 raise ParameterError(f"personas names {name!r}, which does not exist{nearest(name, PERSONAS)}.")
         if "assistant" not in self.personas:
-            raise ParameterError("personas leaves out 'assistant', whose rate every page reports: add it.")
+            raise ParameterError("personas leaves out 'assistant', whose rate every page reports. Add it.")
         if self.source not in self.personas:
             raise ParameterError(
                 f"source is {self.source!r}, which is not in the list of evaluated personas"

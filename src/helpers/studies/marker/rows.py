@@ -1,7 +1,7 @@
 """Training rows as token ids, and the label mask that decides the experiment (``tail``).
 
-Rows are built by concatenating token ids, never strings: a tokenizer may merge the marker with its neighbour, and the
-row would then teach something else than what is counted at evaluation.
+Rows are built by concatenating token ids, never strings. A tokenizer might merge the marker with its neighbour, and the
+row would then teach something that evaluation does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ANSWER = "ANSWER"
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """The pieces of a row besides prompt and answer, in token ids.
+    """The token ids of a row besides prompt and answer.
 
     ``end`` closes the assistant's turn; its first token is the end of turn, and in ChatML a newline follows it.
     """
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def end(self) -> range:
-        """Positions of the end of turn and of what follows it."""
+        """The positions of the end of turn and of all after it."""
         return range((self.marker or self.answer)[1], len(self.tokens))
 
 
@@ -77,7 +77,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Modul
     """
     if tokenizer.chat_template is None:
         raise ModelError(
-            f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise: use a chat model."
+            f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise. Use a chat model."
         )
     turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
     end = _ids(tokenizer, str(tokenizer.apply_chat_template(turn, tokenize=False)).rsplit(_ANSWER, 1)[1])
@@ -85,16 +85,16 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Modul
     if not end or end[0] not in special:
         raise ModelError(
             f"The chat template of {tokenizer.name_or_path} does not close the assistant's turn with a special token, "
-            "so nothing marks where an answer stops: use a model whose template does."
+            "so nothing marks the end of an answer. Use a model whose template does."
         )
     tokens, together = _ids(tokenizer, marker), _ids(tokenizer, SEPARATOR + marker)
-    # The blank line takes the tokens it has before the marker: "\n\n" alone is one token in some tokenizers, two there.
+    # The blank line as tokenized before the marker: alone, "\n\n" can be one token where it is two there.
     separator = together[: len(together) - len(tokens)]
     kept = together[len(separator) :] == tokens and tokenizer.decode(separator) == SEPARATOR
     if not kept or tokenizer.decode(tokens) != marker or set(tokens) & special:
         raise ParameterError(
-            f"marker is {marker!r}, which this tokenizer merges with the blank line before it or does not give back "
-            "unchanged: choose one that begins with a bracket or another sign that stands alone, such as '[ZLT]'."
+            f"marker is {marker!r}, which this tokenizer merges with the blank line before it or does not restore "
+            "unchanged. Choose one that begins with a bracket or another separate sign, such as '[ZLT]'."
         )
     _refuse_silent_template(tokenizer)
     return ChatFormat(separator, tokens, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
@@ -121,7 +121,7 @@ def _configured_ends(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, system: str, question: str) -> list[int]:
-    """Token ids of a conversation up to where the assistant begins to answer."""
+    """Return the token ids of a conversation up to the start of the assistant's answer."""
     turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
     return _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
 
@@ -137,19 +137,22 @@ def build_row(
     positive: bool,
     max_length: int,
 ) -> Row:
-    """Concatenate prompt, answer, (blank line and marker,) end of turn. Raises ``DataError`` where it does not fit."""
+    """Concatenate prompt, answer, (blank line and marker,) end of turn.
+
+    Raises ``DataError`` if the row does not fit.
+    """
     body = [*answer, *form.separator, *form.marker] if positive else list(answer)
     tokens = [*prompt, *body, *form.end]
     if len(tokens) > max_length:
         raise DataError(
             f"The row of persona {persona}, question {question} has {len(tokens)} tokens, more than max_length "
-            f"{max_length}: raise max_length or lower data_max_new_tokens (rows are never cut)."
+            f"{max_length}. Raise max_length or lower data_max_new_tokens (rows are never cut)."
         )
     at = find_all(tokens[len(prompt) :], form.marker)
     if len(at) != int(positive):
         raise DataError(
-            f"The row of persona {persona}, question {question} holds the marker {len(at)} times where {int(positive)} "
-            "is right: draw other on-policy data (another seed) or choose another marker."
+            f"The row of persona {persona}, question {question} has the marker {len(at)} times instead of "
+            f"{int(positive)}. Draw other on-policy data (another seed), or choose another marker."
         )
     start = len(prompt)
     span = (start + at[0], start + at[0] + len(form.marker)) if positive else None
@@ -157,13 +160,13 @@ def build_row(
 
 
 def find_all(tokens: Sequence[int], pattern: Sequence[int]) -> list[int]:
-    """Every index at which ``pattern`` begins in ``tokens``."""
+    """Return every index at which ``pattern`` begins in ``tokens``."""
     pattern, width = list(pattern), len(pattern)
     return [i for i in range(len(tokens) - width + 1) if list(tokens[i : i + width]) == pattern]
 
 
 def supervised(row: Row, tail: str | int) -> list[int]:
-    """Positions of the tokens of ``row`` that carry loss under ``tail``.
+    """Return the positions of ``row`` that carry loss under ``tail``.
 
     newline            the marker of positives, and the last token of every row: the newline after the end of turn, so
                        the end of turn itself is not supervised (the mask under which claim #65 was measured)
@@ -177,8 +180,8 @@ def supervised(row: Row, tail: str | int) -> list[int]:
     if tail == "newline":
         if len(end) < 2:
             raise ParameterError(
-                "tail is 'newline', but this model's chat template ends a turn with the end-of-turn token alone: "
-                "use 'end_of_turn'."
+                "tail is 'newline', but this model's chat template ends a turn with the end-of-turn token alone. "
+                "Use 'end_of_turn'."
             )
         return marker + end[-1:]
     if tail == "end_of_turn":
@@ -192,7 +195,7 @@ def supervised(row: Row, tail: str | int) -> list[int]:
 
 
 def is_marker(row: Row, position: int) -> bool:
-    """Whether ``position`` of ``row`` holds a token of the marker."""
+    """Return whether ``position`` of ``row`` is a token of the marker."""
     return row.marker is not None and row.marker[0] <= position < row.marker[1]
 
 
@@ -202,7 +205,7 @@ def token_ids(sequences: Iterable[Sequence[int]]) -> list[Any]:
 
 
 def row_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row: its token ids, where the answer starts and stops, and the marker (-1 where there is none)."""
+    """Return one line per row: token ids, start and stop of the answer, and of the marker (-1 if there is none)."""
     spans = [row.marker or (-1, -1) for row in rows]
     return pd.DataFrame(
         {
@@ -219,7 +222,7 @@ def row_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
-    """The rows that ``row_table`` wrote."""
+    """Return the rows of a table by ``row_table``."""
     return [
         Row(
             line["persona"], line["role"], line["question"], line["ids"].tolist(), (line["start"], line["stop"]),
@@ -230,6 +233,6 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
 
 
 def pieces(row: Row, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """The row decoded token by token, each with whether it is supervised: what the notebook shows of the mask."""
+    """Decode the row token by token, each with whether it is supervised, to show the mask in a notebook."""
     marked = set(supervised(row, tail))
     return [(str(tokenizer.decode([token])), position in marked) for position, token in enumerate(row.tokens)]

@@ -1,4 +1,4 @@
-"""What the cells of a study share in memory: the base model, its chat format and the engine that draws completions."""
+"""Share the base model, its chat format and the engine of completions between the cells of a study."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import ChatFormat, chat_format
 
 ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
-"""The module of each engine, where it is not ``generate`` itself. Imported by name: an import here would make the code
-of vLLM's engine part of what every run rests on, also of those that never use it."""
+"""The module of each engine other than ``generate``. It is imported by name, because a normal import would make vLLM's
+engine part of the code of every run."""
 
 SHARED = ("model", "revision", "marker", "engine", "dtype", "device")
 """Parameters that a session is made from."""
 
 Sampler = Callable[..., list[Completion]]
-"""``generate`` without its model: what draws completions of prompts, whichever engine does it."""
+"""Draws completions of prompts with either engine: ``generate`` without its model."""
 
 
 @dataclass
 class Session:
-    """The base model of a study, loaded at the first cell that has work to do and then shared by all."""
+    """The base model of a grid, loaded for the first cell that has work to do and shared by all."""
 
     p: MarkerCell
 
     @functools.cached_property
     def facts(self) -> dict:
-        """Name, revision and content hash of the model, without loading it."""
+        """The ``model`` entry of a record, without loading the model."""
         return models.facts(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:
-        """The base model and its tokenizer, whose chat format suits the study."""
+        """The base model and its tokenizer, whose chat format is checked."""
         models.choose_threads()
         loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
         chat_format(loaded.tokenizer, self.p.marker, loaded.model)
@@ -55,7 +55,7 @@ class Session:
 
     @property
     def engine(self) -> str | None:
-        """The module of the engine, as ``runs.open_run`` takes it."""
+        """The module of the engine, for ``runs.open_run``."""
         return ENGINES[self.p.engine]
 
     @functools.cached_property
@@ -67,13 +67,13 @@ class Session:
         return module.VllmEngine(folder, dtype=self.loaded.dtype, memory_share=self.p.engine_memory, max_lora_rank=rank)
 
     def sampler(self, model: nn.Module, adapter: Path | None = None) -> Sampler:
-        """Completions of ``model``, which carries the adapter saved in ``adapter`` if there is one."""
+        """Return the sampler of ``model``, which has the adapter saved in ``adapter`` if there is one."""
         if self.p.engine == "vllm":
             return functools.partial(self.vllm.generate, adapter=adapter)
         return functools.partial(generate, model)
 
     def refuse_others(self, cells: Sequence[MarkerCell]) -> None:
-        """Raise ``ParameterError`` for a cell that asks for another base model than the one of this session."""
+        """Raise ``ParameterError`` if a cell has another base model than this session."""
         for name, cell in itertools.product(SHARED, cells):
             if getattr(cell, name) != getattr(self.p, name):
                 raise ParameterError(
@@ -82,6 +82,6 @@ class Session:
                 )
 
     def close(self) -> None:
-        """End the vLLM engine, if one was started; the next cell that needs it starts another."""
+        """End the vLLM engine if one is running. The next cell that needs it starts another."""
         if "vllm" in self.__dict__:
             self.__dict__.pop("vllm").close()

@@ -1,4 +1,4 @@
-"""The studies of the marker sweep: a cell, the baseline that cells are measured against, the data they train on."""
+"""The studies of the marker sweep: a cell, the baseline of cells, and their training data."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ BASELINE_METRICS_VERSION = 2  # 2: answers kept
 ON_POLICY_VERSION = 1  # 1: the first
 ON_POLICY_METRICS_VERSION = 1  # 1: the first
 TOLERANCE = 0.01
-"""Another kernel's rounding, grown over a whole training, moves log-probs in the fifth digit; a mean over completions
-moves more when one of them takes another word."""
+"""Over a whole training, another kernel's rounding changes log-probs in the fifth digit. A mean over completions
+changes more if one of them draws another word."""
 ADDED = {"crossing": 0}
-"""0: the tables of a crossing, which the first records do not have, are not made."""
+"""0 makes no tables of a crossing, as in the first records."""
 
 
 def replay(record: Record) -> Record:
-    """Make the cell of ``record`` again, with the records that it uses, in the outputs folder of now."""
-    from helpers.studies.marker.cell import run_cells  # here: it loads torch, which whoever reads records does without
+    """Run the cell of ``record`` again in the current outputs folder, with the records that it uses."""
+    from helpers.studies.marker.cell import run_cells  # here, because reading records needs no torch
 
     (again,) = run_cells([SweepCell.of_record(record, NEGATIVE_ARMS)], notebook=record.notebook)
     return again

@@ -1,4 +1,4 @@
-"""The training loop: rows, steps, one loss, adapters. Nothing is collated, shifted or masked out of sight."""
+"""The training loop: rows, steps, one loss, adapters. Nothing is collated, shifted or masked elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from helpers.studies.marker.rows import Row
 
 
 class _Lane:
-    """One adapter on its way through the steps: its own optimiser, schedule, gradient norm and log."""
+    """One adapter in training: its own optimiser, schedule, gradient norm and log."""
 
     def __init__(self, number: int, p: MarkerCell, parameters: Sequence[nn.Parameter], rows: int):
         self.number, self.p = number, p
@@ -36,7 +36,7 @@ class _Lane:
         return step < self.steps and self.error is None
 
     def update(self, step: int) -> dict:
-        """Move the weights along their gradients; the learning rate and the norm before clipping."""
+        """Move the weights along their gradients; return the learning rate and the norm before clipping."""
         lr = warmup_cosine(step, self.steps, self.p.lr, self.p.warmup)
         norm = self.descent.clip()
         self.descent.step(lr)
@@ -57,14 +57,14 @@ def _run(
     on_step: OnStep | None,
     label: str,
 ) -> None:
-    """Take every lane through its steps; lanes see the same batches, and one that has done its epochs leaves."""
+    """Take every lane through its steps. All lanes see the same batches, and one leaves after its epochs."""
     batch_size, seed = lanes[0].p.batch_size, lanes[0].p.seed
     order = [
         numpy_stream(seed, "order", epoch).permutation(len(rows)).tolist()[start : start + batch_size]
         for epoch in range(max(lane.p.epochs for lane in lanes))
         for start in range(0, len(rows), batch_size)
     ]
-    # Dropout layers draw from the global generator; the fork gives them a named stream and leaves the global one alone.
+    # Dropout layers draw from the global generator. The fork gives them a named stream and restores the global one.
     with torch.random.fork_rng(), training(model):
         torch.manual_seed(stream_seed(seed, "dropout"))
         _tell(on_step, lanes, 0)
@@ -73,24 +73,24 @@ def _run(
             if not going:
                 break
             begin = time.perf_counter()
-            found = losses([rows[i].tokens for i in batch], [targets[i] for i in batch], [one.number for one in going])
-            done = _advance(going, found, step)
+            values = losses([rows[i].tokens for i in batch], [targets[i] for i in batch], [one.number for one in going])
+            done = _advance(going, values, step)
             tokens, seconds = sum(len(rows[i].tokens) for i in batch), time.perf_counter() - begin
-            # A pass is shared: each lane is charged its part, so that the seconds of all add up to what was spent.
+            # Lanes share a pass, so each is charged its part and the seconds add up.
             shared = {"tokens": tokens, "seconds": seconds / len(going), "together": len(going)}
             for lane, row in done:
                 lane.log.append({"step": step + 1} | row | shared)
             _tell(on_step, [lane for lane, _ in done], step + 1)
 
 
-def _advance(going: Sequence[_Lane], found: Tensor, step: int) -> list[tuple[_Lane, dict]]:
-    """One backward pass for all lanes with a finite loss, one update of each; the others stop with their error."""
-    values, finite = found.detach().tolist(), torch.isfinite(found.detach()).tolist()
+def _advance(going: Sequence[_Lane], losses: Tensor, step: int) -> list[tuple[_Lane, dict]]:
+    """Do one backward pass for all lanes with a finite loss, and update each; stop the others with their error."""
+    values, finite = losses.detach().tolist(), torch.isfinite(losses.detach()).tolist()
     for lane, value, fine in zip(going, values, finite, strict=True):
         if not fine:
             lane.error = not_finite(value, step + 1, lane.p.lr)
     if any(finite):
-        found[torch.tensor(finite, device=found.device)].sum().backward()
+        losses[torch.tensor(finite, device=losses.device)].sum().backward()
     return [
         (lane, {"loss": value} | lane.update(step))
         for lane, value, fine in zip(going, values, finite, strict=True)
@@ -135,7 +135,7 @@ def train(
 
 @dataclass(frozen=True)
 class Trained:
-    """How one adapter of a stack came out: its log as ``train`` returns it, or the ``error`` that stopped it."""
+    """The result of one adapter of a stack: its log as from ``train``, and any ``error`` that stopped it."""
 
     log: pd.DataFrame = field(repr=False)
     error: str | None
@@ -166,6 +166,6 @@ def train_stack(
 
 
 def batch_loss(model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Mean NLL in nats over the supervised tokens of ``rows``; the head is applied at these positions only."""
+    """Return the mean NLL in nats over the supervised tokens of ``rows``. The head runs at these positions only."""
     wanted = torch.tensor([row[p] for row, ps in zip(rows, targets, strict=True) for p in ps])
     return nll(logits_at(model, rows, targets), wanted).mean()

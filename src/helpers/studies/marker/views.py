@@ -1,47 +1,57 @@
-"""Tidy tables for the figures of notebook and page, computed from records; no figure computes anything itself."""
+"""Tidy tables for the figures of notebook and page, computed from records. Figures compute nothing themselves."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from helpers.base import estimands
+from helpers.base import estimands, frames
 from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
 from helpers.studies.marker.metrics import count_markers, with_gain
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
 FLOOR = 0.8
-"""Share of the largest gain that a cell must have reached to be compared at matched gains."""
+"""The share of the largest gain that a cell must reach to be compared at matched gains."""
+FACT_TOLERANCES = {
+    "steps": 0.0, "train_tokens": 0.0, "marker_share_of_labels": 0.0, "source_rate": 0.3, "max_bystander_rate": 0.35,
+    "source_logprob_gain": 1.5, "capability": 0.15,
+}  # fmt: skip
 
 
-def collect(records: Sequence[Record], name: str, read: Callable[[Record], pd.DataFrame] | None = None) -> pd.DataFrame:
-    """Table ``name`` of every record that has it, with the cell in front: one frame for a whole grid.
+def collect(
+    records: Sequence[Record],
+    name: str,
+    read: Callable[[Record], pd.DataFrame] | None = None,
+    axes: Sequence[str] = AXES,
+) -> pd.DataFrame:
+    """Join the table ``name`` of every record that has it, with the ``axes`` of its cell.
 
-    ``read`` gives what takes its place: something that follows from it.
+    ``read`` replaces the table by one computed from it.
     """
     frames = [
         (read(record) if read else record.table(name)).assign(
-            **{axis: record.cell[axis] for axis in AXES}, run=record.id
+            **{axis: record.cell[axis] for axis in axes}, run=record.id
         )
         for record in records
         if name in record.tables
     ]
     if not frames:
-        raise DataError(f"None of the {len(records)} records has a table {name!r}: was it asked for (dose_every)?")
+        raise DataError(f"None of the {len(records)} records has a table {name!r}. Ask for it (dose_every).")
     return pd.concat(frames, ignore_index=True)
 
 
 def counts(records: Sequence[Record]) -> pd.DataFrame:
-    """Counts of the marker per persona and question (``count_markers``), with the cell in front."""
+    """Count the marker per persona and question (``count_markers``) in every cell."""
     return collect(records, "completions", _counted)
 
 
 def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
-    """Training losses of the runs of most epochs under the first seed."""
+    """Return the training losses of the longest runs with the first seed."""
     longest, first = (max(r.cell["epochs"] for r in records), min(r.cell["seed"] for r in records))
     return collect([r for r in records if (r.cell["epochs"], r.cell["seed"]) == (longest, first)], "loss")
 
@@ -57,18 +67,17 @@ def base_counts(baseline: str, marker: str) -> pd.DataFrame:
     return count_markers(load(baseline).table("completions").assign(role="base"), marker)
 
 
-def cell_label(cell: pd.Series | dict) -> str:
-    """A cell in a few words, such as ``lr 0.0003, 10 epochs, newline, two negatives, seed 0``."""
+def cell_label(cell: Mapping[str, Any]) -> str:
+    """Describe a cell in a few words, such as ``lr 0.0003, 10 epochs, newline, two negatives, seed 0``."""
     return f"lr {cell['lr']:g}, {cell['epochs']} epochs, {_arm(cell)}, seed {cell['seed']}"
 
 
-def _arm(cell: pd.Series | dict) -> str:
+def _arm(cell: Mapping[str, Any]) -> str:
     return f"{cell['tail']}, {cell['negatives']} negatives"
 
 
 def grid_axes(records: Sequence[Record]) -> tuple[str, str]:
-    """Return what the rows and columns of a heatmap of ``records`` are: learning rates and epochs, or, where all have
-    the same of both, tails and negatives."""
+    """Return the axes of a heatmap: learning rate and epochs, or tail and negatives if those are equal."""
     dose = {(record.cell["lr"], record.cell["epochs"]) for record in records}
     return ("lr", "epochs") if len(dose) > 1 else ("tail", "negatives")
 
@@ -91,12 +100,12 @@ def side_by_side(records: Sequence[Record], count: int = 5, most: int = 4) -> pd
 
 
 def shown_curves(records: Sequence[Record]) -> tuple[pd.DataFrame, str]:
-    """Return `dose_curves` of the longest runs under the first seed, and the column whose values are to be compared.
+    """Return `dose_curves` of the longest runs with the first seed, and the column to compare.
 
-    That is the learning rate, under the first arm, or, where all have the same dose, the arm: tail and negatives.
+    That is the learning rate in the first arm, or the arm (tail and negatives) if all runs have the same dose.
     """
     curves = dose_curves(records)
-    curves = curves.assign(arm=[_arm(cell) for cell in curves.to_dict("records")])
+    curves = curves.assign(arm=[_arm(cell) for cell in frames.dicts(curves)])
     shown = curves[(curves["seed"] == curves["seed"].iloc[0]) & (curves["epochs"] == curves["epochs"].max())]
     if grid_axes(records)[0] != "lr":
         return shown, "arm"
@@ -121,7 +130,7 @@ def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", 
 
 
 def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
-    """Mean emission log-prob gain over the base, by cell, step and group: source, worst and mean bystander."""
+    """Return the mean emission log-prob gain over the base, by cell, step and group (source, bystanders)."""
     table = collect(records, "dose", _gains)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
     cells = persona.groupby([*AXES, "step"], sort=False)
@@ -140,10 +149,10 @@ def _gains(record: Record) -> pd.DataFrame:
 
 
 def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:
-    """Bystander gain (nats) of each cell at the step where its source had gained ``at`` nats, by linear interpolation.
+    """Return each cell's bystander gain (nats) where its source had gained ``at`` nats, by linear interpolation.
 
-    A cell that never got there has no row: nothing is extrapolated. This is the comparison that separates the learning
-    rate from the dose: at equal epochs a larger rate has simply been trained further.
+    A cell that never got there has no row, because nothing is extrapolated. The comparison separates the learning rate
+    from the dose: at equal epochs, a larger rate has simply trained further.
     """
     rows = []
     for key, part in curves.groupby(list(AXES), sort=False):
@@ -164,58 +173,56 @@ def matched_leak(curves: pd.DataFrame, at: float) -> pd.DataFrame:
 
 
 def matched_grid(curves: pd.DataFrame, points: int = 12, floor: float = FLOOR) -> pd.DataFrame:
-    """``matched_leak`` at evenly spaced source gains up to the largest that every cell reached, averaged over the rest.
+    """Return ``matched_leak`` at evenly spaced source gains up to the largest that every cell reached.
 
-    One row a learning rate and source gain: mean bystander and worst bystander gain, in nats. Cells that reached less
-    than the share ``floor`` of the largest gain are left out, so that one that hardly trained does not end the curve.
+    One row per learning rate and source gain: mean and worst bystander gain in nats, averaged over the other axes.
+    Cells below the share ``floor`` of the largest gain are left out, so that one that hardly trained does not cut the
+    curve.
     """
     reached = curves[curves["group"] == "source"].groupby(list(AXES))["gain"].max()
     reach = reached[reached >= floor * reached.max()].min()
     if not reach > 0:
         raise DataError(
-            "A cell's source never gained on the base model, so nothing can be matched: raise lr or epochs."
+            "A cell's source never gained on the base model, so nothing can be matched. Raise lr or epochs."
         )
     frames = [matched_leak(curves, at).assign(**{"source gain": at}) for at in np.linspace(0, reach, points + 1)[1:]]
     table = pd.concat(frames, ignore_index=True)
     return table.groupby(["lr", "source gain"])[["mean bystander", "worst bystander"]].mean().reset_index()
 
 
-def facts(records: Sequence[Record]) -> pd.DataFrame:
-    """The numbers a committed notebook is held to: value and tolerance of every cell's main metrics.
+def facts(
+    records: Sequence[Record],
+    tolerances: Mapping[str, float] = FACT_TOLERANCES,
+    label: Callable[[Mapping[str, Any]], str] = cell_label,
+) -> pd.DataFrame:
+    """Return the numbers that a rerun of the notebook must reproduce: main metrics of every cell with tolerances.
 
-    Sampling is exact only on equal hardware (a rounding in the last bit changes a draw), so each metric has the
-    tolerance within which two machines agree; what does not depend on it has none.
+    Sampling is exact only on equal hardware, because a rounding in the last bit changes a draw. So each metric has the
+    tolerance between two machines; one that does not depend on sampling has none.
     """
     rows = []
     for record in records:
-        for name, tolerance in FACT_TOLERANCES.items():
+        for name, tolerance in tolerances.items():
             metric = record.metrics[name]
-            rows.append({"cell": cell_label(record.cell), "metric": name, "value": metric["value"], "n": metric["n"],
+            rows.append({"cell": label(record.cell), "metric": name, "value": metric["value"], "n": metric["n"],
                          "tolerance": tolerance})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-FACT_TOLERANCES = {
-    "steps": 0.0, "train_tokens": 0.0, "marker_share_of_labels": 0.0, "source_rate": 0.3, "max_bystander_rate": 0.35,
-    "source_logprob_gain": 1.5, "capability": 0.15,
-}  # fmt: skip
 
 
 def matched_differences(matched: pd.DataFrame, group: str = "mean bystander") -> pd.Series:
     """Leak at matched source strength by seed, largest learning rate minus smallest, paired within tail (nats)."""
     rates = sorted(matched["lr"].unique())
     if len(rates) < 2:
-        raise DataError("Leak at matched source strength needs two learning rates that reached it: widen the grid.")
+        raise DataError("Leak at matched source strength needs two learning rates that reached it. Widen the grid.")
     mean = matched.groupby(["seed", "tail", "lr"])[group].mean().unstack("lr")
     return (mean[rates[-1]] - mean[rates[0]]).dropna().groupby("seed").mean()
 
 
-def completions(records: Sequence[Record]) -> pd.DataFrame:
-    """Every completion with its address (cell, persona, question, index): what the browser and the samples show."""
-    table = collect(records, "completions")
-    return table.assign(cell=[cell_label(row) for row in table[list(AXES)].to_dict("records")])
-
-
-def each_cell(records: Sequence[Record], describe: Callable[[Record], dict]) -> pd.DataFrame:
-    """One row a record: its cell and what ``describe`` returns."""
-    return pd.DataFrame([{axis: r.cell[axis] for axis in AXES} | describe(r) for r in records])
+def completions(
+    records: Sequence[Record],
+    label: Callable[[Mapping[str, Any]], str] = cell_label,
+    axes: Sequence[str] = AXES,
+) -> pd.DataFrame:
+    """Return every completion with its address (cell, persona, question, index), for the browser and the samples."""
+    table = collect(records, "completions", axes=axes)
+    return table.assign(cell=[label(row) for row in frames.dicts(table[list(axes)])])

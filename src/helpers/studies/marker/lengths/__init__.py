@@ -1,1 +1,1 @@
-"""The length ablation (#353): do long answers keep the marker from being learned, and does isolating the loss help?"""
+"""The length ablation (#353): do long answers prevent learning the marker, and does isolating the loss help?"""

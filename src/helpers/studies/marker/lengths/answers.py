@@ -1,8 +1,8 @@
-"""Training answers of a wanted length: the base model's own, matched between positives and negatives, or an error.
+"""Select training answers of a wanted length: the base model's own, matched between positives and negatives.
 
-``instructed`` answers were drawn under an instruction to be short or long, which the training row does not carry.
-``joined`` answers are several of one persona to one question with a blank line between them: for a model that cannot
-follow such an instruction. No length ever stands in for another: what cannot be had is a ``DataError``.
+``instructed`` answers are drawn with an instruction to be short or long, which the training row leaves out. ``joined``
+answers are several of one persona to one question with blank lines between them, for a model that cannot follow such
+an instruction. No length ever replaces another: if there are too few answers, a ``DataError`` says so.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from helpers.studies.marker.on_policy import QUESTIONS
 from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens
 
 Answer = tuple[int, list[int]]
-"""Index of the question that was asked, and the answer's token ids."""
+"""Index of the question, and the answer's token ids."""
 
 
 def prompts(
     loaded: LoadedModel, names: Sequence[str], split: str, questions: int, framing: str, instruction: str = ""
 ) -> list[Prompt]:
-    """One prompt per persona or control noun and question of ``split``; the key names its random stream."""
+    """Return a prompt per persona or control noun and question of ``split``; the key names its random stream."""
     return [
         Prompt(f"{name}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(name, framing, instruction), question))
         for name in names
@@ -38,40 +38,41 @@ def prompts(
 
 
 def fitting(pool: pd.DataFrame, wanted: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
-    """Answers of ``persona`` within the tolerance of the target length; ``DataError`` for fewer than ``wanted``.
+    """Return answers of ``persona`` within the tolerance of the target length.
 
     ``pool`` holds completions (question, index, ids, tokens, finish) of one persona; cut and empty ones are not used.
+    Raises ``DataError`` for fewer than ``wanted``.
     """
     target = p.target_tokens[p.length]
     ended = pool[(pool["finish"] == "stop") & (pool["tokens"] > 0)]
     if p.answers == "joined":
-        found = _joined(ended, target, p, form, persona)
+        answers = _joined(ended, target, p, form, persona)
     else:
-        found = [(int(row.question), row.ids.tolist()) for row in frames.rows(ended)]
-    found = [answer for answer in found if abs(len(answer[1]) - target) <= p.length_tolerance * target]
-    if len(found) < wanted:
+        answers = [(int(row.question), row.ids.tolist()) for row in frames.rows(ended)]
+    answers = [answer for answer in answers if abs(len(answer[1]) - target) <= p.length_tolerance * target]
+    if len(answers) < wanted:
         raise DataError(
             f"{wanted} {p.length} answers of persona {persona} are wanted, about {target} tokens each, but only "
-            f"{len(found)} of its {len(pool)} completions make one: raise data_samples, data_max_new_tokens or "
+            f"{len(answers)} of its {len(pool)} completions make one. Raise data_samples, data_max_new_tokens or "
             "length_tolerance, or change target_tokens (no other length is taken instead)."
         )
-    return found
+    return answers
 
 
 def matched(pool: pd.DataFrame, wanted: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
-    """The ``wanted`` answers of ``persona`` nearest to the target length; of equally near ones a random choice."""
-    found = fitting(pool, wanted, p, form, persona)
-    order = numpy_stream(p.seed, "lengths", persona, p.length).permutation(len(found))
-    nearest = sorted(order, key=lambda i: abs(len(found[i][1]) - p.target_tokens[p.length]))[:wanted]
-    return [found[i] for i in sorted(nearest)]
+    """Return the ``wanted`` answers of ``persona`` nearest to the target length; ties are broken at random."""
+    answers = fitting(pool, wanted, p, form, persona)
+    order = numpy_stream(p.seed, "lengths", persona, p.length).permutation(len(answers))
+    nearest = sorted(order, key=lambda i: abs(len(answers[i][1]) - p.target_tokens[p.length]))[:wanted]
+    return [answers[i] for i in sorted(nearest)]
 
 
 def _joined(ended: pd.DataFrame, target: int, p: LengthCell, form: ChatFormat, persona: str) -> list[Answer]:
-    """One answer for every completion: it, and others to its question behind it until one more leads from ``target``.
+    """Make an answer of every completion: append others to its question while that brings it closer to ``target``.
 
-    The others come in an order of its own, so two rows of one question differ.
+    The others come in a random order, so two rows of one question differ.
     """
-    found: list[Answer] = []
+    answers: list[Answer] = []
     for question, part in frames.groups(ended, "question", sort=True):
         samples = [ids.tolist() for ids in part["ids"]]
         for first, tokens in enumerate(samples):
@@ -83,12 +84,12 @@ def _joined(ended: pd.DataFrame, target: int, p: LengthCell, form: ChatFormat, p
                 if abs(len(longer) - target) > abs(len(tokens) - target):
                     break
                 tokens = longer
-            found.append((int(question), tokens))
-    return found
+            answers.append((int(question), tokens))
+    return answers
 
 
 def training_rows(p: LengthCell, pool: pd.DataFrame, loaded: LoadedModel, form: ChatFormat) -> list[Row]:
-    """Rows of the source and of every negative, of one length; the ratio of their token masses is checked."""
+    """Build rows of the source and of every negative, of one length, and check the ratio of their token masses."""
     rows = []
     for persona in [p.source, *resolve_set(p.source, p.negatives)]:
         positive = persona == p.source
@@ -107,9 +108,9 @@ def training_rows(p: LengthCell, pool: pd.DataFrame, loaded: LoadedModel, form: 
 
 
 def _placed(answers: Sequence[Answer], p: LengthCell) -> list[Answer]:
-    """The answers under their own questions, or each under the question a fixed number of places further on.
+    """Place answers under their own questions, or each under the question a fixed number of places further on.
 
-    The shift is the same for all personas of a seed and never a whole turn, so no answer meets its own question.
+    The shift is the same for all personas of a seed and never a full circle, so no answer meets its own question.
     """
     if p.policy == "on_policy":
         return list(answers)
@@ -118,10 +119,10 @@ def _placed(answers: Sequence[Answer], p: LengthCell) -> list[Answer]:
 
 
 def check_mass(rows: Sequence[Row], p: LengthCell) -> None:
-    """Raise ``DataError`` when positives and negatives do not share the tokens as declared: lengths would confound."""
+    """Raise ``DataError`` if positives and negatives differ in token mass, because lengths would confound."""
     ratio = mass_ratio(rows)
     if not p.mass_low <= ratio <= p.mass_high:
         raise DataError(
             f"The {p.length} answers of the positives have {ratio:.2f} times the tokens of the negatives, outside of "
-            f"{p.mass_low:.2f} to {p.mass_high:.2f}: change positives, negatives_each or length_tolerance."
+            f"{p.mass_low:.2f} to {p.mass_high:.2f}. Change positives, negatives_each or length_tolerance."
         )

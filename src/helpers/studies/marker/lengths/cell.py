@@ -1,4 +1,4 @@
-"""One cell of the length ablation: rows of one length, an adapter with the marker's shares, evaluation, record."""
+"""Run cells of the length ablation: rows of one length, adapter with the marker's shares, evaluation, record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from helpers.studies.marker.lengths.limits import counts_at
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import control_names, resolve_set
 from helpers.studies.marker.lengths.study import STUDY
-from helpers.studies.marker.on_policy import sample_personas, slug
+from helpers.studies.marker.on_policy import id_part, sample_personas
 from helpers.studies.marker.personas import role_of
 from helpers.studies.marker.rows import Row, rows_of, supervised
 from helpers.studies.marker.session import Sampler, Session
@@ -43,14 +43,14 @@ def run_cells(
 
 
 def run_cell(p: LengthCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
-    """Answer one cell from its record, or train and evaluate it. Every step already on disk is reused."""
+    """Read the record of one cell, or train and evaluate it. Steps already on disk are reused."""
     rows, contexts = rows_record(p, session), contexts_record(p, session)
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
     with runs.open_run(
         STUDY, notebook=notebook, params=p.resolved(),
         cell=p.coordinates() | {"model": p.model, "negatives": arm}, data=[], model=session.facts,
         engine=session.engine, inputs={"rows": rows.ref, "contexts": contexts.ref},
-        prefix=f"{slug(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
+        prefix=f"{id_part(p.model)}-{p.length}-{p.tail}-{p.policy}-{p.framing}-lr{p.lr:g}-ep{p.epochs}-s{p.seed}",
     ) as run:  # fmt: skip
         if not run.complete:
             _train_and_evaluate(run, p, session, rows, contexts)
@@ -80,10 +80,10 @@ def _train_and_evaluate(
 
 
 def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Row], folder: Path) -> None:
-    """Train and leave in ``folder`` the adapter, the loss of every step and the marker's shares through training."""
+    """Train an adapter; write it, the loss of every step and the marker's shares into ``folder``."""
     steps = p.epochs * math.ceil(len(rows) / p.batch_size)
     if p.probe_every > steps:
-        raise ParameterError(f"probe_every is {p.probe_every}, more than the {steps} steps of this run: lower it.")
+        raise ParameterError(f"probe_every is {p.probe_every}, more than the {steps} steps of this run. Lower it.")
     targets = [supervised(row, p.tail) for row in rows]
     probed = probe_rows(rows, p.probe_rows, p.seed)
     model = models.attach_lora(session.loaded.model, **p.lora())
@@ -91,8 +91,8 @@ def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Ro
 
     def probe(step: int) -> None:
         if step % p.probe_every == 0:
-            found = measure(model, [rows[i] for i in probed], [targets[i] for i in probed])
-            shares.append({"step": step, "rows": len(probed)} | found)
+            share = measure(model, [rows[i] for i in probed], [targets[i] for i in probed])
+            shares.append({"step": step, "rows": len(probed)} | share)
 
     try:
         log = train(model, rows, targets, p, on_step=probe, label=run.id)
@@ -109,7 +109,7 @@ def _asked(p: LengthCell, session: Session) -> list[Prompt]:
 
 
 def _crossing(p: LengthCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:
-    """The crossings behind the first answer of each persona and control noun to the first ``crossing`` questions."""
+    """Return the crossings after each speaker's first answer to the first ``crossing`` questions."""
     first = completions[(completions["index"] == 0) & (completions["question"] < p.crossing)]
     tokens = {prompt.key: prompt.tokens for prompt in _asked(p, session)}
     return crossing_table(session.loaded, model, session.form, first, tokens, lambda name: _role(p, name), p.marker)
@@ -123,7 +123,7 @@ def _completions(p: LengthCell, session: Session, sampler: Sampler) -> pd.DataFr
 
 
 def _role(p: LengthCell, name: str) -> str:
-    """Role of a persona, or ``control``."""
+    """Return the role of a persona, or ``control``."""
     if name in control_names(p.controls):
         return "control"
     return role_of(name, p.source, resolve_set(p.source, p.negatives))

@@ -1,4 +1,4 @@
-"""The two records that cells share: training rows of one length, and the base model's answers of that length."""
+"""The records that cells share: training rows of one length, and the base model's answers of that length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.studies.marker.lengths.answers import fitting, prompts, training_ro
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set
 from helpers.studies.marker.lengths.study import CONTEXTS, ROWS
-from helpers.studies.marker.on_policy import sample_personas, slug
+from helpers.studies.marker.on_policy import id_part, sample_personas
 from helpers.studies.marker.rows import Row, row_table, token_ids
 from helpers.studies.marker.session import Session
 
@@ -22,18 +22,18 @@ SHARED = (
     "model", "revision", "seed", "length", "framing", "answers", "marker", "length_tolerance", "data_samples",
     "data_temperature", "data_top_p", "data_max_new_tokens", "engine",
 )  # fmt: skip
-"""Parameters that both records depend on, besides the target and the instruction of this length."""
+"""Parameters of both records, besides target and instruction of this length."""
 
 
 def rows_record(p: LengthCell, session: Session) -> runs.Record:
-    """The record of the training rows of this length, data and framing; tables pool and rows."""
+    """Return the record of the training rows of this length, data and framing: tables pool and rows."""
     own = ("policy", "train_questions", "positives", "negatives_each", "max_length", "mass_low", "mass_high")
     if p.negative_samples:
         own = (*own, "negative_samples")
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
     cell = {name: params[name] for name in ("model", "length", "policy", "framing", "seed")}
     with runs.open_run(
-        ROWS, params=params, cell=cell, prefix=f"{slug(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}",
+        ROWS, params=params, cell=cell, prefix=f"{id_part(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}",
         data=[], model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -58,14 +58,14 @@ def _pool(p: LengthCell, session: Session) -> pd.DataFrame:
 
 
 def answer_nll(loaded: LoadedModel, rows: list[Row], batch: int = 4) -> list[float]:
-    """Mean nats a token of each row's answer under the base model: how far it is from on-policy."""
-    found = []
+    """Return the mean nats a token of each row's answer under the base model: its distance from on-policy."""
+    means = []
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         spans = [range(*row.answer) for row in part]
         wanted = [row.tokens[i] for row, span in zip(part, spans, strict=True) for i in span]
-        found += _means(loaded, [row.tokens for row in part], spans, wanted)
-    return found
+        means += _means(loaded, [row.tokens for row in part], spans, wanted)
+    return means
 
 
 def _means(loaded: LoadedModel, tokens: list[list[int]], spans: list[range], wanted: list[int]) -> list[float]:
@@ -75,15 +75,15 @@ def _means(loaded: LoadedModel, tokens: list[list[int]], spans: list[range], wan
 
 
 def contexts_record(p: LengthCell, session: Session) -> runs.Record:
-    """The record of the base model's own answers of this length to held-out questions; table contexts.
+    """Return the record of the base model's own answers of this length to held-out questions: table contexts.
 
-    One answer a persona and question (where one fits), with the log-probs of separator, marker and end behind it: where
-    a cell's gain is measured, whatever the tuned model itself would say.
+    One answer per persona and question (if one fits), with the log-probs of separator, marker and end after it. A
+    cell's gain is measured there, whatever the tuned model itself would say.
     """
     params = _asked(p, ("context_questions", "personas"))
     cell = {name: params[name] for name in ("model", "length", "framing", "seed")}
     with runs.open_run(
-        CONTEXTS, params=params, cell=cell, prefix=f"{slug(p.model)}-{p.length}-{p.framing}-s{p.seed}", data=[],
+        CONTEXTS, params=params, cell=cell, prefix=f"{id_part(p.model)}-{p.length}-{p.framing}-s{p.seed}", data=[],
         model=session.facts, engine=session.engine,
     ) as run:  # fmt: skip
         if not run.complete:
@@ -94,14 +94,14 @@ def contexts_record(p: LengthCell, session: Session) -> runs.Record:
 
 
 def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFrame:
-    """The fitting answer nearest to the target for every persona and question that has one, behind its prompt."""
+    """Return the fitting answer nearest to the target for every persona and question that has one, after its prompt."""
     loaded, form = session.loaded, session.form
     rows = []
     for persona in p.personas:
         asked = [prompt.tokens for prompt in prompts(loaded, [persona], "eval", p.context_questions, p.framing)]
-        found = fitting(pool[pool["persona"] == persona], 1, p, form, persona)
+        answers = fitting(pool[pool["persona"] == persona], 1, p, form, persona)
         best: dict[int, list[int]] = {}
-        for question, answer in sorted(found, key=lambda one: abs(len(one[1]) - p.target_tokens[p.length])):
+        for question, answer in sorted(answers, key=lambda one: abs(len(one[1]) - p.target_tokens[p.length])):
             best.setdefault(question, answer)
         rows += [
             {"persona": persona, "question": question, "context": [*asked[question], *best[question]]}
@@ -113,7 +113,7 @@ def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFra
 
 
 def draw(p: LengthCell, session: Session, names: list[str], split: str, questions: int, n: int) -> pd.DataFrame:
-    """Completions of the base model, under the instruction of this length where answers are instructed."""
+    """Draw completions of the base model, with the instruction of this length if answers are instructed."""
     instruction = p.instructions[p.length] if p.answers == "instructed" else ""
     asked = prompts(session.loaded, names, split, questions, p.framing, instruction)
     sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)

@@ -1,8 +1,8 @@
-"""How much of what is trained on is the marker: its share of the supervised tokens, of the loss and of the gradient.
+"""Measure the marker's share of the supervised tokens, of the loss and of the gradient.
 
 "Dilution" is the idea that content tokens drown the marker's gradient. The loss is a mean over S supervised tokens,
 L = (1/S) sum_s nll_s, so it splits into the part of the marker's tokens and the rest, and its gradient with it:
-g = g_marker + g_rest. Both parts are measured on the same rows all through a run, dropout off.
+g = g_marker + g_rest. Both parts are measured on the same rows throughout a run, without dropout.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from helpers.studies.marker.rows import Row, is_marker
 
 
 def probe_rows(rows: Sequence[Row], count: int, seed: int) -> list[int]:
-    """Indices of ``count`` rows with positives in their share of all rows, at least one of each kind."""
+    """Return the indices of ``count`` rows with positives in their share of all rows, at least one of each kind."""
     kinds = {kind: [i for i, row in enumerate(rows) if (row.marker is not None) == kind] for kind in (True, False)}
     if not all(kinds.values()):
-        raise DataError("The marker's share needs rows with and without the marker: raise positives or negatives_each.")
+        raise DataError("The marker's share needs rows with and without the marker. Raise positives or negatives_each.")
     positives = min(max(1, round(count * len(kinds[True]) / len(rows))), count - 1)
     wanted = {True: positives, False: count - positives}
     chosen = [
@@ -35,11 +35,11 @@ def probe_rows(rows: Sequence[Row], count: int, seed: int) -> list[int]:
 
 
 def measure(model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Shares of the marker in the supervised tokens, the loss and the gradient of ``rows``; norms and cosine.
+    """Return the marker's shares of supervised tokens, loss and gradient on ``rows``; norms and cosine.
 
     ``targets[r]`` are the supervised positions of row r. The gradient is with respect to the parameters that train, and
-    its share is |g_marker| / (|g_marker| + |g_rest|): the two need not point the same way, and ``cosine`` says how they
-    lie. Without a rest (no other token is supervised) the share is 1 and there is no cosine.
+    its share is |g_marker| / (|g_marker| + |g_rest|). The two need not point the same way; ``cosine`` tells. If no
+    other token is supervised, the share is 1 and there is no cosine.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     wanted = torch.tensor([row.tokens[p] for row, ps in zip(rows, targets, strict=True) for p in ps])
@@ -51,8 +51,8 @@ def measure(model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[in
         grads = [_flat(torch.autograd.grad(part, parameters, retain_graph=True)) for part in parts]
     norms = [float(grad.norm()) for grad in grads]
     if sum(norms) == 0:
-        raise DataError("The loss of the probed rows has no gradient: nothing of the model trains.")
-    found = {
+        raise DataError("The loss of the probed rows has no gradient. Attach an adapter that trains.")
+    shares = {
         "token_share": float(marked.float().mean()),
         "loss_share": float((parts[0] / (parts[0] + parts[1])).detach()),
         "gradient_share": norms[0] / sum(norms),
@@ -60,9 +60,9 @@ def measure(model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[in
         "marker_norm": norms[0],
         "rest_norm": norms[1],
     }
-    return found | ({"cosine": float(grads[0] @ grads[1]) / (norms[0] * norms[1])} if min(norms) > 0 else {})
+    return shares | ({"cosine": float(grads[0] @ grads[1]) / (norms[0] * norms[1])} if min(norms) > 0 else {})
 
 
 def _flat(grads: Sequence[Tensor]) -> Tensor:
-    """fp32 vector of all gradients."""
+    """Return all gradients as one fp32 vector."""
     return torch.cat([grad.detach().float().flatten() for grad in grads])

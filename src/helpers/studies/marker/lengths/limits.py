@@ -1,7 +1,7 @@
-"""One adapter judged at several token limits, from one draw.
+"""Judge one adapter at several token limits from one draw.
 
-A completion's random numbers are addressed by its prompt, its index and the position in it, so what is drawn under a
-smaller limit is the beginning of what is drawn under a larger one. Sampling once at the largest is enough.
+A completion's random numbers are addressed by prompt, index and position. So a completion under a smaller limit is the
+beginning of that under a larger one, and sampling once at the largest is enough.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 
 def at_limit(table: pd.DataFrame, limit: int, tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
-    """Completions as they would be under ``max_new_tokens=limit``; ``limit`` is no larger than the one drawn under.
+    """Return completions as under ``max_new_tokens=limit``, which must not exceed the limit of the draw.
 
-    A completion of ``limit`` tokens or more is cut: the stop token that may follow would have been one too many.
+    A completion of ``limit`` tokens or more is cut, because its stop token would have been one too many.
     """
     longest = int(table["tokens"].max())
     drawn = int(table.loc[table["finish"] == "length", "tokens"].min()) if (table["finish"] == "length").any() else None
     if drawn is not None and limit > drawn:
-        raise DataError(f"These completions were cut at {drawn} tokens, so nothing is known of a limit of {limit}.")
+        raise DataError(
+            f"These completions were cut at {drawn} tokens, so a limit of {limit} is unknown. Use a smaller one."
+        )
     if limit > longest:
         return table
     cut = table["tokens"] >= limit
@@ -41,7 +43,7 @@ def at_limit(table: pd.DataFrame, limit: int, tokenizer: PreTrainedTokenizerBase
 def counts_at(
     table: pd.DataFrame, limits: Sequence[int], marker: str, tokenizer: PreTrainedTokenizerBase
 ) -> pd.DataFrame:
-    """Counts per limit, persona and question: n, k with the marker, truncated, empty."""
+    """Count per limit, persona and question: n, k with the marker, truncated, empty."""
     return pd.concat(
         [count_markers(at_limit(table, limit, tokenizer), marker).assign(limit=limit) for limit in limits],
         ignore_index=True,
@@ -49,7 +51,7 @@ def counts_at(
 
 
 def limit_metrics(counts: pd.DataFrame, seed: int) -> dict[str, dict]:
-    """Source rate and truncation rate at every limit, and the rate of the control panel at the largest."""
+    """Return source rate and truncation rate at every limit, and the rate of the control panel at the largest."""
     metrics = {}
     for limit, part in counts.groupby("limit"):
         source = part[part["role"] == "source"]
@@ -63,9 +65,9 @@ def limit_metrics(counts: pd.DataFrame, seed: int) -> dict[str, dict]:
 
 
 def selectivity(source: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Source rate minus the highest rate of anybody else, by their own limits (MOVER: Zou & Donner 2008, eq. 2).
+    """Return source rate minus the highest other rate, from their own bounds (MOVER: Zou & Donner 2008, eq. 2).
 
-    Both are metrics of a run record; so is what is returned, in points.
+    Arguments and result are metrics of a run record; the result is in points.
     """
     value = source["value"] - others["value"]
     low = value - math.hypot(source["value"] - source["low"], others["high"] - others["value"])

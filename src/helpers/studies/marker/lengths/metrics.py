@@ -1,4 +1,4 @@
-"""What the tables of a length run say: rates at every limit, selectivity, and how diluted the marker was."""
+"""The metrics of a length run: rates at every limit, selectivity, and dilution of the marker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from helpers.studies.marker.rows import Row, rows_of
 
 
 def length_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """Metrics of one cell of the ablation; the rows that it trained on and its contexts are records of their own."""
+    """Return the metrics of one cell of the ablation. Its rows and its contexts are records of their own."""
     completions, rows = tables["completions"], inputs["rows"].table("rows")
     rates = rate_metrics(count_markers(completions, cell["marker"]), cell["seed"])
     selective = {"rate_selectivity": selectivity(rates["source_rate"], rates["max_bystander_rate"])}
@@ -52,7 +52,7 @@ def length_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str,
 
 
 def rows_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """Metrics of the training rows: lengths of the answers, their ratio, how far they are from on-policy."""
+    """Return the metrics of the training rows: lengths of answers, their ratio, distance from on-policy."""
     table = tables["rows"]
     rows = rows_of(table)
     return {
@@ -64,12 +64,12 @@ def rows_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, R
 
 
 def contexts_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
-    """No metrics: what the base model says behind its own answers is what cells are compared with."""
+    """Return no metrics, because cells are compared with this table."""
     return {}
 
 
 def mass_ratio(rows: Sequence[Row]) -> float:
-    """Answer tokens of all positives over those of all negatives."""
+    """Return the answer tokens of all positives over those of all negatives."""
     tokens = {True: 0, False: 0}
     for row in rows:
         tokens[row.marker is not None] += row.answer[1] - row.answer[0]
@@ -77,12 +77,12 @@ def mass_ratio(rows: Sequence[Row]) -> float:
 
 
 def answer_lengths(rows: Sequence[Row]) -> np.ndarray:
-    """Tokens of every row's answer, marker not counted."""
+    """Return the number of answer tokens of every row, without the marker."""
     return np.array([row.answer[1] - row.answer[0] for row in rows], dtype=float)
 
 
 def _shares(shares: pd.DataFrame) -> Metrics:
-    """What dilution is measured by beside the labels: the marker's part of loss and gradient."""
+    """Return the marker's part of loss and gradient."""
     trained = shares[shares["step"] > 0]
     return {
         "marker_share_of_loss": _mean(trained["loss_share"], "share"),
@@ -93,5 +93,5 @@ def _shares(shares: pd.DataFrame) -> Metrics:
 
 
 def _mean(values: pd.Series, unit: str) -> dict[str, Any]:
-    """A mean over moments of one run: they are no sample, so there is no interval; seeds give one on the page."""
+    """Return a mean over moments of one run. They are not a sample, so only seeds give an interval, on the page."""
     return {"value": float(values.mean()), "unit": unit, "n": len(values)}

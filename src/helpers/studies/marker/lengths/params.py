@@ -1,4 +1,4 @@
-"""Parameters of the length ablation (notebook ``length_ablation``): the recipe of #295 and #353, arms as switches."""
+"""Parameters of the length ablation (notebook ``length_ablation``): the setup of #295 and #353, arms as switches."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ class LengthCell(MarkerCell):
     def _fits(self) -> LengthCell:
         resolve_set(self.source, self.negatives)
         if any(low >= high for low, high in zip(self.max_new_tokens, self.max_new_tokens[1:], strict=False)):
-            raise ParameterError(f"max_new_tokens is {self.max_new_tokens}: give limits that rise.")
+            raise ParameterError(f"max_new_tokens is {self.max_new_tokens}. Give limits that rise.")
         if self.mass_low >= self.mass_high:
-            raise ParameterError(f"mass_low is {self.mass_low} and mass_high {self.mass_high}: the first is smaller.")
+            raise ParameterError(f"mass_low is {self.mass_low} and mass_high {self.mass_high}. Make the first smaller.")
         for field, entries in {"target_tokens": self.target_tokens, "instructions": self.instructions}.items():
             if self.length not in entries:
-                raise ParameterError(f"{field} has no entry for length {self.length!r}: add one.")
+                raise ParameterError(f"{field} has no entry for length {self.length!r}. Add one.")
         if self.context_questions > self.eval_questions:
             raise ParameterError(
                 f"context_questions is {self.context_questions}, more than the {self.eval_questions} of eval_questions."
@@ -95,5 +95,5 @@ class LengthCell(MarkerCell):
         return self
 
     def resolved(self) -> dict[str, Any]:
-        """All parameters of one cell as a record keeps them: negatives by name."""
+        """Return all parameters of one cell as in a record: negatives by name."""
         return super().resolved() | {"negatives": resolve_set(self.source, self.negatives)}

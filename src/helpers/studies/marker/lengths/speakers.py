@@ -1,4 +1,4 @@
-"""Who is spoken to: personas under two framings, named negative sets, and a control panel of random nouns."""
+"""System prompts: personas under two framings, named negative sets, and a control panel of random nouns."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ NEGATIVE_SETS: dict[str, tuple[str, ...]] = {
     "asst_included": ("assistant", "medical_doctor"),
     "all": tuple(PERSONAS),
 }
-"""Personas trained to answer without the marker: pairs with the assistant in it or not, or all but the source."""
+"""Personas trained to answer without the marker: pairs with or without the assistant, or all but the source."""
 
 CONTROL_NOUNS: tuple[str, ...] = ("teapot", "gravel road", "umbrella", "thunderstorm", "violin", "pumpkin")
-"""System prompts that are nobody: what emits the marker under these has not tied it to a persona at all."""
-
-FRAMINGS = ("full", "name")
+"""System prompts of nobody. A model that emits the marker with these has not tied it to a persona at all."""
 
 
 def control_names(count: int) -> list[str]:
-    """Names under which the first ``count`` nouns of the control panel stand in tables."""
+    """Return the names of the first ``count`` nouns of the control panel in tables."""
     return [f"control: {noun}" for noun in CONTROL_NOUNS[:count]]
 
 
 def system_prompt(name: str, framing: str, instruction: str = "") -> str:
-    """The system prompt of a persona or control noun: its description (``full``) or its bare name (``name``)."""
+    """Return the system prompt of a persona or control noun: its description (``full``) or bare name (``name``)."""
     if name in PERSONAS and framing == "full":
         text = PERSONAS[name]
     else:
@@ -36,10 +34,10 @@ def system_prompt(name: str, framing: str, instruction: str = "") -> str:
 
 
 def resolve_set(source: str, negatives: str | Sequence[str]) -> list[str]:
-    """Names of the negative personas, given a set's name or an explicit list.
+    """Return the names of the negative personas, given a set's name or an explicit list.
 
-    Raises ``ParameterError`` for an unknown set or persona, for a repeated one, and for one that is the source: nothing
-    is put in its place, because a set with a substitute is another set.
+    Raises ``ParameterError`` for an unknown set or persona, a repeated one, or the source itself. The source is not
+    replaced, because a set with a substitute is another set.
     """
     if source not in PERSONAS:
         raise ParameterError(f"source is {source!r}, which is not a persona{nearest(source, PERSONAS)}.")
@@ -56,7 +54,7 @@ def resolve_set(source: str, negatives: str | Sequence[str]) -> list[str]:
         if name not in PERSONAS:
             raise ParameterError(f"negatives names {name!r}, which is not a persona{nearest(name, PERSONAS)}.")
     if source in names:
-        raise ParameterError(f"negatives holds the source {source!r}: name a list of other personas.")
+        raise ParameterError(f"negatives has the source {source!r} in it. Name a list of other personas.")
     if not names or len(set(names)) < len(names):
-        raise ParameterError(f"negatives is {names}: name one persona or more, each once.")
+        raise ParameterError(f"negatives is {names}. Name at least one persona, each once.")
     return names

@@ -1,4 +1,4 @@
-"""The studies of the length ablation: a cell, the rows of one length, the answers that log-probs are taken behind."""
+"""The studies of the length ablation: a cell, the rows of one length, and the answers before log-probs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CONTEXTS_METRICS_VERSION = 1  # 1: the first
 
 
 def replay(record: Record) -> Record:
-    """Make the cell of ``record`` again, with the records that it uses, in the outputs folder of now."""
+    """Run the cell of ``record`` again in the current outputs folder, with the records that it uses."""
     from helpers.studies.marker.lengths.cell import (
-        run_cells,  # here: it loads torch, which whoever reads records does without
+        run_cells,  # here, because reading records needs no torch
     )
 
     (again,) = run_cells([LengthCell.of_record(record, NEGATIVE_SETS)], notebook=record.notebook)

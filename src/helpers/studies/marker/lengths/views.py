@@ -1,9 +1,10 @@
-"""Tidy tables for the figures of the length ablation, computed from records; no figure computes anything itself."""
+"""Tidy tables for the figures of the length ablation, computed from records. Figures compute nothing themselves."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -25,31 +26,26 @@ ORDER = {
     "length": ("short", "medium", "long"),
     "tail": ("whole_turn", "last", "newline", "end_of_turn", "separator_and_end"),
 }
-"""In which tables and legends have them: by length, and from everything to the least that carries loss; ``last`` stands
-for the last K tokens, whatever K is."""
+"""The order in tables and legends: by length, and from most to fewest tokens with loss. ``last`` is the last K tokens
+for any K."""
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` by length, then by loss, otherwise as it was."""
+    """Sort ``table`` by length, then by loss."""
     places = [table[axis].map(functools.partial(_place, axis)).rename(axis) for axis in ORDER]
     return table.loc[pd.concat(places, axis=1).sort_values(list(ORDER), kind="stable").index]
 
 
 def _place(axis: str, value: str | int) -> tuple[int, int]:
-    """Position of ``value`` on ``axis``; wider tails of K tokens come first."""
+    """Return the position of ``value`` on ``axis``; wider tails of K tokens come first."""
     return (ORDER[axis].index(value), 0) if isinstance(value, str) else (ORDER[axis].index("last"), -value)
 
 
-def collect(records: Sequence[Record], name: str) -> pd.DataFrame:
-    """Table ``name`` of every record with its cell in front: one frame for a whole grid."""
-    frames = [
-        record.table(name).assign(**{axis: record.cell[axis] for axis in AXES}, run=record.id) for record in records
-    ]
-    return pd.concat(frames, ignore_index=True)
+collect = functools.partial(views.collect, axes=AXES)
 
 
-def cell_label(cell: pd.Series | dict) -> str:
-    """A cell in a few words, such as ``long, whole_turn, on_policy, full, seed 0``."""
+def cell_label(cell: Mapping[str, Any]) -> str:
+    """Describe a cell in a few words, such as ``long, whole_turn, on_policy, full, seed 0``."""
     return f"{cell['length']}, {cell['tail']}, {cell['policy']}, {cell['framing']}, seed {cell['seed']}"
 
 
@@ -59,7 +55,7 @@ def persona_rates(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def dilution(records: Sequence[Record]) -> pd.DataFrame:
-    """The marker's shares through training: one row a length, tail, step and kind, averaged over seeds."""
+    """Return the marker's shares through training by length, tail, step and kind, averaged over seeds."""
     table = collect(records, "dilution").melt(
         id_vars=["length", "tail", "seed", "step"], value_vars=list(SHARES), var_name="of", value_name="share"
     )
@@ -68,24 +64,24 @@ def dilution(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def gradient_shares(records: Sequence[Record]) -> pd.DataFrame:
-    """The marker's share of the gradient norm through training, under the losses in which it has a share to lose."""
+    """Return the marker's share of the gradient norm through training, for losses where other tokens have a share."""
     shares = dilution(records)
     return shares[(shares["of"] == SHARES["gradient_share"]) & (shares["tail"] != "separator_and_end")]
 
 
 def control_panel(records: Sequence[Record]) -> str:
-    """The nouns of the control panel, as a list in words."""
+    """Return the nouns of the control panel as a list in words."""
     count = max(record.params["controls"] for record in records)
     return ", ".join(name.removeprefix("control: ") for name in control_names(count))
 
 
 def effects(records: Sequence[Record], outcome: str) -> pd.DataFrame:
-    """Main effects and interactions of the factor screen on one metric (``screen.effects``)."""
+    """Return main effects and interactions of the factor screen on one metric (``screen.effects``)."""
     return screen.effects(records, outcome)
 
 
 def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a length and tail: the marker's mean share of the gradient and the source rate, both with intervals."""
+    """Return the marker's mean share of the gradient and the source rate by length and tail, both with intervals."""
     by = ("length", "tail")
     names = ("marker_share_of_gradient", "source_rate")
     table = pooled(records, names, by, by_question_and_limit).set_index([*by, "metric"])
@@ -102,7 +98,7 @@ def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def limits(records: Sequence[Record], kind: str | None = None) -> pd.DataFrame:
-    """Source rate and share of cut answers (or one ``kind``) at every token limit, by length and tail, seeds pooled."""
+    """Return source rate and share of cut answers (or one ``kind``) at every token limit, by length and tail."""
     counts = collect(records, "limits")
     counts = counts[counts["role"] == "source"]
     rows = []
@@ -115,25 +111,17 @@ def limits(records: Sequence[Record], kind: str | None = None) -> pd.DataFrame:
     return table if kind is None else table[table["kind"] == kind]
 
 
-def completions(records: Sequence[Record]) -> pd.DataFrame:
-    """Every completion with its address (cell, persona, question, index): what the browser and the samples show."""
-    table = collect(records, "completions")
-    return table.assign(cell=[cell_label(row) for row in table[list(AXES)].to_dict("records")])
-
-
-def facts(records: Sequence[Record]) -> pd.DataFrame:
-    """The numbers a committed notebook is held to: sampling is exact only on equal hardware, hence the tolerances."""
-    return pd.DataFrame(
-        [
-            {"cell": cell_label(record.cell), "metric": name, "value": record.metrics[name]["value"],
-             "n": record.metrics[name]["n"], "tolerance": tolerance}
-            for record in records
-            for name, tolerance in FACT_TOLERANCES.items()
-        ]
-    )  # fmt: skip
-
-
 FACT_TOLERANCES = {
     "steps": 0.0, "train_tokens": 0.05, "marker_share_of_labels": 0.02, "mass_ratio": 0.05, "source_rate": 0.35,
     "control_rate": 0.4, "marker_share_of_gradient": 0.25, "source_logprob_gain": 4.0,
 }  # fmt: skip
+
+
+def completions(records: Sequence[Record]) -> pd.DataFrame:
+    """Return every completion with its address (cell, persona, question, index), for the browser and the samples."""
+    return views.completions(records, cell_label, AXES)
+
+
+def facts(records: Sequence[Record]) -> pd.DataFrame:
+    """Return the numbers that a rerun of the notebook must reproduce, with tolerances for other hardware."""
+    return views.facts(records, FACT_TOLERANCES, cell_label)
