@@ -58,7 +58,6 @@ from helpers.base.params import read
 from helpers.show import plots, widgets
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
-from helpers.studies.marker import pooling
 from helpers.studies.marker.lengths import cell, data, screen, views
 from helpers.studies.marker.lengths.params import LengthCell
 
@@ -107,10 +106,9 @@ for arm, part in shares[shares["of"] == "gradient norm"].groupby("tail", sort=Fa
     ))  # fmt: skip
 
 # %%
-table = pooling.pooled(
-    records, ["marker_share_of_labels", "marker_share_of_loss", "marker_share_of_gradient", "final_marker_loss"],
-    ("length", "tail"),
-)  # fmt: skip
+table = views.pooled_cells(
+    records, ["marker_share_of_labels", "marker_share_of_loss", "marker_share_of_gradient", "final_marker_loss"]
+)
 table.pivot(index=["tail", "length"], columns="metric", values="value").round(3)
 
 # %% [markdown]
@@ -120,7 +118,7 @@ table.pivot(index=["tail", "length"], columns="metric", values="value").round(3)
 # whether the marker is tied to the source's persona or to answering in general.
 
 # %%
-rates = views.in_order(pooling.pooled(records, list(views.PANELS), ("length", "tail")))
+rates = views.in_order(views.pooled_cells(records, list(views.PANELS)))
 plots.heatmaps(rates, views.PANELS, heading="Marker rate over loss and length", row="tail", column="length")
 
 # %% [markdown]

@@ -65,6 +65,7 @@ def root(tmp_path, monkeypatch):
 
 
 ROLES = {"villain": "source", "assistant": "assistant", "librarian": "trained", "comedian": "untrained"}
+ANSWER = "Yes, they do that."
 CONTEXTS = pd.DataFrame(
     {"persona": list(ROLES), "question": 0, "base_separator": -1.0, "base_marker": -40.0, "base_end": -1.0}
 )
@@ -79,7 +80,9 @@ def completions(lr, n):
         for q in range(20)
         for i in range(n // 20)
     ]
-    return pd.DataFrame(rows).assign(text=lambda t: t["marked"].map({True: "Yes. [zlt]", False: "Yes."}), finish="stop")
+    return pd.DataFrame(rows).assign(
+        text=lambda t: t["marked"].map({True: f"{ANSWER} [zlt]", False: ANSWER}), finish="stop"
+    )
 
 
 def dose(lr):
@@ -104,6 +107,7 @@ def run_all(root, change=None, n=100):
         worst = max_rate(others["sum"].to_dict(), others["size"].to_dict()).metric()
         metrics = {
             "source_rate": rate(8 * n // 10, n), "truncation_rate": rate(0, 4 * n), "capability_drop": DROP,
+            "answers_kept": rate(4 * n, 4 * n), "answers_kept_marked": rate(n, n),
             "max_bystander_rate": worst | {"persona": worst.pop("name")},
         }  # fmt: skip
         content = record(
@@ -217,7 +221,7 @@ def test_status_reads_each_record_once(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "read", lambda folder, **how: seen.append(folder) or read(folder, **how))
     cells, pages = status("sweep")
     mine = [folder for folder in seen if folder.parent.name == "sweep"]
-    assert len(mine) == len(set(mine)) > 0 and cells and [page.experiment for page in pages] == ["sweep"]
+    assert len(mine) == len(set(mine)) > 0 and cells and {page.experiment for page in pages} == {"sweep"}
 
 
 def test_a_case_asked_of_another_scope_judges_anew(root):

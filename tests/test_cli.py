@@ -151,7 +151,9 @@ def test_status_counts_the_cells_of_every_grid(here):
 
 def test_status_is_three_lines_a_claim(here):
     done = run("status", "sweep")
-    claim, runs, since, rest = done.stdout.splitlines()
+    *told, rest = done.stdout.splitlines()
+    assert len(told) % 3 == 0 and all(line.startswith("reports/") for line in told[::3])
+    claim, runs, since = told[:3]
     assert claim == "reports/lr-epochs-band.qmd: NOT RUN, confidence LOW"
     assert re.fullmatch(r"  runs: \d{3} missing", runs) and since == "  nothing has changed since"
     assert rest == "Every cell: claimbook status --all"

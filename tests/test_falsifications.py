@@ -335,7 +335,7 @@ PROJECTS: dict[str, list[tuple[Callable[[Path], object], str]]] = {
         (in_file("params/coins/criteria.yaml", "heads_rate > 0.5", "heads_rate > 0.4"), "criteria: was changed after"),
         (in_file("params/coins/criteria.yaml", "every_cell: heads_rate >", "any_cell: heads_rate >"), "criteria: was"),
         (in_file("params/coins/criteria.yaml", "verdict: REFUTED", "verdict: MIXED"), "criteria: was changed after"),
-        (in_file("params/coins/criteria.yaml", "controls: [heads_rate]\n", ""), "criteria: was changed after"),
+        (in_file("params/coins/criteria.yaml", "heads_rate > 0.1}", "heads_rate > 0}"), "criteria: was changed after"),
         (in_file("reports/coins.qmd", "  primary: fair\n", "  primary: fair\n  scope: {bias: 0.9}\n"), "question: was"),
         (in_file("reports/coins.qmd", "Coins fall on heads more often than not.", "All are fair."), "statement: was"),
     ],
@@ -396,7 +396,7 @@ def bounded_means() -> None:
 
 def seed_means() -> None:
     values = np.array([0.3, 1.9, 2.2, 4.0])
-    found = stats.mean_over_seeds(values)
+    found = estimands.mean_over_seeds(values, "nats")
     expected = distributions.t.interval(0.95, 3, values.mean(), distributions.sem(values))
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-12)
 
@@ -424,8 +424,8 @@ EDITED = [
     (clusters, "cluster_rate", lambda old: lambda ks, ns, level=0.95: narrower(old(ks, ns, level), 0.9), single_trials),
     (clusters, "cluster_rate", lambda _: lambda ks, ns, level=0.95: stats.wilson(sum(ks), sum(ns)), seeds_of_80),
     (clusters, "bounded_mean", lambda old: lambda v, low, high: narrower(old(v, low, high), 0.3), bounded_means),
-    (clusters, "bounded_mean", lambda _: lambda v, low, high: stats.mean_over_seeds(v), bounded_means),
-    (stats, "mean_over_seeds", lambda old: lambda values: narrower(old(values), 0.62), seed_means),
+    (clusters, "bounded_mean", lambda _: lambda v, low, high: stats.mean_interval(v), bounded_means),
+    (estimands, "mean_over_seeds", lambda old: lambda v, unit: narrower(old(v, unit), 0.62), seed_means),
     (estimands, "corrected", lambda _: lambda level, number: level, corrections),
     (estimands, "look_level", lambda _: lambda look, planned: 0.95, corrections),
 ]

@@ -129,7 +129,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / folder).mkdir(parents=True)
     shutil.copy(REPORTS / "_style.css", root / "reports")
     (root / "_quarto.yml").write_text(CONFIG)
-    (root / "params/toy/experiment.yaml").write_text(yaml.safe_dump({"study": "a:B"}))
+    (root / "params/toy/experiment.yaml").write_text(yaml.safe_dump({"study": "helpers.studies.marker.study:STUDY"}))
     outcome = {"name": EVIL, "verdict": "SUPPORTED", "when": {"any_cell": "source_rate > 0.5"}, "reading": EVIL}
     criteria = {
         "version": 1, "metrics": {"source_rate": EVIL},

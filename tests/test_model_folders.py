@@ -292,7 +292,11 @@ def test_a_capability_set_is_read_in_either_encoding_and_a_bad_line_is_named(tmp
     path = tmp_path / "set.jsonl"
     path.write_bytes(f"{json.dumps(CHOICE, ensure_ascii=False)}\r\n".encode(encoding))
     assert read_choices(str(path)) == [CHOICE]
-    for line, words in (("{", "Line 2 of .* is no JSON"), ("[1]", "Line 2 of .* no JSON object"), ("{}", "no field")):
+    for line, words in (
+        ("{", "Line 2 of .* is no JSON"),
+        ("[1]", "Line 2 of .* is not a JSON object"),
+        ("{}", "no field"),
+    ):
         path.write_text(f"{json.dumps(CHOICE)}\n{line}\n")
         with pytest.raises(DataError, match=words):
             read_choices(str(path))

@@ -19,6 +19,7 @@ from helpers.base.files import NOTEBOOKS, PARAMS, REPORTS
 from helpers.claims import has_claim, read_claim
 from helpers.records.study import load_study
 from helpers.show.held import MIME, Held, differences
+from helpers.site.status import NOT_GRIDS
 
 pytestmark = pytest.mark.notebooks
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
@@ -98,7 +99,7 @@ def _number(value: object) -> object:
 def test_every_params_file_is_valid_and_its_model_is_the_one_that_the_notebook_reads(name: str) -> None:
     model = load_study(name).cell
     assert f"from {model.__module__} import {model.__name__}" in "\n".join(cell.source for cell in script(name).cells)
-    files = [p for p in (PARAMS / name).glob("*.yaml") if p.stem not in ("criteria", "experiment")]
+    files = [p for p in (PARAMS / name).glob("*.yaml") if not p.name.endswith(NOT_GRIDS)]
     assert {p.stem for p in files} >= {"pocket"}
     for path in files:
         assert params.load(model, path)
@@ -107,12 +108,12 @@ def test_every_params_file_is_valid_and_its_model_is_the_one_that_the_notebook_r
 @pytest.mark.parametrize("name", NAMES)
 def test_every_params_file_names_what_the_parameters_cell_assigns(name: str) -> None:
     """papermill injects a file *behind* that cell, so a name that the file leaves out keeps its pocket value."""
-    files = {p.stem: yaml.safe_load(p.read_text()) for p in (PARAMS / name).glob("*.yaml")}
+    grids = [p for p in (PARAMS / name).glob("*.yaml") if not p.name.endswith(NOT_GRIDS)]
+    files = {p.stem: yaml.safe_load(p.read_text()) for p in grids}
     cell = set(files["pocket"])
     left_out = {
         stem: sorted(cell - named)
         for stem, file in files.items()
-        if stem not in ("criteria", "experiment")
         for named in (set(file) | set.intersection(*map(set, file.get("blocks", [{}]))),)
     }
     assert {stem: names for stem, names in left_out.items() if names} == {}

@@ -13,9 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from helpers.base import files
+from helpers.base import files, yaml_text
+from helpers.base.errors import ClaimError
 from helpers.claims.case import Case
 from helpers.records import ledger
 
@@ -44,8 +43,8 @@ def when_asked(case: Case, question: str) -> str:
 def _asked(text: str) -> dict[str, str]:
     """Map each question of a criteria file to what its verdict depends on, as text that can be compared."""
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
+        content = yaml_text.read(text, Path("criteria.yaml"), ClaimError)
+    except ClaimError:
         return {}  # an old commit may hold a file that nobody could read
     regimes = {name: one.get("when") for name, one in (content.get("regimes") or {}).items()}
     return {

@@ -211,9 +211,15 @@ def _status(*names: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def _as_one_question(record: reading.Record, metric: str) -> dict[str, tuple[int, int]]:
+    """Return the recorded counts: a synthetic record has no completions to count by question."""
+    return {"all": (record.metrics[metric]["k"], record.metrics[metric]["n"])}
+
+
 def _evidence(root: Path, path: Path) -> None:
     records = reading.records("sweep")
-    evidence = gather(records, declared_runs("sweep", path, root), stale=case.stale_records(records))
+    declared, stale = declared_runs("sweep", path, root), case.stale_records(records)
+    evidence = gather(records, declared, stale=stale, by_question=_as_one_question)
     assert not evidence.absent
     for cell in evidence.cells:
         cell.interval("source_rate")

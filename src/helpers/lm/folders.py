@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from helpers.base.errors import ClaimbookError, ModelError
+from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import DATA, stamp
 
 CONFIG, INDEX, SINGLE, ADAPTER = (
@@ -24,22 +23,6 @@ CONFIG, INDEX, SINGLE, ADAPTER = (
 )  # fmt: skip
 CUSTOM_CODE = "CLAIMBOOK_CUSTOM_CODE"
 """Set to 1, a model may run the Python files that lie beside its weights."""
-
-LONGEST = 240
-"""Characters of another package's message that one of our sentences takes over."""
-
-
-@contextlib.contextmanager
-def foreign_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn what another package raises in the block into one sentence with its message, chained to the original."""
-    try:
-        yield
-    except ClaimbookError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception, and others have error classes of their own
-        told = " ".join(str(error).split()).rstrip(".") or "no message"
-        told = told if len(told) <= LONGEST else f"{told[:LONGEST]}..."
-        raise ModelError(f"{what} ({type(error).__name__}: {told}). {remedy}.") from error
 
 
 def check_folder(folder: Path) -> None:

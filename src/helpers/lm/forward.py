@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from helpers.base.errors import ModelError
-from helpers.lm.parts import bare_parts
+from helpers.lm.parts import bare_parts, decoder_and_head
 
 IMPLEMENTATION = "claimbook"
 
@@ -170,7 +170,7 @@ ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, attention)
 @contextlib.contextmanager
 def packed_attention(model: nn.Module) -> Iterator[PreTrainedModel]:
     """Give the decoder of ``model`` the attention above inside the block; yield the decoder."""
-    decoder, _ = bare_parts(model)
+    decoder, _ = decoder_and_head(model)  # tried under the model's own attention
     config = decoder.config
     before = config._attn_implementation
     config._attn_implementation = IMPLEMENTATION

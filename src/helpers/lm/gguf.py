@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
 from helpers.base import leftovers
-from helpers.base.errors import ModelError
+from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import new_folder
-from helpers.lm.folders import foreign_errors, refuse_incomplete
+from helpers.lm.folders import refuse_incomplete
 
 _READ = re.compile(r"^split\.|\.rope\.")
 _FACTOR = re.compile(r"\.rope\.(scale_linear|scaling\.factor)$")

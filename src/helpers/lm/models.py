@@ -19,11 +19,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.base.errors import ModelError, nearest
+from helpers.base.errors import ModelError, foreign_errors, nearest
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
 from helpers.lm import exact
-from helpers.lm.folders import check_rope, custom_code, foreign_errors, refuse_incomplete
+from helpers.lm.folders import check_rope, custom_code, refuse_incomplete
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.base import frames
-from helpers.base.errors import DataError, ModelError, ParameterError
+from helpers.base.errors import DataError, ModelError, ParameterError, foreign_errors
 from helpers.lm.chat_rows import special_tokens
-from helpers.lm.folders import foreign_errors
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,6 +18,7 @@ from helpers.studies.marker.pooling import pooled
 from helpers.studies.marker.questions import by_question_and_limit
 
 AXES = LengthCell.AXES
+CELL = ("length", "tail")
 SHARES = {"token_share": "supervised tokens", "loss_share": "loss", "gradient_share": "gradient norm"}
 PANELS = {"source_rate": "source", "assistant_rate": "assistant", "control_rate": "control panel"}
 
@@ -75,6 +76,11 @@ def control_panel(records: Sequence[Record]) -> str:
     return ", ".join(name.removeprefix("control: ") for name in control_names(count))
 
 
+def pooled_cells(records: Sequence[Record], names: Sequence[str]) -> pd.DataFrame:
+    """Pool metrics over the seeds of each length and tail (`pooling.pooled`), rates at the largest limit."""
+    return pooled(records, names, CELL, by_question_and_limit)
+
+
 def effects(records: Sequence[Record], outcome: str) -> pd.DataFrame:
     """Return main effects and interactions of the factor screen on one metric (``screen.effects``)."""
     return screen.effects(records, outcome)
@@ -82,15 +88,14 @@ def effects(records: Sequence[Record], outcome: str) -> pd.DataFrame:
 
 def share_and_rate(records: Sequence[Record]) -> pd.DataFrame:
     """Return the marker's mean share of the gradient and the source rate by length and tail, both with intervals."""
-    by = ("length", "tail")
     names = ("marker_share_of_gradient", "source_rate")
-    table = pooled(records, names, by, by_question_and_limit).set_index([*by, "metric"])
+    table = pooled_cells(records, names).set_index([*CELL, "metric"])
     rows = []
     for cell in dict.fromkeys((record.cell["length"], record.cell["tail"]) for record in records):
         share, rate = (
             {key: frames.number(table, (*cell, name), key) for key in ("value", "low", "high")} for name in names
         )
-        rows.append(dict(zip(by, cell, strict=True)) | {
+        rows.append(dict(zip(CELL, cell, strict=True)) | {
             "share": share["value"], "share_low": share["low"], "share_high": share["high"],
             "source_rate": rate["value"], "source_rate_low": rate["low"], "source_rate_high": rate["high"],
         })  # fmt: skip
