@@ -231,7 +231,9 @@ def test_a_run_says_little_where_output_is_no_terminal(project, capfd, caplog):
     executing.run_notebook("sweep", "quick", project)
     shown = capfd.readouterr()
     assert "Passed unknown parameter" not in caplog.text + shown.err
-    assert shown.out == "" and shown.err.splitlines() == ["sweep: 0 of 1 runs are complete"]
+    # A kernel that is slow to end, on a busy machine, says that it was interrupted.
+    told = [line for line in shown.err.splitlines() if not line.startswith("[IPKernelApp]")]
+    assert shown.out == "" and told == ["sweep: 0 of 1 runs are complete"]
 
 
 @pytest.mark.notebooks
