@@ -20,7 +20,7 @@ from helpers.studies.marker.rows import ChatFormat
 
 ENDING = 500
 """One in so many tokens ends a completion. Random weights know no end of turn, but their completions then vary in
-length like those of a trained model (mean about 320 under a limit of 512)."""
+length like those of a trained model."""
 SPREAD = 5.0
 """Standard deviation of the logits after temperature. A few hundred tokens then hold nearly all of the mass, as for a
 trained model, so sampling costs the same."""

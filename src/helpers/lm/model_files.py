@@ -138,7 +138,7 @@ def _smollm2_gguf() -> Path:
 
 
 def _converted(file: Path, name: str) -> Path:
-    """Return the model in a GGUF as safetensors, dequantised once (SmolLM2 takes about 30 s) and cached."""
+    """Return the model in a GGUF as safetensors, dequantised once and cached."""
     folder = cache_root() / "models" / f"{name}-{_hash(file)[:12]}"
     if not folder.is_dir():
         with disk_errors(folder):

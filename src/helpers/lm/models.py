@@ -137,7 +137,7 @@ def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
         return known[dtype]
     if dtype != "auto":
         raise ModelError(f"dtype is {dtype!r}{nearest(dtype, ['auto', *known])}.")
-    # A CPU without bf16 hardware is up to 100 times slower in bf16, and rounds differently from one that has it.
+    # A CPU without bf16 hardware emulates it, which is far slower, and rounds differently from one that has it.
     # The pocket model is fp32 everywhere, so that its records agree between machines as far as possible.
     on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if on_gpu and name != "pocket" else torch.float32
@@ -146,9 +146,9 @@ def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
 def choose_threads() -> int:
     """Give torch as many threads as cores are free now (at least one), and return the number.
 
-    A thread on a busy core makes all others wait at every operation: beside another busy process, two threads ran 2 to
-    25 times slower than one. Measuring the load takes 0.2 seconds. ``CLAIMBOOK_THREADS`` fixes the number. How a sum is
-    split over threads decides its last bits, so a replay asks for as many threads as the record had.
+    A thread on a busy core makes all others wait at every operation, so that beside another busy process two threads
+    can be slower than one. ``CLAIMBOOK_THREADS`` fixes the number. How a sum is split over threads decides its last
+    bits, so a replay asks for as many threads as the record had.
     """
     fixed = os.environ.get("CLAIMBOOK_THREADS")
     if fixed:

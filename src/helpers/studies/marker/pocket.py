@@ -1,6 +1,6 @@
-"""Train the pocket model from scratch (``make pocket``), two minutes on one core.
+"""Train the pocket model from scratch (``make pocket``).
 
-A Qwen2 decoder of about 380k parameters with a 512-token byte-level BPE and ChatML turns, trained on ``pocket_corpus``.
+A small Qwen2 decoder with a byte-level BPE and ChatML turns, trained on ``pocket_corpus``.
 It is so small that a cell of the sweep takes seconds, yet the pipeline treats it like any other model. Two builds on
 one machine give the same bytes.
 """
