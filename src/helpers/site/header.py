@@ -63,7 +63,7 @@ def proof(case: Case) -> Block:
     again = {line.name: line for line in runs}
     exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())
     differ = {line.name for line in runs if str(line.note).startswith("different")}
-    said = f"None of its {len(refs)} records was run again yet."
+    said = f"None of its {len(refs)} records was run again yet." if refs else "It has no records yet."
     if again:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."

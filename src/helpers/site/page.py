@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from helpers.audit.asked import when_asked
 from helpers.base.errors import ClaimError
@@ -67,9 +66,8 @@ def checklist(case: Case) -> Block:
 
 
 def confidence_sentence(case: Case) -> Inline:
-    """Return the stated confidence and the binding constraint, for use in a paragraph."""
-    sure = case.confidence()
-    return Inline(Markup("<strong>{}.</strong> {}").format(sure.stated, verbatim(sure.binding)))
+    """Return the sentence that names the confidence and what binds it, for use in a paragraph."""
+    return Inline(verbatim(case.confidence().binding))
 
 
 def maybe(case: Case, name: str, **cell: Any) -> Fact | None:
