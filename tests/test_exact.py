@@ -155,7 +155,7 @@ def test_rounding_is_well_below_the_tolerance():
     for kind in ("llama", "qwen3_moe", "gemma3_text"):
         for dtype, limit in ((torch.float32, TOLERANCE[torch.float32]), (torch.bfloat16, TOLERANCE[torch.bfloat16])):
             model = model_of(kind).to(dtype)
-            rows = exact._rows(model)
+            rows = exact.try_rows(model)
             with torch.no_grad():
                 wanted = [model(torch.tensor([row])).logits[0] for row in rows] * 3
                 gaps = [exact._apart(*pair) for pair in zip(exact._packed(model, rows), wanted, strict=True)]

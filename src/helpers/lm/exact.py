@@ -11,10 +11,9 @@ What was found is cached on disk by the model's content, the packages and this c
 from __future__ import annotations
 
 import contextlib
-import inspect
+import functools
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,9 +37,15 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.03}
 Rounding stays below a tenth of it in the models that were tried. A row that sees its neighbour, a missing scale or a
 missing cap is off by more.
 """
-_ATTENTION = {"full_attention", "sliding_attention"}
-_KEPT = "claimbook_ways"
+_LAYERS = ("layer_types", "layers_block_type")
+_ATTENTION = {"attention", "full_attention", "sliding_attention"}
+_KEPT, _PLACE = "claimbook_ways", "claimbook_place"
 _RESCALED = {"dynamic", "longrope"}
+ORDER: tuple[Literal["packed", "padded", "single"], ...] = ("packed", "padded", "single")
+"""The ways of computing rows, the fastest first."""
+TRAININGS = ("alone", "stacked", "documents")
+"""What trains: one adapter, several in one pass, or a fine-tune on whole documents."""
+_SOURCES = ("cached", "exact", "exact_training", "forward", "packed", "parts", "stacked")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Ways:
 
     ``limit``: rows longer than this are computed one by one, because the length of the longest changes all rotary
     positions of a batch. Where it changes those of later batches as well (not ``steady``), they are refused.
+    ``training`` is the way of rows while a model trains, ``None`` until that was tried (see ``exact_training``).
     """
 
     rows: Literal["packed", "padded", "single"] = "packed"
@@ -56,10 +62,14 @@ class Ways:
     why: str = ""
     limit: int | None = None
     steady: bool = True
+    training: Literal["packed", "padded", "single"] | None = None
+    why_training: str = ""
 
     def for_rows(self, longest: int) -> str:
-        """Return the way for a batch whose longest row has so many tokens."""
-        return "single" if self._beyond(longest) else self.rows
+        """Return the way for a batch whose longest row has so many tokens; with gradients, that for training."""
+        if self._beyond(longest):
+            return "single"
+        return self.training if self.training and torch.is_grad_enabled() else self.rows
 
     def for_generation(self, longest: int) -> str:
         """Return the way for completions that reach so many tokens with their prompts."""
@@ -75,8 +85,10 @@ class Ways:
         return beyond
 
     def __str__(self) -> str:
-        kind = "plain" if self.rows != "packed" else "packed, generation plain" if self.why else "packed"
-        return f"{kind}, because {self.why}" if self.why else kind
+        if self.rows != "packed":
+            return f"plain, because {self.why}"
+        plain = {"generation": self.why, "training": self.why_training}
+        return ", ".join(["packed", *(f"{what} plain, because {why}" for what, why in plain.items() if why)])
 
 
 def ways_of(model: nn.Module) -> Ways:
@@ -87,44 +99,89 @@ def ways_of(model: nn.Module) -> Ways:
     return vars(base)[_KEPT]
 
 
+@contextlib.contextmanager
+def kept(base: nn.Module, ways: Ways) -> Iterator[None]:
+    """Let rows of ``base`` be computed by ``ways`` inside the block."""
+    before = ways_of(base)
+    vars(base)[_KEPT] = ways
+    try:
+        yield
+    finally:
+        vars(base)[_KEPT] = before
+
+
 def settle(model: nn.Module, sha256: str) -> Ways:
     """As ``ways_of``, for a model with the content hash ``sha256``, from the cache on disk where it is there."""
     parameter = next(model.parameters())
-    path = _kept(sha256, str(parameter.dtype).removeprefix("torch."), parameter.device.type)
-    if path.is_file():
-        vars(model)[_KEPT] = _read(path)
+    place = _Place(sha256, str(parameter.dtype).removeprefix("torch."), parameter.device.type)
+    vars(model)[_PLACE] = place
+    known = place.read("rows")
+    if known is not None:
+        vars(model)[_KEPT] = known
     ways = ways_of(model)
-    _note(sha256, ways)
-    if not path.is_file():
-        with contextlib.suppress(RecordError):  # a cache that cannot be written is only slower
-            files.write_json(path, asdict(ways))
+    if known is None:
+        place.write("rows", ways)
+    place.note(ways)
     return ways
+
+
+def read_training(base: nn.Module, kind: str) -> Ways | None:
+    """Return how rows of ``base`` are computed in trainings of this kind (one of ``TRAININGS``), if the cache knows."""
+    place: _Place | None = vars(base).get(_PLACE)
+    return place.read(kind) if place else None
+
+
+def keep_training(base: nn.Module, kind: str, ways: Ways) -> None:
+    """Keep how rows of ``base`` are computed in trainings of this kind, with the model and in the cache on disk."""
+    vars(base)[_KEPT] = ways
+    place: _Place | None = vars(base).get(_PLACE)
+    if place:
+        place.write(kind, ways)
+        place.note(ways)
 
 
 def note_kept(sha256: str, dtype: str, device: str) -> None:
     """Tell records how rows of a model are computed, if it was loaded before; nothing is loaded now."""
-    path = _kept(sha256, dtype, torch.device(device).type)
-    if path.is_file():
-        _note(sha256, _read(path))
+    place = _Place(sha256, dtype, torch.device(device).type)
+    for what in ("rows", *TRAININGS):
+        ways = place.read(what)
+        if ways is not None:
+            place.note(ways)
 
 
-def _note(sha256: str, ways: Ways) -> None:
-    if ways.why:
-        provenance.note_rows(sha256, str(ways))
+@dataclass(frozen=True)
+class _Place:
+    """Where the cache on disk says how rows are computed of a model with this content."""
+
+    sha256: str
+    dtype: str
+    device: str
+
+    def read(self, what: str) -> Ways | None:
+        path = self._path(what)
+        return Ways(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    def write(self, what: str, ways: Ways) -> None:
+        with contextlib.suppress(RecordError):  # a cache that cannot be written is only slower
+            files.write_json(self._path(what), asdict(ways))
+
+    def note(self, ways: Ways) -> None:
+        if str(ways) != "packed":
+            provenance.note_rows(self.sha256, str(ways))
+
+    def _path(self, what: str) -> Path:
+        key = {
+            "sha256": self.sha256, "dtype": self.dtype, "device": self.device, "what": what, "code": _code(),
+            "packages": [torch.__version__, transformers.__version__, peft.__version__],
+        }  # fmt: skip
+        return files.cache_root() / "ways" / f"{files.sha256_json(key)}.json"
 
 
-def _read(path: Path) -> Ways:
-    return Ways(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _kept(sha256: str, dtype: str, device: str) -> Path:
-    """Return the file that says how rows are computed of a model with this content, under these packages and code."""
-    code = "".join(inspect.getsource(module) for module in (forward, cached, sys.modules[__name__]))
-    key = {
-        "sha256": sha256, "dtype": dtype, "device": device, "code": files.sha256_bytes(code.encode()),
-        "packages": [torch.__version__, transformers.__version__, peft.__version__],
-    }  # fmt: skip
-    return files.cache_root() / "ways" / f"{files.sha256_json(key)}.json"
+@functools.cache
+def _code() -> str:
+    """Return the hash of the sources on which it depends how rows come out."""
+    paths = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
+    return files.sha256_json([files.sha256_file(path) for path in paths])
 
 
 def find_ways(base: Any) -> Ways:
@@ -132,7 +189,7 @@ def find_ways(base: Any) -> Ways:
     with evaluating(base), torch.no_grad():
         decoder_and_head(base)
         limit, steady = _limit(base)
-        rows = [row[:limit] for row in _rows(base)]
+        rows = [row[:limit] for row in try_rows(base)]
         wanted = [base(input_ids=_tensor(base, [row]), use_cache=False).logits[0] for row in rows]
         why = _kinds_of_layers(base) or differs(base, wanted, lambda: _packed(base, rows))
         if why:
@@ -142,7 +199,7 @@ def find_ways(base: Any) -> Ways:
         return Ways("packed", "own" if why else "cached", why, limit, steady)
 
 
-def _rows(base: Any) -> list[list[int]]:
+def try_rows(base: Any) -> list[list[int]]:
     """Return rows of token ids: two begin alike, and the last is longer than a sliding window where that is short."""
     config = base_of(base).config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -158,7 +215,8 @@ def _tensor(base: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _kinds_of_layers(base: Any) -> str:
-    kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ()) - _ATTENTION
+    config = base.config.get_text_config()
+    kinds = {kind for name in _LAYERS for kind in getattr(config, name, None) or ()} - _ATTENTION
     return f"{type(base).__name__} has layers of {' and '.join(sorted(kinds))}" if kinds else ""
 
 

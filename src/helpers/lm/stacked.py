@@ -22,6 +22,7 @@ from torch.nn import functional
 from helpers.base.errors import ModelError
 from helpers.lm import forward, models
 from helpers.lm.exact import ways_of
+from helpers.lm.exact_training import own_loss, settle_training
 from helpers.lm.forward import Layout
 from helpers.lm.modes import restored
 from helpers.lm.packed import logits_at, nll
@@ -106,6 +107,19 @@ class Stack:
         _, head = decoder_and_head(self.model)
         logits = head(hidden_atc[:, single.index[row, before]]).flatten(0, 1).float()
         return nll(logits, wanted.repeat(len(adapters))).view(len(adapters), -1).mean(1)
+
+    def settle(self) -> None:
+        """Find out how rows are computed while the adapters train (see ``exact_training``); two stand for all."""
+        some = range(min(2, self.count))
+
+        def own(rows: Sequence[Sequence[int]]) -> Tensor:
+            losses = []
+            for adapter in some:
+                with self.only(adapter) as model:
+                    losses.append(own_loss(model, rows))
+            return torch.stack(losses).mean()
+
+        settle_training(self.model, "stacked", lambda rows, targets: self.losses(rows, targets, some).mean(), own)
 
     def _loss(
         self, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], wanted: Tensor, adapter: int

@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.lm.descent import Descent, check_finite
+from helpers.lm.exact import ways_of
+from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import nll
 from helpers.lm.parts import decoder_and_head
@@ -52,6 +54,7 @@ def _endless(n: int, seed: int, name: str) -> Iterator[int]:
 def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = "tune") -> list[float]:
     """Train the parameters that require gradients, a step for each of ``rounds``; return the losses (nats a token)."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settle_training(model, "documents", lambda rows, _: token_losses(model, rows)[0].mean())
     descent = Descent(parameters, lr=lr, clip=1.0)
     losses = []
     with training(model):
@@ -67,6 +70,10 @@ def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = 
 
 def token_losses(model: nn.Module, documents: Documents) -> tuple[Tensor, Tensor]:
     """Return the loss in nats of every token but the first of each document [N], and the token's document [N]."""
+    if len(documents) > 1 and ways_of(model).for_rows(max(map(len, documents))) == "single":
+        alone = [token_losses(model, [document])[0] for document in documents]
+        index = torch.arange(len(documents), device=alone[0].device)
+        return torch.cat(alone), index.repeat_interleave(torch.tensor([len(one) for one in alone], device=index.device))
     decoder, head = decoder_and_head(model)
     rows_bt, mask_bt = padded(documents, next(model.parameters()).device)
     hidden = decoder(input_ids=rows_bt, use_cache=False).last_hidden_state

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from helpers.base.errors import ModelError
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.lm.descent import Descent, not_finite, warmup_cosine
+from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.stacked import Stack
@@ -126,6 +127,7 @@ def train(
     """
     lane = _Lane(0, p, [weight for weight in model.parameters() if weight.requires_grad], len(rows))
     tell = (lambda _, step: on_step(step)) if on_step else None
+    settle_training(model, "alone", lambda rows, targets: batch_loss(model, rows, targets))
     alone: Losses = lambda rows, targets, _: batch_loss(model, rows, targets)[None]  # noqa: E731
     _run(model, [lane], alone, rows, targets, on_step=tell, label=label)
     if lane.error:
@@ -160,6 +162,7 @@ def train_stack(
             f"{stack.count} adapters are stacked for {len(cells)} cells. Give one cell for each adapter, all with the "
             "same batch size and seed."
         )
+    stack.settle()
     lanes = [_Lane(i, p, stack.parameters(i), len(rows)) for i, p in enumerate(cells)]
     _run(stack.model, lanes, stack.losses, rows, targets, on_step=on_step, label=label)
     return [Trained(pd.DataFrame(lane.log), lane.error) for lane in lanes]
