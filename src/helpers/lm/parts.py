@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -45,21 +45,26 @@ class WholeHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         model, decoder, _ = self.parts
-        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        flat: Any = hidden.reshape(1, -1, hidden.shape[-1])
         tokens = torch.zeros(flat.shape[:2], dtype=torch.long, device=flat.device)
-        with _handing(decoder, flat):
+        with _replaced(decoder, lambda *_args, **_kwargs: _Handed(last_hidden_state=flat)):
             logits = model(input_ids=tokens, use_cache=False).logits
         return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
+    def behind(self, logits: Tensor) -> Tensor:
+        """Return what the model's own forward makes of the logits [..., V] of its linear layer."""
+        with _replaced(self.parts[2], lambda given: given):
+            return self(logits)
+
 
 @contextlib.contextmanager
-def _handing(decoder: nn.Module, hidden: Any) -> Iterator[None]:
-    """Let ``decoder`` return ``hidden`` inside the block."""
-    vars(decoder)["forward"] = lambda *_args, **_kwargs: _Handed(last_hidden_state=hidden)
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let ``module`` compute ``forward`` inside the block."""
+    vars(module)["forward"] = forward
     try:
         yield
     finally:
-        del vars(decoder)["forward"]
+        del vars(module)["forward"]
 
 
 def base_of(model: nn.Module) -> Any:
@@ -92,7 +97,7 @@ def decoder_and_head(model: nn.Module) -> tuple[PreTrainedModel, nn.Linear | Who
 
 
 def _kind(base: Any, decoder: PreTrainedModel, kinds: dict[str, Any]) -> str:
-    tokens = torch.tensor([_TRIED], device=next(decoder.parameters()).device) % decoder.config.vocab_size
+    tokens = _tokens(decoder)
     with evaluating(base), torch.no_grad():
         wanted = base(input_ids=tokens, use_cache=False).logits.float()
         hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
@@ -108,6 +113,10 @@ def _kind(base: Any, decoder: PreTrainedModel, kinds: dict[str, Any]) -> str:
     )
 
 
+def _tokens(decoder: PreTrainedModel) -> Tensor:
+    return torch.tensor([_TRIED], device=next(decoder.parameters()).device) % decoder.config.vocab_size
+
+
 def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of the decoder, in order; ``ModelError`` names a decoder that has no list of them."""
     decoder, _ = bare_parts(model)
@@ -116,3 +125,40 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     if len(lists) != 1:
         raise ModelError(f"{type(decoder).__name__} has no list of its {depth} layers. Use another architecture.")
     return list(lists[0])
+
+
+def final_norm(model: nn.Module) -> nn.Module:
+    """Return the module between the last block and the head; ``nn.Identity`` where there is none.
+
+    It is the one that turns what the last block hands on into the decoder's output, on a few tokens. Raises
+    ``ModelError`` by the decoder's name where no single module does.
+    """
+    (decoder, _), last = bare_parts(model), blocks(model)[-1]
+    calls: list[tuple[nn.Module, Any, Any]] = []
+
+    def note(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        calls.append((module, given[0] if given else None, made))
+
+    watched = [last, *(part for part in decoder.children() if not isinstance(part, nn.ModuleList))]
+    handles = [part.register_forward_hook(note) for part in watched]
+    try:
+        with evaluating(decoder), torch.no_grad():
+            output = decoder(input_ids=_tokens(decoder), use_cache=False).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    handed = next(residual(made) for module, _, made in calls if module is last)
+    if torch.equal(handed, output):
+        return nn.Identity()
+    for module, *states in calls:
+        if all(isinstance(state, Tensor) for state in states) and all(map(torch.equal, states, (handed, output))):
+            return module
+    raise ModelError(
+        f"Between the last layer of {type(decoder).__name__} and its head lies more than one norm, so no single "
+        "activation can be read by its head. Use another architecture."
+    )
+
+
+def residual(output: Any) -> Tensor:
+    """Return the residual stream in what a block returned: the tensor, or the first of several values."""
+    return output if isinstance(output, Tensor) else output[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.parts import bare_parts, blocks
+from helpers.lm.parts import bare_parts, blocks, residual
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.actdiff.statistics import GROUPS, Stats
 
@@ -106,7 +106,7 @@ def run_layers(model: nn.Module, rows_bt: Tensor, layers: Sequence[int], take: C
 
     def hook(layer: int) -> Callable[..., None]:
         def look(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            take(layer, (output[0] if isinstance(output, tuple) else output).float())
+            take(layer, residual(output).float())
             if layer == last:
                 raise _EnoughError
 

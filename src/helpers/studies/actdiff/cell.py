@@ -47,9 +47,11 @@ class Session:
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:
-        """The base model and its tokenizer."""
+        """The base model and its tokenizer; ``ModelError`` by name where its activations cannot be read."""
         models.choose_threads()
-        return models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        loaded = models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        open_lens(Pair(loaded.model, loaded.model))
+        return loaded
 
     def broad(self, p: LensCell) -> dict[str, runs.Record]:
         """Return the records of unrelated text by the base model, to read and to train on, if the cell needs any."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from helpers.base.errors import DataError, ModelError
-from helpers.lm.parts import decoder_and_head
+from helpers.lm.exact import differs
+from helpers.lm.parts import WholeHead, bare_parts, base_of, blocks, decoder_and_head, final_norm, residual
 from helpers.studies.actdiff.components import whitened
 from helpers.studies.actdiff.measures import auc
 from helpers.studies.actdiff.pair import SIDES, Pair, Side
 from helpers.studies.actdiff.statistics import Stats
+
+TRIED = (3, 5, 7, 11, 13, 17)
+"""Tokens on which a lens is compared with the model itself."""
 
 
 @dataclass(frozen=True)
@@ -23,33 +28,54 @@ class FrozenNorm:
     """A norm layer with the weights it had when the lens was opened."""
 
     norm: nn.Module
-    weight: Tensor
+    weights: Mapping[str, Tensor]
     device: torch.device
 
     def __call__(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.func.functional_call(self.norm, {"weight": self.weight}, (x.to(self.device),)).cpu()
+            return torch.func.functional_call(self.norm, dict(self.weights), (x.to(self.device),)).cpu()
 
 
 @dataclass(frozen=True)
 class Lens:
-    """The final norm and the output head of one side of a pair, which map a vector [..., D] to logits [..., V]."""
+    """The final norm and the output head of one side of a pair, which map a vector [..., D] to logits [..., V].
+
+    ``behind`` is what the model does with the logits of its linear head (a scale, a soft cap), if it does anything.
+    """
 
     norm: FrozenNorm
     head_vd: Tensor
+    bias_v: Tensor | None
+    behind: Callable[[Tensor], Tensor] | None
     dtype: torch.dtype
 
     def logits(self, vector: Tensor, *, norm: bool = True) -> Tensor:
         """Return float32 logits of ``vector``, through the final norm or without it (then linear in the vector).
 
-        With the norm, the vector is first scaled to unit mean square. An RMS norm ignores the scale except for its
-        epsilon, which would otherwise matter for a small difference.
+        With the norm, the vector is first scaled to unit mean square. A norm ignores the scale except for its epsilon,
+        which would otherwise matter for a small difference. Without it, the head is its own slope at 0.
         """
         x = vector.float()
         if norm:
-            x = x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-            x = self.norm(x.to(self.dtype)).float()
-        return x @ self.head_vd.T
+            return self.read(x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny))
+        raw = x @ self.head_vd.T
+        return raw if self.behind is None else raw * self._slope_v
+
+    def read(self, state: Tensor) -> Tensor:
+        """Return the float32 logits that the model itself computes from ``state`` behind its last layer."""
+        raw = self.norm(state.to(self.dtype)).float() @ self.head_vd.T
+        raw = raw if self.bias_v is None else raw + self.bias_v
+        if self.behind is None:
+            return raw
+        with torch.no_grad():
+            return self.behind(raw.to(self.norm.device)).float().cpu()
+
+    @functools.cached_property
+    def _slope_v(self) -> Tensor:
+        assert self.behind is not None
+        with torch.enable_grad():
+            raw = torch.zeros(len(self.head_vd), device=self.norm.device, requires_grad=True)
+            return torch.autograd.grad(self.behind(raw).sum(), raw)[0].float().cpu()
 
     def logprobs(self, vector: Tensor) -> Tensor:
         """Return float32 log-probabilities [..., V] through the final norm."""
@@ -57,18 +83,38 @@ class Lens:
 
 
 def open_lens(pair: Pair, side: Side = "base") -> Lens:
-    """Return the lens of one side of ``pair``, on the CPU in float32, detached from the model."""
+    """Return the lens of one side of ``pair``, its weights on the CPU in float32, detached from the model.
+
+    Raises ``ModelError`` by name where it does not give the model's own logits behind the last layer.
+    """
     with pair.side(side) as model, torch.no_grad():
-        decoder, head = decoder_and_head(model)
-        norm = getattr(decoder, "norm", None)
-        if norm is None:
-            raise ModelError(
-                f"{type(decoder).__name__} has no final norm called 'norm'. Use a Llama- or Qwen-like model."
-            )
-        device, dtype = next(norm.parameters()).device, next(norm.parameters()).dtype
-        weight = _effective_weight(head).detach().float().cpu().clone()
-        scale = norm.weight.detach().clone()
-    return Lens(FrozenNorm(norm, scale, device), weight, dtype)
+        (decoder, linear), (_, head), norm = bare_parts(model), decoder_and_head(model), final_norm(model)
+        weights = {name: part.detach().clone() for name, part in (*norm.named_parameters(), *norm.named_buffers())}
+        parameter = next(iter([*norm.parameters(), *decoder.parameters()]))
+        bias = getattr(linear, "bias", None)
+        lens = Lens(
+            FrozenNorm(norm, weights, parameter.device),
+            _effective_weight(linear).detach().float().cpu().clone(),
+            None if bias is None else bias.detach().float().cpu().clone(),
+            head.behind if isinstance(head, WholeHead) else None,
+            parameter.dtype,
+        )
+        _check(model, lens)
+    return lens
+
+
+def _check(model: nn.Module, lens: Lens) -> None:
+    """Compare what the lens reads behind the last layer with the model's own logits."""
+    row, kept = torch.tensor([TRIED], device=lens.norm.device), []
+    row = row % len(lens.head_vd)
+    handle = blocks(model)[-1].register_forward_hook(lambda _module, _given, made: kept.append(residual(made)[0]))
+    try:
+        wanted = model(input_ids=row, use_cache=False).logits[0].cpu()
+    finally:
+        handle.remove()
+    why = differs(model, [wanted], lambda: [lens.read(kept[0])])
+    if why:
+        raise ModelError(f"The lens cannot read {type(base_of(model)).__name__}: {why}. Use another architecture.")
 
 
 def _effective_weight(head: Any) -> Tensor:
@@ -80,8 +126,13 @@ def _effective_weight(head: Any) -> Tensor:
 
 def same_head(pair: Pair) -> bool:
     """Return whether base and tuned have the same readout: final norm and head equal bit for bit."""
-    ours, theirs = (open_lens(pair, side) for side in SIDES)
-    return torch.equal(ours.head_vd, theirs.head_vd) and torch.equal(ours.norm.weight, theirs.norm.weight)
+    ours, theirs = (_weights(open_lens(pair, side)) for side in SIDES)
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def _weights(lens: Lens) -> dict[str, Tensor]:
+    bias = {} if lens.bias_v is None else {"bias": lens.bias_v}
+    return {**{f"norm.{name}": tensor for name, tensor in lens.norm.weights.items()}, "head": lens.head_vd, **bias}
 
 
 def assert_same_head(pair: Pair) -> None:

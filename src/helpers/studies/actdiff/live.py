@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from helpers.lm.parts import blocks
+from helpers.lm.parts import blocks, residual
 from helpers.studies.actdiff.capture import run_layers
 from helpers.studies.actdiff.pair import SIDES, Pair
 
@@ -19,10 +20,10 @@ Edit = Callable[[Tensor], Tensor]
 def edited(model: nn.Module, layer: int, edit: Edit) -> Iterator[nn.Module]:
     """Yield the model, whose layer ``layer`` passes on ``edit(h_btd)`` instead of its output."""
 
-    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple) -> Tensor | tuple:
-        if isinstance(output, tuple):
-            return (edit(output[0]).to(output[0].dtype), *output[1:])
-        return edit(output).to(output.dtype)
+    def hook(_module: nn.Module, _inputs: object, output: Tensor | Sequence[Any]) -> Tensor | tuple[Any, ...]:
+        state = residual(output)
+        changed = edit(state).to(state.dtype)
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
 
     handle = blocks(model)[layer].register_forward_hook(hook)
     try:
