@@ -7,10 +7,12 @@ import contextlib
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -285,10 +287,20 @@ def sha256_json(value: Any) -> str:
 TEXT = frozenset({".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".txt", ".md"})
 
 
-def stamp(path: Path) -> tuple[int, int, int, int, int]:
-    """Return the key under which a hash of the file's content may be cached. Size and times alone are not enough."""
+CLOCK_NS = 2_000_000_000
+"""The coarsest clock of a file system that is in use (FAT): a file may change twice within it and keep its times."""
+_fresh = itertools.count(1)
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Return the key under which a hash of the file's content may be cached. Size and times alone are not enough.
+
+    Its last number is 0, or else the file has changed just now and may change again under the same times. Such a stamp
+    equals no other.
+    """
     stat = Path(path).stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    is_fresh = time.time_ns() - stat.st_ctime_ns < CLOCK_NS
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, next(_fresh) if is_fresh else 0
 
 
 def content_hash(path: Path) -> str:

@@ -41,7 +41,7 @@ class Located:
 def fingerprint(name: str, revision: str | None = None) -> dict[str, Any]:
     """Return ``{name, source, revision, sha256, files, parameters}`` of a model from its files, without its weights.
 
-    A hub model is fetched if it is not here yet. Hashes of large files are cached by path, size and time of change.
+    A hub model is fetched if it is not here yet. Hashes of large files are cached under their `stamp`.
     """
     located = locate(name, revision)
     files = [located.gguf] if located.gguf else _content(located.folder)
@@ -116,9 +116,9 @@ def _content(folder: Path) -> list[Path]:
 
 
 def _hash(path: Path) -> str:
-    if path.stat().st_size < _HASHED_AT_ONCE:
-        return sha256_file(path)
     key = {"path": str(path.resolve()), "stamp": stamp(path)}
+    if path.stat().st_size < _HASHED_AT_ONCE or key["stamp"][-1]:
+        return sha256_file(path)
     kept = cache_root() / "hashes" / f"{sha256_json(key)}.json"
     if not kept.is_file():
         write_json(kept, {**key, "sha256": sha256_file(path)})
