@@ -191,7 +191,7 @@ def test_site_says_what_was_rendered(here, monkeypatch):
 
 
 def test_new_refuses_what_is_no_slug():
-    done = run("new", "My Ablation")
+    done = run("new", "My Ablation", "--blank")
     assert done.exit_code == 1 and "is no slug" in done.stderr
 
 

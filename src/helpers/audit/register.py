@@ -14,6 +14,7 @@ from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import read_criteria
+from helpers.claims.placeholders import WORD
 from helpers.records import ledger
 from helpers.records.study import load_study
 
@@ -96,6 +97,7 @@ def register(pages: Iterable[Path], reason: str | None = None, root: Path = file
     else changed that was registered before, a judgement too, and there is no ``reason``.
     """
     pages, book = list(pages), ledger.read()
+    _refuse_placeholders(pages, root)
     events: list[dict[str, Any]] = []
     for thing in dict.fromkeys(thing for page in pages for thing in of_page(page, root)):
         before = book.standing(thing.kind).get(thing.name)
@@ -111,6 +113,17 @@ def register(pages: Iterable[Path], reason: str | None = None, root: Path = file
     looks = [judged for page in pages if (judged := judgement.look(page, root))]
     events += [event for judged in looks if (event := judgement.enter(judged, reason))]
     return list(ledger.append(events).lines[-len(events) :]) if events else []
+
+
+def _refuse_placeholders(pages: Iterable[Path], root: Path) -> None:
+    """Raise ``ClaimError`` where what is judged is still to be written: the claim of a page, or its criteria."""
+    for page in pages:
+        claim = read_claim(page, root)
+        asked = [("its statement", claim.statement), ("its question", claim.question)]
+        asked.append((claim.criteria, files.read_text(root / claim.criteria)))
+        for what, text in asked:
+            if WORD in text:
+                raise ClaimError(f"reports/{page.name} cannot be registered: {what} holds a {WORD}. Write it first.")
 
 
 def _unexplained(thing: Registered, before: ledger.Line) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from helpers.base.estimands import Estimand
 from helpers.claims.evidence import Derived
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict
 from helpers.records.reading import Record
-from helpers.records.study import study_place
+from helpers.records.study import import_module, study_place
 
 
 class Metric(Strict):
@@ -60,9 +59,12 @@ def module_of(written: str, criteria: Path) -> str:
 def _named(document: Document, place: Place, written: str) -> Callable[..., Any]:
     path, name = module_of(written, document.path), written.partition(":")[2]
     try:
-        module = importlib.import_module(path)
+        module = import_module(path)
     except ImportError as error:
         raise document.error(place, f"is {written}, and there is no module {path} ({error}).") from error
+    except Exception as error:  # a module that somebody is writing raises anything
+        said = f"{type(error).__name__}: {error}"
+        raise document.error(place, f"is {written}, whose module cannot be imported ({said}).") from error
     function = getattr(module, name, None)
     if not callable(function):
         own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == path]

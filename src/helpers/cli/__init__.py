@@ -208,13 +208,30 @@ def lint(
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="lower case, words joined by hyphens, such as my-ablation")],
-    like: Annotated[str, typer.Option(help="the experiment to copy from")] = "sweep",
+    blank: Annotated[bool, typer.Option("--blank", help="begin with a study in one short module")] = False,
+    copied: Annotated[
+        str | None, typer.Option("--from", help="begin as a copy of this experiment, such as sweep")
+    ] = None,
 ) -> None:
-    """Write a new notebook, its parameters, criteria and page."""
+    """Write a new study, blank or a copy, down to its page."""
     from helpers.site.new import create
+    from helpers.site.remaining import numbered, remaining
 
-    for path in create(name, like):
+    if blank == (copied is not None):
+        raise ClaimError(
+            f"Say how {name} begins: `claimbook new {name} --blank`, or `claimbook new {name} --from sweep` for a copy."
+        )
+    for path in create(name, copied):
         typer.echo(_shown(path))
+    typer.echo("\n".join(["", *numbered(remaining(name))]))
+
+
+@app.command(name="next")
+def next_(name: Annotated[str, typer.Argument(help="of a study, such as my-ablation")]) -> None:
+    """List what remains to be done for a study."""
+    from helpers.site.remaining import numbered, remaining
+
+    typer.echo("\n".join(numbered(remaining(name)) or [f"Nothing remains to be done for {name}."]))
 
 
 @app.command()

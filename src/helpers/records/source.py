@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import importlib.util
 import io
 import sys
 import time
@@ -35,27 +37,62 @@ def code_closure(*entries: str, bookkeeping: bool = False) -> dict[str, str]:
 
     Imports are read from the source, also those inside functions. A package's ``__init__`` counts, because Python runs
     it. Modules in ``BOOKKEEPING`` are neither hashed nor followed, unless ``bookkeeping`` asks for them. Comments,
-    docstrings and blank lines do not count. Raises ``RecordError`` when an entry is no module of helpers.
+    docstrings and blank lines do not count. An entry may lie outside helpers: of what is not helpers its own package
+    counts, and what lies beside it in this repository. Raises ``RecordError`` when an entry is no module.
     """
     root = files.ROOT / "src"
+    homes = {root: frozenset({PACKAGE})}
     for entry in entries:
-        if module_file(entry, root) is None:
+        home = home_of(entry)
+        if home is None or module_file(entry, home) is None:
             known = [".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py")]
             raise RecordError(f"The entry {entry!r} is no module under {portable(str(root))}{nearest(entry, known)}")
+        if home != root:
+            homes[home] = homes.get(home, frozenset()) | _own_packages(home, entry)
     closure: dict[str, str] = {}
     waiting, seen = list(entries), set()
     while waiting:
         module = waiting.pop()
-        path = module_file(module, root)
-        if module in seen or path is None or (_is_bookkeeping(module) and not bookkeeping):
+        if module in seen or (_is_bookkeeping(module) and not bookkeeping):
             continue
         seen.add(module)
-        stat = path.stat()
-        sha, imported = _scan(str(path), module, (stat.st_mtime_ns, stat.st_size))
-        closure[path.relative_to(root).as_posix()] = sha
-        parts = module.split(".")
-        waiting += [*imported, *(".".join(parts[:depth]) for depth in range(1, len(parts)))]
+        top = module.partition(".")[0]
+        for home in [home for home, packages in homes.items() if top in packages]:
+            path = module_file(module, home)
+            if path is not None:
+                stat = path.stat()
+                sha, imported = _scan(str(path), module, (stat.st_mtime_ns, stat.st_size))
+                closure[path.relative_to(home).as_posix()] = sha
+                parts = module.split(".")
+                waiting += [*imported, *(".".join(parts[:depth]) for depth in range(1, len(parts)))]
     return dict(sorted(closure.items()))
+
+
+def _own_packages(home: Path, entry: str) -> frozenset[str]:
+    """Return which modules in the folder ``home`` are code of the study whose entry lies there."""
+    if home.resolve().is_relative_to(files.ROOT.resolve()) and "site-packages" not in home.parts:
+        return frozenset(path.stem for path in home.iterdir() if path.suffix == ".py" or path.is_dir())
+    return frozenset({entry.partition(".")[0]})
+
+
+def home_of(module: str) -> Path | None:
+    """Return the folder that ``module`` is imported from: that of helpers, or the one on ``sys.path`` that has it."""
+    top = module.partition(".")[0]
+    if top == PACKAGE:
+        return files.ROOT / "src"
+    with contextlib.suppress(ValueError):  # a module that was never imported from a file
+        spec = importlib.util.find_spec(top) if top else None
+        if spec is not None and spec.submodule_search_locations:
+            return Path(next(iter(spec.submodule_search_locations))).parent
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent
+    return None
+
+
+def find_module(module: str) -> Path | None:
+    """Return the file of ``module``, wherever it is imported from; ``None`` when there is none."""
+    home = home_of(module)
+    return None if home is None else module_file(module, home)
 
 
 def refuse_edited(closure: dict[str, str]) -> None:
@@ -64,10 +101,11 @@ def refuse_edited(closure: dict[str, str]) -> None:
     A Jupyter kernel goes on with the code it loaded, and the record would name code that did not run.
     """
     for name in closure:
-        path = files.ROOT / "src" / name
         module = sys.modules.get(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-        if module is not None and module.__file__ == str(path) and path.stat().st_mtime > LOADED:
-            raise RecordError(f"src/{name} was edited after this process had loaded it: restart the kernel or command.")
+        path = None if module is None or module.__file__ is None else Path(module.__file__)
+        if path is not None and path.as_posix().endswith(f"/{name}") and path.stat().st_mtime > LOADED:
+            shown = portable(str(path)).removeprefix("./")
+            raise RecordError(f"{shown} was edited after this process had loaded it: restart the kernel or command.")
 
 
 def module_file(module: str, root: Path) -> Path | None:
@@ -80,16 +118,14 @@ def module_file(module: str, root: Path) -> Path | None:
 
 
 def _is_bookkeeping(module: str) -> bool:
-    name = module.removeprefix(f"{PACKAGE}.")
-    return any(name == own or name.startswith(f"{own}.") for own in BOOKKEEPING)
+    return any(module == f"{PACKAGE}.{own}" or module.startswith(f"{PACKAGE}.{own}.") for own in BOOKKEEPING)
 
 
 @functools.lru_cache(maxsize=4096)
 def _scan(path: str, module: str, stamp: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
-    """Return the hash of one file and what it imports of helpers, cached while its ``stamp`` stays."""
+    """Return the hash of one file and what it imports, cached while its ``stamp`` stays."""
     source = Path(path).read_text(encoding="utf-8")
-    names = imports_of(source, module, is_package=path.endswith("__init__.py"))
-    imported = tuple(sorted(name for name in names if name.partition(".")[0] == PACKAGE))
+    imported = tuple(sorted(imports_of(source, module, is_package=path.endswith("__init__.py"))))
     return files.sha256_bytes(essential_source(source).encode()), imported
 
 

@@ -13,14 +13,17 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from helpers.base import files, yaml_text
 from helpers.base.errors import RecordError, nearest
 from helpers.base.params import Cell
+from helpers.records.source import home_of
 
 if TYPE_CHECKING:
     from helpers.records.reading import Record
@@ -112,12 +115,22 @@ def _place(path: str, mtime_ns: int) -> str:
 def _load(place: str) -> Study:
     module, _, name = place.partition(":")
     try:
-        study = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RecordError(f"The study {place} cannot be imported ({error}). Check experiment.yaml.") from error
+        study = getattr(import_module(module), name)
+    except Exception as error:  # a module that somebody is writing raises anything
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RecordError(f"The study {place} cannot be imported ({said}). Correct it, or experiment.yaml.") from error
     if not isinstance(study, Study):
         raise RecordError(f"{place} is a {type(study).__name__}, not a Study. Check experiment.yaml.")
     return study
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module of a study, which may also lie beside its notebook."""
+    beside = str(files.NOTEBOOKS)
+    if home_of(name) is None and beside not in sys.path:
+        sys.path.append(beside)
+        importlib.invalidate_caches()
+    return importlib.import_module(name)
 
 
 def find_study(name: str, root: Path | None = None) -> Study:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from helpers.site.status import CellStatus, PageStatus, State
 
-NOTHING = ["No experiment declares a grid yet: `claimbook new my-experiment` writes one."]
+NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` writes one."]
 
 
 def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:

@@ -18,7 +18,7 @@ from helpers.site.graph import build
 from helpers.site.run_list import run_list
 from helpers.site.status import cases_in
 
-NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-ablation</code> writes the first.</p>")
+NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-study --blank</code> writes the first.</p>")
 
 
 def claims(root: Path = ROOT) -> Block:
