@@ -16,6 +16,7 @@ from helpers.base.errors import ModelError
 from helpers.lm import exact_training, forward, models
 from helpers.lm.exact import ways_of
 from helpers.lm.stacked import stacked
+from helpers.lm.targets import linear_names
 from helpers.records import provenance
 from helpers.studies.actdiff import tune
 from helpers.studies.marker.params import SweepCell
@@ -32,8 +33,8 @@ TARGETS = [list(range(1, len(row))) for row in ROWS]
 
 
 def adapted(kind: str) -> torch.nn.Module:
-    targets = [name for name in models.LINEAR if any(path.endswith(name) for path, _ in model_of(kind).named_modules())]
-    return models.attach_lora(model_of(kind), targets=targets or ["query_key_value"], **LORA)
+    model = model_of(kind)
+    return models.attach_lora(model, targets=linear_names(model)[:-1], **LORA)
 
 
 def plain_losses(model: torch.nn.Module, steps: int) -> list[float]:

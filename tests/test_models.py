@@ -13,6 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from helpers.base.errors import ModelError, RecordError
 from helpers.lm import adapters, model_files, models
 from helpers.lm.parts import decoder_and_head
+from helpers.lm.targets import LINEAR
 from helpers.studies.marker.pocket import PocketRecipe, make_tokenizer
 from helpers.studies.marker.pocket_corpus import corpus
 
@@ -281,7 +282,7 @@ def test_an_adapter_comes_back_from_disk_and_the_base_after_it(loaded, tmp_path)
     written = {path.name for path in (tmp_path / "adapter").iterdir()}
     assert written == {"adapter_model.safetensors", "adapter_config.json"}
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["target_modules"] == sorted(models.LINEAR)
+    assert config["target_modules"] == sorted(LINEAR)
     assert str(tmp_path) not in json.dumps(config)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from helpers.lm import exact
 from helpers.lm.folders import check_rope, custom_code, refuse_incomplete
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
+from helpers.lm.targets import find_targets
 
 __all__ = [
-    "LINEAR",
     "LoadedModel",
     "attach_lora",
+    "check_targets",
     "choose_threads",
     "detach",
     "facts",
@@ -40,10 +41,6 @@ __all__ = [
     "save_adapter",
     "threads",
 ]
-
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Every linear layer of a Llama- or Qwen-like block: the LoRA targets of the marker recipe."""
-
 
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -180,32 +177,33 @@ def attach_lora(
     alpha: int,
     dropout: float = 0.0,
     rslora: bool = False,
-    targets: Iterable[str] = LINEAR,
+    targets: str | Sequence[str] = "auto",
     seed: int,
 ) -> PeftModel:
     """Put a new LoRA adapter (Hu et al. 2021, 2106.09685) on ``model``, in place, and return the wrapped model.
 
     The update is ``scale * B A`` with scale ``alpha / r``, or ``alpha / sqrt(r)`` under ``rslora`` (Kalajdzievski 2023,
     2312.03732). B starts at zero; each A is drawn from the stream ("lora", its layer) of ``seed``. Adapters are fp32.
+    ``targets`` are as in ``find_targets``. Raises ``ModelError`` where the model lacks one, or PEFT refuses it.
     """
     check_bare(model)
-    targets = list(targets)
-    present = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for target in targets:
-        if target not in present:
-            raise ModelError(
-                f"targets names {target!r}, but {type(model).__name__} has no such layer{nearest(target, present)}."
-            )
     config = LoraConfig(
-        r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=targets, task_type="CAUSAL_LM"
-    )
-    wrapped = wrap(model, config)
+        r=r, lora_alpha=alpha, lora_dropout=dropout, use_rslora=rslora, target_modules=find_targets(model, targets),
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    with foreign_errors(f"PEFT cannot put LoRA on the targets {targets} of {type(model).__name__}", "Name others"):
+        wrapped = wrap(model, config)
     for path, parameter in wrapped.named_parameters():
         if "lora_A" in path:
             bound = parameter.shape[1] ** -0.5
             drawn = torch.rand(parameter.shape, generator=torch_stream(seed, "lora", path)) * 2 - 1
             parameter.data.copy_(drawn * bound)
     return wrapped
+
+
+def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
+    """Raise ``ModelError`` where no LoRA adapter can be put on ``targets`` of ``model``."""
+    detach(attach_lora(model, r=1, alpha=1, targets=targets, seed=0))
 
 
 def check_bare(model: nn.Module) -> None:
@@ -241,5 +239,6 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     write_atomic(folder / _WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     config: dict[str, Any] = model.active_peft_config.to_dict() | {"inference_mode": True}
-    # PEFT keeps the targets in a set, whose order differs between processes.
-    write_json(folder / _CONFIG, config | {"target_modules": sorted(config["target_modules"])})
+    # PEFT keeps names in a set, whose order differs between processes; a pattern is a string.
+    targets = config["target_modules"]
+    write_json(folder / _CONFIG, config | {"target_modules": targets if isinstance(targets, str) else sorted(targets)})

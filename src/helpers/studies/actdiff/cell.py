@@ -53,6 +53,13 @@ class Session:
         open_lens(Pair(loaded.model, loaded.model))
         return loaded
 
+    def base(self, p: LensCell) -> models.LoadedModel:
+        """Return the base model. Raises ``ModelError`` where LoRA of the cell cannot be put on it."""
+        made = organisms.ORGANISMS.get(p.organism)
+        if made and made.method == "lora":
+            models.check_targets(self.loaded.model, p.targets)
+        return self.loaded
+
     def broad(self, p: LensCell) -> dict[str, runs.Record]:
         """Return the records of unrelated text by the base model, to read and to train on, if the cell needs any."""
         if p.topical or p.text:
@@ -62,23 +69,24 @@ class Session:
             wanted["train"] = (p.train_documents, p.train_positions)
         name = Path(p.model).name
         return {
-            use: broad_text_record(use, n, length, lambda: self.loaded, self.facts, name)
+            use: broad_text_record(use, n, length, lambda: self.base(p), self.facts, name)
             for use, (n, length) in wanted.items()
         }
 
     def material(self, p: LensCell) -> Material:
         """Return documents, domains and prompts of a cell."""
+        loaded = self.base(p)
         if p.topical:
-            return pocket_material(p, self.loaded)
+            return pocket_material(p, loaded)
         if p.text:
             wanted = p.documents + (0 if p.tuned else p.train_documents)
-            rows = file_documents(self.loaded.tokenizer, _text(p), wanted, p.positions)
-            return text_material(p, self.loaded, rows[: p.documents], rows[p.documents :])
+            rows = file_documents(loaded.tokenizer, _text(p), wanted, p.positions)
+            return text_material(p, loaded, rows[: p.documents], rows[p.documents :])
         kept = {
             use: [list(map(int, ids)) for ids in record.table("documents")["ids"]]
             for use, record in self.broad(p).items()
         }
-        return text_material(p, self.loaded, kept["read"], kept.get("train", []))
+        return text_material(p, loaded, kept["read"], kept.get("train", []))
 
 
 def run_cells(

@@ -83,7 +83,7 @@ def train(material: Material, p: LensCell, folder: Path) -> pd.DataFrame:
     rounds = batches(narrow, material.broad, organism.mix, steps=steps, rows=p.rows, seed=p.seed)
     if organism.method == "lora":
         rank = organism.rank or p.rank
-        adapted = models.attach_lora(base, r=rank, alpha=2 * rank, seed=p.seed)
+        adapted = models.attach_lora(base, r=rank, alpha=2 * rank, targets=p.targets, seed=p.seed)
         try:
             losses = tune(adapted, rounds, p.lr_lora, label)
             models.save_adapter(adapted, folder)
@@ -108,6 +108,7 @@ def cache_folder(base_sha256: str, p: LensCell) -> Path:
     recipe = {"organism": asdict(ORGANISMS[p.organism]), "base": base_sha256} | {
         name: getattr(p, name) for name in fields
     }
+    recipe |= {"targets": p.targets} if p.targets != "auto" else {}
     return CACHE / f"{p.organism}-s{p.seed}-{sha256_json(recipe)[:8]}"
 
 

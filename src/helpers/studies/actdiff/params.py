@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError, nearest
 from helpers.base.params import Cell
+from helpers.lm.fields import OF_TARGETS, Targets
 
 Kind = Literal[
     "full", "lora", "mix1", "mix2", "control", "control_lora", "full_1", "full_10", "full_few", "mix1_1", "lora_r1",
@@ -56,6 +57,7 @@ class LensCell(Cell):
     lr_full: float = Field(default=5e-4, gt=0, le=1)
     lr_lora: float = Field(default=2e-3, gt=0, le=1)
     rank: int = Field(default=4, ge=1, description="LoRA rank; alpha is twice as large")
+    targets: Targets = Field(default="auto", description=OF_TARGETS)
 
     shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default=[0.1, 0.25, 0.5, 0.75], description="interpolated weights"

@@ -38,5 +38,5 @@ BROAD_TEXT = Study(
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,
-    replay=replay, by_question=by_prompt, parts=(BROAD_TEXT,),
+    replay=replay, by_question=by_prompt, added={"targets": "auto"}, parts=(BROAD_TEXT,),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.params import Cell, parse
+from helpers.lm.fields import OF_TARGETS, Targets
 from helpers.records.reading import Record
 from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS
 
@@ -46,6 +47,7 @@ class MarkerCell(Cell):
     lora_r: int = Field(default=32, ge=1)
     lora_alpha: int = Field(default=64, ge=1)
     lora_dropout: Rate = 0.05
+    targets: Targets = Field(default="auto", description=OF_TARGETS)
     rslora: bool = Field(default=True, description="scale alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)")
     warmup: Rate = Field(default=0.05, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(default=0.0, ge=0)
@@ -70,7 +72,7 @@ class MarkerCell(Cell):
         """Return the adapter of one cell, as arguments of ``models.attach_lora``."""
         return {
             "r": self.lora_r, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "rslora": self.rslora,
-            "seed": self.seed,
+            "targets": self.targets, "seed": self.seed,
         }  # fmt: skip
 
     @classmethod

@@ -22,7 +22,7 @@ ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
 """The module of each engine other than ``generate``. It is imported by name, because a normal import would make vLLM's
 engine part of the code of every run."""
 
-SHARED = ("model", "revision", "marker", "engine", "dtype", "device")
+SHARED = ("model", "revision", "marker", "targets", "engine", "dtype", "device")
 """Parameters that a session is made from."""
 
 Sampler = Callable[..., list[Completion]]
@@ -42,9 +42,10 @@ class Session:
 
     @functools.cached_property
     def loaded(self) -> models.LoadedModel:
-        """The base model and its tokenizer, whose chat format is checked."""
+        """The base model and its tokenizer; LoRA targets and chat format are checked."""
         models.choose_threads()
         loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        models.check_targets(loaded.model, self.p.targets)
         chat_format(loaded.tokenizer, self.p.marker, loaded.model)
         return loaded
 

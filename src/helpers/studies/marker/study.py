@@ -21,8 +21,8 @@ ON_POLICY_METRICS_VERSION = 1  # 1: the first
 TOLERANCE = 0.01
 """Over a whole training, another kernel's rounding changes log-probs in the fifth digit. A mean over completions
 changes more if one of them draws another word."""
-ADDED = {"crossing": 0}
-"""0 makes no tables of a crossing, as in the first records."""
+ADDED = {"crossing": 0, "targets": "auto"}
+"""0 makes no tables of a crossing, and ``auto`` takes the seven layers of a Llama-like block, as in the first records."""
 
 
 def replay(record: Record) -> Record:
