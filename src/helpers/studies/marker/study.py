@@ -22,7 +22,7 @@ TOLERANCE = 0.01
 """Over a whole training, another kernel's rounding changes log-probs in the fifth digit. A mean over completions
 changes more if one of them draws another word."""
 ADDED = {"crossing": 0, "targets": "auto"}
-"""0 makes no tables of a crossing, and ``auto`` takes the seven layers of a Llama-like block, as in the first records."""
+"""As in the first records: no tables of a crossing, and LoRA on the seven layers of a Llama-like block."""
 
 
 def replay(record: Record) -> Record:
