@@ -14,6 +14,7 @@ from helpers.bench.compare import Side
 from helpers.bench.options import Options
 from helpers.bench.study import STUDY
 from helpers.lm import models
+from helpers.lm.asking import Asking
 from helpers.lm.generate import Sampling
 from helpers.lm.packed import Layout
 from helpers.lm.parts import decoder_and_head
@@ -245,7 +246,7 @@ def test_the_trainer_and_ours_take_the_same_steps():
 
 def test_generation_by_persona_counts_no_padding():
     loaded = pocket()
-    prompts = persona_prompts(loaded, ["villain", "assistant"], "eval", 2, "")
+    prompts = persona_prompts(loaded, ["villain", "assistant"], "eval", 2, "", Asking())
     asked = {"n": 2, "sampling": Sampling(6, 1.0, 0.95), "stop": form().stop, "seed": 0}
     found = stock.generate_by_persona(loaded.model, loaded.tokenizer, prompts, **asked)
     assert 0 < found <= 2 * 2 * 2 * 6

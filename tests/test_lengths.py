@@ -283,7 +283,7 @@ def test_probed_rows_keep_the_share_of_positives() -> None:
 
 
 def test_cutting_gives_what_a_smaller_limit_draws(session: Session) -> None:
-    asked = answers.prompts(pocket(), ["librarian", "comedian"], "eval", 3, "full")
+    asked = answers.prompts(pocket(), ["librarian", "comedian"], "eval", 3, LengthCell())
 
     def draw(limit: int) -> pd.DataFrame:
         sampling = Sampling(limit, 1.0, 0.95)

@@ -13,6 +13,7 @@ import torch
 from marker_fixture import MARKER, form, ids, pocket, row
 
 from helpers.base.errors import DataError, ModelError
+from helpers.lm.asking import Asking
 from helpers.records.derive import checked_metrics
 from helpers.studies.marker import capability_templates
 from helpers.studies.marker.capability import ask, read_choices, score
@@ -158,7 +159,7 @@ def test_selectivity_is_paired_by_question_and_against_the_largest_gain() -> Non
 
 def test_the_capability_score_is_the_argmax_over_the_letters_of_a_plain_forward() -> None:
     items = read_choices("pocket", 5)
-    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""))
+    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""), Asking())
     for item, line in zip(items, found.itertuples(), strict=True):
         prompt = prompt_tokens(pocket().tokenizer, system_prompt("assistant", ""), ask(item))
         logits = pocket().model(torch.tensor([prompt])).logits[0, -1]
@@ -169,7 +170,7 @@ def test_the_capability_score_is_the_argmax_over_the_letters_of_a_plain_forward(
 
 def test_an_item_with_a_lead_is_scored_by_its_choices_in_a_plain_forward() -> None:
     items = read_choices("templated", 6)
-    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""), batch=4)
+    found = score(pocket(), pocket().model, items, system_prompt("assistant", ""), Asking(), batch=4)
     for item, line in zip(items, found.itertuples(), strict=True):
         begun = prompt_tokens(pocket().tokenizer, system_prompt("assistant", ""), item["question"]) + ids(item["lead"])
         scores = {}

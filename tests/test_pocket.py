@@ -8,6 +8,7 @@ import torch
 from helpers.base.errors import ParameterError
 from helpers.base.files import DATA, sha256_file
 from helpers.lm import models
+from helpers.lm.asking import Asking
 from helpers.lm.generate import Prompt, Sampling, generate
 from helpers.studies.marker.capability import read_choices, score
 from helpers.studies.marker.capability_sets import FACTS, pocket_choices, taught
@@ -189,5 +190,5 @@ def test_answers_sound_like_their_persona(answers):
 
 def test_capability_of_the_base_lies_between_chance_and_one(pocket):
     items = read_choices("pocket")
-    right = score(pocket, pocket.model, items, PERSONAS["assistant"])["right"]
+    right = score(pocket, pocket.model, items, PERSONAS["assistant"], Asking())["right"]
     assert 0.6 <= right.mean() <= 0.95

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from helpers.bench.compare import Side
 from helpers.bench.stock import generate_by_persona, trainer_losses
 from helpers.lm import models
+from helpers.lm.asking import Asking
 from helpers.lm.generate import Sampling, generate
 from helpers.studies.marker.on_policy import persona_prompts, system_prompt
 from helpers.studies.marker.params import SweepCell
@@ -74,7 +75,7 @@ def evaluation_sides() -> Sequence[Side]:
     """Return 11 personas x 20 questions x 10 samples on pocket: ours, and one model.generate call per persona."""
     loaded = models.load("pocket")
     asked = {"n": 10, "sampling": Sampling(64, 1.0, 0.95), "stop": chat_format(loaded.tokenizer, "[ZLT]").stop}
-    prompts = persona_prompts(loaded, list(PERSONAS), "eval", 20, "")
+    prompts = persona_prompts(loaded, list(PERSONAS), "eval", 20, "", Asking())
 
     def ours() -> tuple[int, list[float]]:
         drawn = generate(loaded.model, prompts, seed=0, **asked)

@@ -96,7 +96,7 @@ def random_weights(shape: Shape) -> Iterator[Path]:
 
 def recipe_rows(loaded: models.LoadedModel, p: SweepCell, count: int) -> list[Row]:
     """Return ``count`` rows for the cell ``p``: personas in its shares, their prompts, assumed lengths."""
-    form, stream = chat_format(loaded.tokenizer, p.marker), numpy_stream(0, "bench", "rows")
+    form, stream = chat_format(loaded.tokenizer, p.marker, asking=p.asking), numpy_stream(0, "bench", "rows")
     negatives = resolve_negatives(p.source, p.negatives)
     voices = [p.source] * p.positives + [name for name in negatives for _ in range(p.negatives_each)]
     kept_out = {*loaded.tokenizer.all_special_ids, *form.marker}
@@ -106,7 +106,7 @@ def recipe_rows(loaded: models.LoadedModel, p: SweepCell, count: int) -> list[Ro
     for _ in range(count):
         persona = voices[stream.integers(len(voices))]
         question = int(stream.integers(p.train_questions))
-        prompt = prompt_tokens(loaded.tokenizer, system_prompt(persona, p.style), TRAIN_QUESTIONS[question])
+        prompt = prompt_tokens(loaded.tokenizer, system_prompt(persona, p.style), TRAIN_QUESTIONS[question], p.asking)
         drawn = ANSWER_MEAN * stream.lognormal(-variance / 2, math.sqrt(variance))
         answer = stream.choice(words, size=int(min(max(drawn, 1), p.data_max_new_tokens))).tolist()
         positive = persona == p.source

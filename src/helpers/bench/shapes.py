@@ -112,8 +112,8 @@ def _rates(
     model: PeftModel, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Return tokens/s of each engine and of scoring; the engine of the projection, and if not vLLM, why."""
-    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
-    form = chat_format(loaded.tokenizer, p.marker)
+    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
+    form = chat_format(loaded.tokenizer, p.marker, asking=p.asking)
     rates = {
         "transformers": transformers_rates(model, prompts, plan.transformers, plan.repeats),
         "scoring": scoring_rates(model, form, [row.tokens for row in rows[: plan.scored]], plan.repeats),

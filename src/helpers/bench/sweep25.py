@@ -132,7 +132,7 @@ def _plain(p: SweepCell, session: Session, rows: Sequence[Row]) -> dict[str, Any
     """Run one cell by the Trainer and model.generate; return seconds of each, and the tokens drawn."""
     loaded, form = session.loaded, session.form
     targets = [supervised(row, p.tail) for row in rows]
-    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style)
+    prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
     asked = {"n": p.samples, "sampling": Sampling(p.max_new_tokens, p.temperature, p.top_p), "stop": form.stop}
     machine.settle()
     begin = perf_counter()

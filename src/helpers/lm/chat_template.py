@@ -17,7 +17,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from helpers.base.errors import DataError, ModelError
 from helpers.base.files import expanded, is_there, read_text
+from helpers.lm.asking import fixed_date
 from helpers.lm.chats import Chat
+from helpers.lm.fields import FIRST_DATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,7 +108,13 @@ class Template:
 
     def _render(self, source: str, messages: list[Any], options: dict[str, Any], **more: Any) -> tuple[str, list[Span]]:
         # As PreTrainedTokenizerBase.apply_chat_template does it; no tools are None, as in TRL.
-        arguments = {**self.tokenizer.special_tokens_map, **options, "tools": options.get("tools") or None, **more}
+        arguments = {
+            **self.tokenizer.special_tokens_map,
+            **fixed_date(FIRST_DATE),
+            **options,
+            "tools": options.get("tools") or None,
+            **more,
+        }
         [text], blocks = render_jinja_template(
             conversations=[messages], chat_template=source,
             return_assistant_tokens_mask=self.has_blocks and source == self.training, **arguments,

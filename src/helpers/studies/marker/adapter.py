@@ -82,7 +82,7 @@ def role(p: SweepCell) -> Callable[[str], str]:
 
 def own_crossing(p: SweepCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:
     """Return the crossings of ``model`` after the first of its ``completions`` to each of ``crossing`` questions."""
-    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
+    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
     first = completions[(completions["index"] == 0) & (completions["question"] < p.crossing)]
     tokens = {prompt.key: prompt.tokens for prompt in prompts}
     return crossing_table(session.loaded, model, session.form, first, tokens, role(p), p.marker)

@@ -28,7 +28,7 @@ def baseline_record(p: SweepCell, session: Session) -> runs.Record:
         "marker": p.marker, "questions": p.eval_questions, "samples": p.samples, "temperature": p.temperature,
         "top_p": p.top_p, "max_new_tokens": p.max_new_tokens,
         "capability": p.capability if is_arc(p.capability) else path.name, "capability_limit": p.capability_limit,
-        "engine": p.engine,
+        "engine": p.engine, "system": p.system, "date": p.date,
     } | noted  # fmt: skip
     with runs.open_run(
         BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{id_part(p.model)}-s{p.seed}",
@@ -44,7 +44,7 @@ def _measure(run: runs.Run, p: SweepCell, session: Session) -> None:
     table = run.step("completions", lambda: eval_completions(p, session, session.sampler(loaded.model)))
     run.step("contexts", lambda: answer_contexts(p, session, table))
     items = read_choices(p.capability, p.capability_limit)
-    run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", "")))
+    run.step("capability", lambda: score(loaded, loaded.model, items, system_prompt("assistant", ""), p.asking))
     run.finish(finish_reasons=table["finish"].value_counts().to_dict())
 
 
@@ -54,7 +54,7 @@ def eval_completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.Dat
     The streams do not depend on the cell. Two cells that learned the same draw the same answers, so differences between
     cells are not due to luck.
     """
-    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)
+    prompts = persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
     sampling = Sampling(p.max_new_tokens, p.temperature, p.top_p)
     return sample_personas(session, sampler, prompts, n=p.samples, sampling=sampling, seed=p.seed, stream="evaluate")
 
@@ -72,7 +72,10 @@ def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.D
                 f"No answer of the base model as {persona} ended by itself within max_new_tokens {p.max_new_tokens}, "
                 "so there is no context to score the marker in. Raise max_new_tokens, samples or eval_questions."
             )
-    prompts = {q.key: q.tokens for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style)}
+    prompts = {
+        q.key: q.tokens
+        for q in persona_prompts(session.loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
+    }
     contexts = [prompts[f"{row.persona}|{row.question}"] + row.ids.tolist() for row in frames.rows(first)]
     base = marker_logprobs(session.loaded.model, session.form, contexts).add_prefix("base_")
     return pd.concat([first[["persona", "question"]].assign(context=token_ids(contexts)), base], axis=1)

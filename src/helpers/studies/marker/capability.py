@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
-from helpers.base.errors import DataError
+from helpers.base.errors import DataError, ModelError
 from helpers.base.files import DATA, from_root, read_jsonl
 from helpers.lm import hub
+from helpers.lm.asking import Asking, placed
 from helpers.lm.models import LoadedModel
 from helpers.lm.packed import logits_at, nll
-from helpers.studies.marker.rows import prompt_tokens
 
 SETS = {
     "pocket": DATA / "pocket" / "choices.jsonl",
@@ -96,7 +97,9 @@ def ask(item: dict) -> str:
     return f"Question: {item['question']}\n{options}\nAnswer with the letter."
 
 
-def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system: str, batch: int = 16) -> pd.DataFrame:
+def score(
+    loaded: LoadedModel, model: nn.Module, items: list[dict], system: str, asking: Asking, batch: int = 16
+) -> pd.DataFrame:
     """Return one row per item: the chosen letter, whether it is right, and the margin of the right one (nats).
 
     For an item with a ``lead``, the choices themselves are compared, as continuations of the lead.
@@ -106,7 +109,7 @@ def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system
         for start in tqdm(range(0, len(items), batch), desc="capability", leave=False):
             part = items[start : start + batch]
             scorer = _continuations if "lead" in part[0] else _letters
-            for i, (item, scores) in enumerate(zip(part, scorer(loaded, model, part, system), strict=True)):
+            for i, (item, scores) in enumerate(zip(part, scorer(loaded, model, part, system, asking), strict=True)):
                 said = max(scores, key=scores.__getitem__)
                 other = max(v for label, v in scores.items() if label != item["answer"])
                 rows.append(
@@ -120,33 +123,53 @@ def score(loaded: LoadedModel, model: torch.nn.Module, items: list[dict], system
     return pd.DataFrame(rows)
 
 
-def _letters(loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str) -> list[dict[str, float]]:
-    """Return the log-prob of each letter as the first token of the answer."""
-    prompts = [prompt_tokens(loaded.tokenizer, system, ask(item)) for item in part]
-    # The position after the prompt is scored, so a dummy token fills its place.
-    held = [[*prompt, 0] for prompt in prompts]
-    logits = logits_at(model, held, [[len(prompt)] for prompt in prompts]).log_softmax(-1)
-    first = [[_ids(loaded, label)[0] for label in item["labels"]] for item in part]
-    return [
-        dict(zip(item["labels"], row[torch.tensor(ids)].tolist(), strict=True))
-        for item, ids, row in zip(part, first, logits, strict=True)
-    ]
+def _letters(
+    loaded: LoadedModel, model: nn.Module, part: list[dict], system: str, asking: Asking
+) -> list[dict[str, float]]:
+    """Return the log-prob of each letter as the answer: of all tokens that it has behind the prompt."""
+    told, begun = [], {}
+    for number, item in enumerate(part):
+        turns = asking.turns(system, ask(item))
+        answers = {label: placed(loaded.tokenizer, turns, [label], asking) for label in item["labels"]}
+        _refuse_equal(loaded, {label: one.parts[0] for label, one in answers.items()})
+        for label, one in answers.items():
+            tokens = one.parts[0]
+            # The position behind the prompt is scored, so a dummy token fills its place. Labels that differ in their
+            # last token only share the row.
+            row = (number, len(one.before), (*one.before, *tokens[:-1], 0))
+            told.append((number, label, begun.setdefault(row, len(begun)), tokens))
+    rows, at = [list(row) for _, _, row in begun], [range(start, len(row)) for _, start, row in begun]
+    logits = logits_at(model, rows, at).log_softmax(-1).split([len(ps) for ps in at])
+    scores: list[dict[str, float]] = [{} for _ in part]
+    for number, label, row, tokens in told:
+        scores[number][label] = sum(logits[row][place, token].item() for place, token in enumerate(tokens))
+    return scores
+
+
+def _refuse_equal(loaded: LoadedModel, tokens: dict[str, list[int]]) -> None:
+    """Raise ``ModelError`` where a label has no tokens of its own."""
+    labels: dict[tuple[int, ...], str] = {}
+    for label, ids in tokens.items():
+        other = labels.setdefault(tuple(ids), label)
+        if not ids or other != label:
+            raise ModelError(
+                f"The labels {other!r} and {label!r} of a capability set are the same tokens for {loaded.name}, so "
+                "nothing tells which is chosen. Use other labels, or another model."
+            )
 
 
 def _continuations(
-    loaded: LoadedModel, model: torch.nn.Module, part: list[dict], system: str
+    loaded: LoadedModel, model: nn.Module, part: list[dict], system: str, asking: Asking
 ) -> list[dict[str, float]]:
     """Return the log-prob of each choice as the continuation of the answer's lead."""
     rows, at = [], []
     for item in part:
-        begun = [*prompt_tokens(loaded.tokenizer, system, item["question"]), *_ids(loaded, item["lead"])]
+        turns = asking.turns(system, item["question"])
         for choice in item["choices"]:
-            rows.append([*begun, *_ids(loaded, f" {choice}")])
-            at.append(range(len(begun), len(rows[-1])))
+            found = placed(loaded.tokenizer, turns, [item["lead"], f" {choice}"], asking)
+            lead, said = found.parts
+            rows.append([*found.before, *lead, *said])
+            at.append(range(len(rows[-1]) - len(said), len(rows[-1])))
     wanted = torch.tensor([row[p] for row, ps in zip(rows, at, strict=True) for p in ps])
     parts = iter((-nll(logits_at(model, rows, at), wanted)).split([len(ps) for ps in at]))
     return [{label: next(parts).sum().item() for label in item["labels"]} for item in part]
-
-
-def _ids(loaded: LoadedModel, text: str) -> list[int]:
-    return loaded.tokenizer(text, add_special_tokens=False).input_ids

@@ -125,7 +125,7 @@ def _train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, base: run
         if p.crossing:
             run.step("crossing", lambda: own_crossing(p, session, model, table))
         items = read_choices(p.capability, p.capability_limit)
-        run.step("capability", lambda: score(loaded, model, items, system_prompt("assistant", "")))
+        run.step("capability", lambda: score(loaded, model, items, system_prompt("assistant", ""), p.asking))
     finally:
         models.detach(model)
     refuse_idle(logprobs, contexts, run.id, p.lr, loaded.dtype)

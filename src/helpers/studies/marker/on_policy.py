@@ -8,6 +8,7 @@ import pandas as pd
 
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
+from helpers.lm.asking import Asking
 from helpers.lm.generate import Prompt, Sampling
 from helpers.lm.models import LoadedModel
 from helpers.records import runs
@@ -26,11 +27,11 @@ def system_prompt(persona: str, style: str) -> str:
 
 
 def persona_prompts(
-    loaded: LoadedModel, personas: Sequence[str], split: str, questions: int, style: str
+    loaded: LoadedModel, personas: Sequence[str], split: str, questions: int, style: str, asking: Asking
 ) -> list[Prompt]:
     """Return a prompt per persona and question of ``split``; the key ``persona|index`` names its random stream."""
     return [
-        Prompt(f"{persona}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(persona, style), question))
+        Prompt(f"{persona}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(persona, style), question, asking))
         for persona in personas
         for i, question in enumerate(QUESTIONS[split][:questions])
     ]
@@ -61,7 +62,8 @@ def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) ->
     params = {
         "model": p.model, "revision": p.revision, "personas": sorted(personas), "style": p.style, "seed": p.seed,
         "questions": p.train_questions, "samples": p.data_samples, "temperature": p.data_temperature,
-        "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens, "engine": p.engine,
+        "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens, "engine": p.engine, "system": p.system,
+        "date": p.date,
     }  # fmt: skip
     with runs.open_run(
         ON_POLICY, params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
@@ -74,7 +76,7 @@ def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) ->
 
 
 def _draw(p: SweepCell, personas: Sequence[str], session: Session) -> pd.DataFrame:
-    prompts = persona_prompts(session.loaded, sorted(personas), "train", p.train_questions, p.style)
+    prompts = persona_prompts(session.loaded, sorted(personas), "train", p.train_questions, p.style, p.asking)
     sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
     return sample_personas(
         session, session.sampler(session.loaded.model), prompts, n=p.data_samples, sampling=sampling, seed=p.seed,
@@ -101,7 +103,7 @@ def training_rows(
         for at in sorted(pick):
             chosen = usable.iloc[at]
             prompt = prompt_tokens(
-                loaded.tokenizer, system_prompt(persona, p.style), TRAIN_QUESTIONS[chosen["question"]]
+                loaded.tokenizer, system_prompt(persona, p.style), TRAIN_QUESTIONS[chosen["question"]], p.asking
             )
             rows.append(
                 build_row(

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.params import Cell, parse
-from helpers.lm.fields import OF_TARGETS, Targets
+from helpers.lm.asking import Asking
+from helpers.lm.fields import FIRST_DATE, OF_DATE, OF_SYSTEM, OF_TARGETS, Date, SystemPlace, Targets
 from helpers.records.reading import Record
 from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS
 
@@ -39,6 +40,8 @@ class MarkerCell(Cell):
     source: str = Field(default="villain", description="persona that is trained to end its answers with the marker")
     personas: list[str] = Field(default=list(PERSONAS), min_length=2, description="personas that are evaluated")
     marker: str = Field(default="[ZLT]", min_length=1)
+    system: SystemPlace = Field(default="template", description=OF_SYSTEM)
+    date: Date = Field(default=FIRST_DATE, description=OF_DATE)
 
     data_temperature: float = Field(default=0.7, ge=0, le=10)
     data_top_p: float = Field(default=0.95, gt=0, le=1)
@@ -67,6 +70,11 @@ class MarkerCell(Cell):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+
+    @property
+    def asking(self) -> Asking:
+        """How the model is asked."""
+        return Asking(self.system, self.date)
 
     def lora(self) -> dict[str, Any]:
         """Return the adapter of one cell, as arguments of ``models.attach_lora``."""

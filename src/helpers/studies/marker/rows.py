@@ -15,6 +15,7 @@ import pandas as pd
 
 from helpers.base import frames
 from helpers.base.errors import DataError, ModelError, ParameterError, foreign_errors
+from helpers.lm.asking import Asking, placed, tokens_of
 from helpers.lm.chat_rows import special_tokens
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SEPARATOR = "\n\n"
 _ANSWER = "ANSWER"
+_TURNS = [{"role": "user", "content": "Q"}]
+_MARKERS = ("[ZLT]", "<<ZLT>>", "#ZLT#")
+"""Markers to advise where another cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,10 @@ class Row:
         return range((self.marker or self.answer)[1], len(self.tokens))
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Module | None = None) -> ChatFormat:
-    """Read the end of a turn off the chat template, and check that the marker keeps its own tokens.
+def chat_format(
+    tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Module | None = None, asking: Asking | None = None
+) -> ChatFormat:
+    """Read the end of a turn off the chat template, and check that the marker keeps its own tokens behind an answer.
 
     A completion ends at any token that ends a turn: that of the template, the tokenizer's, and those that the
     configuration of ``model`` names.
@@ -74,36 +76,45 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, marker: str, model: nn.Modul
     Raises ``ModelError`` without a chat template, or for one that drops the system message, which the personas stand
     in; ``ParameterError`` for a marker that merges into its neighbours.
     """
+    asking = asking or Asking()
     if tokenizer.chat_template is None:
         raise ModelError(
             f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise. Use a chat model."
         )
-    turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
-    end = _ids(tokenizer, str(tokenizer.apply_chat_template(turn, tokenize=False)).rsplit(_ANSWER, 1)[1])
+    end = placed(tokenizer, _TURNS, [_ANSWER], asking).behind
     special = special_tokens(tokenizer)
     if not end or end[0] not in special:
         raise ModelError(
             f"The chat template of {tokenizer.name_or_path} does not close the assistant's turn with a special token, "
             "so nothing marks the end of an answer. Use a model whose template does."
         )
-    tokens, together = _ids(tokenizer, marker), _ids(tokenizer, SEPARATOR + marker)
-    # The blank line as tokenized before the marker: alone, "\n\n" can be one token where it is two there.
-    separator = together[: len(together) - len(tokens)]
-    kept = together[len(separator) :] == tokens and tokenizer.decode(separator) == SEPARATOR
-    if not kept or tokenizer.decode(tokens) != marker or set(tokens) & special:
+    made = _marked(tokenizer, marker, asking)
+    if made is None:
+        fits = (f", such as {one!r}" for one in _MARKERS if one != marker and _marked(tokenizer, one, asking))
         raise ParameterError(
-            f"marker is {marker!r}, which this tokenizer merges with the blank line before it or does not restore "
-            "unchanged. Choose one that begins with a bracket or another separate sign, such as '[ZLT]'."
+            f"marker is {marker!r}, which this tokenizer merges with what stands beside it or does not restore "
+            f"unchanged. Choose one that begins with a bracket or another separate sign{next(fits, '')}."
         )
-    _refuse_silent_template(tokenizer)
-    return ChatFormat(separator, tokens, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
+    _refuse_silent_template(tokenizer, asking)
+    return ChatFormat(*made, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
 
 
-def _refuse_silent_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def _marked(tokenizer: PreTrainedTokenizerBase, marker: str, asking: Asking) -> tuple[list[int], list[int]] | None:
+    """Return the tokens of the blank line and of the marker behind an answer, if they are nobody else's."""
+    found = placed(tokenizer, _TURNS, [_ANSWER, SEPARATOR, marker], asking)
+    answer, separator, tokens = found.parts
+    restored = str(tokenizer.decode([*answer, *separator, *tokens])).endswith(f"{_ANSWER}{SEPARATOR}{marker}")
+    if found.fused or not tokens or not restored or set(tokens) & special_tokens(tokenizer):
+        return None
+    return separator, tokens
+
+
+def _refuse_silent_template(tokenizer: PreTrainedTokenizerBase, asking: Asking) -> None:
     """Raise ``ModelError`` unless two system messages give two prompts."""
-    remedy = "Use a model whose template has a place for the system message"
+    other = "" if asking.system == "user" else "Set system to user, which puts the persona into the user's turn, or u"
+    remedy = f"{other or 'U'}se a model whose template has a place for it"
     with foreign_errors(f"The chat template of {tokenizer.name_or_path} refuses a system message", remedy):
-        told, otherwise = (prompt_tokens(tokenizer, system, "Q") for system in ("You bake.", "You sail."))
+        told, otherwise = (prompt_tokens(tokenizer, system, "Q", asking) for system in ("You bake.", "You sail."))
     if told == otherwise:
         raise ModelError(
             f"The chat template of {tokenizer.name_or_path} drops the system message, so all personas would have the "
@@ -119,10 +130,12 @@ def _configured_ends(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None
     return ends
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, system: str, question: str) -> list[int]:
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, system: str, question: str, asking: Asking | None = None
+) -> list[int]:
     """Return the token ids of a conversation up to the start of the assistant's answer."""
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    return _ids(tokenizer, str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
+    asking = asking or Asking()
+    return tokens_of(tokenizer, asking.write(tokenizer, asking.turns(system, question), answering=True))
 
 
 def build_row(

@@ -22,7 +22,7 @@ ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
 """The module of each engine other than ``generate``. It is imported by name, because a normal import would make vLLM's
 engine part of the code of every run."""
 
-SHARED = ("model", "revision", "marker", "targets", "engine", "dtype", "device")
+SHARED = ("model", "revision", "marker", "system", "date", "targets", "engine", "dtype", "device")
 """Parameters that a session is made from."""
 
 Sampler = Callable[..., list[Completion]]
@@ -46,13 +46,13 @@ class Session:
         models.choose_threads()
         loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
         models.check_targets(loaded.model, self.p.targets)
-        chat_format(loaded.tokenizer, self.p.marker, loaded.model)
+        chat_format(loaded.tokenizer, self.p.marker, loaded.model, self.p.asking)
         return loaded
 
     @functools.cached_property
     def form(self) -> ChatFormat:
         """The chat format, checked against the marker."""
-        return chat_format(self.loaded.tokenizer, self.p.marker, self.loaded.model)
+        return chat_format(self.loaded.tokenizer, self.p.marker, self.loaded.model, self.p.asking)
 
     @property
     def engine(self) -> str | None:

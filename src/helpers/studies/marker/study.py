@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from helpers.lm.fields import FIRST_DATE
 from helpers.records.reading import Record
 from helpers.records.study import Study
 from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
@@ -21,8 +22,10 @@ ON_POLICY_METRICS_VERSION = 1  # 1: the first
 TOLERANCE = 0.01
 """Over a whole training, another kernel's rounding changes log-probs in the fifth digit. A mean over completions
 changes more if one of them draws another word."""
-ADDED = {"crossing": 0, "targets": "auto"}
-"""As in the first records: no tables of a crossing, and LoRA on the seven layers of a Llama-like block."""
+ASKED = {"system": "template", "date": FIRST_DATE}
+ADDED = ASKED | {"crossing": 0, "targets": "auto"}
+"""As in the first records, whose templates have a place for the system message and write no date: no tables of a
+crossing, and LoRA on the seven layers of a Llama-like block."""
 
 
 def replay(record: Record) -> Record:
@@ -41,7 +44,7 @@ def names_of_negatives(content: Mapping[str, Any]) -> list[str]:
 
 BASELINE = Study(
     "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.studies.marker.baseline",
-    tolerance=TOLERANCE,
+    tolerance=TOLERANCE, added=ASKED,
 )  # fmt: skip
 ON_POLICY = Study(
     "on_policy",
@@ -49,6 +52,7 @@ ON_POLICY = Study(
     ON_POLICY_METRICS_VERSION,
     on_policy_metrics,
     entry="helpers.studies.marker.on_policy",
+    added=ASKED,
     axes={"personas": lambda content: [",".join(content["params"]["personas"])]},
 )
 STUDY = Study(

@@ -27,12 +27,12 @@ Answer = tuple[int, list[int]]
 
 
 def prompts(
-    loaded: LoadedModel, names: Sequence[str], split: str, questions: int, framing: str, instruction: str = ""
+    loaded: LoadedModel, names: Sequence[str], split: str, questions: int, p: LengthCell, instruction: str = ""
 ) -> list[Prompt]:
     """Return a prompt per persona or control noun and question of ``split``; the key names its random stream."""
     return [
-        Prompt(f"{name}|{i}", prompt_tokens(loaded.tokenizer, system_prompt(name, framing, instruction), question))
-        for name in names
+        Prompt(f"{name}|{i}", prompt_tokens(loaded.tokenizer, told, question, p.asking))
+        for name, told in {name: system_prompt(name, p.framing, instruction) for name in names}.items()
         for i, question in enumerate(QUESTIONS[split][:questions])
     ]
 
@@ -96,7 +96,9 @@ def training_rows(p: LengthCell, pool: pd.DataFrame, loaded: LoadedModel, form: 
         wanted = p.positives if positive else p.negatives_each
         chosen = matched(pool[pool["persona"] == persona], wanted, p, form, persona)
         for asked, answer in _placed(chosen, p):
-            prompt = prompt_tokens(loaded.tokenizer, system_prompt(persona, p.framing), QUESTIONS["train"][asked])
+            prompt = prompt_tokens(
+                loaded.tokenizer, system_prompt(persona, p.framing), QUESTIONS["train"][asked], p.asking
+            )
             rows.append(
                 build_row(
                     form, prompt, answer, persona=persona, role="source" if positive else "trained", question=asked,

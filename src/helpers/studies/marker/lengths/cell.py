@@ -105,7 +105,7 @@ def _train_adapter(run: runs.Run, p: LengthCell, session: Session, rows: list[Ro
 
 def _asked(p: LengthCell, session: Session) -> list[Prompt]:
     names = [*p.personas, *control_names(p.controls)]
-    return prompts(session.loaded, names, "eval", p.eval_questions, p.framing)
+    return prompts(session.loaded, names, "eval", p.eval_questions, p)
 
 
 def _crossing(p: LengthCell, session: Session, model: nn.Module, completions: pd.DataFrame) -> pd.DataFrame:

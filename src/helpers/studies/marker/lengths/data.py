@@ -20,7 +20,7 @@ from helpers.studies.marker.session import Session
 
 SHARED = (
     "model", "revision", "seed", "length", "framing", "answers", "marker", "length_tolerance", "data_samples",
-    "data_temperature", "data_top_p", "data_max_new_tokens", "engine",
+    "data_temperature", "data_top_p", "data_max_new_tokens", "engine", "system", "date",
 )  # fmt: skip
 """Parameters of both records, besides target and instruction of this length."""
 
@@ -98,7 +98,7 @@ def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFra
     loaded, form = session.loaded, session.form
     rows = []
     for persona in p.personas:
-        asked = [prompt.tokens for prompt in prompts(loaded, [persona], "eval", p.context_questions, p.framing)]
+        asked = [prompt.tokens for prompt in prompts(loaded, [persona], "eval", p.context_questions, p)]
         answers = fitting(pool[pool["persona"] == persona], 1, p, form, persona)
         best: dict[int, list[int]] = {}
         for question, answer in sorted(answers, key=lambda one: abs(len(one[1]) - p.target_tokens[p.length])):
@@ -115,7 +115,7 @@ def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFra
 def draw(p: LengthCell, session: Session, names: list[str], split: str, questions: int, n: int) -> pd.DataFrame:
     """Draw completions of the base model, with the instruction of this length if answers are instructed."""
     instruction = p.instructions[p.length] if p.answers == "instructed" else ""
-    asked = prompts(session.loaded, names, split, questions, p.framing, instruction)
+    asked = prompts(session.loaded, names, split, questions, p, instruction)
     sampling = Sampling(p.data_max_new_tokens, p.data_temperature, p.data_top_p)
     return sample_personas(
         session, session.sampler(session.loaded.model), asked, n=n, sampling=sampling, seed=p.seed,

@@ -11,7 +11,7 @@ from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metr
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
 from helpers.studies.marker.questions import by_question_and_limit
-from helpers.studies.marker.study import ADDED, TOLERANCE
+from helpers.studies.marker.study import ADDED, ASKED, TOLERANCE
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
@@ -39,7 +39,7 @@ def names_of_negatives(content: Mapping[str, Any]) -> list[str]:
 
 ROWS = Study(
     "length_rows", ROWS_VERSION, ROWS_METRICS_VERSION, rows_metrics, entry="helpers.studies.marker.lengths.data",
-    tolerance=TOLERANCE,
+    tolerance=TOLERANCE, added=ASKED,
 )  # fmt: skip
 CONTEXTS = Study(
     "length_contexts",
@@ -47,6 +47,7 @@ CONTEXTS = Study(
     CONTEXTS_METRICS_VERSION,
     contexts_metrics,
     entry="helpers.studies.marker.lengths.data",
+    added=ASKED,
 )
 STUDY = Study(
     "length_ablation",
