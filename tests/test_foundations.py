@@ -65,6 +65,16 @@ def test_disk_errors_become_one_sentence_with_the_path(tmp_path, code, sentence)
         raise FileNotFoundError(errno.ENOENT, "x")
 
 
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
+def test_a_home_that_is_no_folder_is_one_sentence(place, monkeypatch):
+    monkeypatch.setenv("HOME", place)
+    monkeypatch.delenv("CLAIMBOOK_CACHE", raising=False)
+    with pytest.raises(
+        RecordError, match=rf"{place}/.* cannot be made: {place}.* is no folder\. Set HOME to one, or CLA"
+    ):
+        files.write_json(files.cache_root() / "x.json", {})
+
+
 def test_a_really_full_disk_is_reported(tmp_path):
     with (
         pytest.raises(RecordError, match="No space is left"),

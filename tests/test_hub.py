@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import httpx2
+import huggingface_hub
 import pandas as pd
 import pytest
 import test_actdiff_study as lens
@@ -155,3 +157,21 @@ def test_a_hub_out_of_reach_is_one_sentence_with_the_revision(there, monkeypatch
     monkeypatch.setattr(hub, "snapshot_download", refused)
     with pytest.raises(kind, match=rf"at revision v1 is not a local .* \({type(error).__name__}\).*give a local copy"):
         read()
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "socks4://127.0.0.1:1", "socks://x:1"]
+)
+@pytest.mark.parametrize(("kind", "error"), [("model", ModelError), ("dataset", DataError)])
+def test_a_proxy_that_the_client_does_not_speak_is_one_sentence(proxy, kind, error, monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv(name.lower(), proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    hub.snapshot.cache_clear()
+    huggingface_hub.close_session()
+    with pytest.raises(
+        error, match=r"owner/name cannot be fetched through this machine's proxy \(.*\)\. Set HTTPS_PROXY"
+    ):
+        hub.snapshot("owner/name", None, ("*.json",), kind)
+    huggingface_hub.close_session()

@@ -17,6 +17,7 @@ from filelock import FileLock
 from site_fixture import make_record
 
 from helpers.base import files, leftovers
+from helpers.base.errors import SweepError
 from helpers.records.locks import lock_of
 from helpers.records.reading import PARTIAL
 from helpers.sweeps import cluster, driver
@@ -356,3 +357,17 @@ def test_whoever_writes_and_renames_does_it_by_files():
         path.relative_to(files.ROOT / "src/helpers").as_posix() for path in sources if named.search(path.read_text())
     }
     assert places == {"base/files.py", "base/leftovers.py", "records/steps.py"}
+
+
+def test_a_temporary_folder_too_far_down_for_rays_sockets_is_said(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/scratch/of/a/user/with/a/long/name")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SweepError, match=r"TMPDIR is /scratch/.*, too far down .* Set TMPDIR to a folder .* 18 char"):
+        cluster._near()
+
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/nowhere']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    with pytest.raises(SweepError, match=r"for its sockets \(No usable temporary .*\)\. Set TMPDIR"):
+        cluster._near()

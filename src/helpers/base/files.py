@@ -215,11 +215,22 @@ def _full(path: Path) -> RecordError:
     return RecordError(f"No space is left on the disk of {path}: free some and run the same command again.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it. Raises ``RecordError`` where one of them cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        raise RecordError(
+            f"{folder} cannot be made: {error.filename} is no folder. Set HOME to one, or CLAIMBOOK_CACHE and "
+            "CLAIMBOOK_OUTPUTS."
+        ) from error
+
+
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Call ``write(temporary)`` beside ``path``, flush it and rename it: readers see the old file or the new one."""
     path = Path(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = leftovers.temporary_path(path)
         try:
             write(temporary)

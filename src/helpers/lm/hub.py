@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.request import getproxies
 
 import httpx2
 from huggingface_hub import snapshot_download
@@ -35,7 +36,7 @@ def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], kind: L
     """Fetch the files that match ``patterns`` at ``revision`` (default: the newest).
 
     A process fetches a repository once, so everything it reads there is of one commit. Raises ``ModelError`` or
-    ``DataError``, by ``kind``, if the hub cannot provide the files.
+    ``DataError``, by ``kind``, if the hub cannot provide the files, or not through the proxy that is set.
     """
     at = f"{repo} at revision {revision}" if revision else repo
     try:
@@ -48,6 +49,13 @@ def snapshot(repo: str, revision: str | None, patterns: tuple[str, ...], kind: L
         raise ERRORS[kind](
             f"{at} is not a local folder, and the hub could not provide it ({type(error).__name__}). Check the name, "
             "the network and your access to it, or give a local copy."
+        ) from error
+    except (ImportError, ValueError) as error:
+        if not getproxies():
+            raise
+        raise ERRORS[kind](
+            f"{at} cannot be fetched through this machine's proxy ({' '.join(str(error).split()).rstrip('.')}). Set "
+            "HTTPS_PROXY and ALL_PROXY to a proxy that begins with http://, or give a local copy."
         ) from error
     return Snapshot(Path(folder), Path(folder).name)
 

@@ -12,7 +12,17 @@ from typing import Any
 from filelock import FileLock
 
 from helpers.base.errors import ModelError, nearest
-from helpers.base.files import DATA, cache_root, disk_errors, from_root, sha256_file, sha256_json, stamp, write_json
+from helpers.base.files import (
+    DATA,
+    cache_root,
+    disk_errors,
+    from_root,
+    make_folder,
+    sha256_file,
+    sha256_json,
+    stamp,
+    write_json,
+)
 from helpers.lm import gguf, hub
 from helpers.lm.folders import check_folder, header, own_code, shards
 
@@ -142,7 +152,7 @@ def _converted(file: Path, name: str) -> Path:
     folder = cache_root() / "models" / f"{name}-{_hash(file)[:12]}"
     if not folder.is_dir():
         with disk_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
                     gguf.convert(file, folder)

@@ -216,7 +216,7 @@ class Run:
 
     def _take_lock(self) -> None:
         with files.disk_errors(self._home):
-            self._home.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self._home)
             try:
                 self._lock.acquire(blocking=False)
             except Timeout:

@@ -18,6 +18,7 @@ from helpers.base.errors import SweepError
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there
 STARTS = 3
+LONGEST = 18  # characters of a folder in which Ray's sockets find room
 UNITS = 10_000  # Ray counts resources in ten-thousandths and drops what is smaller
 STUB = "rfc3987_syntax"
 PASSED_ON = ("CLAIMBOOK_PUBLISHED", "CLAIMBOOK_CACHE", "PYTHONPATH")
@@ -79,8 +80,19 @@ def cluster(ray: Any) -> Cluster:
 def _near() -> Path:
     """Where temporary folders are, unless that is too far down: a socket's whole path has 107 characters at most, and
     Ray's lie up to 65 below the folder that it is given."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(str(usual)) <= 18 else Path("/tmp")
+    try:
+        usual = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise SweepError(f"Ray needs a folder for its sockets ({error.strerror}). Set TMPDIR to one.") from error
+    if len(str(usual)) <= LONGEST:
+        return usual
+    short = Path("/tmp")
+    if not os.access(short, os.W_OK | os.X_OK):
+        raise SweepError(
+            f"TMPDIR is {usual}, too far down for Ray's sockets, and {short} cannot be written. Set TMPDIR to a folder "
+            f"whose path has at most {LONGEST} characters."
+        )
+    return short
 
 
 def _connect(ray: Any, address: str, workers: int | None, passed_on: tuple[str, ...], folder: Path) -> None:

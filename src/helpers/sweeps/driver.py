@@ -155,7 +155,7 @@ class _State:
             return
         path = files.outputs_root() / self.mark
         with files.disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(path.parent)
             lock = FileLock(path)  # by which `tidy` tells the mark of a living sweep
             lock.acquire()
         try:

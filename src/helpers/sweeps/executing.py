@@ -67,7 +67,7 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path = fil
     notebook = strip_pairing(jupytext.read(source))
     try:
         with files.disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(target.parent)
             papermill.execute_notebook(
                 notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
                 kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
