@@ -6,7 +6,7 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
-.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks bench clean
+.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks compatibility bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -67,6 +67,9 @@ organisms: $(READY) ## train the base model and the fine-tunes of the activation
 
 notebooks: $(READY) ## run every notebook with its pocket parameters and save the outputs in its .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
+
+compatibility: $(READY) ## try every architecture on the installed packages, and write data/compatibility.json
+	$(BIN)/python -W ignore -m helpers.bench.compatibility
 
 bench: $(READY) ## time our code against plain implementations, and measure what many records cost
 	$(BIN)/claimbook bench

@@ -96,7 +96,7 @@ SITE: dict[str, dict[str, Sort]] = {
         "projected": Sort.FACT, "ways": Sort.BLOCK, "metrics": Sort.BLOCK, "hours": Sort.BLOCK, "recorded": Sort.BLOCK,
         "passes": Sort.BLOCK,
     },
-    "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK},
+    "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK, "architectures": Sort.BLOCK},
     "log": {"show": Sort.BLOCK},
     "graph": {"all_claims": TABLE},
     "drawing": dict.fromkeys(("draw", "claims_table", "relations_table", "issues_table"), Sort.BLOCK),
