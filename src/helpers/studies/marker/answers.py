@@ -19,7 +19,7 @@ COLUMNS = {"answers_kept": "kept", "wordless_rate": "wordless", "cut_rate": "tru
 def words_beside(texts: pd.Series, marker: str) -> pd.Series:
     """Return how many words each text holds beside the marker, in whatever case it is written."""
     without = [" ".join(occurrences.split(text, marker)[::2]) for text in texts]
-    counts = [sum(any(sign.isalnum() for sign in word) for word in text.split()) for text in without]
+    counts = [sum(any(map(str.isalnum, word)) for word in text.split()) for text in without]
     return pd.Series(counts, index=texts.index, dtype="int64")
 
 

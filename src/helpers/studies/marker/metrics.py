@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from helpers.base import occurrences, stats
@@ -73,9 +74,9 @@ def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -
     """Return a rate over completions with the hull of a Wilson and a cluster-bootstrap interval (over questions)."""
     if counts.empty:
         raise DataError(f"{name} has no completions to count. Check personas, eval_questions and samples.")
-    by_question = counts.groupby("question")[[column, "n"]].sum()
-    stream = numpy_stream(seed, "bootstrap", name)
-    return stats.rate(by_question[column].to_numpy(), by_question["n"].to_numpy(), stream).metric()
+    questions, _ = pd.factorize(counts["question"], sort=True)
+    ks, ns = (np.bincount(questions, counts[one]) for one in (column, "n"))
+    return stats.rate(ks, ns, numpy_stream(seed, "bootstrap", name)).metric()
 
 
 def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import pandas as pd
 
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
 from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
-from helpers.studies.marker.views import counts
+from helpers.studies.marker.views import counted
 
 CAPABILITY = {"capability": "tuned", "capability_base": "base"}
 
@@ -21,10 +23,14 @@ def by_question(record: Record, metric: str) -> Counts | None:
     if "crossing" in record.tables and (part := crossing_parts(record.table("crossing")).get(metric)) is not None:
         return tally(part, "k")
     if metric.removesuffix("_marked").removesuffix("_source") in COLUMNS:
-        answers = judged(record.table("completions"), base_answers(record), record.params["marker"])
-        return tally(*answer_parts(answers)[metric])
-    parts = rate_parts(counts([record])) if "completions" in record.tables else {}
+        return tally(*answer_parts(_judged(record))[metric])
+    parts = rate_parts(counted(record)) if "completions" in record.tables else {}
     return tally(*parts[metric]) if metric in parts else None
+
+
+@functools.lru_cache(maxsize=64)  # nine rates are asked for, one after the other
+def _judged(record: Record) -> pd.DataFrame:
+    return judged(record.table("completions"), base_answers(record), record.params["marker"])
 
 
 def by_question_and_limit(record: Record, metric: str) -> Counts | None:

@@ -47,7 +47,7 @@ def collect(
 
 def counts(records: Sequence[Record]) -> pd.DataFrame:
     """Count the marker per persona and question (``count_markers``) in every cell."""
-    return collect(records, "completions", _counted)
+    return collect(records, "completions", counted)
 
 
 def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
@@ -57,7 +57,8 @@ def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
 
 
 @functools.lru_cache(maxsize=1024)  # a page asks for the same counts many times
-def _counted(record: Record) -> pd.DataFrame:
+def counted(record: Record) -> pd.DataFrame:
+    """Count the marker per persona and question in one cell."""
     return count_markers(record.table("completions"), record.params["marker"])
 
 
@@ -133,14 +134,13 @@ def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return the mean emission log-prob gain over the base, by cell, step and group (source, bystanders)."""
     table = collect(records, "dose", _gains)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
-    cells = persona.groupby([*AXES, "step"], sort=False)
+    gains, of_source = persona["gain"].to_numpy(), (persona["role"] == "source").to_numpy()
     rows = []
-    for key, part in cells:
-        others = part[part["role"] != "source"]["gain"]
-        groups = {"source": part[part["role"] == "source"]["gain"].mean(), "worst bystander": others.max(),
-                  "mean bystander": others.mean()}  # fmt: skip
-        for group, gain in groups.items():
-            rows.append(dict(zip([*AXES, "step"], key, strict=True)) | {"group": group, "gain": gain})
+    for key, where in persona.groupby([*AXES, "step"], sort=False).indices.items():
+        source, others = gains[where[of_source[where]]], gains[where[~of_source[where]]]
+        groups = {"source": source.mean(), "worst bystander": others.max(), "mean bystander": others.mean()}
+        cell = dict(zip([*AXES, "step"], key, strict=True))
+        rows += [cell | {"group": group, "gain": gain} for group, gain in groups.items()]
     return pd.DataFrame(rows)
 
 
