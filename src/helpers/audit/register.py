@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.audit import judgement
-from helpers.audit.kept import judge_or_recall
+from helpers.audit.kept import Kept
 from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
@@ -173,7 +173,8 @@ def judging(root: Path | None = None) -> Iterator[None]:
     if events:
         ledger.append(events)
     yield
-    looks = [judgement.look(page, root, judge_or_recall) for page in pages if all(map(_stands, _codes([page], root)))]
+    judge = Kept().judge
+    looks = [judgement.look(page, root, judge) for page in pages if all(map(_stands, _codes([page], root)))]
     new = [
         judgement.enter(judged)
         for judged in looks

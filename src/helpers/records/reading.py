@@ -13,7 +13,8 @@ import gc
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +195,33 @@ def read(folder: Path, *, published: bool = False) -> Record:
             raise RecordError(
                 f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there."
             )
-        text = path.read_bytes()
+        return _reader.get()(folder, published, files.stamp(path))
     except PermissionError:
         raise RecordError(f"{path} cannot be read: check its permissions.") from None
-    content = parse(text, provenance.portable(str(path)), folder.parent.name, folder.name.removeprefix(PARTIAL))
+
+
+def _read(folder: Path, published: bool, stamp: tuple[int, ...]) -> Record:
+    path = folder / "run.json"
+    where = provenance.portable(str(path))
+    content = parse(path.read_bytes(), where, folder.parent.name, folder.name.removeprefix(PARTIAL))
     return Record(folder, content, published=published)
+
+
+_reader: ContextVar[Callable[[Path, bool, tuple[int, ...]], Record]] = ContextVar("reader", default=_read)
+
+
+@contextlib.contextmanager
+def read_once() -> Iterator[None]:
+    """Read every record once within this block, however often it is asked for; one that changes is read again.
+
+    Records are shared then, and with them what was counted in their tables: leave their content as it is.
+    """
+    token = _reader.set(functools.lru_cache(maxsize=4096)(_read)) if _reader.get() is _read else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _reader.reset(token)
 
 
 def parse(text: bytes, where: str, notebook: str, run_id: str) -> dict[str, Any]:
@@ -278,7 +301,7 @@ def _unfinished(folder: Path, notebook: str) -> Record | None:
     try:
         record = _readable(folder, notebook, published=False)
         if record.status == "running" and not is_locked(folder.parent, name):
-            record.content["status"] = "partial"
+            record = Record(folder, record.content | {"status": "partial"}, published=False)
     except FileNotFoundError:  # killed before the first write
         record = _blank(folder, notebook, "partial")
     if folder.is_dir():

@@ -26,10 +26,8 @@ from helpers.base import yaml_text
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
 from helpers.site.frame import Project, read_project, write_page, write_styles
-from helpers.site.markdown import convert
+from helpers.site.markdown import FENCE, INLINE, convert
 
-FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*(.*?)\s*$")
-INLINE = re.compile(r"`\{python\} +([^`]+)`")
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?|nan|-?inf|True|False")
 CHUNK = re.compile(r"^```+\s*\{python\b")
 PAGE_SECONDS = 900

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.audit.entries import check_ledger, check_registrations
-from helpers.audit.kept import derive_or_recall, judge_or_recall
+from helpers.audit.kept import Kept
 from helpers.audit.verify import verify_folder
 from helpers.base.errors import ClaimbookError, RecordError
 from helpers.base.files import ROOT
@@ -22,7 +22,7 @@ from helpers.claims.case import Case, open_case
 from helpers.claims.claim import front_matter, has_claim
 from helpers.claims.marked import Document
 from helpers.records.provenance import portable
-from helpers.records.reading import load
+from helpers.records.reading import load, read_once
 from helpers.site import log
 from helpers.site.graph import unknown_target
 from helpers.site.linting import bindings, links, markup, numerals, sections, sources, speech, statements, words
@@ -49,6 +49,7 @@ class Finding:
         return f"{self.path}:{self.line}: {self.rule}: {self.message}"
 
 
+@read_once()
 def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     """Return every finding of the pages in ``root/reports``, by file and line.
 
@@ -60,7 +61,8 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     findings = [finding for path in paths for finding in _page(path, root, site)]
     cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
     findings += [finding for case in cases for finding in _claim(case, cases)]
-    findings += [finding for case in cases for finding in _proof(case)]
+    kept = Kept()
+    findings += [finding for case in cases for finding in _proof(case, kept)]
     findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger(root)]
     if (root / log.PROSE).is_file():
         findings += _log(root / log.PROSE, root, site)
@@ -143,17 +145,17 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
         yield from _findings(case.path, case.root, rule)
 
 
-def _proof(case: Case) -> Iterator[Finding]:
+def _proof(case: Case, kept: Kept) -> Iterator[Finding]:
     """Yield faults of the records, criteria and grids that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
-    for one in check_registrations(case.root, [case.path], judge_or_recall):
+    for one in check_registrations(case.root, [case.path], kept.judge):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
     cited = {record.ref: record for record in case.evidence().records}
     for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
         with contextlib.suppress(RecordError):  # an unreadable input is reported below, with the record that used it
             cited[ref] = load(ref)
     for record in cited.values():
-        for one in verify_folder(record.path, derive_or_recall):
+        for one in verify_folder(record.path, kept.derive):
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 

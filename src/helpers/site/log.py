@@ -25,7 +25,7 @@ from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
-from helpers.site.fallback import INLINE
+from helpers.site.markdown import INLINE
 from helpers.site.overview import records_used
 from helpers.site.status import cases_in
 

@@ -14,7 +14,7 @@ from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.declared import Declared, telling
 from helpers.claims.evidence import label
 from helpers.records import provenance, questions
-from helpers.records.reading import Record
+from helpers.records.reading import Record, read_once
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
@@ -53,6 +53,7 @@ class PageStatus:
         return bool(self.why)
 
 
+@read_once()
 def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
     """Return every declared run of one notebook (or of all that have an experiment.yaml), and every claim page.
 

@@ -59,15 +59,15 @@ def on_policy_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[s
 
 def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
     """Count completions per persona and question: n, k with the marker (any case), truncated, empty."""
-    marked = table.assign(
-        marker=occurrences.holds(table["text"], marker),
-        truncated=table["finish"] == "length",
-        empty=table["text"].str.strip() == "",
-    )
-    counts = marked.groupby(["persona", "role", "question"], sort=False).agg(
-        k=("marker", "sum"), n=("marker", "size"), truncated=("truncated", "sum"), empty=("empty", "sum")
-    )
-    return counts.reset_index().astype({"k": "int64", "n": "int64", "truncated": "int64", "empty": "int64"})
+    group = ["persona", "role", "question"]
+    counted = {
+        "k": occurrences.holds(table["text"], marker),
+        "n": 1,
+        "truncated": table["finish"] == "length",
+        "empty": table["text"].str.strip() == "",
+    }
+    counts = table[group].assign(**counted).groupby(group, sort=False).sum().reset_index()
+    return counts.astype(dict.fromkeys(counted, "int64"))
 
 
 def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pandas as pd
 
 from helpers.records.pooling import Counts
@@ -12,6 +13,8 @@ from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
 from helpers.studies.marker.views import counted
 
+Parts = dict[str, tuple[pd.DataFrame, str]]
+"""Rows and the column of successes behind each rate."""
 CAPABILITY = {"capability": "tuned", "capability_base": "base"}
 
 
@@ -23,14 +26,19 @@ def by_question(record: Record, metric: str) -> Counts | None:
     if "crossing" in record.tables and (part := crossing_parts(record.table("crossing")).get(metric)) is not None:
         return tally(part, "k")
     if metric.removesuffix("_marked").removesuffix("_source") in COLUMNS:
-        return tally(*answer_parts(_judged(record))[metric])
-    parts = rate_parts(counted(record)) if "completions" in record.tables else {}
+        return tally(*_answer_parts(record)[metric])
+    parts = _rate_parts(record) if "completions" in record.tables else {}
     return tally(*parts[metric]) if metric in parts else None
 
 
-@functools.lru_cache(maxsize=64)  # nine rates are asked for, one after the other
-def _judged(record: Record) -> pd.DataFrame:
-    return judged(record.table("completions"), base_answers(record), record.params["marker"])
+@functools.lru_cache(maxsize=256)  # of one record, many rates are asked for
+def _rate_parts(record: Record) -> Parts:
+    return rate_parts(counted(record))
+
+
+@functools.lru_cache(maxsize=256)
+def _answer_parts(record: Record) -> Parts:
+    return answer_parts(judged(record.table("completions"), base_answers(record), record.params["marker"]))
 
 
 def by_question_and_limit(record: Record, metric: str) -> Counts | None:
@@ -47,8 +55,9 @@ def by_question_and_limit(record: Record, metric: str) -> Counts | None:
 
 def tally(part: pd.DataFrame, column: str) -> Counts:
     """Return the sums of ``column`` and of n over each question of ``part``."""
-    sums = part.groupby("question", sort=False)[[column, "n"]].sum()
-    return {question: (int(k), int(n)) for question, k, n in sums.itertuples(name=None)}
+    codes, questions = pd.factorize(part["question"])
+    ks, ns = (np.bincount(codes, part[one]).astype(int).tolist() for one in (column, "n"))
+    return dict(zip(questions, zip(ks, ns, strict=True), strict=True))
 
 
 def base_answers(record: Record) -> pd.DataFrame:
