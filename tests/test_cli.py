@@ -55,7 +55,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
 
 
 def test_what_reads_records_imports_no_models_and_no_notebooks():
-    """lint, status, verify and every page need the studies' metrics and criteria; torch and transformers take seconds."""
+    """lint, status, verify and every page need the studies' metrics and criteria, and torch takes seconds."""
     code = """
 import sys
 import helpers.audit.verify, helpers.site.lint, helpers.site.status
