@@ -134,10 +134,10 @@ def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return the mean emission log-prob gain over the base, by cell, step and group (source, bystanders)."""
     table = collect(records, "dose", _gains)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
-    gains, of_source = persona["gain"].to_numpy(), (persona["role"] == "source").to_numpy()
     rows = []
-    for key, where in persona.groupby([*AXES, "step"], sort=False).indices.items():
-        source, others = gains[where[of_source[where]]], gains[where[~of_source[where]]]
+    for key, part in persona.groupby([*AXES, "step"], sort=False):
+        gains, own = part["gain"].to_numpy(), (part["role"] == "source").to_numpy()
+        source, others = gains[own], gains[~own]
         groups = {"source": source.mean(), "worst bystander": others.max(), "mean bystander": others.mean()}
         cell = dict(zip([*AXES, "step"], key, strict=True))
         rows += [cell | {"group": group, "gain": gain} for group, gain in groups.items()]
