@@ -17,6 +17,7 @@ from helpers.base import frames
 from helpers.base.errors import DataError, ModelError, ParameterError, foreign_errors
 from helpers.lm.asking import Asking, placed, tokens_of
 from helpers.lm.chat_rows import special_tokens
+from helpers.lm.ends import configured_ends
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +97,7 @@ def chat_format(
             f"unchanged. Choose one that begins with a bracket or another separate sign{next(fits, '')}."
         )
     _refuse_silent_template(tokenizer, asking)
-    return ChatFormat(*made, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
+    return ChatFormat(*made, end, tuple(sorted(configured_ends(tokenizer, model) - {end[0]})))
 
 
 def _marked(tokenizer: PreTrainedTokenizerBase, marker: str, asking: Asking) -> tuple[list[int], list[int]] | None:
@@ -120,14 +121,6 @@ def _refuse_silent_template(tokenizer: PreTrainedTokenizerBase, asking: Asking) 
             f"The chat template of {tokenizer.name_or_path} drops the system message, so all personas would have the "
             f"same prompt. {remedy}."
         )
-
-
-def _configured_ends(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None) -> set[int]:
-    ends: set[int] = set()
-    for source in (tokenizer, getattr(model, "generation_config", None), getattr(model, "config", None)):
-        named = getattr(source, "eos_token_id", None)
-        ends |= set(named if isinstance(named, list) else [] if named is None else [named])
-    return ends
 
 
 def prompt_tokens(
