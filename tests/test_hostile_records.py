@@ -148,7 +148,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant(root, "c-run", status="failed", error=EVIL)
     nbformat.write(notebook(), root / "notebooks/toy.ipynb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fallback, "execute", lambda page, _: executed(page.stem, root, patch))
+        patch.setattr(fallback, "execute", lambda page, *_: executed(page.stem, root, patch))
         patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
         patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
         fallback.render(root, workers=1)

@@ -63,7 +63,7 @@ def _rate(
     return estimands.independent_rate([one["k"] for one in recorded], [one["n"] for one in recorded], estimand)
 
 
-@functools.lru_cache(maxsize=16384)  # a verdict asks for the same counts at many levels, and of many groups of records
+@functools.lru_cache(maxsize=4096)  # a verdict asks for the same counts at many levels, and of many groups of records
 def _counted(by_question: ByQuestion, record: Record, metric: str) -> Counts | None:
     return by_question(record, metric)
 

@@ -14,7 +14,6 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -195,33 +194,37 @@ def read(folder: Path, *, published: bool = False) -> Record:
             raise RecordError(
                 f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there."
             )
-        return _reader.get()(folder, published, files.stamp(path))
+        return _reader(folder, published, files.stamp(path))
     except PermissionError:
         raise RecordError(f"{path} cannot be read: check its permissions.") from None
 
 
 def _read(folder: Path, published: bool, stamp: tuple[int, ...]) -> Record:
-    path = folder / "run.json"
-    where = provenance.portable(str(path))
-    content = parse(path.read_bytes(), where, folder.parent.name, folder.name.removeprefix(PARTIAL))
+    text, where = (folder / "run.json").read_bytes(), provenance.portable(str(folder / "run.json"))
+    content = parse(text, where, folder.parent.name, folder.name.removeprefix(PARTIAL))
     return Record(folder, content, published=published)
 
 
-_reader: ContextVar[Callable[[Path, bool, tuple[int, ...]], Record]] = ContextVar("reader", default=_read)
+_reader: Callable[[Path, bool, tuple[int, ...]], Record] = _read
+
+
+def share() -> None:
+    """Read every record once from now on, and again where it changes. It is shared: leave its content as it is."""
+    global _reader
+    if _reader is _read:
+        _reader = functools.lru_cache(maxsize=4096)(_read)
 
 
 @contextlib.contextmanager
 def read_once() -> Iterator[None]:
-    """Read every record once within this block, however often it is asked for; one that changes is read again.
-
-    Records are shared then, and with them what was counted in their tables: leave their content as it is.
-    """
-    token = _reader.set(functools.lru_cache(maxsize=4096)(_read)) if _reader.get() is _read else None
+    """Share records (`share`) within this block."""
+    global _reader
+    before = _reader
+    share()
     try:
         yield
     finally:
-        if token is not None:
-            _reader.reset(token)
+        _reader = before
 
 
 def parse(text: bytes, where: str, notebook: str, run_id: str) -> dict[str, Any]:

@@ -154,6 +154,9 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
     to `alt_text`. The title moves from the drawing into the caption, where it wraps on a narrow screen and can be
     selected. Panels that do not fit side by side move under each other.
     """
+    global _made
+    if first:
+        _made = itertools.count(1)
     words, spec = " ".join((alt or alt_text(chart)).split()), chart.to_dict()
     heading = spec.pop("title", "")
     heading = heading if isinstance(heading, dict) else {"text": heading}
