@@ -1,4 +1,4 @@
-"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | mask | bench``.
+"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | check | mask | bench``.
 
 What a command needs is imported inside it, so that ``claimbook --help`` answers at once.
 """
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
+from helpers.cli.check import check
 from helpers.cli.mask import mask
 
 
@@ -162,7 +163,7 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-for command in (mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage):
+for command in (check, mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage):
     app.command()(command)
 app.add_typer(proof.ledger_app, name="ledger")
 
