@@ -45,8 +45,8 @@ _KEPT, _PLACE = "claimbook_ways", "claimbook_place"
 _RESCALED = {"dynamic", "longrope"}
 ORDER: tuple[Literal["packed", "padded", "single"], ...] = ("packed", "padded", "single")
 """The ways of computing rows, the fastest first."""
-TRAININGS = ("alone", "stacked", "documents")
-"""What trains: one adapter, several in one pass, or a fine-tune on whole documents."""
+TRAININGS = ("alone", "stacked", "documents", "reader")
+"""What trains: one adapter, several in one pass, a fine-tune on whole documents, or a prefix of a frozen reader."""
 _SOURCES = ("cached", "exact", "exact_training", "forward", "packed", "parts", "stacked")
 
 

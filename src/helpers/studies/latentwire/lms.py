@@ -30,6 +30,7 @@ class FrozenLM:
     side: str
     name: str
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    model: PreTrainedModel = field(repr=False)
     decoder: PreTrainedModel = field(repr=False)
     head: nn.Module = field(repr=False)
     embedding: nn.Module = field(repr=False)
@@ -92,7 +93,7 @@ def load(side: str, name: str, *, revision: str | None, device: str, dtype: str)
     return reader(side, name, loaded.model, loaded.tokenizer)
 
 
-def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> FrozenLM:
+def reader(side: str, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> FrozenLM:
     """Make a reader of ``model``.
 
     Raises ``ModelError`` if it has no embedding layer to calibrate on, or no end token.
@@ -112,7 +113,7 @@ def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenize
     pad = end if pad is None else pad  # as is common for Llama
     device = next(model.parameters()).device
     ends = tuple(sorted({end, *configured_ends(tokenizer, model)}))
-    return FrozenLM(side, name, tokenizer, decoder, head, embedding, end, pad, bos, device, ends)
+    return FrozenLM(side, name, tokenizer, model, decoder, head, embedding, end, pad, bos, device, ends)
 
 
 def check_place(name: str, revision: str | None) -> None:
