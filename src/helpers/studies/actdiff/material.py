@@ -124,7 +124,7 @@ def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> D
 def _given(p: LensCell, tokenizer: PreTrainedTokenizerBase) -> Domain:
     """Return the words of a given pair as a domain: their tokens at the head of a line and behind a space."""
     lines = [f"\n{form}{word}" for word in p.words for form in ("", " ")]
-    spelt = [cut(tokenizer, line, [1, len(line)]).parts[1] for line in lines]
+    spelt = [found.parts[1] for found in cut(tokenizer, lines, [[1, len(line)] for line in lines])] if lines else []
     ids = sorted({token for tokens in spelt for token in tokens})
     return "words", {"words": ids} if ids else {}, [], []
 

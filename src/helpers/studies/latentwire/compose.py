@@ -34,7 +34,7 @@ def _tokens(
     tokenizer: PreTrainedTokenizerBase, before: str, middle: str, after: str, answer: str
 ) -> tuple[list[int], list[int]]:
     whole = before + middle + after + answer
-    found = cut(tokenizer, whole, [len(before), len(before + middle), len(whole)])
+    (found,) = cut(tokenizer, [whole], [[len(before), len(before + middle), len(whole)]])
     return found.parts[0], found.parts[2]
 
 

@@ -130,7 +130,8 @@ def _letters(
     told, begun = [], {}
     for number, item in enumerate(part):
         turns = asking.turns(system, ask(item))
-        answers = {label: placed(loaded.tokenizer, turns, [label], asking) for label in item["labels"]}
+        found = placed(loaded.tokenizer, turns, [[label] for label in item["labels"]], asking)
+        answers = dict(zip(item["labels"], found, strict=True))
         _refuse_equal(loaded, {label: one.parts[0] for label, one in answers.items()})
         for label, one in answers.items():
             tokens = one.parts[0]
@@ -165,8 +166,9 @@ def _continuations(
     rows, at = [], []
     for item in part:
         turns = asking.turns(system, item["question"])
-        for choice in item["choices"]:
-            found = placed(loaded.tokenizer, turns, [item["lead"], f" {choice}"], asking)
+        for found in placed(
+            loaded.tokenizer, turns, [[item["lead"], f" {choice}"] for choice in item["choices"]], asking
+        ):
             lead, said = found.parts
             rows.append([*found.before, *lead, *said])
             at.append(range(len(rows[-1]) - len(said), len(rows[-1])))

@@ -82,7 +82,8 @@ def chat_format(
         raise ModelError(
             f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise. Use a chat model."
         )
-    end = placed(tokenizer, _TURNS, [_ANSWER], asking).behind
+    (turn,) = placed(tokenizer, _TURNS, [[_ANSWER]], asking)
+    end = turn.behind
     special = special_tokens(tokenizer)
     if not end or end[0] not in special:
         raise ModelError(
@@ -102,7 +103,7 @@ def chat_format(
 
 def _marked(tokenizer: PreTrainedTokenizerBase, marker: str, asking: Asking) -> tuple[list[int], list[int]] | None:
     """Return the tokens of the blank line and of the marker behind an answer, if they are nobody else's."""
-    found = placed(tokenizer, _TURNS, [_ANSWER, SEPARATOR, marker], asking)
+    (found,) = placed(tokenizer, _TURNS, [[_ANSWER, SEPARATOR, marker]], asking)
     answer, separator, tokens = found.parts
     restored = str(tokenizer.decode([*answer, *separator, *tokens])).endswith(f"{_ANSWER}{SEPARATOR}{marker}")
     if found.fused or not tokens or not restored or set(tokens) & special_tokens(tokenizer):
