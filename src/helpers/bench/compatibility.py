@@ -26,11 +26,12 @@ from helpers.lm.compatibility import LEDGER, Entry, read
 from helpers.lm.exact import differs, try_rows, ways_of
 from helpers.lm.exact_training import settle_training
 from helpers.lm.packed import logits_at
-from helpers.lm.targets import find_targets, linear_names
+from helpers.lm.targets import LINEAR, find_targets, linear_names
 from helpers.studies.actdiff.lens import open_lens
 from helpers.studies.actdiff.pair import Pair
 from helpers.studies.marker.train import batch_loss
 
+USUAL = "the seven of a Llama-like block"
 _FIGURE = re.compile(r"\d+(\.\d+)?(e-?\d+)?")
 
 
@@ -84,7 +85,8 @@ def _targets(model: Any) -> tuple[str | list[str], str]:
     """Return the default targets, as PEFT takes them and in words; or every layer that can be one."""
     try:
         chosen = find_targets(model, "auto")
-        return chosen, ", ".join([chosen] if isinstance(chosen, str) else sorted(chosen))
+        is_usual = list(chosen) == list(LINEAR)
+        return chosen, USUAL if is_usual else ", ".join([chosen] if isinstance(chosen, str) else sorted(chosen))
     except ModelError:
         head = model.get_output_embeddings()
         is_head = {path.rpartition(".")[2] for path, module in model.named_modules() if module is head}
