@@ -83,9 +83,10 @@ def test_an_absorbed_hypothesis_points_to_the_row_that_answers_it(target, answer
     assert bool(found.flags("asked")) == (state != "answered")
 
 
-def test_a_relation_to_no_claim_names_the_nearest():
-    with pytest.raises(ClaimError, match="which no page claims; did you mean 'band'"):
-        build([case("band", "SUPPORTED"), case("b", "SUPPORTED", relation("consumes", "bnd"))])
+def test_a_relation_to_no_finished_page_is_flagged_and_left_out():
+    found = build([case("band", "SUPPORTED"), case("b", "SUPPORTED", relation("consumes", "bnd"))])
+    assert found.edges == () and found.nodes.keys() == {"band", "b"}
+    assert found.flags("b") == ("Consumes bnd, which no finished page claims.",) and found.flags("band") == ()
 
 
 def test_an_id_used_twice_is_refused():

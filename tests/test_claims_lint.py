@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def root(tmp_path, outputs_here):
     (tmp_path / "reports").mkdir()
     for name in ("index", "graph", "log", "runs"):
         shutil.copy(REPORTS / f"{name}.qmd", tmp_path / "reports")
-    create(SLUG, root=tmp_path)
+    for path in create(SLUG, "sweep", tmp_path):
+        text = path.read_text()
+        path.write_text(re.sub(r"PLACEHOLDER: (\w)", lambda match: match[1].upper(), text))
     return tmp_path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from helpers.audit import judgement
 from helpers.audit.kept import Kept
 from helpers.base import files
-from helpers.base.errors import ClaimError
+from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.claims.placeholders import WORD
@@ -66,15 +66,25 @@ def _hash(kind: ledger.Kind, name: str, claim: Claim, root: Path) -> str:
     return files.content_hash(root / name)
 
 
-def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> Iterator[tuple[Path, list[Registered]]]:
-    """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by."""
+def of_pages(
+    root: Path = files.ROOT, pages: Iterable[Path] | None = None
+) -> Iterator[tuple[Path, list[Registered] | ClaimbookError]]:
+    """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by.
+
+    A page that cannot be read is yielded with the error if it was registered; any other is a draft, which lint names.
+    """
     asked = ledger.read().standing("question")
     for path in sorted((root / "reports").glob("*.qmd")) if pages is None else pages:
         # A claim that was registered stays bound, also where its page calls itself proposed again.
         if path.name.startswith("_"):
             continue  # a part of other pages
-        if has_claim(path) and (read_claim(path, root).status != "proposed" or f"reports/{path.name}" in asked):
-            yield path, of_page(path, root)
+        is_asked = f"reports/{path.name}" in asked
+        try:
+            if has_claim(path) and (read_claim(path, root).status != "proposed" or is_asked):
+                yield path, of_page(path, root)
+        except ClaimbookError as error:
+            if is_asked:
+                yield path, error
 
 
 def question_hash(claim: Claim) -> str:

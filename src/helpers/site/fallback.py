@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError
-from helpers.base.files import ROOT
+from helpers.base.files import ROOT, read_text
+from helpers.claims.drafts import Draft, open_page
 from helpers.show.kernels import QuietKernelManager
 from helpers.site.frame import Project, read_project, write_page, write_styles
 from helpers.site.markdown import FENCE, INLINE, convert
@@ -38,6 +39,7 @@ if "helpers.site.pages" in sys.modules:
     sys.modules["helpers.site.pages"].begin()
 del os, sys
 """
+UNFINISHED = "<p>There is nothing to show yet.</p>\n"
 
 
 class _ThisInterpreter(KernelSpecManager):
@@ -85,14 +87,19 @@ def _counted(page: Path, bar: tqdm) -> Path:
 def render_page(page: Path, project: Project, site: Path, kernel: Kernel | None = None) -> Path:
     """Execute one page (in ``kernel``, or in one of its own), write its HTML, and return the path written."""
     name = str(page.relative_to(project.root))
-    front, body = execute(page, name, kernel)
-    content, headings = convert(body, name)
+    try:
+        front, body = execute(page, name, kernel)
+        content, headings = convert(body, name)
+    except ClaimError:
+        if not isinstance(open_page(page, project.root), Draft):
+            raise
+        front, content, headings = {"title": page.stem.replace("-", " ").capitalize()}, UNFINISHED, []
     return write_page(site / Path(name).with_suffix(".html"), project, site, front, content, headings)
 
 
 def execute(page: Path, name: str, kernel: Kernel | None = None) -> tuple[dict[str, Any], str]:
     """Return the front matter of a page, and its Markdown with the outputs of cells and inline expressions in place."""
-    text = page.read_text(encoding="utf-8")
+    text = read_text(page, ClaimError)
     notebook = jupytext.reads(text, fmt=".Rmd")
     front, cells = _front_matter(notebook.cells, name)
     expected = sum(bool(CHUNK.match(line)) for line in text.splitlines())

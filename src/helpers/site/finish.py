@@ -14,7 +14,7 @@ import nbformat
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.base.files import ROOT, write_text
-from helpers.claims.claim import has_claim
+from helpers.claims.drafts import open_page
 from helpers.show.markup import unseal
 from helpers.site import completions, header, notebooks
 from helpers.site.check import Finding, check_site
@@ -40,7 +40,8 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
     for source, page in _pages(project, site):
         if pages is None or page in pages:
             html = unseal(page.read_text(encoding="utf-8"))
-            write_text(page, header.place(html, source, project.root) if has_claim(source) else html)
+            claim = open_page(source, project.root)
+            write_text(page, html if claim is None else header.place(html, claim))
     if pages is None:
         write_styles(project, site)
         for source in sorted((project.root / "notebooks").glob("*.ipynb")):

@@ -64,6 +64,8 @@ class Graph:
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
+    lost: tuple[Edge, ...] = ()
+    """Relations to claims that no finished page makes."""
 
     def flags(self, claim: str) -> tuple[str, ...]:
         """Return what the page of ``claim`` must say about the claims it rests on, one sentence each."""
@@ -73,6 +75,8 @@ class Graph:
             self._sentence(path) for path in self._paths(claim) if self.nodes[path[-1].target].verdict in UNSOUND
         ]
         absorbed = [edge for edge in self.edges if edge.source == claim and edge.answer in ("unanswered", "open")]
+        lost = [edge for edge in self.lost if edge.source == claim and edge.kind in CARRIES]
+        unsound += [f"{spoken(edge.kind).capitalize()} {edge.target}, which no finished page claims." for edge in lost]
         return (*unsound, *(f"Absorbed by {edge.target}: {edge.answer_text}." for edge in absorbed))
 
     def _paths(self, claim: str) -> Iterator[tuple[Edge, ...]]:
@@ -104,7 +108,7 @@ def build(cases: Iterable[Case]) -> Graph:
     """Build the graph of some claims.
 
     Raises:
-        ClaimError: two pages use one id, or a relation names a claim that no page makes.
+        ClaimError: two pages use one id.
     """
     known: dict[str, Case] = {}
     for case in cases:
@@ -114,15 +118,14 @@ def build(cases: Iterable[Case]) -> Graph:
             )
         known[case.claim.id] = case
     nodes = {name: _claim_node(case) for name, case in known.items()}
-    edges = []
+    edges, lost = [], []
     for name, case in known.items():
         for relation in case.claim.relations:
             if relation.target.startswith("#"):
                 nodes[relation.target] = _issue(relation, nodes.get(relation.target))
-            elif relation.target not in known:
-                raise ClaimError(unknown_target(case, relation, known))
-            edges.append(Edge(name, relation.target, relation.kind, relation.note, *_answer(relation, known)))
-    return Graph(nodes, tuple(edges))
+            edge = Edge(name, relation.target, relation.kind, relation.note, *_answer(relation, known))
+            (edges if relation.target in nodes else lost).append(edge)
+    return Graph(nodes, tuple(edges), tuple(lost))
 
 
 def unknown_target(case: Case, relation: Relation, known: Iterable[str]) -> str:

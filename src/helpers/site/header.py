@@ -10,18 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
-from pathlib import Path
 
 from markupsafe import Markup
 
 from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
 from helpers.base.errors import ClaimError
-from helpers.claims.case import Case, open_case
+from helpers.claims.case import Case
+from helpers.claims.drafts import Draft
 from helpers.records import ledger
 from helpers.show.markup import Block, verbatim
 from helpers.site import graph
-from helpers.site.blocks import badge
+from helpers.site.blocks import badge, banner
 from helpers.site.effect import effect
 
 BELOW = re.compile(r"<header\b[^>]*\btitle-block\b[^>]*>.*?</header>", re.DOTALL)
@@ -29,7 +29,7 @@ BELOW = re.compile(r"<header\b[^>]*\btitle-block\b[^>]*>.*?</header>", re.DOTALL
 PLACED = re.compile(r'\n<section class="cb-header".*?<!--/cb-header-->', re.DOTALL)
 
 
-def place(html: str, source: Path, root: Path) -> str:
+def place(html: str, page: Case | Draft) -> str:
     """Return a rendered page with the header of its claim below its title; one that is there already is replaced.
 
     Raises ClaimError where the page has no title to stand below.
@@ -37,8 +37,8 @@ def place(html: str, source: Path, root: Path) -> str:
     html = PLACED.sub("", html)
     title = BELOW.search(html)
     if not title:
-        raise ClaimError(f"{source.name} was rendered without a title block, below which its header belongs.")
-    block = header(open_case(source, root)).fragment
+        raise ClaimError(f"{page.path.name} was rendered without a title block, below which its header belongs.")
+    block = banner(f"This page is a DRAFT. {page.why}") if isinstance(page, Draft) else header(page).fragment
     shown = Markup('\n<section class="cb-header" aria-label="Verdict">{}</section><!--/cb-header-->').format(block)
     return html[: title.end()] + str(shown) + html[title.end() :]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from helpers.site.status import CellStatus, PageStatus, State
+from helpers.site.status import DRAFT, CellStatus, PageStatus, State
 
 NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` writes one."]
 
@@ -17,10 +17,13 @@ def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[st
     """
     lines = []
     for page in pages:
-        lines.append(f"{page.page}: {page.verdict}, confidence {page.confidence}")
+        lines.append(f"{page.page}: {_judged(page)}")
         mine = [cell for cell in cells if cell.notebook == page.experiment]
-        lines += [f"  runs: {_counts(mine)}", *_unreadable(mine)]
-        lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
+        lines += [f"  runs: {_counts(mine)}", *_unreadable(mine)] if mine else []
+        if page.verdict == DRAFT:
+            lines.append(f"  first: {_plain('; '.join(page.why))}")
+        else:
+            lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
     for notebook in dict.fromkeys(cell.notebook for cell in cells):
         if notebook not in {page.experiment for page in pages}:
             mine = [cell for cell in cells if cell.notebook == notebook]
@@ -35,8 +38,12 @@ def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]
         mine = [cell for cell in cells if cell.grid == grid]
         lines.append(f"{grid}: {_counts(mine)}")
         lines += [f"  {cell.state:<10} {cell.cell}{_because(cell.why)}" for cell in mine]
-    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
+    lines += [f"{page.page}: {_judged(page)}{_because(page.why)}" for page in pages]
     return lines or NOTHING
+
+
+def _judged(page: PageStatus) -> str:
+    return page.verdict if page.verdict == DRAFT else f"{page.verdict}, confidence {page.confidence}"
 
 
 def _unreadable(cells: Sequence[CellStatus]) -> list[str]:
@@ -52,6 +59,10 @@ def _counts(cells: Iterable[CellStatus]) -> str:
 
 
 def _because(why: tuple[str, ...]) -> str:
-    """Return the reasons as text that commands a terminal to nothing: they hold errors that a record brought along."""
-    text = "".join(mark for mark in "; ".join(why) if mark.isprintable())
+    text = _plain("; ".join(why))
     return f"  ({text})" if text else ""
+
+
+def _plain(text: str) -> str:
+    """Return text that commands a terminal to nothing: it holds errors that a record brought along."""
+    return "".join(mark for mark in text if mark.isprintable())

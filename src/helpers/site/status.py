@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.base.errors import ClaimError, nearest
+from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
-from helpers.claims.case import Case, ExperimentRecords, declared_runs, open_case, read_experiment
-from helpers.claims.claim import has_claim, read_claim
+from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
 from helpers.claims.declared import Declared, telling
+from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
-from helpers.records import provenance, questions
+from helpers.records import ledger, provenance, questions
+from helpers.records.provenance import portable
 from helpers.records.reading import Record, read_once
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
+DRAFT = "DRAFT"
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 """Endings of the files in ``params/<notebook>/`` that declare no runs."""
 
@@ -26,6 +29,7 @@ class CellStatus:
     """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
 
     An unreadable record belongs to no declared run: its ``grid`` is the folder that holds it, its ``cell`` its name.
+    Of an unreadable params file the name is the ``cell``.
     """
 
     notebook: str
@@ -38,7 +42,10 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class PageStatus:
-    """A claim's page: verdict, stated confidence, whether a record behind it is stale or the criteria have changed."""
+    """A claim's page: verdict, stated confidence, whether a record behind it is stale or the criteria have changed.
+
+    The ``verdict`` of a draft is DRAFT, and ``why`` the first thing that it lacks.
+    """
 
     page: str
     claim: str
@@ -65,7 +72,8 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     notebooks = declared if notebook is None else [notebook]
     known = {name: read_experiment(name) for name in notebooks}
     cells = [row for name, found in known.items() for row in cells_of(name, found)]
-    return cells, [page_status(case) for case in cases_in(known=known)]
+    pages = [page_status(page) for page in pages_in(known=known)]
+    return cells, [page for page in pages if notebook is None or page.experiment in ("", notebook)]
 
 
 def cases_in(
@@ -74,15 +82,42 @@ def cases_in(
     known: Mapping[str, ExperimentRecords] | None = None,
     opened: Case | None = None,
 ) -> Iterator[Case]:
-    """Open every claim page in ``folder``; with ``known`` only those about one of these experiments.
+    """Open every finished claim page in ``folder``, as `pages_in` does."""
+    return (page for page in pages_in(folder, root, known, opened) if isinstance(page, Case))
 
-    ``opened`` is a page that is already open and is not read again.
+
+def pages_in(
+    folder: Path = REPORTS,
+    root: Path = ROOT,
+    known: Mapping[str, ExperimentRecords] | None = None,
+    opened: Case | None = None,
+) -> list[Case | Draft]:
+    """Open every claim page in ``folder``, drafts among them; with ``known`` only those of these experiments.
+
+    ``opened`` is a page that is already open. Of two pages with one claim id the one not registered is a draft.
     """
-    for path in sorted(folder.glob("*.qmd")):
-        if opened is not None and path.resolve() == opened.path.resolve():
-            yield opened
-        elif has_claim(path) and (known is None or read_claim(path, root).experiment in known):
-            yield open_case(path, root, known)
+    pages: list[Case | Draft] = []
+    for path in sorted(folder.glob("[!_]*.qmd")):
+        is_open = opened is not None and path.resolve() == opened.path.resolve()
+        page = opened if is_open else open_page(path, root, known)
+        pages += [page] if page is not None else []
+    first: dict[str, Case] = {}
+    asked = registered_pages()
+    for case in sorted(
+        (page for page in pages if isinstance(page, Case)), key=lambda case: case.path.name not in asked
+    ):
+        other = first.setdefault(case.claim.id, case)
+        if other is not case:
+            why = f"claim.id is {case.claim.id!r}, which is that of {other.path.name}: choose another."
+            pages[pages.index(case)] = Draft(case.path, why, case.claim)
+    return pages
+
+
+def registered_pages() -> set[str]:
+    """Return the names of the pages whose question stands in the ledger; none where it cannot be read."""
+    with contextlib.suppress(RecordError):  # lint and verify say so
+        return {Path(name).name for name in ledger.read().standing("question")}
+    return set()
 
 
 def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path = ROOT) -> list[CellStatus]:
@@ -95,13 +130,18 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     rows = []
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if not path.name.endswith(NOT_GRIDS):
-            expected = declared_runs(notebook, path, root)
+            name = path.relative_to(root).as_posix()
+            try:
+                expected = declared_runs(notebook, path, root)
+            except ClaimbookError as error:
+                rows.append(CellStatus(notebook, name, path.name, "unreadable", (portable(str(error)),)))
+                continue
             mine: dict[int, list[Record]] = {}
             declared = Declared(expected)
             for record in started:
                 for number in declared.met(record):
                     mine.setdefault(number, []).append(record)
-            told, name = telling([one.key for one in expected]), path.relative_to(root).as_posix()
+            told = telling([one.key for one in expected])
             for number, one in enumerate(expected):
                 cell = label({axis: one.key[axis] for axis in told})
                 rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
@@ -132,8 +172,10 @@ def _criteria(record: Record) -> tuple[str, ...]:
     return ("criteria",) if changed else ()
 
 
-def page_status(case: Case) -> PageStatus:
+def page_status(case: Case | Draft) -> PageStatus:
     """Return the status of one page."""
+    if isinstance(case, Draft):
+        return PageStatus(case.name, "", case.claim.experiment if case.claim else "", DRAFT, "", (case.why,))
     verdict, confidence = case.verdict(), case.confidence()
     parts = sorted({part for why in verdict.stale.values() for part in why})
     why = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]

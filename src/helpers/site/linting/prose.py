@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.base.errors import ClaimError
+from helpers.base.files import read_text
 from helpers.site.markdown import FENCE, INLINE, anchor_of
 
 FRONT = re.compile(r"\A---[ \t]*\r?\n.*?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -101,7 +103,7 @@ class Page:
 
 def read_page(path: Path) -> Page:
     """Read a page of Quarto's Markdown (or a fragment of one, without front matter)."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, ClaimError)
     page = Page(path)
     text = FRONT.sub(lambda match: _blank(match.group()), text)
     text = _fences(text, page)
