@@ -13,13 +13,13 @@ NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` 
 def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
     """Return three lines a claim, a line for each experiment that has no page, and how to see the rest.
 
-    A record that cannot be read adds a line, whose reason nobody should have to look for.
+    A record that cannot be read, or that no params file declares, adds a line: nobody should have to look for why.
     """
     lines = []
     for page in pages:
         lines.append(f"{page.page}: {_judged(page)}")
         mine = [cell for cell in cells if cell.notebook == page.experiment]
-        lines += [f"  runs: {_counts(mine)}", *_unreadable(mine)] if mine else []
+        lines += [f"  runs: {_counts(mine)}", *_apart(mine)] if mine else []
         if page.verdict == DRAFT:
             lines.append(f"  first: {_plain('; '.join(page.why))}")
         else:
@@ -27,7 +27,7 @@ def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[st
     for notebook in dict.fromkeys(cell.notebook for cell in cells):
         if notebook not in {page.experiment for page in pages}:
             mine = [cell for cell in cells if cell.notebook == notebook]
-            lines += [f"params/{notebook}: no page yet; runs: {_counts(mine)}", *_unreadable(mine)]
+            lines += [f"params/{notebook}: no page yet; runs: {_counts(mine)}", *_apart(mine)]
     return [*lines, "Every cell: claimbook status --all"] if lines else NOTHING
 
 
@@ -46,10 +46,13 @@ def _judged(page: PageStatus) -> str:
     return page.verdict if page.verdict == DRAFT else f"{page.verdict}, confidence {page.confidence}"
 
 
-def _unreadable(cells: Sequence[CellStatus]) -> list[str]:
-    unreadable = [cell for cell in cells if cell.state == "unreadable"]
-    more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-    return [f"  unreadable: {cell.cell}{_because(cell.why)}{more}" for cell in unreadable[:1]]
+def _apart(cells: Sequence[CellStatus]) -> list[str]:
+    lines = []
+    for state in ("unreadable", "ad hoc"):
+        some = [cell for cell in cells if cell.state == state]
+        more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+        lines += [f"  {state}: {cell.cell}{_because(cell.why)}{more}" for cell in some[:1]]
+    return lines
 
 
 def _counts(cells: Iterable[CellStatus]) -> str:

@@ -11,14 +11,14 @@ from typing import Literal
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
 from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
-from helpers.claims.declared import Declared, telling
+from helpers.claims.declared import Declared, Expected, telling
 from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
 from helpers.records import ledger, provenance, questions
 from helpers.records.provenance import portable
 from helpers.records.reading import Record, read_once
 
-State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
+State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]
 DRAFT = "DRAFT"
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 """Endings of the files in ``params/<notebook>/`` that declare no runs."""
@@ -29,7 +29,8 @@ class CellStatus:
     """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
 
     An unreadable record belongs to no declared run: its ``grid`` is the folder that holds it, its ``cell`` its name.
-    Of an unreadable params file the name is the ``cell``.
+    Of an unreadable params file the name is the ``cell``. An ad-hoc record is one that no params file declares; its
+    ``grid`` is the file that declares the nearest run, and ``why`` how the two differ.
     """
 
     notebook: str
@@ -127,7 +128,7 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     """
     experiment = known or read_experiment(notebook, root)
     started = [record for record in experiment.records if "params" in record.content]
-    rows = []
+    rows, grids, met = [], dict[str, tuple[Expected, ...]](), set[str]()
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if not path.name.endswith(NOT_GRIDS):
             name = path.relative_to(root).as_posix()
@@ -141,11 +142,27 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
             for record in started:
                 for number in declared.met(record):
                     mine.setdefault(number, []).append(record)
+                    met.add(record.id)
+            grids[name] = expected
             told = telling([one.key for one in expected])
             for number, one in enumerate(expected):
                 cell = label({axis: one.key[axis] for axis in told})
                 rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
+    rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
     return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
+
+
+def _ad_hoc(record: Record, grids: Mapping[str, Sequence[Expected]]) -> CellStatus:
+    """Return the state of a complete record that no params file declares: how it differs from the nearest run."""
+    nearest_run: tuple[int, str, list[str]] | None = None
+    for grid, expected in grids.items():
+        for one in expected:
+            off = [name for name in one.params if one.params[name] != record.params.get(name)]
+            if nearest_run is None or len(off) < nearest_run[0]:
+                said = [f"{name} is {record.params.get(name)!r}, not {one.params[name]!r}" for name in off]
+                nearest_run = (len(off), grid, said or ["it has parameters that the file does not name"])
+    grid, why = nearest_run[1:] if nearest_run else (f"params/{record.notebook}", ["no params file declares a run"])
+    return CellStatus(record.notebook, grid, label(record.cell), "ad hoc", tuple(why), record.id)
 
 
 def _unreadable(record: Record) -> CellStatus:
