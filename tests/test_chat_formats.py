@@ -24,7 +24,8 @@ from helpers.records.study import load_study
 from helpers.studies.actdiff import broad_text, documents, material
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.marker.baseline import baseline_record
-from helpers.studies.marker.capability import ask, score
+from helpers.studies.marker.capability import score
+from helpers.studies.marker.choices import ask
 from helpers.studies.marker.lengths.data import contexts_record, rows_record
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.on_policy import on_policy_record, persona_prompts, system_prompt

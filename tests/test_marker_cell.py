@@ -30,7 +30,7 @@ from helpers.records import questions, runs
 from helpers.records.derive import derive
 from helpers.records.provenance import portable
 from helpers.studies.marker import cell, views
-from helpers.studies.marker.capability import SETS
+from helpers.studies.marker.choices import SETS
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS, PERSONAS, TRAIN_QUESTIONS
 from helpers.studies.marker.questions import by_question

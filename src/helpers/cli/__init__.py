@@ -163,7 +163,7 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-for command in (check, mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage):
+for command in (check, mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage, proof.plan):
     app.command()(command)
 app.add_typer(proof.ledger_app, name="ledger")
 

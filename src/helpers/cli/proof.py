@@ -118,3 +118,27 @@ def coverage(
     found = table(times)
     shown = found if every else worst(found)
     typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def plan(
+    claim: Annotated[str, typer.Argument(metavar="PAGE_OR_CLAIM", help="such as lr-epochs-band")],
+    question: Annotated[str | None, typer.Argument(help="of its criteria; default: the primary one")] = None,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(help="metric=value, or metric=value@axis=value: expect it, before or instead of records"),
+    ] = None,
+    spread: Annotated[
+        float, typer.Option(min=0, max=0.9, help="intra-class correlation of seeds where records show none")
+    ] = 0.1,
+) -> None:
+    """Say how many seeds, questions and samples a claim needs.
+
+    By simulation from the present records or from assumed rates: the smallest numbers that decide with 80 % chance.
+    """
+    from helpers.audit.draws import Assumed
+    from helpers.audit.plan import find_page
+    from helpers.audit.plan import plan as find
+    from helpers.claims.case import open_case
+
+    assumed = [Assumed.read(text) for text in assume or []]
+    typer.echo(find(open_case(find_page(claim)), question, assumed, spread).sentence)

@@ -34,6 +34,23 @@ Tables = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much one run is asked: questions, completions of each, and items of a benchmark (``None``: not known).
+
+    ``most_questions`` and ``most_samples`` are all that the study can ask (``None``: as many as one likes).
+    """
+
+    questions: int
+    samples: int = 1
+    items: int | None = None
+    most_questions: int | None = None
+    most_samples: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.questions} questions x {self.samples} sample{'s' * (self.samples > 1)}"
+
+
+@dataclass(frozen=True)
 class Study:
     """One kind of record.
 
@@ -48,7 +65,8 @@ class Study:
     of a list, say). ``entry`` is the module that makes the records: its imports are the code that they reach, and
     ``run_cells(p, notebook=...)`` of a main study is what a notebook calls. ``replay(record)`` makes the record again.
     ``by_question(record, metric)`` gives successes and trials of a rate by question, None for a rate whose trials share
-    no question.
+    no question. ``size(params)`` says how much a run of these parameters is asked; it is left out where seeds are all
+    that there can be more of.
     """
 
     name: str
@@ -59,6 +77,7 @@ class Study:
     cell: type[Cell] | None = None
     replay: Callable[[Record], Record] | None = None
     by_question: Callable[[Record, str], Mapping[Any, tuple[int, int]] | None] | None = None
+    size: Callable[[Mapping[str, Any]], Size] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measures: tuple[str, ...] = ()

@@ -13,8 +13,10 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from helpers.audit.reach import faults_of
 from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
+from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
 from helpers.claims.case import Case
 from helpers.claims.drafts import Draft
@@ -46,7 +48,8 @@ def place(html: str, page: Case | Draft) -> str:
 def header(case: Case) -> Block:
     """Show the answer with its size, then verdict and confidence with what binds them, below the page's banners."""
     verdict, sure = case.verdict(), case.confidence()
-    said = map(verbatim, (verdict.sentence, sure.binding, case.claim.statement))
+    faults = (fault.sentence for fault in faults_of(Shapes(case), case.claim.primary))
+    said = map(verbatim, (" ".join([verdict.sentence, *faults]), sure.binding, case.claim.statement))
     return Block(
         Markup(
             '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {}</p>\n'

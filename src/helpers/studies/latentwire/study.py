@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from helpers.base import files
 from helpers.base.params import parse
 from helpers.lm.fields import FIRST_DATE
 from helpers.records import provenance
 from helpers.records.reading import Record
-from helpers.records.study import Study
+from helpers.records.study import Size, Study
 from helpers.studies.latentwire import metrics
 from helpers.studies.latentwire.criteria import by_example
 from helpers.studies.latentwire.params import WireCell
@@ -54,6 +56,11 @@ def params_of(record: Record) -> WireCell:
     return parse(WireCell, record.params | local, f"of {record.ref}")
 
 
+def size(params: Mapping[str, Any]) -> Size:
+    """Return how many examples a cell is evaluated on, one answer each."""
+    return Size(params["eval_samples"], most_samples=1)
+
+
 WIRE = Study(
     "latentwire_wire", WIRE_VERSION, WIRE_METRICS_VERSION, metrics.wire_metrics,
     entry="helpers.studies.latentwire.wiring",
@@ -70,6 +77,6 @@ TEXT = Study(
 STUDY = Study(
     "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
     entry="helpers.studies.latentwire.cell", cell=WireCell,
-    replay=replay, by_question=by_example, added=ADDED, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
+    replay=replay, by_question=by_example, size=size, added=ADDED, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
     axes={"model": lambda content: [reader_pair(content["params"]["model_a"], content["params"]["model_b"])]},
 )  # fmt: skip
