@@ -282,7 +282,7 @@ def test_a_failed_control_makes_it_mixed_and_is_named():
     passed, failed = checked("band", 0), checked("band", 100)
     assert (passed.word, passed.failed) == ("SUPPORTED", ())
     assert (failed.word, failed.outcome, failed.decisive) == ("MIXED", "yes there is", True)
-    assert "The control 'the control is silent' failed" in failed.sentence
+    assert "The control “the control is silent” failed" in failed.sentence
     assert [check.name for check in passed.controls] == ["the control is silent"]
     assert [check.name for check in checked("everywhere", 0).controls] == ["the control is silent", "it emits at all"]
 

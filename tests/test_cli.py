@@ -181,7 +181,7 @@ def test_status_counts_the_runs_of_a_claim_and_says_why_it_is_stale():
         CellStatus("toy", "params/toy/b.yaml", "lr=1", "missing"),
         CellStatus("new", "params/new/a.yaml", "", "failed"),
     ]
-    page = PageStatus("reports/toy.qmd", "toy", "toy", "STALE", "LOW", ("data changed since 1 of 1 runs", "criteria"))
+    page = PageStatus("reports/toy.qmd", "toy", "toy", "STALE", "LOW", ("data changed since 1 of 1 runs",), "criteria")
     assert listing.summary(cells, [page]) == [
         "reports/toy.qmd: STALE, confidence LOW",
         "  runs: 2 missing, 1 stale",

@@ -18,6 +18,9 @@ from helpers.records import ledger
 from helpers.records.provenance import git
 from helpers.records.reading import Record
 
+NO_RECORD = "no record"
+CHANGED = "LOW because the criteria changed after these runs"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -103,12 +106,32 @@ class Confidence:
         if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
             return f"The evidence would allow {self.cap}; the author holds it at {self.declared}."
         if self.changed:
-            return self.changed
-        holding = [row for row in self.rows if row.allows == self.cap]
+            return f"{CHANGED}."
+        if self.without_records:
+            return "LOW until it has run."
+        holding = self._holding
         if self.cap == "HIGH":
             return "Nothing on the checklist holds the confidence below HIGH."
         others = f" (as {_listed([row.name for row in holding[1:]])} also do)" if holding[1:] else ""
         return f"{self.cap} because of {holding[0].name}: {holding[0].found}{others}; {holding[0].why}."
+
+    @property
+    def brief(self) -> str:
+        """The binding constraint in a few words."""
+        if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
+            return f"{self.declared}: held there by the author"
+        if self.changed:
+            return "LOW: the criteria changed after the runs"
+        return "HIGH" if self.cap == "HIGH" else f"{self.cap}: {self._holding[0].found}"
+
+    @property
+    def without_records(self) -> bool:
+        """Whether there was nothing to look at."""
+        return all(row.found == NO_RECORD for row in self.rows)
+
+    @property
+    def _holding(self) -> list[Row]:
+        return [row for row in self.rows if row.allows == self.cap]
 
 
 def lowest(levels: Sequence[Level]) -> Level:
@@ -130,7 +153,7 @@ def confidence(
     """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
-        rows = tuple(Row(rule.name, "no record", "LOW", rule.why) for rule in RULES)
+        rows = tuple(Row(rule.name, NO_RECORD, "LOW", rule.why) for rule in RULES)
         return Confidence("LOW", rows, declared)
     found: dict[str, Found] = {
         "seeds": _seeds(evidence),
@@ -293,4 +316,4 @@ def changed_after(records: Sequence[Record], criteria: Criteria, root: Path = RO
     log = git("log", "--format=%h of %as (%s)", f"--since={since}", "--", str(criteria.path), root=root)
     commits = (log or b"").decode(errors="replace").splitlines()
     by = f"by {'; '.join(commits)}" if commits else "by no commit of this repository since they began"
-    return f"LOW because the criteria changed after these runs, {by}."
+    return f"{CHANGED}, {by}."

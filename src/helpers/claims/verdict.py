@@ -17,6 +17,10 @@ Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
 WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 
 
+NAMED = 3
+"""Missing runs that a sentence names; it counts more."""
+
+
 @dataclass(frozen=True)
 class Check:
     """A control as it came out; ``said`` holds the comparisons that it rests on."""
@@ -57,16 +61,26 @@ class Verdict:
         return tuple(check for check in self.controls if check.truth == Truth.FALSE)
 
     @property
+    def brief(self) -> str:
+        """What came out, and which control failed; `sentence` adds how it was judged and what is missing."""
+        failed = [f"The control “{spaced(check.name)}” failed: {'; '.join(check.said[:2])}." for check in self.failed]
+        return " ".join([self.reading, *failed])
+
+    @property
     def sentence(self) -> str:
         """The verdict in a few sentences, as plain text: what came out, how it was judged, what is missing."""
-        parts = [self.reading]
+        parts = [self.brief]
         if self.cells > 1:
             parts.append(f"This is after correcting for {self.cells} cells.")
-        parts += [f"The control {check.name!r} failed: {'; '.join(check.said[:2])}." for check in self.failed]
-        if self.missing_cells:
-            shown = "; ".join(map(label, self.missing_cells[:6]))
-            more = f" and {len(self.missing_cells) - 6} more" if len(self.missing_cells) > 6 else ""
-            parts.append(f"Still missing: {shown}{more}.")
+        if 0 < len(self.missing_cells) <= NAMED and self.records:
+            parts.append(f"Still missing: {'; '.join(map(label, self.missing_cells))}.")
+        elif self.missing_cells:
+            runs = (
+                "One declared run is"
+                if len(self.missing_cells) == 1
+                else f"{len(self.missing_cells)} declared runs are"
+            )
+            parts.append(f"{runs} still missing.")
         return " ".join(part for part in (*parts, self.recipe) if part)
 
 
@@ -133,10 +147,15 @@ def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, b
         return "One seed says nothing about other seeds.", False
     open_leaves = [leaf for one in found for leaf in one.leaves if leaf.truth == Truth.UNKNOWN and leaf.interval]
     reach = ""
-    if open_leaves and open_leaves[0].interval:
-        leaf = open_leaves[0]
-        reach = f": for new seeds {leaf.metric} is {spoken_bounds(open_leaves[0].interval)} ({leaf.where})"
+    leaf = next(iter(open_leaves), None)
+    if leaf is not None and leaf.interval:
+        reach = f": for new seeds {spaced(leaf.metric)} is {spoken_bounds(leaf.interval)} ({leaf.where})"
     return f"{seeds} seeds leave open whether new ones would agree{reach}.", False
+
+
+def spaced(name: str) -> str:
+    """Return the name of a metric, a control or a regime as a reader sees it."""
+    return name.replace("_", " ")
 
 
 def _confirming(question: Question) -> tuple[Any, ...]:
@@ -161,7 +180,7 @@ def _undecided(
 ) -> Verdict:
     open_names = [o.name for o, f in zip(question.outcomes, found, strict=True) if f.truth != Truth.FALSE]
     if open_names:
-        reading = f"The intervals leave {' and '.join(map(repr, open_names))} open."
+        reading = f"The intervals leave {' and '.join(f'“{name}”' for name in open_names)} open."
     else:
         reading = "None of the registered outcomes describes this result: the criteria do not cover it."
     reasons = _lines([one for one in found if one.truth == Truth.UNKNOWN])

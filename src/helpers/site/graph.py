@@ -18,6 +18,7 @@ from helpers.base.files import ROOT
 from helpers.claims.case import Case
 from helpers.claims.claim import Kind, Relation
 from helpers.show.markup import Block
+from helpers.site import originals
 from helpers.site.blocks import banner
 from helpers.site.status import cases_in, page_status
 
@@ -140,9 +141,8 @@ def _claim_node(case: Case) -> Node:
 
 
 def _issue(relation: Relation, before: Node | None) -> Node:
-    number = relation.target.removeprefix("#")
     title = (before.title if before else "") or relation.note
-    return Node(relation.target, title, f"#issue-{number}", None)
+    return Node(relation.target, title, f"log.html#{originals.anchor(relation.target)}", None)
 
 
 def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | None, str]:
@@ -157,7 +157,7 @@ def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | Non
         close = nearest(relation.answer, asked.criteria.questions)
         return "unanswered", f"unanswered, as {relation.answer!r} is no question there{close}"
     word = asked.verdict(relation.answer).word
-    return ("open" if word in OPEN else "answered"), f"{relation.answer} is {word}"
+    return ("open" if word in OPEN else "answered"), f"“{asked.criteria.question(relation.answer).question}” is {word}"
 
 
 def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
@@ -168,9 +168,9 @@ def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
 def flags(case: Case, graph: Graph | None = None) -> Block:
     """Return the banners that the page of ``case`` must carry: why it is stale, and which claims it rests on fail.
 
-    Empty when there is nothing to say. `header.header` shows them.
+    Empty when there is nothing to say. `header.header` shows them; that criteria changed is said where it caps the
+    confidence.
     """
-    page = page_status(case)
-    stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
+    stale = [f"{why[0].upper()}{why[1:]}." for why in page_status(case).stale]
     sentences = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
     return Block(Markup("\n").join(map(banner, sentences)))

@@ -83,7 +83,7 @@ def proof(case: Case) -> Block:
         for line in book.lines
         if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
-    deviations += _derived(book, refs)
+    deviations += [*_derived(book, refs), *filter(None, [case.confidence().changed])]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
     fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')

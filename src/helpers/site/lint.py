@@ -199,7 +199,8 @@ def _related(front: Document, case: Case, known: set[str]) -> Iterator[Fault]:
 
 def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
     page = read_page(path)
-    for rule in (numerals.faults(page), sections.evasions(page), links.faults(page, site), _entries(path)):
+    spoken = speech.log_faults(page)
+    for rule in (numerals.faults(page), sections.evasions(page), spoken, links.faults(page, site), _entries(path)):
         yield from _findings(path, root, rule)
 
 

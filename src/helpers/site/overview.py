@@ -21,17 +21,19 @@ from helpers.site.pages import table
 from helpers.site.run_list import run_list
 from helpers.site.status import cases_in
 
+NOT_RUN = "No run has measured it yet."
 NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-study --blank</code> writes the first.</p>")
 
 
 def claims(root: Path = ROOT) -> Block:
-    """Show a card for every claim, with its answer, and count the verdicts."""
+    """Show a card for every claim, those with runs first, and count the verdicts."""
     cases = list(cases_in(root / "reports", root))
     if not cases:
         return Block(NONE_YET)
     graph = build(cases)
-    cards = claims_index(_card(case, graph.flags(case.claim.id)) for case in cases)
-    return Block(Markup("<p>{}</p>\n{}").format(_summary(cases), cards))
+    cards = [_card(case, graph.flags(case.claim.id)) for case in cases]
+    cards.sort(key=lambda card: not card.date)  # stable: by page
+    return Block(Markup("<p>{}</p>\n{}").format(_summary(cases), claims_index(cards)))
 
 
 def _summary(cases: Sequence[Case]) -> str:
@@ -41,12 +43,12 @@ def _summary(cases: Sequence[Case]) -> str:
 
 
 def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
-    verdict, confidence = case.verdict(), case.confidence()
+    verdict, href, statement = case.verdict(), case.path.with_suffix(".html").name, case.claim.statement
     date = max((record.started[:10] for record in case.evidence().records), default="")
-    href = case.path.with_suffix(".html").name
-    reason = f"{verdict.reading} {confidence.binding}"
-    statement = case.claim.statement
-    return ClaimCard(href, statement, verdict.word, confidence.stated, reason, effect(case), date, " ".join(flags))
+    if not date:
+        return ClaimCard(href, statement, verdict.word, "", NOT_RUN, Markup(), "", " ".join(flags))
+    sure = case.confidence().brief
+    return ClaimCard(href, statement, verdict.word, sure, verdict.reading, effect(case), date, " ".join(flags))
 
 
 def records_used(cases: Iterable[Case]) -> list[Record]:

@@ -43,7 +43,7 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class PageStatus:
-    """A claim's page: verdict, stated confidence, whether a record behind it is stale or the criteria have changed.
+    """A claim's page: verdict, stated confidence, why its records are stale, and how the criteria have changed.
 
     The ``verdict`` of a draft is DRAFT, and ``why`` the first thing that it lacks.
     """
@@ -53,12 +53,13 @@ class PageStatus:
     experiment: str
     verdict: str
     confidence: str
-    why: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    changed: str = ""
 
     @property
-    def stale(self) -> bool:
-        """Whether the page must carry a banner."""
-        return bool(self.why)
+    def why(self) -> tuple[str, ...]:
+        """Everything that has changed since the runs."""
+        return (*self.stale, *filter(None, [self.changed]))
 
 
 @read_once()
@@ -195,7 +196,8 @@ def page_status(case: Case | Draft) -> PageStatus:
         return PageStatus(case.name, "", case.claim.experiment if case.claim else "", DRAFT, "", (case.why,))
     verdict, confidence = case.verdict(), case.confidence()
     parts = sorted({part for why in verdict.stale.values() for part in why})
-    why = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
-    why += [confidence.changed] if confidence.changed else []
+    stale = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
     page = provenance.portable(str(case.path)).removeprefix("./")
-    return PageStatus(page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(why))
+    return PageStatus(
+        page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(stale), confidence.changed
+    )
