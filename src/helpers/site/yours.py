@@ -66,10 +66,11 @@ def _table(case: Case, own: Sequence[Record], is_matched: bool) -> Markup:
     """Return a row for each setting and number of the claim's effect: the value made here and the published one."""
     evidence = gather(own, derive=case.criteria.derive, by_question=case.by_question)
     axes = telling([cell.key for cell in evidence.inside]) or [axis for axis in own[0].cell if axis != "seed"]
-    rows = []
+    declared = case.claim.effect.numbers if case.claim.effect else {}
+    metrics, rows = dict.fromkeys(one.metric for one in declared.values()), []
     for cell in evidence.inside:
         theirs = _published(case, cell.records[0])
-        for metric in dict.fromkeys(one.metric for one in case.claim.effect.numbers.values() if case.claim.effect):
+        for metric in metrics:
             rows.append(
                 {"setting": label({axis: cell.key[axis] for axis in axes}), "measure": metric.replace("_", " ")}
                 | {"yours": _fact(Facts(evidence), metric, cell.key)}
