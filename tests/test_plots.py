@@ -137,6 +137,8 @@ def test_a_name_keeps_its_look_whatever_chart_it_stands_in():
     for name in drawn[0]:
         assert drawn[0][name] == drawn[1][name] and drawn[1]["plain"][0] not in [look[0] for look in drawn[0].values()]
     assert drawn[2]["EP, first"] == drawn[0]["EP, first"]
+    colours.begin()
+    assert colours.looks(["another page"])[0][0] == colours.PALETTE[0]
 
 
 def test_every_colour_of_a_chart_has_a_pair_that_reads_on_a_dark_page():

@@ -41,7 +41,16 @@ DARK = {
 """Colour of a mark or a word -> its colour on a dark page."""
 DARK_HATCH = {"#ffffff": "#23292f", "#dcdcdc": "#3d444b"}
 
-_places: dict[str, int] = {name: place for place, name in enumerate(ROLES)}
+_places: dict[str, int] = {}
+
+
+def begin() -> None:
+    """Begin another page in this process: only roles have their looks already."""
+    _places.clear()
+    _places.update({name: place for place, name in enumerate(ROLES)})
+
+
+begin()
 
 
 def looks(names: Sequence[str]) -> list[tuple[str, str, list[int]]]:

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.records import reading
-from helpers.show import figures
+from helpers.show import colours, figures
 from helpers.show.markup import Block, Inline, verbatim
 
 Format = str | Callable[[Any], str]
@@ -32,6 +32,7 @@ def begin() -> None:
     """
     global _charts_on_page
     _charts_on_page = 0
+    colours.begin()
     reading.share()
 
 
