@@ -130,3 +130,16 @@ def test_a_page_opens_with_the_network_off_fits_and_reads_in_light_and_dark(
     page.close()
     assert faults == []
     assert unnamed == 0, "a figure has no words to stand for it"
+
+
+@pytest.mark.check
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("name", ["latent-prefix", "diff-readability", "lr-epochs-band"])
+def test_a_page_is_short_and_its_summary_fits_one_screen(site: Path, browser, name: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": WIDTHS[1280]})
+    page.goto((site / f"reports/{name}.html").as_uri())
+    tops = page.evaluate("[...document.querySelectorAll('h2')].map(head => head.getBoundingClientRect().top)")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.close()
+    assert tops[1] - tops[0] <= WIDTHS[1280] and height <= 4000
