@@ -55,3 +55,9 @@ def test_every_original_of_the_claims_has_its_entry_in_the_log():
 
 def test_a_site_without_claims_has_no_originals(tmp_path):
     assert originals.numbers(make_project(tmp_path)) == set()
+
+
+def test_a_draft_that_cannot_be_read_names_none_and_stops_nothing(tmp_path):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/draft.qmd").write_text("---\ntitle: Draft\nclaim: {id: 3}\n---\n", encoding="utf-8")
+    assert originals.numbers(tmp_path) == set() and log.original_entries(tmp_path) == []

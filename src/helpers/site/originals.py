@@ -6,10 +6,12 @@ page has been rendered, with Quarto or without.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from helpers.base.errors import ClaimError
 from helpers.claims.claim import Claim, Relation, has_claim, read_claim
 
 NUMBER = re.compile(r"(?<![\w&/])#\d+\b")
@@ -25,11 +27,14 @@ def anchor(number: str) -> str:
 
 
 def relations(root: Path) -> Iterator[tuple[Path, Claim, Relation]]:
-    """Yield every relation to an original that a page in ``reports/`` states, with that page and its claim."""
+    """Yield every relation to an original that a page in ``reports/`` states, with that page and its claim.
+
+    A claim that cannot be read states none: status and lint say what such a draft lacks.
+    """
     for path in sorted((root / "reports").glob("*.qmd")):
-        if has_claim(path):
-            claim = read_claim(path, root)
-            yield from ((path, claim, one) for one in claim.relations if one.target.startswith("#"))
+        with contextlib.suppress(ClaimError):
+            claim = read_claim(path, root) if has_claim(path) else None
+            yield from ((path, claim, one) for one in (claim.relations if claim else ()) if one.target.startswith("#"))
 
 
 def numbers(root: Path) -> set[str]:
