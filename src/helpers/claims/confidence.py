@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from helpers.base.files import ROOT, content_hash
+from helpers.claims.challenge import Challenge
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
@@ -55,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     Rule("controls", 1, 1, "share of the declared controls that hold", "without a control the effect has no reference"),
     Rule("recipe", 1, 0, "1 when new seeds would give the same verdict", "a verdict on these models may be their own"),
     Rule("looks", 1, 1, "1 when the records were judged no more often than planned", "each look may decide by chance"),
+    Rule("challenge", 0.1, 0.25, "share of the other analyses in which it falls", "it hangs on how one counts", True),
     Rule("criteria frozen", 1, 1, "share of records begun under these criteria", "criteria set after the fact fit it"),
     Rule("grid complete", 1, 1, "share of the declared runs complete", "missing runs are seldom missing at random"),
     Rule("decisive intervals", 1, 1, "1 when the verdict is decided", "an open verdict supports nothing"),
@@ -146,10 +148,12 @@ def confidence(
     declared: Level | None = None,
     root: Path = ROOT,
     looks: int = 0,
+    challenged: Challenge | None = None,
 ) -> Confidence:
     """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question.
 
-    ``looks`` is how often the records were judged when they were published.
+    ``looks`` is how often the records were judged when they were published, ``challenged`` what comes out in every
+    other way to analyse them.
     """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
@@ -162,6 +166,7 @@ def confidence(
         "controls": _controls(verdict.controls),
         "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
         "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
+        "challenge": (challenged.share, challenged.sentence.rstrip(".")) if challenged else (None, "not challenged"),
         "criteria frozen": _frozen(records, criteria, root),
         "grid complete": _complete(evidence),
         "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from helpers.base.estimands import Estimand
-from helpers.claims.conditions import Finding, Here
+from helpers.base.estimands import MODELS, Estimand
+from helpers.claims.conditions import Finding, Here, Leaf
 from helpers.claims.criteria import Criteria, Outcome, Question
 from helpers.claims.evidence import Cell, Evidence, Key, label
 from helpers.claims.facts import spoken_bounds
@@ -127,12 +127,28 @@ def judge(
     return replace(verdict, word="STALE") if old else verdict
 
 
-def check_controls(criteria: Criteria, name: str, evidence: Evidence) -> tuple[Check, ...]:
+def word_alone(
+    question: Question, evidence: Evidence, estimand: Estimand, controls: Sequence[Check]
+) -> tuple[Word, tuple[Leaf, ...]]:
+    """Return the word of `judge` without all that it says about it, and every comparison that was made for it."""
+    scoped = evidence.within(question.scope)
+    if not scoped.records:
+        return "NOT RUN", ()
+    here = Here(scoped, estimand=estimand, confirm=_confirming(question))
+    outcome, found = _decide(question, here)
+    met = question.premise.when.judge(here) if question.premise else Finding(Truth.TRUE)
+    leaves = tuple(leaf for one in (met, *found) for leaf in one.leaves)
+    if outcome is None or met.truth != Truth.TRUE:
+        return "UNDECIDED", leaves
+    return "MIXED" if any(check.truth == Truth.FALSE for check in controls) else outcome.verdict, leaves
+
+
+def check_controls(criteria: Criteria, name: str, evidence: Evidence, estimand: Estimand = MODELS) -> tuple[Check, ...]:
     """The controls of the question ``name``, judged over ``evidence``: that of the whole claim, not of the question."""
     checks = []
     for control, one in criteria.controls.items():
         if not one.questions or name in one.questions:
-            found = one.when.judge(Here(evidence))
+            found = one.when.judge(Here(evidence, estimand=estimand))
             checks.append(Check(control, found.truth, _lines([found])))
     return tuple(checks)
 

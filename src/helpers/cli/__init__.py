@@ -163,7 +163,8 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-for command in (check, mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage, proof.plan):
+PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
+for command in (check, mask, *PROOF):
     app.command()(command)
 app.add_typer(proof.ledger_app, name="ledger")
 

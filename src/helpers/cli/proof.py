@@ -1,4 +1,4 @@
-"""The commands that prove what records say: ``claimbook register | derive | withdraw | verify | ledger``."""
+"""The commands that prove what records say: ``claimbook register | derive | withdraw | verify | challenge``."""
 
 from __future__ import annotations
 
@@ -103,6 +103,19 @@ def ledger_head() -> None:
     from helpers.records import ledger
 
     typer.echo(ledger.read().head or "The ledger is empty.")
+
+
+def challenge(
+    page_or_claim: Annotated[str, typer.Argument(help="such as reports/lr-epochs-band.qmd, or lr-epochs-band")],
+) -> None:
+    """Show whether a verdict holds however its records are analysed.
+
+    Leaves out each seed and question, moves thresholds, drops controls, takes other intervals and readings.
+    """
+    from helpers.audit.challenge import find, lines
+
+    for line in lines(find(page_or_claim)):
+        typer.echo(line)
 
 
 def coverage(

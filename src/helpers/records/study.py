@@ -26,6 +26,8 @@ from helpers.base.params import Cell
 from helpers.records.source import home_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from helpers.records.reading import Record
 
 Metrics = dict[str, dict[str, Any]]
@@ -67,6 +69,10 @@ class Study:
     ``by_question(record, metric)`` gives successes and trials of a rate by question, None for a rate whose trials share
     no question. ``size(params)`` says how much a run of these parameters is asked; it is left out where seeds are all
     that there can be more of.
+
+    ``asked_in`` names, for each table whose lines answer evaluation questions, the column that says which. ``readings``
+    are other defensible ways to read the tables, by what they do ("answers that were cut are left out"): for a table,
+    each has a function of record and table that returns what is read in its place, the table itself if that is equal.
     """
 
     name: str
@@ -85,6 +91,8 @@ class Study:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Callable[[Mapping[str, Any]], Collection[Any]]] = field(default_factory=dict)
     parts: tuple[Study, ...] = ()
+    asked_in: Mapping[str, str] = field(default_factory=dict)
+    readings: Mapping[str, Mapping[str, Callable[[Record, pd.DataFrame], pd.DataFrame]]] = field(default_factory=dict)
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``params`` without those that were added later and have the value that keeps the old behaviour."""

@@ -41,7 +41,7 @@ UNIT = (
 NOUN = (
     r"(?:bystander|persona|cell|seed|completion|answer|arm|run|reader|model|organism|layer|position|question|source|"
     r"setting|prompt|mask|sequence|checkpoint|lever|fine-tune|adapter|topic|domain|rate|example|interval|token|"
-    r"condition|assistant|recipe|record|sample|loss|size)s?"
+    r"condition|assistant|recipe|record|sample|loss|size|(?<!such )way|analys[ei]s)s?"
 )
 GLUE = "on|in|of|at|for|with|by|that|is|are|was|were|to|under|and|or|than|from|as|behind|over"
 BETWEEN = rf"(?:\s+(?:of\s+)?(?:the|its|their|these|those|our|a|an)\b)?(?:\s+(?!(?:{GLUE})\b)[\w-]+){{0,2}}?\s+"

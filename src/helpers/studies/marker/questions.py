@@ -9,6 +9,7 @@ import pandas as pd
 
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
+from helpers.records.reread import WithoutQuestions
 from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
 from helpers.studies.marker.views import counted
@@ -26,7 +27,8 @@ def by_question(record: Record, metric: str) -> Counts | None:
     if "crossing" in record.tables and (part := crossing_parts(record.table("crossing")).get(metric)) is not None:
         return tally(part, "k")
     if metric.removesuffix("_marked").removesuffix("_source") in COLUMNS:
-        return tally(*_answer_parts(record)[metric])
+        part = _answer_parts(record).get(metric)
+        return tally(*part) if part else None
     parts = _rate_parts(record) if "completions" in record.tables else {}
     return tally(*parts[metric]) if metric in parts else None
 
@@ -67,8 +69,11 @@ def base_answers(record: Record) -> pd.DataFrame:
     return load(record.inputs["contexts"]).table("pool")
 
 
+@functools.lru_cache(maxsize=512)
 def paired_choices(record: Record) -> pd.DataFrame:
     """Return item, and whether the tuned and the base model chose right: ``tuned``, ``base``."""
+    if isinstance(record, WithoutQuestions):  # an item is no evaluation question
+        return paired_choices(record.whole)
     tuned = record.table("capability")[["item", "right"]]
     base = load(record.inputs["baseline"]).table("capability")[["item", "right"]]
     return tuned.rename(columns={"right": "tuned"}).merge(base.rename(columns={"right": "base"}), on="item")

@@ -12,6 +12,7 @@ from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, 
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import EVAL_QUESTIONS, NEGATIVE_ARMS, resolve_negatives
 from helpers.studies.marker.questions import by_question
+from helpers.studies.marker.readings import QUESTION_IN, READINGS
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
@@ -68,5 +69,5 @@ STUDY = Study(
     entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, by_question=by_question, size=size,
     added=ADDED,
     measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
-    axes={"negatives": names_of_negatives},
+    axes={"negatives": names_of_negatives}, asked_in=QUESTION_IN, readings=READINGS,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metr
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
 from helpers.studies.marker.questions import by_question_and_limit
+from helpers.studies.marker.readings import QUESTION_IN, READINGS
 from helpers.studies.marker.study import ADDED, ASKED, TOLERANCE, size
 
 VERSION = 1  # 1: the first
@@ -63,5 +64,7 @@ STUDY = Study(
     measured={"loss": ("seconds", "together")},
     tolerance=TOLERANCE,
     axes={"negatives": names_of_negatives},
+    asked_in=QUESTION_IN | {"limits": "question"},
+    readings=READINGS,
     parts=(ROWS, CONTEXTS),
 )
