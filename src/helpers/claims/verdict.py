@@ -16,7 +16,7 @@ from helpers.claims.logic import Truth
 Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
 WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
 
-
+NO_SEEDS = "The recipe is not judged: no record names a training seed."
 NAMED = 3
 """Missing runs that a sentence names; it counts more."""
 
@@ -101,8 +101,11 @@ def judge(
         reading = "No complete record answers this question yet."
         return Verdict("NOT RUN", "NOT RUN", None, reading, (), False, scoped.absent, {}, ())
     here = Here(scoped, estimand=estimand or Estimand(question.level), confirm=_confirming(question))
-    outcome, found = _decide(question, here)
     old = {name: why for name, why in (stale or {}).items() if name in used}
+    if here.estimand.of == "recipe" and not _seeds(scoped):
+        verdict = Verdict("UNDECIDED", "UNDECIDED", None, NO_SEEDS, (), False, scoped.absent, old, used)
+        return replace(verdict, word="STALE") if old else verdict
+    outcome, found = _decide(question, here)
     premise = question.premise.when.judge(here) if question.premise else None
     if question.premise and premise and premise.truth != Truth.TRUE:
         said = (
@@ -155,7 +158,9 @@ def check_controls(criteria: Criteria, name: str, evidence: Evidence, estimand: 
 
 def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, bool]:
     """What can be said of new training seeds, in one sentence, and whether the outcome holds there too."""
-    seeds = len({record.cell.get("seed") for record in here.evidence.records} - {None})
+    seeds = _seeds(here.evidence)
+    if not seeds:
+        return NO_SEEDS, False
     there, found = _decide(question, replace(here, estimand=replace(here.estimand, of="recipe")))
     if there == outcome:
         return "New training seeds would give the same verdict.", True
@@ -172,6 +177,10 @@ def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, b
 def spaced(name: str) -> str:
     """Return the name of a metric, a control or a regime as a reader sees it."""
     return name.replace("_", " ")
+
+
+def _seeds(evidence: Evidence) -> int:
+    return len({record.cell.get("seed") for record in evidence.records} - {None})
 
 
 def _confirming(question: Question) -> tuple[Any, ...]:

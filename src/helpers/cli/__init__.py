@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
 from helpers.cli.check import check
+from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 
 
@@ -167,6 +168,7 @@ PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.chall
 for command in (check, mask, *PROOF):
     app.command()(command)
 app.add_typer(proof.ledger_app, name="ledger")
+app.add_typer(import_app, name="import")
 
 
 @app.command()
