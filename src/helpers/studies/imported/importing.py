@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -14,9 +15,11 @@ from helpers.base import files, params
 from helpers.base.errors import DataError
 from helpers.base.files import from_root
 from helpers.records import runs
+from helpers.records.provenance import portable
 from helpers.records.reading import Record
 from helpers.studies.imported import inspect_log, lm_eval, metrics, tabular
 from helpers.studies.imported.params import LogCell
+from helpers.studies.imported.reducers import reduced
 from helpers.studies.imported.samples import Log, Stated, frame
 from helpers.studies.imported.study import STUDY
 
@@ -78,7 +81,7 @@ def _read(p: LogCell) -> tuple[Log, pd.DataFrame]:
 
 
 def _with_stated(p: LogCell, log: Log) -> LogCell:
-    return p.model_copy(update={"model": log.model, "task": log.task})
+    return p.model_copy(update=portable({"model": log.model, "task": log.task}))
 
 
 def _record(p: LogCell, log: Log, table: pd.DataFrame, notebook: str) -> Record:
@@ -95,13 +98,14 @@ def _record(p: LogCell, log: Log, table: pd.DataFrame, notebook: str) -> Record:
 
 def _disagreements(stated: Sequence[Stated], table: pd.DataFrame) -> str:
     """Say where the log's own figure is not what its samples give: somebody edited one of them, or counts otherwise."""
-    said = []
+    said, by_score = [], dict(iter(table.groupby("score", sort=False)))
     for one in stated:
-        rows = table[table["score"] == one.score].dropna(subset=["value"])
-        own = metrics.average(rows)["value"] if len(rows) else None
-        if own is None or abs(own - one.value) > 1e-6 * max(1.0, abs(one.value)):
-            ours = "none" if own is None else f"{own:.4g}"
-            said.append(f"The log states {one.name} {one.value:.4g} for {one.score}, and its samples give {ours}.")
+        score = next((name for name in one.scores if name in by_score), one.scores[0])
+        own = reduced(by_score[score], one.reducer)["value"] if score in by_score else []
+        mean = float(np.mean(own)) if len(own) else None
+        if mean is None or abs(mean - one.value) > 1e-6 * max(1.0, abs(one.value)):
+            ours = "none" if mean is None else f"{mean:.4g}"
+            said.append(f"The log states {one.name} {one.value:.4g} for {score}, and its samples give {ours}.")
     return " ".join(said)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from helpers.base.errors import DataError, foreign_errors
 from helpers.base.files import shown
+from helpers.studies.imported import reducers
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stated, number, plain_name
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
@@ -33,13 +34,16 @@ def read(path: Path, cluster: str | None) -> Log:
         "epochs": spec.config.epochs or 1, "reducers": spec.config.epochs_reducer or [],
         "task_version": spec.task_version, "error": head.error.message if head.error else None,
     }  # fmt: skip
+    about |= {"reducers": [name for name in about["reducers"] if reducers.is_known(name)]}
     stated = [
-        Stated(plain_name(score.name), name, float(metric.value))
+        # A score that is a mapping gives one result a key, under the name of that key alone.
+        Stated((plain_name(score.name), plain_name(f"{score.scorer}.{score.name}")), score.reducer or "mean", name,
+               float(metric.value))
         for score in (head.results.scores if head.results else [])
-        if score.reducer in (None, "mean")
+        if reducers.is_known(score.reducer or "mean")
         for name, metric in score.metrics.items()
         if name in ("accuracy", "mean") and metric.value is not None
-    ]
+    ]  # fmt: skip
     return Log(spec.model or NOT_RECORDED, spec.task or NOT_RECORDED, about, _rows(logs, path, head, cluster), stated)
 
 
@@ -54,43 +58,42 @@ def _package() -> Any:
 
 
 def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row]:
-    names, seen = _scores(head), set[tuple[str, int]]()
+    """Yield the rows of all samples; those that have no scores come last, when the names of the scores are known."""
+    names, seen, lacking = dict[str, None](), set[tuple[str, int]](), list[tuple[str, int, State, str, bool]]()
     with foreign_errors(f"The samples of {path.name} cannot be read", REMEDY):
         for sample in logs.read_eval_log_samples(str(path), all_samples_required=False):
-            seen.add((str(sample.id), sample.epoch))
-            yield from _of_sample(sample, names, cluster, path.name)
+            key, shared = (str(sample.id), sample.epoch), _cluster(sample, cluster, path.name)
+            seen.add(key)
+            values = {} if sample.error else dict(_values(sample.scores or {}))
+            names |= dict.fromkeys(map(plain_name, values))
+            for name, value in values.items():
+                found = _number(value, f"{name} of sample {shown(key[0])} of {path.name}")
+                state = "unscored" if found is None else "scored"
+                yield Row(*key, plain_name(name), found, state, shared, sample.limit is not None)
+            if not values:
+                lacking.append((*key, "error" if sample.error else "unscored", shared, sample.limit is not None))
     for sample in head.eval.dataset.sample_ids or []:
         for epoch in range(1, (head.eval.config.epochs or 1) + 1):
             if (str(sample), epoch) not in seen:
-                for name in names:
-                    yield Row(str(sample), epoch, plain_name(name), None, "cancelled", str(sample))
+                lacking.append((str(sample), epoch, "cancelled", str(sample), False))
+    for sample, epoch, state, shared, limited in lacking:
+        for name in names or (plain_name(scorer.name) for scorer in head.eval.scorers or []):
+            yield Row(sample, epoch, name, None, state, shared, limited)
 
 
-def _scores(head: Any) -> list[str]:
-    """Return the names of the scores: those that have results, else (a log that was cancelled) of the scorers."""
-    named = [score.name for score in (head.results.scores if head.results else [])]
-    return list(dict.fromkeys(named or [scorer.name for scorer in head.eval.scorers or []]))
-
-
-def _of_sample(sample: Any, names: list[str], cluster: str | None, where: str) -> Iterator[Row]:
-    label, shared = f"sample {shown(str(sample.id))} of {where}", str(sample.id)
-    if cluster is not None:
-        if cluster not in (sample.metadata or {}):
-            raise DataError(f"{label} has no {cluster!r} in its metadata. Correct --cluster.")
-        shared = str(sample.metadata[cluster])
-    values = dict(_values(sample.scores or {}))
-    failed: State | None = "error" if sample.error else None
-    for name in dict.fromkeys([*(values or names)]):
-        value = None if failed else _number(values.get(name), f"{name} of {label}")
-        state: State = failed or ("unscored" if value is None else "scored")
-        yield Row(str(sample.id), sample.epoch, plain_name(name), value, state, shared, sample.limit is not None)
+def _cluster(sample: Any, key: str | None, where: str) -> str:
+    if key is None:
+        return str(sample.id)
+    if key not in (sample.metadata or {}):
+        raise DataError(f"Sample {shown(str(sample.id))} of {where} has no {key!r} in its metadata. Correct --cluster.")
+    return str(sample.metadata[key])
 
 
 def _values(scores: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each score; one that is a mapping is one score a key."""
     for name, score in scores.items():
         if isinstance(score.value, dict):
-            yield from score.value.items()
+            yield from ((f"{name}.{key}", value) for key, value in score.value.items())
         else:
             yield name, score.value
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import read_jsonl, read_text, shown
+from helpers.base.files import read_jsonl, read_text
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, Stated, number, plain_name
 
 PREFIX = "samples_"
@@ -114,4 +114,4 @@ def _stated(figures: dict[str, Any], filters: list[str]) -> Iterator[Stated]:
     for name, value in figures.items():
         metric, _, filter_ = name.partition(",")
         if filter_ in filters and not metric.endswith("_stderr") and isinstance(value, int | float):
-            yield Stated(_name(metric, filter_, filters), shown(name), float(value))
+            yield Stated((_name(metric, filter_, filters),), "mean", name, float(value))

@@ -1,32 +1,27 @@
 """Metrics of an imported log, from its rows alone.
 
 For each score: the rate (values of 0 and 1) or the mean of what was scored, the same with every sample that has no value
-counted as wrong, and how many samples have none. Where a log drew several epochs, also its reducers over them, as
-Inspect defines them (https://inspect.aisi.org.uk/scorers.html): at_least_K, pass_at_K (Chen et al. 2021,
-arXiv:2107.03374, eq. 1), mode, median, max.
+counted as wrong, and how many samples have none. Where a log drew several epochs, also its reducers over them.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from helpers.base import estimands, stats
 from helpers.base.clusters import cluster_rate
-from helpers.base.errors import DataError
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.studies.imported.reducers import reduced
 
 WRONG, LEFT_OUT, LIMITED = "unscored_wrong", "left_out", "limited"
 GROUPS = 50
 """Groups of a table that have metrics of their own; with more of them, criteria name a group through `criteria`."""
-AT = re.compile(r"(at_least|pass_at)_(\d+)")
 
 
 def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record]) -> Metrics:
@@ -36,8 +31,9 @@ def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Record
         made |= _of_score(str(name), rows)
         if rows["epoch"].nunique() > 1:
             for reducer in tables["log"].get("reducers", []):
-                if reducer != "mean":
-                    made[f"{name}.{reducer}"] = average(reduced(rows, reducer))
+                values = reduced(rows, reducer)
+                if reducer != "mean" and len(values):
+                    made[f"{name}.{reducer}"] = average(values)
     return made
 
 
@@ -77,7 +73,8 @@ def average(rows: pd.DataFrame, level: float = 0.95) -> dict[str, Any]:
         return cluster_rate(ks, ns, level).metric()
     if there["value"].between(0, 1).all():
         means = there.groupby("cluster", sort=False)["value"].mean().to_numpy()
-        return estimands.bounded_items(means, "share", estimands.Estimand(level=level)).metric("share")
+        mean = estimands.bounded_items(means, "share", estimands.Estimand(level=level)).metric("share")
+        return mean | {"n": len(there), "clusters": len(means)}
     return stats.mean_interval(there["value"].to_numpy(), there["cluster"].to_numpy(), level).metric("score")
 
 
@@ -114,28 +111,3 @@ def rows_of(record: Record, metric: str) -> pd.DataFrame | None:
         if part in record.results["log"].get("reducers", []):
             return reduced(rows, part)
     return None
-
-
-def reduced(rows: pd.DataFrame, reducer: str) -> pd.DataFrame:
-    """Return one row a sample, its value that of ``reducer`` over its epochs; samples without a value are left out."""
-    there = rows.dropna(subset=["value"])
-    by_sample = there.groupby("sample", sort=False)
-    values = by_sample["value"].apply(lambda own: _reduce(own.to_numpy(), reducer))
-    return pd.DataFrame({"value": values, "cluster": by_sample["cluster"].first()}).dropna().reset_index()
-
-
-def _reduce(values: np.ndarray, reducer: str) -> float:
-    plain: dict[str, Callable[[np.ndarray], float]] = {
-        "mean": np.mean, "median": np.median, "max": np.max, "mode": lambda x: pd.Series(x).mode().iloc[0],
-    }  # fmt: skip
-    if reducer in plain:
-        return float(plain[reducer](values))
-    named = AT.fullmatch(reducer)
-    if named is None:
-        raise DataError(f"The reducer {reducer!r} is not known. Import the log without it, and reduce in the criteria.")
-    kind, k, right = named[1], int(named[2]), int((values >= 1).sum())
-    if kind == "at_least":
-        return float(right >= k)
-    if len(values) < k:
-        return math.nan  # pass@k needs k draws
-    return 1 - math.comb(len(values) - right, k) / math.comb(len(values), k)

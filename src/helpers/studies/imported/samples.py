@@ -38,9 +38,13 @@ class Row(NamedTuple):
 
 
 class Stated(NamedTuple):
-    """A figure that the log itself gives for a score, compared with what its rows give."""
+    """A figure that the log itself gives, compared with what its rows give.
 
-    score: str
+    ``scores`` are the names that its score may have among the rows, ``reducer`` is how epochs became one value.
+    """
+
+    scores: tuple[str, ...]
+    reducer: str
     name: str
     value: float
 
