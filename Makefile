@@ -3,6 +3,7 @@ PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
+EVALS := .venv/.evals
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
@@ -37,7 +38,11 @@ test: $(READY) ## run on every change: ruff, deptry, the quick tests, and the li
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 
-check: test ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
+$(EVALS): $(READY)
+	@$(PIP) -e ".[evals]"
+	@touch $@
+
+check: test $(EVALS) ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify

@@ -67,7 +67,7 @@ def test_every_figure_of_inspect_follows_from_our_rows(project, inspect_logs, ki
 
     [record] = imported(project, log_cell(inspect_logs[kind]))
     assert record.content.get("note") is None  # no figure of the log differs from what its samples give
-    stated = [score for score in read_eval_log(str(inspect_logs[kind]), header_only=True).results.scores]
+    stated = list(read_eval_log(str(inspect_logs[kind]), header_only=True).results.scores)
     assert {(score.scorer, score.reducer) for score in stated} >= {("match", "mean"), ("two", "pass_at_2")}
     for score in stated:
         name = score.name if score.name == score.scorer else f"{score.scorer}.{score.name}"
@@ -79,7 +79,8 @@ def test_every_figure_of_inspect_follows_from_our_rows(project, inspect_logs, ki
 def test_errors_and_nan_are_left_out_and_counted(project, inspect_logs):
     [record] = imported(project, log_cell(inspect_logs["eval"]))
     rows = record.table("rows")
-    assert set(rows[rows["sample"] == "s3"]["state"]) == {"error"} and rows[rows["sample"] == "s3"]["value"].isna().all()
+    failed = rows[rows["sample"] == "s3"]
+    assert set(failed["state"]) == {"error"} and failed["value"].isna().all()
     nan = rows[(rows["score"] == "length") & (rows["sample"] == "s1") & (rows["epoch"] == 1)]
     assert list(nan["state"]) == ["unscored"] and nan["value"].isna().all()
     assert (record.metric("match.left_out")["k"], record.metric("match.left_out")["n"]) == (2, 12)

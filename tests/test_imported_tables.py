@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from helpers.base import files, params
 from helpers.base.errors import DataError
 from helpers.base.estimands import MODELS
@@ -134,8 +135,8 @@ def test_two_logs_are_compared_pair_by_pair(project):
 
 
 def test_logs_of_different_questions_are_not_compared(project):
-    other = [{**row, "question": f"other {row['question']}"} for row in draws(5, 1)]
-    cells = [cell(written(project, rows, f"{name}.csv"), label=name) for name, rows in (("a", draws(5, 1)), ("b", other))]
+    logs = {"a": draws(5, 1), "b": [{**row, "question": f"other {row['question']}"} for row in draws(5, 1)]}
+    cells = [cell(written(project, rows, f"{name}.csv"), label=name) for name, rows in logs.items()]
     records = importing.import_logs("logs", cells, project)
     with pytest.raises(DataError, match="share no sample"):
         criteria.difference(records, MODELS, "right", "a", "b")

@@ -1,4 +1,4 @@
-"""Results that were made elsewhere: the samples of an Inspect log, of an lm-eval run or of a table, as ordinary records.
+"""Results that were made elsewhere: the samples of an Inspect log, an lm-eval run or a table, as ordinary records.
 
 1. A reader (`inspect_log`, `lm_eval`, `tabular`) turns a file into a `samples.Log`: what the file says of itself, and
    one row a sample, epoch and score.

@@ -131,7 +131,7 @@ def relative(path: Path) -> str:
 
 
 def label_of(path: Path, given: str | None, task: str | None = None) -> str:
-    """Return the label of a log: what was ``given``, else the name of its file, with its task where there are several."""
+    """Return the label of a log: what was ``given`` or the name of its file, and behind it ``task``."""
     stem = given or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:60] or "log"
     return f"{stem}-{re.sub(r'[^A-Za-z0-9._-]+', '-', task)}" if task else stem
 

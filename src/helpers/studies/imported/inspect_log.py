@@ -49,7 +49,7 @@ def read(path: Path, cluster: str | None) -> Log:
 
 def _package() -> Any:
     try:
-        import inspect_ai.log as logs
+        import inspect_ai.log as logs  # pyright: ignore[reportMissingImports]  (the extra evals brings it)
     except ImportError as error:
         raise DataError(
             "The package inspect-ai is not installed, and only it reads the logs of Inspect. Install claimbook[evals]."

@@ -1,7 +1,7 @@
 """Metrics of an imported log, from its rows alone.
 
-For each score: the rate (values of 0 and 1) or the mean of what was scored, the same with every sample that has no value
-counted as wrong, and how many samples have none. Where a log drew several epochs, also its reducers over them.
+For each score: the rate (values of 0 and 1) or the mean of what was scored, the same with every sample that has no
+value counted as wrong, and how many samples have none. Where a log drew several epochs, also its reducers over them.
 """
 
 from __future__ import annotations
