@@ -15,6 +15,11 @@ from helpers.records.reading import Record, records
 from helpers.studies.imported.importing import GRID
 from helpers.studies.imported.metrics import WRONG
 
+HEAD = """\
+# What is claimed of imported logs. Samples without a value are left out and counted; the second question counts each
+# of them as wrong. Where a log was imported before this file was written, its claim is exploratory.
+"""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,7 +60,8 @@ def create(slug: str, name: str, claimed: Comparison, root: Path = ROOT) -> list
             raise ClaimError(f"There is no log {label!r} in {name}{nearest(label, logs)}")
     chosen = [logs[label] for label in (claimed.a, claimed.b) if label is not None] or list(logs.values())
     _check_metric(claimed.metric, chosen)
-    criteria, page = root / "params" / name / f"{slug.replace('-', '_')}_criteria.yaml", root / "reports" / f"{slug}.qmd"
+    criteria = root / "params" / name / f"{slug.replace('-', '_')}_criteria.yaml"
+    page = root / "reports" / f"{slug}.qmd"
     for path in (criteria, page):
         if path.exists():
             raise ClaimError(f"{path.relative_to(root)} is there already. Choose another name than {slug!r}.")
@@ -78,11 +84,7 @@ def _criteria(claimed: Comparison, bounded: bool) -> str:
         "metrics": {_judged(claimed, score): _metric(claimed, score) for score in names.values()},
         "questions": {name: _question(claimed, score, name) for name, score in names.items()},
     }
-    head = (
-        "# What is claimed of imported logs. Samples without a value are left out and counted; the second question counts\n"
-        "# every one of them as wrong. A log that was imported before this file was written makes its claim exploratory.\n"
-    )
-    return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118)
+    return HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=118)
 
 
 def _judged(claimed: Comparison, score: str) -> str:
