@@ -12,9 +12,11 @@ import yaml
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT, write_text
 from helpers.records.reading import Record, records
+from helpers.site.new import SLUG, render
 from helpers.studies.imported.importing import GRID
 from helpers.studies.imported.metrics import WRONG
 
+SHOWN = 4
 HEAD = """\
 # What is claimed of imported logs. Samples without a value are left out and counted; the second question counts each
 # of them as wrong. Where a log was imported before this file was written, its claim is exploratory.
@@ -50,6 +52,8 @@ def create(slug: str, name: str, claimed: Comparison, root: Path = ROOT) -> list
     Raises:
         ClaimError: there is no such study, log or metric, or a file is there already; nothing is written then.
     """
+    if not SLUG.fullmatch(slug):
+        raise ClaimError(f"{slug!r} is no slug. Use lower-case words joined by hyphens, such as my-claim.")
     logs = {record.cell["label"]: record for record in records(name)}
     if not logs:
         raise ClaimError(f"No log was imported as {name}. Import one first, or name its study: --study NAME.")
@@ -66,7 +70,7 @@ def create(slug: str, name: str, claimed: Comparison, root: Path = ROOT) -> list
         if path.exists():
             raise ClaimError(f"{path.relative_to(root)} is there already. Choose another name than {slug!r}.")
     write_text(criteria, _criteria(claimed, all(f"{claimed.metric}.{WRONG}" in log.metrics for log in chosen)))
-    write_text(page, _page(slug, name, claimed, criteria.relative_to(root).as_posix()))
+    write_text(page, _page(slug, name, claimed, criteria.relative_to(root).as_posix(), chosen))
     return [criteria, page]
 
 
@@ -124,12 +128,22 @@ def statement(claimed: Comparison) -> str:
     return f"The {claimed.metric} of {claimed.a or 'every log'} is {bound}."
 
 
-def _page(slug: str, name: str, claimed: Comparison, criteria: str) -> str:
-    from helpers.site.new import render
+def _effect(claimed: Comparison, chosen: list[Record]) -> dict[str, Any]:
+    """Return the effect of the page: the metric in each log, as many of them as a reader takes in at once."""
+    labels = [log.cell["label"] for log in chosen[:SHOWN]]
+    numbers = {
+        f"log_{place}": {"metric": claimed.metric, "label": label, "cell": {"label": label}}
+        for place, label in enumerate(labels, 1)
+    }
+    said = ", ".join(f"{{log_{place}}} in {label}" for place, label in enumerate(labels, 1))
+    return {"sentence": f"The {claimed.metric} is {said}.", "numbers": numbers}
 
+
+def _page(slug: str, name: str, claimed: Comparison, criteria: str, chosen: list[Record]) -> str:
     judged = [_judged(claimed, claimed.metric)]
     return render(
         "imported.qmd.jinja", title=json.dumps(slug.replace("-", " ").capitalize()), slug=slug, name=name,
         statement=json.dumps(statement(claimed), ensure_ascii=False), criteria=criteria, grid=f"params/{name}/{GRID}",
+        effect=json.dumps(_effect(claimed, chosen), ensure_ascii=False),
         metrics=json.dumps([*judged, f"{claimed.metric}.left_out"] if claimed.b is None else judged),
     )  # fmt: skip
