@@ -25,7 +25,7 @@ def new(
     log: Annotated[str | None, typer.Option(help="with --from-import: the label of one log; default: all")] = None,
     against: Annotated[str | None, typer.Option(help="the log that --log is compared with, by sample")] = None,
 ) -> None:
-    """Write a new study, blank or a copy, or a claim about imported logs, down to its page."""
+    """Write a new study, or a claim about imported logs."""
     if blank + (copied is not None) + from_import != 1:
         raise ClaimError(
             f"Say how {name} begins: `claimbook new {name} --blank`, `claimbook new {name} --from sweep` for a copy, "
