@@ -137,6 +137,8 @@ def word_alone(
     scoped = evidence.within(question.scope)
     if not scoped.records:
         return "NOT RUN", ()
+    if estimand.of == "recipe" and not _seeds(scoped):
+        return "UNDECIDED", ()
     here = Here(scoped, estimand=estimand, confirm=_confirming(question))
     outcome, found = _decide(question, here)
     met = question.premise.when.judge(here) if question.premise else Finding(Truth.TRUE)
