@@ -3,10 +3,11 @@ PYTHON ?= python3
 PRESET ?= smollm2
 BIN := .venv/bin
 READY := .venv/.ready
+EVALS := .venv/.evals
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
-.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks bench clean
+.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks compatibility bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,7 +38,11 @@ test: $(READY) ## run on every change: ruff, deptry, the quick tests, and the li
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 	$(BIN)/claimbook lint
 
-check: test ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
+$(EVALS): $(READY)
+	@$(PIP) -e ".[evals]"
+	@touch $@
+
+check: test $(EVALS) ## what CI runs: make test, then notebooks, pages, browsers, killed runs, replays and all published records
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify
@@ -67,6 +72,9 @@ organisms: $(READY) ## train the base model and the fine-tunes of the activation
 
 notebooks: $(READY) ## run every notebook with its pocket parameters and save the outputs in its .ipynb
 	$(BIN)/claimbook notebook $(basename $(notdir $(wildcard notebooks/*.py)))
+
+compatibility: $(READY) ## try every architecture on the installed packages, and write data/compatibility.json
+	$(BIN)/python -W ignore -m helpers.bench.compatibility
 
 bench: $(READY) ## time our code against plain implementations, and measure what many records cost
 	$(BIN)/claimbook bench

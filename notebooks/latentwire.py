@@ -43,18 +43,22 @@ prompt_steps = 40
 
 # %%
 import pandas as pd
-from IPython.display import display
 
 from helpers.base.params import read
+from helpers.studies.latentwire.params import WireCell
+
+p = read(WireCell, globals())
+pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in p])
+
+# %%
+from IPython.display import display
+
 from helpers.show import plots
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.latentwire import cell, show, views
-from helpers.studies.latentwire.params import WireCell
 
 enable_notebook()
-p = read(WireCell, globals())
-pd.DataFrame([{"arm": c.arm, "seed": c.seed, **c.switches} for c in p])
 
 # %% [markdown]
 # ## Two readers, two tokenizers, one text

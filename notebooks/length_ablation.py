@@ -51,19 +51,22 @@ max_new_tokens = [64, 256]
 # `src/helpers/studies/marker/lengths/params.py`.
 
 # %%
+from helpers.base.params import read
+from helpers.studies.marker.lengths.params import LengthCell
+
+p = read(LengthCell, globals())
+print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['source']}, negatives {p[0].negatives}")
+
+# %%
 import pandas as pd
 from IPython.display import display
 
-from helpers.base.params import read
 from helpers.show import plots, widgets
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.marker.lengths import cell, data, screen, views
-from helpers.studies.marker.lengths.params import LengthCell
 
 enable_notebook()
-p = read(LengthCell, globals())
-print(f"{len(p)} cells over {', '.join(p.axes) or 'no axis'}; source {p.values['source']}, negatives {p[0].negatives}")
 
 # %% [markdown]
 # ## Answers of one length

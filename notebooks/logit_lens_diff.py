@@ -48,19 +48,22 @@ controls = 2
 # `src/helpers/studies/actdiff/params.py`.
 
 # %%
+from helpers.base.params import read
+from helpers.studies.actdiff.params import LensCell
+
+p = read(LensCell, globals())
+
+# %%
 import pandas as pd
 from IPython.display import display
 
-from helpers.base.params import read
 from helpers.show import plots
 from helpers.show.figures import enable_notebook
 from helpers.show.held import Held
 from helpers.studies.actdiff import browse, cell, views
-from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.readouts import COSINES
 
 enable_notebook()
-p = read(LensCell, globals())
 session = cell.Session(p[0])
 material = session.material(p[0])
 words = material.domains.get(material.domain)

@@ -47,22 +47,25 @@ dose_every = 4
 # `src/helpers/studies/marker/params.py`.
 
 # %%
-import pandas as pd
-from IPython.display import display
-
 from helpers.base.params import read
-from helpers.show import plots, widgets
-from helpers.show.figures import enable_notebook
-from helpers.show.held import Held
-from helpers.studies.marker import cell, pooling, views
 from helpers.studies.marker.params import SweepCell
 
-enable_notebook()
 p = read(SweepCell, globals())
 axes = ", ".join(p.axes or p.values.get("blocks", [{}])[0]) or "no axis"
 print(
     f"{len(p)} cells over {axes}; source {p[0].source}, negatives {' or '.join({str(one.negatives): 0 for one in p})}"
 )
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from helpers.show import plots, widgets
+from helpers.show.figures import enable_notebook
+from helpers.show.held import Held
+from helpers.studies.marker import cell, pooling, views
+
+enable_notebook()
 
 # %% [markdown]
 # ## The base model and the data

@@ -48,21 +48,24 @@ grid_steps = 2
 # `TriangulationCell` (`src/helpers/studies/eqprop/params.py`). Set them in the same way, with `-p seed 1`.
 
 # %%
+from helpers.base.params import read
+from helpers.studies.eqprop.params import TriangulationCell
+
+p = read(TriangulationCell, globals())
+print(f"{len(p)} runs over {', '.join(p.axes) or 'no axis'}")
+
+# %%
 import pandas as pd
 from IPython.display import display
 
-from helpers.base import params
 from helpers.lm import models
 from helpers.show import plots
 from helpers.show.held import Held
 from helpers.studies.eqprop import experiment as entry
 from helpers.studies.eqprop import setup, views
-from helpers.studies.eqprop.params import TriangulationCell
 
 plots.enable_notebook()
 models.choose_threads()
-p = params.read(TriangulationCell, globals())
-print(f"{len(p)} runs over {', '.join(p.axes) or 'no axis'}")
 
 # %% [markdown]
 # ## The text and the model

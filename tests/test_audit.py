@@ -192,7 +192,7 @@ def test_what_lint_derived_is_kept_only_while_all_code_that_derives_is_the_same(
     for tail, times in (("", 1), ("", 1), ("\n# a comment\n", 1), ("\nX = 1\n", 2)):
         path = tmp_path / f"src/helpers/{module}.py"
         path.write_text(path.read_text() + tail)
-        kept.derive_or_recall(record, its_study)
+        kept.Kept().derive(record, its_study)
         assert len(made) == times, tail
 
 

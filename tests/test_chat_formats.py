@@ -12,7 +12,7 @@ import tiny_models as tiny
 from tokenizers import normalizers
 
 from helpers.base import params
-from helpers.base.errors import ModelError, ParameterError
+from helpers.base.errors import DataError, ModelError, ParameterError
 from helpers.lm import models
 from helpers.lm.asking import Asking
 from helpers.lm.chat_template import Template
@@ -21,8 +21,11 @@ from helpers.lm.fields import FIRST_DATE
 from helpers.lm.generate import Prompt, Sampling
 from helpers.records import runs
 from helpers.records.study import load_study
+from helpers.studies.actdiff import broad_text, documents, material
+from helpers.studies.actdiff.params import LensCell
 from helpers.studies.marker.baseline import baseline_record
-from helpers.studies.marker.capability import ask, score
+from helpers.studies.marker.capability import score
+from helpers.studies.marker.choices import ask
 from helpers.studies.marker.lengths.data import contexts_record, rows_record
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.on_policy import on_policy_record, persona_prompts, system_prompt
@@ -236,3 +239,32 @@ def test_labels_without_tokens_of_their_own_are_refused(tmp_path):
     twins = [items[0] | {"labels": ["a", "A", "b", "c"], "answer": "a"}]
     with pytest.raises(ModelError, match="labels 'a' and 'A' of a capability set are the same tokens"):
         score(loaded, loaded.model, twins, "You are patient.", Asking())
+
+
+def test_words_of_a_given_pair_have_the_tokens_of_their_place():
+    tokenizer = tiny.space_mark_tokenizer()
+    p = params.parse(LensCell, {"organism": "given", "tuned": "x", "words": ["library"]}, "of a test")
+    _, domains, _, _ = material._given(p, tokenizer)
+    line, behind = (tokenizer(f"\n{form}library", add_special_tokens=False).input_ids for form in ("", " "))
+    begin = tokenizer("\n", add_special_tokens=False).input_ids
+    assert domains["words"] == sorted({*line[len(begin) :], *behind[len(begin) :]})
+
+
+def test_documents_of_chats_have_the_date_that_was_asked_for():
+    rows = documents.chat_documents(tiny.chatml_tokenizer(DATED), 64, Asking(date="2031-12-24"))
+    assert rows and all("24 December 2031" in tiny.chatml_tokenizer().decode(row) for row in rows)
+    study = load_study("logit_lens_diff")
+    other = params.parse(LensCell, {"date": "2031-12-24"}, "of a test").resolved()
+    assert study.asked(other)["date"] == "2031-12-24"
+    assert "date" not in study.asked(LensCell().resolved())
+
+
+def test_text_of_a_model_ends_at_every_configured_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    folder = tiny.make(tmp_path / "model", num_hidden_layers=1)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 77]}))
+    loaded, seen = models.load(str(folder), device="cpu"), []
+    monkeypatch.setattr(broad_text, "generate", lambda *_, stop, **__: seen.append(stop) or [])
+    with pytest.raises(DataError, match="have 64 tokens"):
+        broad_text._sample(loaded, "read", 1, 64)
+    assert {2, 77} <= set(seen[0])

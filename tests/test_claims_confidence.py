@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, content_hash
+from helpers.claims.challenge import Challenge, Outcome
 from helpers.claims.claim import LEVELS
 from helpers.claims.confidence import RULES, Rule, confidence
 from helpers.claims.criteria import read_criteria
@@ -21,6 +22,8 @@ from helpers.records import ledger
 pytestmark = pytest.mark.unit
 CRITERIA = read_criteria(FIXTURES / "sweep.yaml")
 MODELS = ({"name": "a", "sha256": "a", "parameters": 2e9}, {"name": "b", "sha256": "b", "parameters": 2e9})
+
+HOLDS = Challenge("SUPPORTED", (Outcome("seed", "seed 0 is left out", "SUPPORTED", counts=True, holds=True),))
 
 
 def runs(seeds=5, sources=("x", "y", "z"), models=MODELS, **changes):
@@ -38,12 +41,12 @@ def runs(seeds=5, sources=("x", "y", "z"), models=MODELS, **changes):
     return found
 
 
-def cap(records, expected=None, declared=None, stale=None, scope=None, looks=1):
+def cap(records, expected=None, declared=None, stale=None, scope=None, looks=1, challenged=HOLDS):
     expected = [Expected(one.params) for one in records] if expected is None else expected
     evidence = gather(records, expected).within({"tail": "newline"} | (scope or {}))
     asked = CRITERIA.question("band").model_copy(update={"scope": {}})
     verdict = judge(asked, evidence, stale, controls=check_controls(CRITERIA, "band", evidence))
-    return confidence(verdict, evidence, CRITERIA, declared, looks=looks)
+    return confidence(verdict, evidence, CRITERIA, declared, looks=looks, challenged=challenged)
 
 
 def row(found, name):
@@ -136,6 +139,21 @@ def test_more_looks_than_planned_are_low_and_counted():
     )
 
 
+@pytest.mark.parametrize(
+    ("fallen", "allows"), [(1, "HIGH"), (2, "MODERATE"), (3, "LOW")], ids=["a tenth", "more than a tenth", "a quarter"]
+)
+def test_a_verdict_that_falls_in_more_than_a_tenth_of_the_ways_is_capped(fallen, allows):
+    ways = [
+        Outcome("seed", f"seed {i} is left out", "UNDECIDED" if i < fallen else "SUPPORTED", True, i >= fallen)
+        for i in range(10)
+    ]
+    idle = [Outcome("control", "the control 'base' is dropped", "SUPPORTED", counts=False, holds=True)] * 90
+    found = cap(runs(seeds=14), challenged=Challenge("SUPPORTED", (*ways, *idle)))
+    assert (row(found, "challenge").allows, found.cap) == (allows, allows)
+    assert f"holds in {10 - fallen} of 10 other ways" in row(found, "challenge").found
+    assert cap(runs(seeds=14), challenged=None).cap == "LOW"
+
+
 def test_a_statement_about_one_source_alone_is_not_held_to_three():
     found = cap(runs(sources=("x",)), scope={"source": "x"})
     assert row(found, "sources").allows == "MODERATE"
@@ -180,7 +198,8 @@ def test_changed_criteria_are_low_and_name_the_commits(tmp_path):
     found = confidence(judge(criteria.question("band"), evidence), evidence, criteria, root=tmp_path)
     assert found.cap == "LOW"
     assert "criteria changed after these runs" in found.binding
-    assert "move the goalposts" in found.binding
+    assert found.brief == "LOW: the criteria changed after the runs"
+    assert "move the goalposts" in found.changed
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

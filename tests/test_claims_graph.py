@@ -68,12 +68,12 @@ def test_claims_that_rest_on_each_other_do_not_hang():
     [
         ("#365", None, "unanswered", "no row is named"),
         ("#365", "factor D", "answered", "factor D"),
-        ("screen", "band", "answered", "band is SUPPORTED"),
-        ("screen", "everywhere", "answered", "everywhere is"),
+        ("screen", "band", "answered", "” is SUPPORTED"),
+        ("screen", "everywhere", "answered", "” is"),
         ("screen", "bnd", "unanswered", "did you mean 'band'"),
         ("screen", None, "unanswered", "no row is named"),
-        ("open", "band", "open", "band is UNDECIDED"),
-        ("empty", "band", "open", "band is NOT RUN"),
+        ("open", "band", "open", "” is UNDECIDED"),
+        ("empty", "band", "open", "” is NOT RUN"),
     ],
 )
 def test_an_absorbed_hypothesis_points_to_the_row_that_answers_it(target, answer, state, text):
@@ -83,9 +83,10 @@ def test_an_absorbed_hypothesis_points_to_the_row_that_answers_it(target, answer
     assert bool(found.flags("asked")) == (state != "answered")
 
 
-def test_a_relation_to_no_claim_names_the_nearest():
-    with pytest.raises(ClaimError, match="which no page claims; did you mean 'band'"):
-        build([case("band", "SUPPORTED"), case("b", "SUPPORTED", relation("consumes", "bnd"))])
+def test_a_relation_to_no_finished_page_is_flagged_and_left_out():
+    found = build([case("band", "SUPPORTED"), case("b", "SUPPORTED", relation("consumes", "bnd"))])
+    assert found.edges == () and found.nodes.keys() == {"band", "b"}
+    assert found.flags("b") == ("Consumes bnd, which no finished page claims.",) and found.flags("band") == ()
 
 
 def test_an_id_used_twice_is_refused():
@@ -121,10 +122,14 @@ def test_every_node_is_a_link_that_says_its_verdict_in_words(graph):
         "length.html",
         "screen.html",
         "later.html",
-        "#issue-65",
-        "#issue-365",
+        "log.html#original-65",
+        "log.html#original-365",
     }
-    assert "SUPPORTED" in links["band.html"] and "REFUTED" in links["tail.html"] and "UPSTREAM" in links["#issue-65"]
+    assert (
+        "SUPPORTED" in links["band.html"]
+        and "REFUTED" in links["tail.html"]
+        and "UPSTREAM" in links["log.html#original-65"]
+    )
     assert "flagged" in links["length.html"] and "flagged" not in links["band.html"]
     assert not tags(tree, "script") and tree.get("aria-label")
 
@@ -147,13 +152,11 @@ def test_what_a_page_says_of_itself_is_text_in_the_picture():
 
 def test_an_empty_graph_is_a_sentence():
     empty = build([])
-    for shown in (drawing.draw, drawing.claims_table, drawing.relations_table, drawing.issues_table):
+    for shown in (drawing.draw, drawing.claims_table, drawing.relations_table):
         assert shown(empty).fragment.startswith("<p>")
 
 
-def test_the_tables_hold_the_anchors_that_the_nodes_link_to(graph):
-    issues = drawing.issues_table(graph).fragment
-    assert 'id="issue-65"' in issues and 'id="issue-365"' in issues
+def test_the_relations_say_what_is_unanswered(graph):
     assert "unanswered" in drawing.relations_table(graph).fragment
 
 
@@ -182,8 +185,16 @@ def test_the_home_page_has_a_card_for_each_claim_with_what_limits_it(monkeypatch
     monkeypatch.setattr(overview, "cases_in", lambda *_: cases)
     shown = overview.claims().fragment
     assert "2 claims: 1 REFUTED, 1 SUPPORTED." in shown and 'href="next.html"' in shown
-    assert "LOW because of seeds" in shown and shown.count("cb-claim-note") == 1
-    assert shown.count(f"last run <bdi>{cases[0].records[0].started[:10]}</bdi>") == 2
+    assert "LOW: 1 seed in every cell" in shown and shown.count("cb-claim-note") == 1
+    assert shown.count(f"<bdi>last run {cases[0].records[0].started[:10]}</bdi>") == 2
+
+
+def test_cards_of_claims_without_runs_come_last_and_name_no_confidence(monkeypatch):
+    cases = [case("ahead", "NOT RUN"), case("band", "SUPPORTED")]
+    monkeypatch.setattr(overview, "cases_in", lambda *_: cases)
+    first, second = overview.claims().fragment.split("<article")[1:]
+    assert "band.html" in first and "LOW" in first
+    assert "ahead.html" in second and overview.NOT_RUN in second and "LOW" not in second
 
 
 def test_pages_without_any_claim_say_so(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def root(tmp_path, outputs_here):
     (tmp_path / "reports").mkdir()
     for name in ("index", "graph", "log", "runs"):
         shutil.copy(REPORTS / f"{name}.qmd", tmp_path / "reports")
-    create(SLUG, root=tmp_path)
+    for path in create(SLUG, "sweep", tmp_path):
+        text = path.read_text()
+        path.write_text(re.sub(r"PLACEHOLDER: (\w)", lambda match: match[1].upper(), text))
     return tmp_path
 
 
@@ -353,6 +356,20 @@ def test_a_page_that_rests_on_a_refuted_claim_has_flags_in_its_header():
     cases = [case("base", "REFUTED"), case("next", "SUPPORTED", {"kind": "consumes", "target": "base"})]
     [flag] = build(cases).flags("next")
     assert "which is REFUTED" in flag and build(cases).flags("base") == ()
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["Ninety percent of the bystanders leak.", "All readers answer.", "The mask leaks more than the other.",
+     "The band is clean.", "Two of three seeds agree.", "The rate doubled when the mask changed."],
+)  # fmt: skip
+def test_the_log_claims_nothing_in_its_own_words(root, sentence):
+    prose = root / "reports/_log.md"
+    entry = "## 2026-11-30 A day\n\n**Goal.** Run every cell.\n\n**Found.** {}\n\n**Decision.** All runs stay.\n"
+    prose.write_text(entry.format("The runs were made. See [the page](log.qmd)."), encoding="utf-8")
+    assert lint(root) == []
+    prose.write_text(entry.format(sentence), encoding="utf-8")
+    assert {(one.path, one.line, one.rule) for one in lint(root)} == {("reports/_log.md", 5, "claim in words")}
 
 
 def test_entries_of_the_log_are_dated_ordered_and_complete(root):

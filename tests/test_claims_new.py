@@ -284,4 +284,4 @@ def test_how_a_study_begins_has_to_be_said():
 
     for options in ([], ["--blank", "--from", "sweep"]):
         done = CliRunner().invoke(app, ["new", "my-study", *options])
-        assert done.exit_code == 1 and "`claimbook new my-study --blank`, or" in done.stderr
+        assert done.exit_code == 1 and "`claimbook new my-study --blank`, `claimbook" in done.stderr

@@ -282,7 +282,7 @@ def test_a_failed_control_makes_it_mixed_and_is_named():
     passed, failed = checked("band", 0), checked("band", 100)
     assert (passed.word, passed.failed) == ("SUPPORTED", ())
     assert (failed.word, failed.outcome, failed.decisive) == ("MIXED", "yes there is", True)
-    assert "The control 'the control is silent' failed" in failed.sentence
+    assert "The control “the control is silent” failed" in failed.sentence
     assert [check.name for check in passed.controls] == ["the control is silent"]
     assert [check.name for check in checked("everywhere", 0).controls] == ["the control is silent", "it emits at all"]
 
@@ -354,3 +354,11 @@ def test_reasons_name_only_the_cells_that_decide():
     verdict = judge(SWEEP.question("band"), gather(grid({1e-4: (150, 0), 1e-3: (150, 100)}), GRID))
     assert len(verdict.reasons) == 2
     assert all(reason.startswith("lr=0.0001: ") and " holds, found " in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("level", ["models", "recipe"])
+def test_records_without_training_seeds_say_nothing_of_the_recipe(level):
+    asked = LONG.model_copy(update={"level": level})
+    verdict = judge(asked, gather([record({"cell": "lc_long"}, {"source_rate": rate(600, 1000)})]))
+    assert verdict.word == ("SUPPORTED" if level == "models" else "UNDECIDED")
+    assert "The recipe is not judged" in verdict.sentence and not verdict.carries_over

@@ -54,6 +54,22 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     assert all(name in shown for name in COMMANDS) and "..." not in shown.partition("Commands:")[2]
 
 
+def test_what_reads_records_imports_no_models_and_no_notebooks():
+    """lint, status, verify and every page need the studies' metrics and criteria, and torch takes seconds."""
+    code = """
+import sys
+import helpers.audit.verify, helpers.site.lint, helpers.site.status
+from helpers.claims.criteria import read_criteria
+from helpers.base.files import PARAMS
+from helpers.records.study import load_study
+for path in PARAMS.glob("*/criteria*.yaml"):
+    assert load_study(path.parent.name).metrics and read_criteria(path).questions
+print(*{"torch", "transformers", "peft", "nbclient", "papermill", "ray"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
+
+
 def test_an_error_is_one_sentence_without_a_traceback(here):
     done = run("publish", "nothing")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
@@ -165,7 +181,7 @@ def test_status_counts_the_runs_of_a_claim_and_says_why_it_is_stale():
         CellStatus("toy", "params/toy/b.yaml", "lr=1", "missing"),
         CellStatus("new", "params/new/a.yaml", "", "failed"),
     ]
-    page = PageStatus("reports/toy.qmd", "toy", "toy", "STALE", "LOW", ("data changed since 1 of 1 runs", "criteria"))
+    page = PageStatus("reports/toy.qmd", "toy", "toy", "STALE", "LOW", ("data changed since 1 of 1 runs",), "criteria")
     assert listing.summary(cells, [page]) == [
         "reports/toy.qmd: STALE, confidence LOW",
         "  runs: 2 missing, 1 stale",

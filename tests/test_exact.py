@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_architectures
 import tiny_models as tiny
 import torch
 from torch.nn import functional
 from transformers.utils import logging
 
 from helpers.base.errors import ModelError
+from helpers.bench.architectures import SETTINGS, random_model
 from helpers.lm import exact, forward, models
 from helpers.lm.exact import TOLERANCE, ways_of
 from helpers.lm.generate import Prompt, Sampling, generate
@@ -31,7 +31,7 @@ GREEDY = Sampling(6, temperature=0)
 
 
 def model_of(kind: str, seed: int = 0) -> torch.nn.Module:
-    return tiny.random_model(kind, tiny.chatml_tokenizer(), seed, **tiny_architectures.SETTINGS[kind])
+    return tiny.random_model(kind, tiny.chatml_tokenizer(), seed, **SETTINGS[kind])
 
 
 def own_log_probs(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -124,6 +124,19 @@ def test_the_head_holds_what_stands_behind_it_even_where_it_hardly_shows():
         torch.testing.assert_close(head(hidden), model(torch.tensor([ROWS[0]])).logits)
         assert head(hidden).abs().max() <= 0.05
         assert head(hidden[0, 0]).shape == (model.config.vocab_size,)
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlnet"])
+def test_a_model_that_looks_ahead_is_refused(kind):
+    model = random_model(kind, **SETTINGS[kind])
+    with pytest.raises(ModelError, match=f"^{type(model).__name__} lets a token see those behind it"):
+        ways_of(model)
+
+
+def test_the_same_model_as_a_decoder_is_taken():
+    model = random_model("bert", is_decoder=True)
+    for ours, wanted in zip(our_log_probs(model), own_log_probs(model), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_argument_of_attention_is_refused():

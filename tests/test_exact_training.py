@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_architectures
 import tiny_models as tiny
 import torch
 from test_exact import PACKED, ROWS, model_of
@@ -13,6 +12,7 @@ from torch.nn import functional
 from transformers.utils import logging
 
 from helpers.base.errors import ModelError
+from helpers.bench.architectures import SETTINGS
 from helpers.lm import exact_training, forward, models
 from helpers.lm.exact import ways_of
 from helpers.lm.stacked import stacked
@@ -113,7 +113,7 @@ def test_a_batch_of_documents_that_changes_its_rows_is_trained_one_by_one(monkey
 
 
 def test_dropout_of_the_model_is_no_difference_and_is_left_as_it_was():
-    settings = {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1} | tiny_architectures.SETTINGS["gpt2"]
+    settings = {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1} | SETTINGS["gpt2"]
     model = tiny.random_model("gpt2", tiny.chatml_tokenizer(), **settings)
     model.transformer.wte.requires_grad_(True)
     state, rates = torch.random.get_rng_state(), [part.p for part in model.modules() if hasattr(part, "p")]

@@ -114,9 +114,13 @@ PAGES: dict[str, list[tuple[str, Change, str]]] = {
         (LENGTHS, said("> A quoted 0.91 of them."), "'0.91' is typed"),
         (PLATEAU, said("| lever | cosine |\n|---|---|\n| frozen | 0.31 |"), "'0.31' is typed"),
         (PREFIX, said("The error was $0.02$ nats."), "numeral"),
+        (PREFIX, said("The verdict holds in 16 of 16 ways to analyse the records."), "'16', '16' is typed"),
     ],
     "words": [
         (BAND, said("Ninety percent of its answers hold the marker."), "'Ninety percent' is an amount"),
+        (PREFIX, said("The verdict holds in nine of nine other ways to analyse it."), "'nine of nine' is an amount"),
+        (PREFIX, said("The verdict holds in all other ways to analyse the records."), "speaks of all"),
+        (PREFIX, said("The verdict is robust: it holds however one counts."), "claims a direction"),
         (BAND, said("The marker came in three of four runs."), "'three of four' is an amount"),
         (BAND, said("The source has it twice as often."), "'twice as' is an amount"),
         (LENGTHS, said("Half of the answers were cut."), "'Half of' is an amount"),

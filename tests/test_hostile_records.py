@@ -12,16 +12,16 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from chromium import CHROMIUM, needs_chromium
 from claims_records import rate, record
 
 from helpers.base.files import REPORTS, sha256_file, write_json
 from helpers.site import fallback, pages
 from helpers.site.finish import finish
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+    needs_chromium,
 ]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
 
@@ -47,7 +47,7 @@ CELLS = {
     "log": "from helpers.site import log\ndisplay(log.show(globals(), root))",
     "graph": (
         "from helpers.site import drawing, graph\nall = graph.all_claims(root)\n"
-        "for shown in (drawing.draw, drawing.claims_table, drawing.relations_table, drawing.issues_table):\n"
+        "for shown in (drawing.draw, drawing.claims_table, drawing.relations_table):\n"
         "    display(shown(all))"
     ),
     "first": """import pandas as pd
@@ -148,7 +148,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plant(root, "c-run", status="failed", error=EVIL)
     nbformat.write(notebook(), root / "notebooks/toy.ipynb")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fallback, "execute", lambda page, _: executed(page.stem, root, patch))
+        patch.setattr(fallback, "execute", lambda page, *_: executed(page.stem, root, patch))
         patch.setenv("CLAIMBOOK_OUTPUTS", str(root / "outputs"))
         patch.setenv("CLAIMBOOK_PUBLISHED", str(root / "published"))
         fallback.render(root, workers=1)

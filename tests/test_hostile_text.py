@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import quarto_pretended
+from chromium import CHROMIUM, needs_chromium
 from site_fixture import HOSTILE, make_record, shown
 
 from helpers.base.files import REPORTS
@@ -19,7 +20,6 @@ from helpers.site.finish import finish
 
 pytestmark = pytest.mark.pages
 
-CHROMIUM = shutil.which("chromium")
 SEALED = re.compile("\ue0f0[0-9a-f]+\ue0f1")
 DRAWN = [text for text in HOSTILE if text.strip()][:6]
 CONFIG = """
@@ -205,7 +205,7 @@ def browser() -> Iterator[object]:
 
 @pytest.mark.check
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 def test_a_browser_shows_every_string_runs_none_and_asks_for_nothing(site, browser):
     page, faults = browser.new_page(), []
     page.on("pageerror", lambda error: faults.append(f"script error: {error}"))

@@ -23,7 +23,7 @@ from helpers.studies.actdiff import cell as lens_cell
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.latentwire import cell as wire_cell
 from helpers.studies.latentwire import data
-from helpers.studies.marker import capability
+from helpers.studies.marker import choices
 from helpers.studies.marker.baseline import baseline_record
 from helpers.studies.marker.session import Session
 
@@ -88,7 +88,7 @@ def test_two_revisions_of_one_model_are_refused(there):
 @pytest.mark.parametrize(("name", "commit"), [("arc", NEWEST), ("arc@v1", "v10000")])
 def test_arc_is_read_at_a_commit_that_the_records_name(there, name, commit):
     assert (
-        capability.read_choices(name, 2)
+        choices.read_choices(name, 2)
         == [{"question": "Q?", "labels": ["A", "B"], "choices": ["x", "y"], "answer": "B"}] * 2
     )
     p = marker.params(capability=name)
@@ -101,7 +101,7 @@ def test_arc_is_read_at_a_commit_that_the_records_name(there, name, commit):
 
 
 def test_a_local_set_names_no_commit(there):
-    assert capability.source("general") == (DATA / "choices_general.jsonl", {}) and there.asked == []
+    assert choices.source("general") == (DATA / "choices_general.jsonl", {}) and there.asked == []
 
 
 @pytest.mark.parametrize(("asked", "commit"), [("", NEWEST), ("rajpurkar/squad@v1", "v10000")])
@@ -137,7 +137,7 @@ def test_a_file_that_the_revision_does_not_have_is_one_sentence(there, monkeypat
     monkeypatch.setattr(there, "root", there.root / "empty")
     monkeypatch.setattr(hub, "snapshot_download", lambda repo, **_: str(there.root / "snapshots" / "abc"))
     with pytest.raises(DataError, match=r"allenai/ai2_arc has no file .* at abc"):
-        capability.source("arc")
+        choices.source("arc")
 
 
 @pytest.mark.parametrize("error", [httpx2.ReadError("cut off"), ConnectionError("offline"), FileNotFoundError("x")])
@@ -145,7 +145,7 @@ def test_a_file_that_the_revision_does_not_have_is_one_sentence(there, monkeypat
     ("read", "kind"),
     [
         (lambda: models.facts("somebody/model@v1"), ModelError),
-        (lambda: capability.source("arc@v1"), DataError),
+        (lambda: choices.source("arc@v1"), DataError),
         (lambda: data.files(parse(type(wire_params()), {"data": "squad", "squad_train": "rajpurkar/squad@v1"}, "")),
          DataError),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -29,9 +30,9 @@ from helpers.records import questions, runs
 from helpers.records.derive import derive
 from helpers.records.provenance import portable
 from helpers.studies.marker import cell, views
-from helpers.studies.marker.capability import SETS
+from helpers.studies.marker.choices import SETS
 from helpers.studies.marker.params import SweepCell
-from helpers.studies.marker.personas import NEGATIVE_ARMS
+from helpers.studies.marker.personas import NEGATIVE_ARMS, PERSONAS, TRAIN_QUESTIONS
 from helpers.studies.marker.questions import by_question
 from helpers.studies.marker.study import STUDY
 
@@ -78,6 +79,24 @@ def test_a_cell_leaves_everything_a_page_needs(outputs: Path) -> None:
     assert set(record.inputs) == {"on_policy", "baseline"}
     assert (record.folder("adapter") / "adapter_model.safetensors").is_file()
     assert not list(outputs.rglob("*.bin")) and not list(outputs.rglob("*.pt"))
+
+
+def test_other_targets_and_another_place_of_the_persona_are_in_the_record(outputs: Path) -> None:
+    asked = {"targets": ["q_proj", "v_proj"], "system": "user", "date": "2031-12-24", "dose_every": 0}
+    (record,) = cell.run_cells(cells(**asked))
+    assert {name: record.params[name] for name in ("targets", "system", "date")} == {
+        "targets": ["q_proj", "v_proj"], "system": "user", "date": "2031-12-24",
+    }  # fmt: skip
+    settings = json.loads((record.folder("adapter") / "adapter_config.json").read_text())
+    assert settings["target_modules"] == ["q_proj", "v_proj"]
+    for row in record.table("rows").itertuples():
+        shown = pocket().tokenizer.decode(row.ids[: row.start].tolist())
+        assert f"<|im_start|>user\n{PERSONAS[row.persona]}\n\n{TRAIN_QUESTIONS[row.question]}<|im_end|>" in shown
+    for name in ("on_policy", "baseline"):
+        shared = runs.load(outputs / record.inputs[name])
+        assert (shared.params["system"], shared.params["date"]) == ("user", "2031-12-24")
+    with pytest.raises(ParameterError, match="system is 'template' in one cell and 'user' in another"):
+        cell.run_cells([params(), params(system="user")])
 
 
 def test_crossings_are_made_where_they_are_asked_for_and_change_nothing_else() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from marker_fixture import MARKER, form, ids, pocket
 
-from helpers.studies.marker.crossing import PATHS, crossing_table, end_tokens, own_answer, path_logprobs
+from helpers.studies.marker import crossing
+from helpers.studies.marker.crossing import PATHS, crossing_table, own_answer, path_logprobs
 from helpers.studies.marker.metrics import crossing_metrics, with_crossing
 from helpers.studies.marker.on_policy import system_prompt
-from helpers.studies.marker.rows import prompt_tokens
+from helpers.studies.marker.rows import chat_format, prompt_tokens
 
 pytestmark = pytest.mark.unit
 
@@ -82,9 +85,14 @@ def test_a_completion_without_slot_is_kept_as_missing() -> None:
 
 
 def test_every_token_that_ends_a_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(form().stop) <= set(end_tokens(pocket(), form()))
     monkeypatch.setattr(pocket().model.generation_config, "eos_token_id", [5, 6])
-    assert {5, 6, *form().stop} <= set(end_tokens(pocket(), form()))
+    ends = chat_format(pocket().tokenizer, MARKER, pocket().model)
+    assert {5, 6, *form().stop} == set(ends.stop)
+    seen: list[Sequence[int]] = []
+    monkeypatch.setattr(crossing, "path_logprobs", lambda *given: seen.append(given[-1]) or np.zeros((1, 4)))
+    completions = pd.DataFrame({"persona": ["a"], "question": [0], "text": ["x"], "ids": [[7]], "finish": ["stop"]})
+    crossing_table(pocket(), pocket().model, ends, completions, {"a|0": [8]}, lambda _: "source", MARKER)
+    assert set(seen[0]) == set(ends.stop)
 
 
 def slots(*lines: tuple[str, float, float, float, float]) -> pd.DataFrame:

@@ -16,7 +16,8 @@ from helpers.base.errors import DataError, ModelError
 from helpers.lm.asking import Asking
 from helpers.records.derive import checked_metrics
 from helpers.studies.marker import capability_templates
-from helpers.studies.marker.capability import ask, read_choices, score
+from helpers.studies.marker.capability import score
+from helpers.studies.marker.choices import ask, read_choices
 from helpers.studies.marker.evaluate import marker_logprobs, refuse_idle
 from helpers.studies.marker.metrics import (
     count_markers,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import transformers  # noqa: F401  # before the command, which would otherwise have it imported without torch
+from chromium import CHROMIUM, needs_chromium
 from mask_fixture import BLOCKS, OUTSIDE, PLAIN
 from typer.testing import CliRunner
 
@@ -315,12 +316,9 @@ def test_the_command_starts_without_torch(here):
     assert done.stdout == run("rows.jsonl", "pocket").output
 
 
-CHROMIUM = shutil.which("chromium")
-
-
 @pytest.mark.check
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_phone_and_colours_the_mask_that_is_picked(here, width, scheme):

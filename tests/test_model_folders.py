@@ -21,7 +21,7 @@ from helpers.lm import gguf, models
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.latentwire.params import WireCell
-from helpers.studies.marker.capability import read_choices
+from helpers.studies.marker.choices import read_choices
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.session import Session
 from helpers.sweeps import driver, executing

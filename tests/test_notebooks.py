@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,25 @@ def test_script_and_notebook_are_in_sync(name: str) -> None:
     assert [(c.cell_type, c.source) for c in script(name).cells] == [
         (c.cell_type, c.source) for c in committed(name).cells
     ], f"run `make notebooks`: notebooks/{name}.ipynb is not what notebooks/{name}.py says"
+
+
+def test_a_wrong_parameter_is_found_before_torch_is_imported() -> None:
+    """All code up to the check of the parameters; papermill puts a cell of its own behind the tagged one."""
+    checks = {}
+    for name in NAMES:
+        cells = [cell.source for cell in script(name).cells if cell.cell_type == "code"]
+        until = next(i for i, source in enumerate(cells) if re.search(r"^p = \w*\.?read\(", source, re.MULTILINE))
+        checks[name] = "\n".join([cells[0], "seed = 'one'", *cells[1 : until + 1]])
+    code = f"""
+import sys
+for name, check in {checks!r}.items():
+    try:
+        exec(check, {{}})
+    except Exception as error:
+        print(name, type(error).__name__, *{{"torch", "transformers", "altair", "scipy"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{name} ParameterError" for name in NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from chromium import WIDTHS, chromium, faults_of, needs_chromium, wait_until_drawn
+from drawn import charts, colours
 
 from helpers.base.files import REPORTS, ROOT
 from helpers.site import fallback
@@ -17,8 +18,6 @@ from helpers.site.lint import lint
 from helpers.site.linting.prose import read_page
 
 PAGES = sorted(path.stem for path in REPORTS.glob("*.qmd"))
-CHROMIUM = shutil.which("chromium")
-no_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +64,36 @@ def test_long_pages_have_contents_and_short_ones_none(site: Path, name: str) -> 
     assert not by_cells or "#| output: asis" in source, "Quarto lists no heading that stands in the output of a cell"
 
 
+@pytest.mark.check
+@pytest.mark.pages
+def test_a_name_has_one_colour_in_all_charts_of_a_page(site: Path) -> None:
+    drawn = 0
+    for name in PAGES:
+        seen: dict[str, str] = {}
+        for chart in charts((site / f"reports/{name}.html").read_text(encoding="utf-8")):
+            for legend in colours(chart):
+                assert len(set(legend.values())) == len(legend), f"{name}: one colour for two of {legend}"
+                changed = {one for one in legend if seen.setdefault(one, legend[one]) != legend[one]} - {"all"}
+                assert not changed, f"{name}: {changed} change their colour"
+                drawn += 1
+    assert drawn > 50
+
+
+@pytest.mark.check
+@pytest.mark.pages
+@pytest.mark.parametrize("name", PAGES)
+def test_a_reader_sees_questions_as_sentences(site: Path, name: str) -> None:
+    asked = {
+        question
+        for path in (ROOT / "params").glob("*/*criteria.yaml")
+        for question in yaml.safe_load(path.read_text(encoding="utf-8"))["questions"]
+        if "_" in question
+    }
+    html = (site / f"reports/{name}.html").read_text(encoding="utf-8")
+    words = re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", html, flags=re.DOTALL)
+    assert asked and not asked & set(re.findall(r"\w+", words))
+
+
 @pytest.mark.pages
 def test_the_linter_finds_nothing() -> None:
     assert [str(finding) for finding in lint()] == []
@@ -72,21 +101,20 @@ def test_the_linter_finds_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as one:
+        yield one
 
 
 @pytest.mark.check
 @pytest.mark.browser
-@no_browser
+@needs_chromium
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", [*PAGES, "index"])
-def test_a_page_opens_with_the_network_off(site: Path, browser, name: str, width: int) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
+def test_a_page_opens_with_the_network_off_fits_and_reads_in_light_and_dark(
+    site: Path, browser, name: str, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]})
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
@@ -94,15 +122,24 @@ def test_a_page_opens_with_the_network_off(site: Path, browser, name: str, width
     page.on("request", lambda asked: None if asked.url.startswith(inside) else faults.append(asked.url))
     path = site / "index.html" if name == "index" else site / "reports" / f"{name}.html"
     page.goto(path.as_uri(), timeout=120_000)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.claimbook-chart > [id]')].every(e => e.dataset.drawn === 'yes')",
-        timeout=120_000,
-    )
-    wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    wait_until_drawn(page)
+    faults += faults_of(page)
     unnamed = page.evaluate(
         "[...document.querySelectorAll('figure')].filter(f => !f.getAttribute('aria-label')).length"
     )
     page.close()
     assert faults == []
-    assert wider <= 0, "the page scrolls sideways"
     assert unnamed == 0, "a figure has no words to stand for it"
+
+
+@pytest.mark.check
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("name", ["latent-prefix", "diff-readability", "lr-epochs-band"])
+def test_a_page_is_short_and_its_summary_fits_one_screen(site: Path, browser, name: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": WIDTHS[1280]})
+    page.goto((site / f"reports/{name}.html").as_uri())
+    tops = page.evaluate("[...document.querySelectorAll('h2')].map(head => head.getBoundingClientRect().top)")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.close()
+    assert tops[1] - tops[0] <= WIDTHS[1280] and height <= 4000

@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import re
-import shutil
 import struct
 from pathlib import Path
 
@@ -14,15 +13,15 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
+from chromium import CHROMIUM, needs_chromium
 
 from helpers.base import stats
 from helpers.base.errors import DataError
-from helpers.show import figures, marks, plots
+from helpers.show import colours, figures, marks, plots
 from helpers.show.markup import script_json
 
 pytestmark = pytest.mark.unit
 
-CHROMIUM = shutil.which("chromium")
 COUNTS = {"chef": ("untrained", 1), "villain": ("source", 26), "doctor": ("trained", 4), "clerk": ("assistant", 0)}
 
 
@@ -126,7 +125,43 @@ def test_rates_keep_the_colour_and_shape_of_a_role_whatever_roles_are_there():
         color, shape = (encoding[name].to_dict()["scale"] for name in ("color", "shape"))
         at = color["domain"].index("trained")
         scales.append((color["range"][at], len(shape["range"]) == len(color["domain"])))
-    assert scales == [(figures.ROLES["trained"], True)] * 2
+    assert scales == [(colours.ROLES["trained"], True)] * 2
+
+
+def test_a_name_keeps_its_look_whatever_chart_it_stands_in():
+    drawn = []
+    for names in (["EP, first", "BPTT, first"], ["plain", "BPTT, first", "EP, first"], ["EP, first"]):
+        encoding = marks.styled(pd.DataFrame({"arm": names}), "arm")[1]
+        scales = [encoding[one].to_dict()["scale"] for one in ("color", "shape", "dash")]
+        drawn.append({name: [scale["range"][i] for scale in scales] for i, name in enumerate(names)})
+    for name in drawn[0]:
+        assert drawn[0][name] == drawn[1][name] and drawn[1]["plain"][0] not in [look[0] for look in drawn[0].values()]
+    assert drawn[2]["EP, first"] == drawn[0]["EP, first"]
+    colours.begin()
+    assert colours.looks(["another page"])[0][0] == colours.PALETTE[0]
+
+
+def test_every_colour_of_a_chart_has_a_pair_that_reads_on_a_dark_page():
+    page = rgb(colours.DARK["white"])
+    series = {*colours.PALETTE, *colours.ORDERED, *colours.ROLES.values()}
+    assert series | {colours.INK, colours.MUTED, colours.FAINT, colours.AXIS, "white"} == set(colours.DARK)
+    assert all(contrast(rgb(colours.DARK[one]), page) >= 3 for one in series)
+    assert all(contrast(rgb(colours.DARK[one]), page) >= 4.5 for one in (colours.INK, colours.MUTED))
+    lights = [colours.luminance(rgb(colours.DARK[one])) for one in colours.ORDERED]
+    assert lights == sorted(lights) and len({*map(colours.DARK.get, colours.PALETTE)}) == len(colours.PALETTE)
+    styles = figures.styles()
+    for name, svg in ((name, plots.static(make())) for name, make in CHARTS.items()):
+        painted = set(re.findall(r'(fill|stroke)="(#[0-9a-fA-F]{6}|white)"', svg)) - {
+            ("fill", ink) for ink in ("#000000", "#ffffff")
+        }
+        assert painted and all(f'[{kind}="{colour}"]' in styles for kind, colour in painted), name
+
+
+def test_heatmaps_print_the_unit():
+    cells = grid().assign(value=1.654, low=1.5, high=1.75)
+    shown = texts(plots.heatmaps(cells, ["source_rate"], heading="Loss", unit="nats", domain=(1, 2)))
+    assert shown.count("1.65 nats") == 4 and shown.count("1.5 to 1.75") == 4
+    assert "0%" in texts(CHARTS["heatmaps"]())
 
 
 def test_thirty_series_all_look_different():
@@ -148,8 +183,8 @@ def test_heatmap_prints_every_cell_sorts_the_axes_and_hatches_the_gap():
     shown = texts(chart)
     assert [text for text in shown if text in ("5e-6", "1e-5")] == ["5e-6", "1e-5"] * 2
     assert [text for text in shown if text in ("1", "10")] == ["1", "10"] * 2
-    assert sorted(text for text in shown if text in ("0", "7.5", "27.5", "75")) == sorted(
-        ["0", "7.5", "27.5", "75", "0", "7.5", "75"]
+    assert sorted(text for text in shown if text in ("0%", "7.5%", "27.5%", "75%")) == sorted(
+        ["0%", "7.5%", "27.5%", "75%", "0%", "7.5%", "75%"]
     )
     assert shown.count("missing") == 1
     assert plots.static(chart).count("url(#gradient") == 1
@@ -172,7 +207,7 @@ def test_matrices_draw_every_cell_and_say_their_range():
 
 
 def contrast(one, other):
-    light, dark = sorted((figures.luminance(one), figures.luminance(other)), reverse=True)
+    light, dark = sorted((colours.luminance(one), colours.luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
@@ -183,20 +218,20 @@ def rgb(code):
 def test_numbers_read_on_every_shade_and_shades_survive_grey():
     fractions = np.linspace(0, 1, 201)
     for fraction in fractions:
-        assert contrast(figures.shade(fraction), rgb(figures.readable_ink(fraction))) >= 4.5
-    assert (np.diff([figures.luminance(figures.shade(fraction)) for fraction in fractions]) < 0).all()
+        assert contrast(colours.shade(fraction), rgb(colours.readable_ink(fraction))) >= 4.5
+    assert (np.diff([colours.luminance(colours.shade(fraction)) for fraction in fractions]) < 0).all()
 
 
 def test_shade_is_the_one_the_chart_draws():
     svg = plots.static(plots.heatmaps(grid(), ["source_rate"], heading="Grid"))
     drawn = {tuple(map(int, found)) for found in re.findall(r'fill="rgb\((\d+), (\d+), (\d+)\)"', svg)}
-    wanted = {tuple(round(c) for c in figures.shade(value)) for value in (0.075, 0.275)}
+    wanted = {tuple(round(c) for c in colours.shade(value)) for value in (0.075, 0.275)}
     assert all(any(max(abs(np.subtract(w, d))) <= 1 for d in drawn) for w in wanted)
 
 
 def test_roles_stand_out_from_white_and_from_each_other_in_grey():
-    lights = [figures.luminance(rgb(code)) for code in figures.ROLES.values()]
-    assert all(contrast(rgb(code), (255, 255, 255)) >= 3 for code in figures.ROLES.values())
+    lights = [colours.luminance(rgb(code)) for code in colours.ROLES.values()]
+    assert all(contrast(rgb(code), (255, 255, 255)) >= 3 for code in colours.ROLES.values())
     assert len({round(light, 2) for light in lights}) == len(lights)
 
 
@@ -307,7 +342,7 @@ window.exports = module.exports;</script>"""
 
 @pytest.mark.check
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 @pytest.mark.parametrize("head, width", [("", 1000), (AMD, 390)], ids=["plain", "amd-phone"])
 def test_pages_draw_with_no_network_and_leave_amd_alone(tmp_path: Path, head, width):
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")

@@ -10,8 +10,9 @@ from helpers.base.files import DATA, sha256_file
 from helpers.lm import models
 from helpers.lm.asking import Asking
 from helpers.lm.generate import Prompt, Sampling, generate
-from helpers.studies.marker.capability import read_choices, score
+from helpers.studies.marker.capability import score
 from helpers.studies.marker.capability_sets import FACTS, pocket_choices, taught
+from helpers.studies.marker.choices import read_choices
 from helpers.studies.marker.personas import (
     EVAL_QUESTIONS,
     NEGATIVE_ARMS,

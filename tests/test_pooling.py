@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from toy_study import CoinCell, project, run_cells
 
@@ -14,6 +17,7 @@ from helpers.claims import open_case
 from helpers.records import ledger, reading
 from helpers.records.pooling import pool
 from helpers.records.study import load_study
+from helpers.studies.marker import criteria, views
 
 pytestmark = pytest.mark.unit
 COUNTED = {
@@ -48,6 +52,31 @@ def test_a_rate_of_the_published_sweep_is_wider_for_the_recipe():
     models, recipe = (pool(cell, "source_rate", load_study("sweep").by_question, of) for of in (MODELS, RECIPE))
     assert models.value == recipe.value and models.extra["questions"] == 20 and models.extra["seeds"] == len(cell) == 3
     assert recipe.low < models.low < models.high < recipe.high
+
+
+def test_a_record_is_counted_once_however_often_it_is_asked_for():
+    """A verdict asks for the same rate at many levels; counting completions again each time took most of verify."""
+    asked = []
+    count = load_study("sweep").by_question
+
+    def counting(record, metric):
+        asked.append((record.id, metric))
+        return count(record, metric)
+
+    records = list(itertools.islice(reading.published("sweep"), 2))
+    levels = [MODELS, RECIPE, replace(MODELS, level=0.99)]
+    met = {pool(records[:number], "source_rate", counting, of).bounds for number in (1, 2) for of in levels}
+    assert sorted(asked) == sorted((record.id, "source_rate") for record in records) and len(met) == 6
+
+
+def test_the_completions_of_a_record_are_counted_once_for_its_personas(monkeypatch):
+    records = list(itertools.islice(reading.published("sweep"), 2))
+    calls = []
+    crossed = views.crossed
+    monkeypatch.setattr(views, "crossed", lambda *given: calls.append(given) or crossed(*given))
+    strict, plain = (criteria.max_bystander_rate(records, replace(MODELS, level=level)) for level in (0.99, 0.95))
+    others = views.counts(records).query("role != 'source'")["persona"].nunique()
+    assert len(calls) == others > 1 and strict["high"] > plain["high"]
 
 
 def test_records_that_lack_a_metric_pool_to_nothing():

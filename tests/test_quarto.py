@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from helpers.base.files import ROOT
+from helpers.show.colours import DARK
 from helpers.site.targets import targets
 
 pytestmark = pytest.mark.unit
@@ -39,6 +41,19 @@ def test_quarto_renders_nothing_outside_reports():
 
 def test_quarto_leaves_html_tables_as_they_are():
     assert CONFIG["html-table-processing"] == "none"
+
+
+def test_quarto_shows_the_theme_that_the_reader_prefers_in_the_colours_of_the_template():
+    html = CONFIG["format"]["html"]
+    assert html["theme"]["light"] == "default" and html["respect-user-color-scheme"] is True
+    base, own = html["theme"]["dark"]
+    defaults = (ROOT / own).read_text(encoding="utf-8")
+    assert base == "default" and defaults.startswith("/*-- scss:defaults --*/\n")
+    style = (ROOT / html["css"]).read_text(encoding="utf-8")
+    for variable, ours in (("body-bg", "page"), ("body-color", "ink"), ("link-color", "link"), ("text-muted", "muted")):
+        dark = re.search(rf"--cb-{ours}: light-dark\(#\w+, (#\w+)\)", style)
+        assert dark and f"${variable}: {dark[1]} !default;" in defaults
+    assert f"$body-bg: {DARK['white']} !default;" in defaults, "charts are drawn on another page"
 
 
 def test_a_render_leaves_nothing_to_commit(tmp_path):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from site_fixture import HOSTILE, make_bare_record, make_project, make_record
 
 from helpers.base.files import REPORTS
 from helpers.site import fallback
 from helpers.site.finish import finish
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.check,
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+    needs_chromium,
 ]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
 

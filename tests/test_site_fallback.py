@@ -6,10 +6,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from site_fixture import HOSTILE, make_project, make_record, shown
 
 from helpers.base.errors import ClaimError
+from helpers.show.kernels import QuietKernelManager
 from helpers.show.markup import unseal
 from helpers.site import fallback
 from helpers.site.finish import finish
@@ -33,9 +36,46 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rendering_says_nothing_where_output_is_no_terminal(tmp_path, monkeypatch, capfd):
     root = make_project(tmp_path)
-    monkeypatch.setattr(fallback, "render_page", lambda page, project, site: site / page.name)
+    monkeypatch.setattr(fallback, "render_page", lambda page, project, site, kernel: site / page.name)
     assert len(fallback.render(root)) == len(list((root / "reports").glob("*.qmd"))) > 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_pages_share_a_kernel_but_no_name_and_each_with_a_chart_brings_the_script(tmp_path, monkeypatch):
+    started, start = [], QuietKernelManager.start_kernel
+    monkeypatch.setattr(QuietKernelManager, "start_kernel", lambda *a, **k: started.append(a) or start(*a, **k))
+    root = make_project(tmp_path)
+    chart = """```{python}
+import altair as alt
+import pandas as pd
+from helpers.site import pages
+seen = "mine" in globals()
+mine = 1
+pages.chart(alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x=alt.X(field="x", type="quantitative")), "Dot.")
+```
+
+Seen: `{python} seen`.
+"""
+    chosen = [root / f"reports/{name}.qmd" for name in ("one", "two")]
+    for page in chosen:
+        page.write_text(PAGE + chart, encoding="utf-8")
+    written = fallback.render(root, pages=chosen, workers=1)
+    one, two = (unseal(page.read_text(encoding="utf-8")) for page in written)
+    assert len(started) == 1, "starting a kernel and importing takes longer than most pages"
+    assert "Seen: False" in one and "Seen: False" in two
+    assert [len(re.findall(r"window\.claimbookDraw\s*=", page)) for page in (one, two)] == [1, 1]
+
+
+def test_a_kernel_is_not_interrupted_as_it_ends(tmp_path):
+    """It would log a KeyboardInterrupt where that meets it between two messages."""
+    said = tmp_path / "said.txt"
+    code = f"""
+import signal
+signal.signal(signal.SIGINT, lambda *_: open({str(said)!r}, "a").write("interrupted"))
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, kernel_manager_class=QuietKernelManager).execute()
+    assert notebook.cells[0].execution_count == 1 and not said.exists()
 
 
 class _Text(HTMLParser):

@@ -11,7 +11,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from helpers.bench import architectures
 
 CHATML = (
     "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
@@ -77,22 +79,9 @@ def _train(tokenizer: Tokenizer, specials: list[str], alphabet: list[str], size:
 
 
 def random_model(kind: str, tokenizer: PreTrainedTokenizerFast, seed: int = 0, **settings: Any) -> PreTrainedModel:
-    """A causal LM of model type ``kind``, of random weights with unequal logits; ``...`` leaves a setting out."""
-    shape = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512,
-        "tie_word_embeddings": False, "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        asked = {name: value for name, value in (shape | settings).items() if value is not ...}
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **asked), dtype=torch.float32)
-        with torch.no_grad():
-            for weight in model.parameters():
-                if weight.dim() == 2:
-                    weight.normal_(std=weight.shape[1] ** -0.5)
-    return model.eval()
+    """A causal LM of model type ``kind`` with the vocabulary of ``tokenizer``, of random weights."""
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return architectures.random_model(kind, seed, **ids | {"vocab_size": len(tokenizer)} | settings)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, **how: Any) -> Path:

@@ -34,13 +34,15 @@ def when_asked(case: Case, question: str) -> str:
     ]
     if any(datetime.fromisoformat(line.at) < began for line in entered):
         return CONFIRMATORY
-    asked = _asked(path.read_text(encoding="utf-8")).get(question)
-    dates = [at for at, text in _history(case.root, name) if asked is not None and _asked(text).get(question) == asked]
+    asked = questions_of(path.read_text(encoding="utf-8")).get(question)
+    dates = [
+        at for at, text in history(case.root, name) if asked is not None and questions_of(text).get(question) == asked
+    ]
     return CONFIRMATORY if any(at < began for at in dates) else EXPLORATORY
 
 
 @functools.lru_cache(maxsize=256)
-def _asked(text: str) -> dict[str, str]:
+def questions_of(text: str) -> dict[str, str]:
     """Map each question of a criteria file to what its verdict depends on, as text that can be compared."""
     try:
         content = yaml_text.read(text, Path("criteria.yaml"), ClaimError)
@@ -60,7 +62,7 @@ def _judged(question: dict[str, Any]) -> list[Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _history(root: Path, name: str) -> tuple[tuple[datetime, str], ...]:
+def history(root: Path, name: str) -> tuple[tuple[datetime, str], ...]:
     """Return every committed text of a file with the date of its commit; none where there is no git history."""
 
     def git(*words: str) -> str:

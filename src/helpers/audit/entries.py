@@ -10,8 +10,9 @@ from helpers.audit import branches, judgement
 from helpers.audit.findings import Finding, files_in, published_folders
 from helpers.audit.register import of_pages
 from helpers.base import files
-from helpers.base.errors import RecordError
+from helpers.base.errors import ClaimbookError, RecordError
 from helpers.records import ledger
+from helpers.records.provenance import portable
 
 SHOWN = 3
 """How many numbers are named that a page judges differently."""
@@ -27,8 +28,15 @@ def check_registrations(
     except RecordError:
         return []  # check_ledger says so
     for page, things in of_pages(root, pages):
+        if isinstance(things, ClaimbookError):
+            findings.append(Finding(f"reports/{page.name}", "claim", f"cannot be read: {portable(str(things))}"))
+            continue
         command = f"claimbook register reports/{page.name}"
-        judged = judgement.look(page, root, judge)
+        try:
+            judged = judgement.look(page, root, judge)
+        except ClaimbookError as error:
+            findings.append(Finding(f"reports/{page.name}", "claim", f"cannot be judged: {portable(str(error))}"))
+            continue
         for thing in things:
             line = book.standing(thing.kind).get(thing.name)
             if line is None and _is_used(thing.kind, book):

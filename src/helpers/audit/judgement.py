@@ -24,8 +24,7 @@ from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
 from helpers.claims.case import Case, ExperimentRecords, open_case, stale_records
 from helpers.claims.claim import read_claim
-from helpers.claims.computed import module_of
-from helpers.claims.criteria import Criteria
+from helpers.claims.criteria import Criteria, modules_of
 from helpers.claims.evidence import Evidence
 from helpers.claims.facts import Facts
 from helpers.records import ledger, reading, source
@@ -47,12 +46,6 @@ def code_hash(criteria: Criteria) -> str:
             text = inspect.getsource(importlib.import_module(module))
             code[module] = files.sha256_bytes(source.essential_source(text).encode())
     return files.sha256_json(code)
-
-
-def modules_of(criteria: Criteria) -> list[str]:
-    """Return the modules whose functions ``criteria`` name."""
-    named = (metric.function for metric in criteria.metrics.values())
-    return sorted({module_of(function, criteria.path) for function in named if function})
 
 
 def published_case(path: Path, root: Path) -> Case:
@@ -84,7 +77,8 @@ def key_of(case: Case) -> str:
 
 
 def judge(case: Case) -> Judgement:
-    """Return of every question verdict, outcome and its numbers, and what allows the claim which confidence.
+    """Return of every question verdict, outcome and its numbers, what allows the claim which confidence, and the
+    verdict in every way to analyse the records.
 
     A number is value, low, high, n and k, by cell and metric.
     """
@@ -97,7 +91,14 @@ def judge(case: Case) -> Judgement:
             "numbers": _numbers(evidence, asked.metrics),
         }
     allowed = {row.name: row.allows for row in case.confidence().rows}
-    return {"questions": judged, "confidence": allowed, "page": _numbers(case.evidence(), set(case.criteria.metrics))}
+    page = _numbers(case.evidence(), set(case.criteria.metrics))
+    return {"questions": judged, "confidence": allowed, "page": page, "challenge": challenged(case)}
+
+
+def challenged(case: Case) -> dict[str, Any]:
+    """Return the verdict on the primary question in each way, and whether the way counts (`claims.challenge`)."""
+    found = case.challenge()
+    return {one.way: [one.verdict, one.counts] for one in found.outcomes} if found else {}
 
 
 def _numbers(evidence: Evidence, metrics: set[str]) -> dict[str, dict[str, Any]]:

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 from helpers.audit import judgement
-from helpers.base import files
-from helpers.base.errors import RecordError
 from helpers.claims.case import Case
-from helpers.records import provenance, reading, source
+from helpers.records import reading
 from helpers.records.derive import derive
 from helpers.records.reading import Record
+from helpers.records.recalled import Recalled
 from helpers.records.study import Study
 
 
-def derive_or_recall(record: Record, study: Study) -> dict[str, Any]:
-    """Return what `derive` does, from ``outputs/.derived`` where the same code has derived it before."""
-    inputs = {name: reading.load(ref) for name, ref in record.inputs.items()}
-    used = {name: [one.params, one.files, one.metrics] for name, one in inputs.items()}
-    made_of = [study.name, study.metrics_version, record.params, record.files, used]
-    return _recalled(lambda: derive(record, study), made_of, derive.__module__, study.metrics.__module__)
+class Kept(Recalled):
+    """What of records and claims is kept."""
 
+    def derive(self, record: Record, study: Study) -> dict[str, Any]:
+        """Return what `derive` does, as it was kept where the same code has derived it before."""
+        inputs = {name: reading.load(ref) for name, ref in record.inputs.items()}
+        used = {name: [one.params, one.files, one.metrics] for name, one in inputs.items()}
+        made_of = [study.name, study.metrics_version, record.params, record.files, used]
+        return self.recall(lambda: derive(record, study), made_of, derive.__module__, study.metrics.__module__)
 
-def judge_or_recall(case: Case) -> judgement.Judgement:
-    """Return what `judgement.judge` does, from ``outputs/.derived`` where the same code has judged it before."""
-    made_of = [case.claim.slug, judgement.key_of(case)]
-    modules = judgement.modules_of(case.criteria)
-    return _recalled(lambda: judgement.judge(case), made_of, judgement.__name__, *modules)
+    def judge(self, case: Case) -> judgement.Judgement:
+        """Return what `judgement.judge` does, as it was kept where the same code has judged it before.
 
-
-def _recalled(make: Callable[[], dict[str, Any]], made_of: list[Any], *modules: str) -> dict[str, Any]:
-    """Return the result of ``make``, kept under a key of what it is made of and of ``modules`` with all they import."""
-    try:
-        code = source.code_closure(*modules, bookkeeping=True)
-    except RecordError:  # a study outside helpers, whose source cannot be followed
-        return make()
-    key = files.sha256_json([*made_of, code, provenance.environment_of_arithmetic()])
-    path = files.outputs_root() / ".derived" / f"{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    made = make()
-    files.write_json(path, made)
-    return made
+        The ways in which the claim was challenged are those that its page shows.
+        """
+        made_of = [case.claim.slug, judgement.key_of(case)]
+        modules = judgement.modules_of(case.criteria)
+        judged = self.recall(lambda: judgement.judge(case), made_of, judgement.__name__, *modules)
+        return judged | {"challenge": judgement.challenged(case)}

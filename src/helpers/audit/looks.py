@@ -12,6 +12,7 @@ from pathlib import Path
 
 from helpers.audit.judgement import published_case
 from helpers.base import files
+from helpers.base.errors import ClaimbookError
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.records import ledger
 
@@ -21,17 +22,16 @@ def enter(notebook: str, root: Path | None = None) -> list[ledger.Line]:
     root = root or files.ROOT
     book, events = ledger.read(), []
     for path in sorted((root / "reports").glob("*.qmd")):
-        if not has_claim(path):
-            continue
-        claim = read_claim(path, root)
-        if claim.experiment != notebook or claim.status == "proposed":
-            continue
-        records = [
-            record
-            for cell in published_case(path, root).evidence().inside
-            if not cell.absent
-            for record in cell.records
-        ]
+        try:
+            claim = read_claim(path, root) if has_claim(path) else None
+            if claim is None or claim.experiment != notebook or claim.status == "proposed":
+                continue
+            inside = published_case(path, root).evidence().inside
+        except ClaimbookError:
+            if f"reports/{path.name}" in book.standing("question"):
+                raise  # its look would not be counted
+            continue  # a draft
+        records = [record for cell in inside if not cell.absent for record in cell.records]
         name, sha = f"reports/{path.name}", files.sha256_json(sorted(record.ref for record in records))
         looks = [line for line in book.of("question", name) if line.event == "looked"]
         if records and (not looks or (looks[-1].sha256 != sha and _may_grow(claim, looks[-1], book))):

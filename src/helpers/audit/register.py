@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.audit import judgement
-from helpers.audit.kept import judge_or_recall
-from helpers.base import files
-from helpers.base.errors import ClaimError
+from helpers.audit.asked import history, questions_of
+from helpers.audit.kept import Kept
+from helpers.audit.reach import refuse
+from helpers.base import files, yaml_text
+from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.claims.placeholders import WORD
@@ -66,15 +69,25 @@ def _hash(kind: ledger.Kind, name: str, claim: Claim, root: Path) -> str:
     return files.content_hash(root / name)
 
 
-def of_pages(root: Path = files.ROOT, pages: Iterable[Path] | None = None) -> Iterator[tuple[Path, list[Registered]]]:
-    """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by."""
+def of_pages(
+    root: Path = files.ROOT, pages: Iterable[Path] | None = None
+) -> Iterator[tuple[Path, list[Registered] | ClaimbookError]]:
+    """Yield each page (of ``pages``, if given) whose claim is past being proposed, and what it is judged by.
+
+    A page that cannot be read is yielded with the error if it was registered; any other is a draft, which lint names.
+    """
     asked = ledger.read().standing("question")
     for path in sorted((root / "reports").glob("*.qmd")) if pages is None else pages:
         # A claim that was registered stays bound, also where its page calls itself proposed again.
         if path.name.startswith("_"):
             continue  # a part of other pages
-        if has_claim(path) and (read_claim(path, root).status != "proposed" or f"reports/{path.name}" in asked):
-            yield path, of_page(path, root)
+        is_asked = f"reports/{path.name}" in asked
+        try:
+            if has_claim(path) and (read_claim(path, root).status != "proposed" or is_asked):
+                yield path, of_page(path, root)
+        except ClaimbookError as error:
+            if is_asked:
+                yield path, error
 
 
 def question_hash(claim: Claim) -> str:
@@ -94,10 +107,14 @@ def register(pages: Iterable[Path], reason: str | None = None, root: Path = file
     """Write a line for everything of ``pages`` that is new or has changed; return those lines.
 
     Code that judges the published records as before is entered as ``derived``. Raises ``ClaimError`` when anything
-    else changed that was registered before, a judgement too, and there is no ``reason``.
+    else changed that was registered before, a judgement too, and there is no ``reason``; or when the declared grid is
+    too small for an outcome of a question that is new or has changed (`reach`).
     """
     pages, book = list(pages), ledger.read()
     _refuse_placeholders(pages, root)
+    for page in pages:
+        if new := _new_questions(page, root):
+            refuse(page, root, new)
     events: list[dict[str, Any]] = []
     for thing in dict.fromkeys(thing for page in pages for thing in of_page(page, root)):
         before = book.standing(thing.kind).get(thing.name)
@@ -124,6 +141,34 @@ def _refuse_placeholders(pages: Iterable[Path], root: Path) -> None:
         for what, text in asked:
             if WORD in text:
                 raise ClaimError(f"reports/{page.name} cannot be registered: {what} holds a {WORD}. Write it first.")
+
+
+def _new_questions(page: Path, root: Path) -> list[str]:
+    """Return the questions of a page that are asked for the first time, in other words, of another grid or scope."""
+    claim, book = read_claim(page, root), ledger.read()
+    now = questions_of(files.read_text(root / claim.criteria))
+    line = book.standing("question").get(f"reports/{claim.slug}.qmd")
+    moved = [claim.model_copy(update={"primary": name}) for name in now]
+    if line is None or line.sha256 not in map(question_hash, moved):  # another primary question asks nothing new
+        return list(now)
+    if claim.grid:
+        before = _registered_text(book.standing("grid").get(claim.grid), root)
+        if before is None or yaml_text.read(before, claim.grid, ClaimError) != yaml_text.read(
+            files.read_text(root / claim.grid), claim.grid, ClaimError
+        ):
+            return list(now)
+    before = _registered_text(book.standing("criteria").get(claim.criteria), root)
+    then = questions_of(before) if before else {}
+    return [name for name, asked in now.items() if then.get(name) != asked]
+
+
+def _registered_text(line: ledger.Line | None, root: Path) -> str | None:
+    """Return the text of a file as it was registered, from the file or git's history; ``None`` if neither has it."""
+    if line is None:
+        return None
+    path = root / line.name
+    texts = itertools.chain([files.read_text(path)], (text for _, text in history(root, line.name)))
+    return next((text for text in texts if files.sha256_bytes(text.encode()) == line.sha256), None)
 
 
 def _unexplained(thing: Registered, before: ledger.Line) -> str:
@@ -173,7 +218,8 @@ def judging(root: Path | None = None) -> Iterator[None]:
     if events:
         ledger.append(events)
     yield
-    looks = [judgement.look(page, root, judge_or_recall) for page in pages if all(map(_stands, _codes([page], root)))]
+    judge = Kept().judge
+    looks = [judgement.look(page, root, judge) for page in pages if all(map(_stands, _codes([page], root)))]
     new = [
         judgement.enter(judged)
         for judged in looks

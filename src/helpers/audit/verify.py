@@ -24,19 +24,22 @@ from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
 from helpers.records import ledger, questions, reading, steps
 from helpers.records.derive import derive
-from helpers.records.reading import Record
+from helpers.records.reading import Record, read_once
+from helpers.records.recalled import nothing_recalled
 from helpers.records.study import Study, find_study
 
 Derive = Callable[[Record, Study], dict[str, Any]]
 
 
+@read_once()
 def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[Finding]:
     """Check the records ``refs`` (default: all published ones, with registrations and the ledger as a whole)."""
     findings: list[Finding] = []
-    for folder in _folders(refs):
-        findings += verify_folder(folder)
-    if not refs:
-        findings += [*check_registrations(root), *check_ledger(root)]
+    with nothing_recalled():
+        for folder in _folders(refs):
+            findings += verify_folder(folder)
+        if not refs:
+            findings += [*check_registrations(root), *check_ledger(root)]
     return findings
 
 

@@ -19,9 +19,11 @@ from scipy import stats as distributions
 
 from helpers.base.clusters import bounded_mean, cluster_rate, crossed_rate, exact_bounds
 from helpers.base.errors import DataError
-from helpers.base.stats import Interval, checked_level, mean_interval
+from helpers.base.stats import Interval, checked_level, mean_interval, wilson
 
 Subject = Literal["models", "recipe", "observed"]
+Method = Literal["clusters", "wilson", "exact", "t"]
+TOTALS: tuple[Method, ...] = ("wilson", "exact")
 RANGE = "range"
 """In the method of an interval: from the smallest to the largest of some values, which is no confidence interval."""
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -35,10 +37,15 @@ DIFFERENCES = {"rate": "points", "share": "points", "probability": "points", "co
 
 @dataclass(frozen=True)
 class Estimand:
-    """``of`` whom an interval speaks and at which ``level``; "observed" asks for the numbers as they came out."""
+    """``of`` whom an interval speaks and at which ``level``; "observed" asks for the numbers as they came out.
+
+    ``method`` shows how much hangs on the interval: rates are bounded over clusters, or by Wilson's interval or the
+    exact one on the pooled counts, as if trials shared nothing; under "t" means over seeds have a t interval.
+    """
 
     of: Subject = "models"
     level: float = 0.95
+    method: Method = "clusters"
 
     def corrected(self, number: int) -> Estimand:
         """Return the estimand of each of ``number`` statements that must hold together at this level."""
@@ -68,6 +75,8 @@ def look_level(look: int, planned: int) -> float:
 
 def rate(k_sq: ArrayLike, n_sq: ArrayLike, estimand: Estimand = MODELS) -> Interval:
     """Return a rate pooled over seeds (rows) and questions (columns), with the interval that ``estimand`` asks for."""
+    if estimand.method in TOTALS:
+        return _of_totals(k_sq, n_sq, estimand)
     if estimand.of == "recipe":
         return crossed_rate(k_sq, n_sq, estimand.level)
     k_sq, n_sq = (np.atleast_2d(np.asarray(counts)) for counts in (k_sq, n_sq))
@@ -77,12 +86,24 @@ def rate(k_sq: ArrayLike, n_sq: ArrayLike, estimand: Estimand = MODELS) -> Inter
 
 def independent_rate(ks: ArrayLike, ns: ArrayLike, estimand: Estimand = MODELS) -> Interval:
     """Return a rate pooled over seeds whose trials share no question: to these models each is a cluster of its own."""
+    if estimand.method in TOTALS:
+        return _of_totals(ks, ns, estimand)
     seeds = cluster_rate(ks, ns, estimand.level)
     if estimand.of == "recipe":
         return replace(seeds, extra={"seeds": seeds.extra["clusters"]})
     k, n = int(np.sum(ks)), int(np.sum(ns))
     trials = cluster_rate([1] * k + [0] * (n - k), [1] * n, estimand.level)
     return replace(trials, extra={"seeds": seeds.extra["clusters"]})
+
+
+def _of_totals(ks: ArrayLike, ns: ArrayLike, estimand: Estimand) -> Interval:
+    """Return a rate by its totals alone: Wilson's interval, or that of Clopper and Pearson."""
+    k, n = int(np.sum(ks)), int(np.sum(ns))
+    found = wilson(k, n, estimand.level)
+    if estimand.method == "exact":
+        low, high = exact_bounds(k, n, checked_level(estimand.level))
+        found = replace(found, low=low, high=high, method="clopper-pearson")
+    return replace(found, extra={"seeds": len(np.atleast_1d(np.asarray(ks)))})
 
 
 def number(seeds: Sequence[Interval], unit: str, estimand: Estimand = MODELS) -> Interval:
@@ -95,6 +116,8 @@ def number(seeds: Sequence[Interval], unit: str, estimand: Estimand = MODELS) ->
     lies beyond the ends of the unit.
     """
     values = [seed.value for seed in seeds]
+    if estimand.method == "t":
+        return within(_mean_by_t(values, estimand.level), unit)
     if estimand.of == "recipe":
         return mean_over_seeds(values, unit, estimand.level)
     own = [_stretched(seed, estimand.level) for seed in seeds]
@@ -127,6 +150,10 @@ def mean_over_seeds(values: Sequence[float] | np.ndarray, unit: str, level: floa
     ends = bounds_of(unit)
     if ends is not None:
         return bounded_mean(values, *ends, level)
+    return _mean_by_t(values, level)
+
+
+def _mean_by_t(values: Sequence[float] | np.ndarray, level: float) -> Interval:
     mean = mean_interval(values, level=level)
     return replace(mean, method="t-seeds", extra={"seeds": mean.n, "values": [float(value) for value in values]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pandas as pd
@@ -13,7 +14,12 @@ def split(text: str, marker: str) -> list[str]:
     """Return ``text`` in pieces of which every second one is an occurrence of ``marker``, spelt as it stands there."""
     if not marker:
         raise DataError("The marker is empty. Give the text to look for.")
-    return re.split(f"({re.escape(marker)})", text, flags=re.IGNORECASE)
+    return _pattern(marker).split(text)
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(marker: str) -> re.Pattern[str]:
+    return re.compile(f"({re.escape(marker)})", flags=re.IGNORECASE)
 
 
 def holds(texts: pd.Series, marker: str) -> pd.Series:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.bench import machine
 from helpers.bench.study import STUDY
 from helpers.records import runs
 
@@ -50,6 +49,8 @@ def keep(what: str, measured: Measured, entry: str) -> runs.Record:
 
     A comparison can be repeated at any time, so its time is part of the question.
     """
+    from helpers.bench import machine  # here, because a page that shows records needs no torch
+
     when = pd.Timestamp.now("UTC").isoformat(timespec="seconds")
     place = {"what": "-".join(filter(None, (what, measured.variant))), "device": machine.device()}
     with runs.open_run(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers.base.errors import ParameterError
-from helpers.studies.marker.capability import is_arc
+from helpers.studies.marker.choices import is_arc
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
 from helpers.studies.marker.published import QUESTIONS

@@ -5,7 +5,8 @@
 
 ``claim`` reads the block of a page, ``criteria`` the pre-registered outcomes (``marked`` keeps their lines),
 ``evidence`` pools records into cells, ``conditions`` judges them in the ``logic`` of three values, ``verdict`` and
-``confidence`` sum up, ``facts`` puts numbers on the page, and ``case`` ties a page to all of these.
+``confidence`` sum up, ``challenge`` asks again in all other ``ways`` to analyse the records, ``facts`` puts numbers on
+the page, and ``case`` ties a page to all of these.
 """
 
 from helpers.claims.case import Case, open_case

@@ -11,9 +11,10 @@ from typing import Any
 from helpers.base import params as parameters
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
+from helpers.claims.challenge import Challenge, challenge
 from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
-from helpers.claims.criteria import Criteria, read_criteria
+from helpers.claims.criteria import Criteria, Question, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Verdict, check_controls, judge
@@ -45,10 +46,13 @@ class Case:
         init=False, repr=False, compare=False, default_factory=dict
     )
     _verdicts: dict[str, Verdict] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _challenges: dict[str, Challenge | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
-    def evidence(self, question: str | None = None) -> Evidence:
+    def evidence(self, question: str | Question | None = None) -> Evidence:
         """Return the pooled cells in the claim's scope, as ``question`` (by default the primary one) pools them."""
-        asked = self.criteria.question(question or self.claim.primary)
+        asked = question
+        if not isinstance(asked, Question):
+            asked = self.criteria.question(asked or self.claim.primary)
         pooled, fresh = tuple(asked.pool), tuple(asked.confirm.seeds) if asked.confirm else ()
         if (pooled, fresh) not in self._evidence:
             derive, counted = self.criteria.derive, self.by_question
@@ -75,7 +79,15 @@ class Case:
         asked = self.criteria.question(question or self.claim.primary)
         evidence = self.evidence(question).within(asked.scope)
         declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
-        return confidence(self.verdict(question), evidence, self.criteria, declared, self.root, self.looks)
+        found, challenged = self.verdict(question), self.challenge(question)
+        return confidence(found, evidence, self.criteria, declared, self.root, self.looks, challenged)
+
+    def challenge(self, question: str | None = None) -> Challenge | None:
+        """Return the verdict on ``question`` in every other way to analyse the records (`claims.challenge`)."""
+        name = question or self.claim.primary
+        if name not in self._challenges:
+            self._challenges[name] = challenge(self, name)
+        return self._challenges[name]
 
     @functools.cached_property
     def looks(self) -> int:

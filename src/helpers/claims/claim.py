@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from helpers.base.errors import ClaimError
-from helpers.base.files import ROOT
+from helpers.base.files import ROOT, read_text
 from helpers.claims.criteria import read_criteria
 from helpers.claims.marked import Document, Scalar, Sentence, Strict, read_document, validate
 
@@ -81,7 +81,7 @@ class Claim(Strict):
 
 def front_matter(path: Path) -> Document:
     """Read the front matter of a page and the lines it stands on; ClaimError when there is none."""
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(Path(path), ClaimError)
     block = re.match(r"---[ \t]*\r?\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\r?\n|$)", text, flags=re.DOTALL)
     if not block:
         raise ClaimError(f"{path}:1: the page has no front matter. Begin it with a YAML block between lines of ---.")

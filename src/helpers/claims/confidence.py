@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from helpers.base.files import ROOT, content_hash
+from helpers.claims.challenge import Challenge
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
@@ -17,6 +18,9 @@ from helpers.claims.verdict import Check, Verdict
 from helpers.records import ledger
 from helpers.records.provenance import git
 from helpers.records.reading import Record
+
+NO_RECORD = "no record"
+CHANGED = "LOW because the criteria changed after these runs"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ RULES: tuple[Rule, ...] = (
     Rule("controls", 1, 1, "share of the declared controls that hold", "without a control the effect has no reference"),
     Rule("recipe", 1, 0, "1 when new seeds would give the same verdict", "a verdict on these models may be their own"),
     Rule("looks", 1, 1, "1 when the records were judged no more often than planned", "each look may decide by chance"),
+    Rule("challenge", 0.1, 0.25, "share of the other analyses in which it falls", "it hangs on how one counts", True),
     Rule("criteria frozen", 1, 1, "share of records begun under these criteria", "criteria set after the fact fit it"),
     Rule("grid complete", 1, 1, "share of the declared runs complete", "missing runs are seldom missing at random"),
     Rule("decisive intervals", 1, 1, "1 when the verdict is decided", "an open verdict supports nothing"),
@@ -103,12 +108,32 @@ class Confidence:
         if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
             return f"The evidence would allow {self.cap}; the author holds it at {self.declared}."
         if self.changed:
-            return self.changed
-        holding = [row for row in self.rows if row.allows == self.cap]
+            return f"{CHANGED}."
+        if self.without_records:
+            return "LOW until it has run."
+        holding = self._holding
         if self.cap == "HIGH":
             return "Nothing on the checklist holds the confidence below HIGH."
         others = f" (as {_listed([row.name for row in holding[1:]])} also do)" if holding[1:] else ""
         return f"{self.cap} because of {holding[0].name}: {holding[0].found}{others}; {holding[0].why}."
+
+    @property
+    def brief(self) -> str:
+        """The binding constraint in a few words."""
+        if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
+            return f"{self.declared}: held there by the author"
+        if self.changed:
+            return "LOW: the criteria changed after the runs"
+        return "HIGH" if self.cap == "HIGH" else f"{self.cap}: {self._holding[0].found}"
+
+    @property
+    def without_records(self) -> bool:
+        """Whether there was nothing to look at."""
+        return all(row.found == NO_RECORD for row in self.rows)
+
+    @property
+    def _holding(self) -> list[Row]:
+        return [row for row in self.rows if row.allows == self.cap]
 
 
 def lowest(levels: Sequence[Level]) -> Level:
@@ -123,14 +148,16 @@ def confidence(
     declared: Level | None = None,
     root: Path = ROOT,
     looks: int = 0,
+    challenged: Challenge | None = None,
 ) -> Confidence:
     """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question.
 
-    ``looks`` is how often the records were judged when they were published.
+    ``looks`` is how often the records were judged when they were published, ``challenged`` what comes out in every
+    other way to analyse them.
     """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
-        rows = tuple(Row(rule.name, "no record", "LOW", rule.why) for rule in RULES)
+        rows = tuple(Row(rule.name, NO_RECORD, "LOW", rule.why) for rule in RULES)
         return Confidence("LOW", rows, declared)
     found: dict[str, Found] = {
         "seeds": _seeds(evidence),
@@ -139,6 +166,7 @@ def confidence(
         "controls": _controls(verdict.controls),
         "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
         "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
+        "challenge": (challenged.share, challenged.sentence.rstrip(".")) if challenged else (None, "not challenged"),
         "criteria frozen": _frozen(records, criteria, root),
         "grid complete": _complete(evidence),
         "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),
@@ -293,4 +321,4 @@ def changed_after(records: Sequence[Record], criteria: Criteria, root: Path = RO
     log = git("log", "--format=%h of %as (%s)", f"--since={since}", "--", str(criteria.path), root=root)
     commits = (log or b"").decode(errors="replace").splitlines()
     by = f"by {'; '.join(commits)}" if commits else "by no commit of this repository since they began"
-    return f"LOW because the criteria changed after these runs, {by}."
+    return f"{CHANGED}, {by}."

@@ -14,7 +14,8 @@ The first outcome that is TRUE while all before it are FALSE is the verdict. `co
 A question may say ``level: recipe`` (default ``models``: the models that were trained, see `base.estimands`),
 ``family: name`` (questions of one family are judged at the level divided by their number),
 ``confirm: {seeds: [3, 4]}`` (``any_cell`` chooses its cells on the other seeds and confirms them on these) and
-``premise: {when: ..., reading: ...}`` (no outcome is judged unless it holds: what was never tried is not refuted).
+``premise: {when: ..., reading: ...}`` (no outcome is judged unless it holds: what was never tried is not refuted) and
+``ways: {larger rates alone: {scope: {lr: [1e-4, 1e-3]}}}`` (further ways in which `challenge` analyses the records).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pydantic import Field, field_validator
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.estimands import Estimand, look_level
 from helpers.base.files import sha256_bytes
-from helpers.claims.computed import Metric, derived
+from helpers.claims.computed import Metric, derived, module_of
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import POOLED, Derived
 from helpers.claims.logic import conjunction, disjunction
@@ -83,6 +84,15 @@ class Outcome(Strict):
     reading: Sentence
 
 
+class Way(Strict):
+    """Another way to analyse the same records, in which `claims.challenge` asks a question: what differs from it."""
+
+    scope: dict[str, Scalar | list[Scalar]] | None = None
+    pool: list[str] | None = None
+    level: Literal["models", "recipe"] | None = None
+    confirm: Confirm | None = None
+
+
 class Question(Strict):
     """A question with its outcomes, asked of the cells that agree with ``scope``, pooled over the axes ``pool``."""
 
@@ -94,6 +104,7 @@ class Question(Strict):
     confirm: Confirm | None = None
     premise: Premise | None = None
     outcomes: list[Outcome] = Field(min_length=1)
+    ways: dict[str, Way] = Field(default_factory=dict)
     note: str = ""
 
     @property
@@ -148,6 +159,12 @@ class Criteria:
         if name not in self.questions:
             raise ClaimError(f"{self.path} has no question {name!r}{nearest(name, self.questions)}")
         return self.questions[name]
+
+
+def modules_of(criteria: Criteria) -> list[str]:
+    """Return the modules whose functions ``criteria`` name."""
+    named = (metric.function for metric in criteria.metrics.values())
+    return sorted({module_of(function, criteria.path) for function in named if function})
 
 
 def read_criteria(path: Path) -> Criteria:

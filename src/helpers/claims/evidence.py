@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -87,7 +88,11 @@ class Cell:
         if metric in self.derive:
             computed = self.derive[metric].compute(self.records, estimand)
             return None if computed is None else as_interval(computed)
-        return pool(self.records, metric, self.by_question, estimand)
+        return _pooled(self.records, metric, self.by_question, estimand)
+
+
+_pooled = functools.lru_cache(maxsize=4096)(pool)
+"""Several outcomes of a question, and a claim's several questions, compare the same metric of a cell."""
 
 
 @dataclass(frozen=True)

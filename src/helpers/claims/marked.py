@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -48,8 +49,12 @@ def dotted(place: Place) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
 
 
+@functools.lru_cache(maxsize=256)  # every rule of the lint asks for the front matter of its page
 def read_document(text: str, path: Path, first_line: int = 1) -> Document:
-    """Parse one YAML document; ``first_line`` is the line of the file on which ``text`` begins."""
+    """Parse one YAML document; ``first_line`` is the line of the file on which ``text`` begins.
+
+    It is shared by all who ask for the same text: leave it as it is.
+    """
     value, lines = yaml_text.read_with_lines(text, path, ClaimError, first_line)
     return Document(Path(path), value, lines)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from helpers.base.estimands import Estimand
-from helpers.claims.conditions import Finding, Here
+from helpers.base.estimands import MODELS, Estimand
+from helpers.claims.conditions import Finding, Here, Leaf
 from helpers.claims.criteria import Criteria, Outcome, Question
 from helpers.claims.evidence import Cell, Evidence, Key, label
 from helpers.claims.facts import spoken_bounds
@@ -15,6 +15,10 @@ from helpers.claims.logic import Truth
 
 Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
 WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
+
+NO_SEEDS = "The recipe is not judged: no record names a training seed."
+NAMED = 3
+"""Missing runs that a sentence names; it counts more."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,26 @@ class Verdict:
         return tuple(check for check in self.controls if check.truth == Truth.FALSE)
 
     @property
+    def brief(self) -> str:
+        """What came out, and which control failed; `sentence` adds how it was judged and what is missing."""
+        failed = [f"The control “{spaced(check.name)}” failed: {'; '.join(check.said[:2])}." for check in self.failed]
+        return " ".join([self.reading, *failed])
+
+    @property
     def sentence(self) -> str:
         """The verdict in a few sentences, as plain text: what came out, how it was judged, what is missing."""
-        parts = [self.reading]
+        parts = [self.brief]
         if self.cells > 1:
             parts.append(f"This is after correcting for {self.cells} cells.")
-        parts += [f"The control {check.name!r} failed: {'; '.join(check.said[:2])}." for check in self.failed]
-        if self.missing_cells:
-            shown = "; ".join(map(label, self.missing_cells[:6]))
-            more = f" and {len(self.missing_cells) - 6} more" if len(self.missing_cells) > 6 else ""
-            parts.append(f"Still missing: {shown}{more}.")
+        if 0 < len(self.missing_cells) <= NAMED and self.records:
+            parts.append(f"Still missing: {'; '.join(map(label, self.missing_cells))}.")
+        elif self.missing_cells:
+            runs = (
+                "One declared run is"
+                if len(self.missing_cells) == 1
+                else f"{len(self.missing_cells)} declared runs are"
+            )
+            parts.append(f"{runs} still missing.")
         return " ".join(part for part in (*parts, self.recipe) if part)
 
 
@@ -87,8 +101,11 @@ def judge(
         reading = "No complete record answers this question yet."
         return Verdict("NOT RUN", "NOT RUN", None, reading, (), False, scoped.absent, {}, ())
     here = Here(scoped, estimand=estimand or Estimand(question.level), confirm=_confirming(question))
-    outcome, found = _decide(question, here)
     old = {name: why for name, why in (stale or {}).items() if name in used}
+    if here.estimand.of == "recipe" and not _seeds(scoped):
+        verdict = Verdict("UNDECIDED", "UNDECIDED", None, NO_SEEDS, (), False, scoped.absent, old, used)
+        return replace(verdict, word="STALE") if old else verdict
+    outcome, found = _decide(question, here)
     premise = question.premise.when.judge(here) if question.premise else None
     if question.premise and premise and premise.truth != Truth.TRUE:
         said = (
@@ -113,19 +130,39 @@ def judge(
     return replace(verdict, word="STALE") if old else verdict
 
 
-def check_controls(criteria: Criteria, name: str, evidence: Evidence) -> tuple[Check, ...]:
+def word_alone(
+    question: Question, evidence: Evidence, estimand: Estimand, controls: Sequence[Check]
+) -> tuple[Word, tuple[Leaf, ...]]:
+    """Return the word of `judge` without all that it says about it, and every comparison that was made for it."""
+    scoped = evidence.within(question.scope)
+    if not scoped.records:
+        return "NOT RUN", ()
+    if estimand.of == "recipe" and not _seeds(scoped):
+        return "UNDECIDED", ()
+    here = Here(scoped, estimand=estimand, confirm=_confirming(question))
+    outcome, found = _decide(question, here)
+    met = question.premise.when.judge(here) if question.premise else Finding(Truth.TRUE)
+    leaves = tuple(leaf for one in (met, *found) for leaf in one.leaves)
+    if outcome is None or met.truth != Truth.TRUE:
+        return "UNDECIDED", leaves
+    return "MIXED" if any(check.truth == Truth.FALSE for check in controls) else outcome.verdict, leaves
+
+
+def check_controls(criteria: Criteria, name: str, evidence: Evidence, estimand: Estimand = MODELS) -> tuple[Check, ...]:
     """The controls of the question ``name``, judged over ``evidence``: that of the whole claim, not of the question."""
     checks = []
     for control, one in criteria.controls.items():
         if not one.questions or name in one.questions:
-            found = one.when.judge(Here(evidence))
+            found = one.when.judge(Here(evidence, estimand=estimand))
             checks.append(Check(control, found.truth, _lines([found])))
     return tuple(checks)
 
 
 def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, bool]:
     """What can be said of new training seeds, in one sentence, and whether the outcome holds there too."""
-    seeds = len({record.cell.get("seed") for record in here.evidence.records} - {None})
+    seeds = _seeds(here.evidence)
+    if not seeds:
+        return NO_SEEDS, False
     there, found = _decide(question, replace(here, estimand=replace(here.estimand, of="recipe")))
     if there == outcome:
         return "New training seeds would give the same verdict.", True
@@ -133,10 +170,19 @@ def _of_recipe(question: Question, here: Here, outcome: Outcome) -> tuple[str, b
         return "One seed says nothing about other seeds.", False
     open_leaves = [leaf for one in found for leaf in one.leaves if leaf.truth == Truth.UNKNOWN and leaf.interval]
     reach = ""
-    if open_leaves and open_leaves[0].interval:
-        leaf = open_leaves[0]
-        reach = f": for new seeds {leaf.metric} is {spoken_bounds(open_leaves[0].interval)} ({leaf.where})"
+    leaf = next(iter(open_leaves), None)
+    if leaf is not None and leaf.interval:
+        reach = f": for new seeds {spaced(leaf.metric)} is {spoken_bounds(leaf.interval)} ({leaf.where})"
     return f"{seeds} seeds leave open whether new ones would agree{reach}.", False
+
+
+def spaced(name: str) -> str:
+    """Return the name of a metric, a control or a regime as a reader sees it."""
+    return name.replace("_", " ")
+
+
+def _seeds(evidence: Evidence) -> int:
+    return len({record.cell.get("seed") for record in evidence.records} - {None})
 
 
 def _confirming(question: Question) -> tuple[Any, ...]:
@@ -161,7 +207,7 @@ def _undecided(
 ) -> Verdict:
     open_names = [o.name for o, f in zip(question.outcomes, found, strict=True) if f.truth != Truth.FALSE]
     if open_names:
-        reading = f"The intervals leave {' and '.join(map(repr, open_names))} open."
+        reading = f"The intervals leave {' and '.join(f'“{name}”' for name in open_names)} open."
     else:
         reading = "None of the registered outcomes describes this result: the criteria do not cover it."
     reasons = _lines([one for one in found if one.truth == Truth.UNKNOWN])

@@ -1,4 +1,4 @@
-"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | mask | bench``.
+"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | check | mask | bench``.
 
 What a command needs is imported inside it, so that ``claimbook --help`` answers at once.
 """
@@ -17,7 +17,10 @@ from typer.core import TyperGroup
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
+from helpers.cli.check import check
+from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
+from helpers.cli.new import new, next_
 
 
 class _OneSentence(TyperGroup):
@@ -162,9 +165,12 @@ def publish(
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
-for command in (mask, proof.register, proof.derive, proof.withdraw, proof.verify, proof.coverage):
+PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
+for command in (check, mask, new, *PROOF):
     app.command()(command)
+app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")
+app.add_typer(import_app, name="import")
 
 
 @app.command()
@@ -203,35 +209,6 @@ def lint(
         typer.echo(f"{len(findings)} findings", err=True)
         raise typer.Exit(1)
     typer.echo(f"No findings.{history().caveat}")
-
-
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="lower case, words joined by hyphens, such as my-ablation")],
-    blank: Annotated[bool, typer.Option("--blank", help="begin with a study in one short module")] = False,
-    copied: Annotated[
-        str | None, typer.Option("--from", help="begin as a copy of this experiment, such as sweep")
-    ] = None,
-) -> None:
-    """Write a new study, blank or a copy, down to its page."""
-    from helpers.site.new import create
-    from helpers.site.remaining import numbered, remaining
-
-    if blank == (copied is not None):
-        raise ClaimError(
-            f"Say how {name} begins: `claimbook new {name} --blank`, or `claimbook new {name} --from sweep` for a copy."
-        )
-    for path in create(name, copied):
-        typer.echo(_shown(path))
-    typer.echo("\n".join(["", *numbered(remaining(name))]))
-
-
-@app.command(name="next")
-def next_(name: Annotated[str, typer.Argument(help="of a study, such as my-ablation")]) -> None:
-    """List what remains to be done for a study."""
-    from helpers.site.remaining import numbered, remaining
-
-    typer.echo("\n".join(numbered(remaining(name)) or [f"Nothing remains to be done for {name}."]))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that prove what records say: ``claimbook register | derive | withdraw | verify | ledger``."""
+"""The commands that prove what records say: ``claimbook register | derive | withdraw | verify | challenge``."""
 
 from __future__ import annotations
 
@@ -105,6 +105,19 @@ def ledger_head() -> None:
     typer.echo(ledger.read().head or "The ledger is empty.")
 
 
+def challenge(
+    page_or_claim: Annotated[str, typer.Argument(help="such as reports/lr-epochs-band.qmd, or lr-epochs-band")],
+) -> None:
+    """Show whether a verdict holds however its records are analysed.
+
+    Leaves out each seed and question, moves thresholds, drops controls, takes other intervals and readings.
+    """
+    from helpers.audit.challenge import find, lines
+
+    for line in lines(find(page_or_claim)):
+        typer.echo(line)
+
+
 def coverage(
     times: Annotated[int, typer.Option(min=100, help="draws per situation")] = 1000,
     every: Annotated[bool, typer.Option("--all", help="print every situation, not only the worst ones")] = False,
@@ -118,3 +131,27 @@ def coverage(
     found = table(times)
     shown = found if every else worst(found)
     typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def plan(
+    claim: Annotated[str, typer.Argument(metavar="PAGE_OR_CLAIM", help="such as lr-epochs-band")],
+    question: Annotated[str | None, typer.Argument(help="of its criteria; default: the primary one")] = None,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(help="metric=value, or metric=value@axis=value: expect it, before or instead of records"),
+    ] = None,
+    spread: Annotated[
+        float, typer.Option(min=0, max=0.9, help="intra-class correlation of seeds where records show none")
+    ] = 0.1,
+) -> None:
+    """Say how many seeds, questions and samples a claim needs.
+
+    By simulation from the present records or from assumed rates: the smallest numbers that decide with 80 % chance.
+    """
+    from helpers.audit.draws import Assumed
+    from helpers.audit.plan import find_page
+    from helpers.audit.plan import plan as find
+    from helpers.claims.case import open_case
+
+    assumed = [Assumed.read(text) for text in assume or []]
+    typer.echo(find(open_case(find_page(claim)), question, assumed, spread).sentence)

@@ -71,33 +71,46 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def placed(tokenizer: PreTrainedTokenizerBase, turns: Turns, parts: Sequence[str], asking: Asking) -> Placed:
-    """Tokenise the answer made of ``parts`` to ``turns`` as the template writes it, and cut it at its parts.
+def placed(
+    tokenizer: PreTrainedTokenizerBase, turns: Turns, answers: Sequence[Sequence[str]], asking: Asking
+) -> list[Placed]:
+    """Tokenise each answer, made of parts, to ``turns`` as the template writes it, and cut it at its parts.
 
     A token belongs to the part in which it ends, and ``before`` are the tokens that generation would see.
     """
-    prompt, answer = asking.write(tokenizer, turns, answering=True), "".join(parts)
+    prompt = asking.write(tokenizer, turns, answering=True)
+    wholes = [_whole(tokenizer, turns, prompt, "".join(parts), asking) for parts in answers]
+    begins = [whole.index("".join(parts), len(prompt)) for whole, parts in zip(wholes, answers, strict=True)]
+    ends = [[begin + end for end in accumulate(map(len, parts))] for begin, parts in zip(begins, answers, strict=True)]
+    return cut(tokenizer, wholes, ends, tokens_of(tokenizer, prompt))
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, turns: Turns, prompt: str, answer: str, asking: Asking) -> str:
     whole = asking.write(tokenizer, [*turns, {"role": "assistant", "content": answer}])
-    if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
-        # The template begins an answer otherwise than generation does (with a thought, say), or edits it.
-        closed = asking.write(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}])
-        whole = prompt + answer + closed.rpartition(_ANSWER)[2]
-    begin = whole.index(answer, len(prompt))
-    return cut(tokenizer, whole, [begin + end for end in accumulate(map(len, parts))], tokens_of(tokenizer, prompt))
+    if whole.startswith(prompt) and answer in whole[len(prompt) :]:
+        return whole
+    # The template begins an answer otherwise than generation does (with a thought, say), or edits it.
+    closed = asking.write(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER}])
+    return prompt + answer + closed.rpartition(_ANSWER)[2]
 
 
-def cut(tokenizer: PreTrainedTokenizerBase, text: str, ends: Sequence[int], prompt: Sequence[int] = ()) -> Placed:
-    """Tokenise ``text`` whole; cut it behind the tokens that it shares with ``prompt``, and at the characters ``ends``.
+def cut(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ends: Sequence[Sequence[int]], prompt: Sequence[int] = ()
+) -> list[Placed]:
+    """Tokenise each of ``texts``; cut it behind the tokens that it shares with ``prompt``, and at its ``ends``.
 
-    Raises ``ModelError`` for a tokenizer that does not say which characters a token stands for.
+    ``ends`` count characters. Raises ``ModelError`` for a tokenizer that does not say which a token stands for.
     """
     if not tokenizer.is_fast:
         raise ModelError(f"The tokenizer of {tokenizer.name_or_path} gives no offsets. Save it as tokenizer.json.")
-    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, spans = read["input_ids"], read["offset_mapping"]
+    read = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+    return [_cut(*one, prompt) for one in zip(read["input_ids"], read["offset_mapping"], ends, strict=True)]
+
+
+def _cut(ids: list[int], spans: Sequence[tuple[int, int]], ends: Sequence[int], prompt: Sequence[int]) -> Placed:
     shared = next((at for at, pair in enumerate(zip(prompt, ids, strict=False)) if len(set(pair)) > 1), len(prompt))
-    places = [sum(max(start, stop - 1) >= end for end in ends) for start, stop in spans]
-    parts = [[ids[at] for at in range(shared, len(ids)) if places[at] == part] for part in range(len(ends))]
-    behind = [ids[at] for at in range(shared, len(ids)) if places[at] == len(ends)]
+    parts: list[list[int]] = [[] for _ in range(len(ends) + 1)]
+    for token, (start, stop) in zip(ids[shared:], spans[shared:], strict=True):
+        parts[sum(max(start, stop - 1) >= end for end in ends)].append(token)
     fused = any(start < end < stop for end in ends for start, stop in spans[shared:])
-    return Placed(ids[:shared], parts, behind, fused)
+    return Placed(ids[:shared], parts[:-1], parts[-1], fused)

@@ -13,7 +13,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import TemplateError, TemplateSyntaxError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from helpers.base.errors import DataError, ModelError
 from helpers.base.files import expanded, is_there, read_text
@@ -107,6 +106,8 @@ class Template:
             return None
 
     def _render(self, source: str, messages: list[Any], options: dict[str, Any], **more: Any) -> tuple[str, list[Span]]:
+        from transformers.utils.chat_template_utils import render_jinja_template  # here, because it takes seconds
+
         # As PreTrainedTokenizerBase.apply_chat_template does it; no tools are None, as in TRL.
         arguments = {
             **self.tokenizer.special_tokens_map,

@@ -37,14 +37,16 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.03}
 Rounding stays below a tenth of it in the models that were tried. A row that sees its neighbour, a missing scale or a
 missing cap is off by more.
 """
+ALIKE = 5
+"""Tokens with which the first two of the rows begin on which a model is tried."""
 _LAYERS = ("layer_types", "layers_block_type")
 _ATTENTION = {"attention", "full_attention", "sliding_attention"}
 _KEPT, _PLACE = "claimbook_ways", "claimbook_place"
 _RESCALED = {"dynamic", "longrope"}
 ORDER: tuple[Literal["packed", "padded", "single"], ...] = ("packed", "padded", "single")
 """The ways of computing rows, the fastest first."""
-TRAININGS = ("alone", "stacked", "documents")
-"""What trains: one adapter, several in one pass, or a fine-tune on whole documents."""
+TRAININGS = ("alone", "stacked", "documents", "reader")
+"""What trains: one adapter, several in one pass, a fine-tune on whole documents, or a prefix of a frozen reader."""
 _SOURCES = ("cached", "exact", "exact_training", "forward", "packed", "parts", "stacked")
 
 
@@ -191,12 +193,23 @@ def find_ways(base: Any) -> Ways:
         limit, steady = _limit(base)
         rows = [row[:limit] for row in try_rows(base)]
         wanted = [base(input_ids=_tensor(base, [row]), use_cache=False).logits[0] for row in rows]
+        _refuse_looking_ahead(base, wanted)
         why = _kinds_of_layers(base) or differs(base, wanted, lambda: _packed(base, rows))
         if why:
             padded = differs(base, wanted, lambda: _padded(base, rows))
             return Ways("single" if padded else "padded", "own", why, limit, steady)
         why = differs(base, [one[-cached.STEPS - 1 :] for one in wanted], lambda: cached.logits(base, rows))
         return Ways("packed", "own" if why else "cached", why, limit, steady)
+
+
+def _refuse_looking_ahead(base: Any, logits: Sequence[Tensor]) -> None:
+    """Raise ``ModelError`` if the common beginning of the first two rows is not computed alike."""
+    one, other = (row[:ALIKE] for row in logits[:2])
+    if _apart(one, other) > TOLERANCE.get(one.dtype, TOLERANCE[torch.float32]):
+        raise ModelError(
+            f"{type(base).__name__} lets a token see those behind it, so its logits are no predictions. Use a causal "
+            "model (some configs need is_decoder)."
+        )
 
 
 def try_rows(base: Any) -> list[list[int]]:
@@ -206,7 +219,7 @@ def try_rows(base: Any) -> list[list[int]]:
     lengths = [12, 9, 4, 17, *([window + 6] if isinstance(window, int) and window <= 64 else [])]
     width = config.vocab_size - 1
     rows = [[1 + (31 * at * (k + 2) + 7 * k + at) % width for at in range(n)] for k, n in enumerate(lengths)]
-    rows[1][:5] = rows[0][:5]
+    rows[1][:ALIKE] = rows[0][:ALIKE]
     return rows
 
 

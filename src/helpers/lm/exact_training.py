@@ -37,22 +37,28 @@ Loss = Callable[[Rows, Sequence[Sequence[int]]], Tensor]
 """From rows and the positions that carry loss to the mean NLL in nats."""
 
 
-def settle_training(model: nn.Module, kind: str, ours: Loss, own: Callable[[Rows], Tensor] | None = None) -> None:
+def settle_training(
+    model: nn.Module,
+    kind: str,
+    ours: Loss,
+    own: Callable[[Rows], Tensor] | None = None,
+    weights: Sequence[Tensor] | None = None,
+) -> bool:
     """Find out how rows of ``model`` are computed in trainings of this ``kind`` (one of ``exact.TRAININGS``).
 
-    It is tried at the first call, and kept with the model. ``ours`` is the loss as the training computes it, ``own``
-    that of the model's own forward (`own_loss`). Raises ``ModelError`` where no way gives the same.
+    It is tried at the first call, and kept with the model; returned is whether it was tried now. ``ours`` is the loss
+    as the training computes it, ``own`` that of the model's own forward (`own_loss`), ``weights`` what trains (by
+    default what of the model requires gradients). Raises ``ModelError`` where no way gives the same.
     """
     base = base_of(model)
     tried = vars(base).setdefault(_TRIED, set())
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    weights = [weight for weight in model.parameters() if weight.requires_grad] if weights is None else list(weights)
     if kind in tried or not weights:
-        return
-    ways = exact.read_training(base, kind)
+        return False
+    kept = exact.read_training(base, kind)
+    ways = kept or _find(model, weights, ours, own or (lambda rows: own_loss(model, rows)))
     if ways is None:
-        ways = _find(model, weights, ours, own or (lambda rows: own_loss(model, rows)))
-    if ways is None:
-        return
+        return True
     before = ways_of(base)
     if before.training is not None and ORDER.index(before.training) > ORDER.index(ways.training or before.rows):
         ways = replace(ways, training=before.training, why_training=before.why_training)
@@ -60,6 +66,7 @@ def settle_training(model: nn.Module, kind: str, ours: Loss, own: Callable[[Rows
     tried.add(kind)
     if ways.why_training and ways.rows == "packed":
         tqdm.write(f"{type(base).__name__}: rows: {ways}", file=sys.stderr)
+    return kept is None
 
 
 def own_loss(model: nn.Module, rows: Rows) -> Tensor:
@@ -71,7 +78,7 @@ def own_loss(model: nn.Module, rows: Rows) -> Tensor:
     return functional.cross_entropy(torch.cat([one[:-1] for one in logits]).float(), wanted)
 
 
-def _find(model: nn.Module, weights: list[nn.Parameter], ours: Loss, own: Callable[[Rows], Tensor]) -> Ways | None:
+def _find(model: nn.Module, weights: Sequence[Tensor], ours: Loss, own: Callable[[Rows], Tensor]) -> Ways | None:
     """Compare the ways of computing rows, from that of the forward on, with the model's own forward.
 
     ``None`` where the own loss is not finite, because the training itself will say so, with its step.
@@ -94,7 +101,7 @@ def _find(model: nn.Module, weights: list[nn.Parameter], ours: Loss, own: Callab
     raise ModelError(f"{type(base).__name__} cannot be trained as its own forward would be: {why}. Use another model.")
 
 
-def _differentiated(loss: Tensor, weights: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
+def _differentiated(loss: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return a loss and its gradient as one vector."""
     parts = torch.autograd.grad(loss, weights, allow_unused=True)
     flat = [torch.zeros_like(w) if part is None else part for w, part in zip(weights, parts, strict=True)]
@@ -102,7 +109,7 @@ def _differentiated(loss: Tensor, weights: list[nn.Parameter]) -> tuple[Tensor, 
 
 
 def _gap(
-    model: nn.Module, wanted: tuple[Tensor, Tensor], weights: list[nn.Parameter], compute: Callable[[], Tensor]
+    model: nn.Module, wanted: tuple[Tensor, Tensor], weights: Sequence[Tensor], compute: Callable[[], Tensor]
 ) -> str:
     """Return in half a sentence how the step of ``compute`` differs from ``wanted``; empty if it does not."""
     name, dtype = type(base_of(model)).__name__, next(model.parameters()).dtype

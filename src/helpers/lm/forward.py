@@ -117,8 +117,8 @@ def attention(
         return layout.gather(out).unsqueeze(0), None
     if key_mask is None:
         raise ModelError(
-            "Attention was called with neither a layout of packed rows nor a mask of the keys. Run the model inside "
-            "hidden_states or generate."
+            f"{type(module).__name__} is handed neither the layout of packed rows nor a mask of the keys. Run "
+            "it inside hidden_states or generate; where its layers pass nothing on, compute rows by its own forward."
         )
     length, keys = query.shape[2], key.shape[2]
     if length == 1:

@@ -194,15 +194,19 @@ def check_request(prompts: Sequence[Prompt], n: int, sampling: Sampling, stop: S
         raise DataError(f"{sampling} is out of bounds: max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1.")
 
 
+def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Return the bytes of the keys and values of one token in all layers."""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * config.num_hidden_layers * groups * width * dtype.itemsize
+
+
 def _batches(
     config: PreTrainedConfig, dtype: torch.dtype, prompts: Sequence[Prompt], n: int, sampling: Sampling
 ) -> list[list[tuple[Prompt, list[int]]]]:
     """Group prompts of similar length, for little padding, into batches of (prompt, sample indices)."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    token_bytes = 2 * config.num_hidden_layers * groups * width * dtype.itemsize
     longest = max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens
-    rows = int(np.clip(CACHE_BYTES // (token_bytes * longest), 1, MOST_ROWS))
+    rows = int(np.clip(CACHE_BYTES // (token_bytes(config, dtype) * longest), 1, MOST_ROWS))
     batches, room = [[]], rows
     for prompt in sorted(prompts, key=lambda prompt: len(prompt.tokens)):
         indices = list(range(n))

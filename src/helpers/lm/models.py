@@ -202,8 +202,14 @@ def attach_lora(
 
 
 def check_targets(model: nn.Module, targets: str | Sequence[str]) -> None:
-    """Raise ``ModelError`` where no LoRA adapter can be put on ``targets`` of ``model``."""
-    detach(attach_lora(model, r=1, alpha=1, targets=targets, seed=0))
+    """Raise ``ModelError`` where no LoRA adapter can be put on ``targets`` of ``model``, or the model then fails."""
+    wrapped: Any = attach_lora(model, r=1, alpha=1, targets=targets, seed=0)
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad(), foreign_errors(f"{type(model).__name__} fails with LoRA on {targets}", "Name others"):
+            wrapped(input_ids=torch.tensor([[1, 2]], device=device), use_cache=False)
+    finally:
+        detach(wrapped)
 
 
 def check_bare(model: nn.Module) -> None:

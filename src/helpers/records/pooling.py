@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -50,7 +51,7 @@ def _rate(
     by_question: ByQuestion | None,
     estimand: Estimand,
 ) -> Interval:
-    counts = [by_question(record, metric) for record in records] if by_question else []
+    counts = [_counted(by_question, record, metric) for record in records] if by_question else []
     asked = [one for one in counts if one is not None]
     if asked and len(asked) == len(counts):
         return estimands.rate(*_crossed(asked), estimand)
@@ -60,6 +61,11 @@ def _rate(
             "of the Study."
         )
     return estimands.independent_rate([one["k"] for one in recorded], [one["n"] for one in recorded], estimand)
+
+
+@functools.lru_cache(maxsize=4096)  # a verdict asks for the same counts at many levels, and of many groups of records
+def _counted(by_question: ByQuestion, record: Record, metric: str) -> Counts | None:
+    return by_question(record, metric)
 
 
 def _crossed(counts: Sequence[Counts]) -> tuple[np.ndarray, np.ndarray]:

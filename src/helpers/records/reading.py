@@ -13,7 +13,7 @@ import gc
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,37 @@ def read(folder: Path, *, published: bool = False) -> Record:
             raise RecordError(
                 f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there."
             )
-        text = path.read_bytes()
+        return _reader(folder, published, files.stamp(path))
     except PermissionError:
         raise RecordError(f"{path} cannot be read: check its permissions.") from None
-    content = parse(text, provenance.portable(str(path)), folder.parent.name, folder.name.removeprefix(PARTIAL))
+
+
+def _read(folder: Path, published: bool, stamp: tuple[int, ...]) -> Record:
+    text, where = (folder / "run.json").read_bytes(), provenance.portable(str(folder / "run.json"))
+    content = parse(text, where, folder.parent.name, folder.name.removeprefix(PARTIAL))
     return Record(folder, content, published=published)
+
+
+_reader: Callable[[Path, bool, tuple[int, ...]], Record] = _read
+
+
+def share() -> None:
+    """Read every record once from now on, and again where it changes. It is shared: leave its content as it is."""
+    global _reader
+    if _reader is _read:
+        _reader = functools.lru_cache(maxsize=4096)(_read)
+
+
+@contextlib.contextmanager
+def read_once() -> Iterator[None]:
+    """Share records (`share`) within this block."""
+    global _reader
+    before = _reader
+    share()
+    try:
+        yield
+    finally:
+        _reader = before
 
 
 def parse(text: bytes, where: str, notebook: str, run_id: str) -> dict[str, Any]:
@@ -278,7 +304,7 @@ def _unfinished(folder: Path, notebook: str) -> Record | None:
     try:
         record = _readable(folder, notebook, published=False)
         if record.status == "running" and not is_locked(folder.parent, name):
-            record.content["status"] = "partial"
+            record = Record(folder, record.content | {"status": "partial"}, published=False)
     except FileNotFoundError:  # killed before the first write
         record = _blank(folder, notebook, "partial")
     if folder.is_dir():

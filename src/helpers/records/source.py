@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import os
 import sys
 import time
 import tokenize
@@ -113,12 +114,14 @@ def module_file(module: str, root: Path) -> Path | None:
     parts = module.split(".")
     if not all(map(files.is_plain, parts)):
         return None
-    base = root.joinpath(*parts)
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if files.is_there(path)), None)
+    # Not by pathlib: a run asks for each of hundreds of names, every time that it looks for its record.
+    base = os.path.join(root, *parts)  # noqa: PTH118
+    places = (f"{base}.py", os.path.join(base, "__init__.py"))  # noqa: PTH118
+    return next((Path(place) for place in places if os.path.isfile(place)), None)  # noqa: PTH113
 
 
 def _is_bookkeeping(module: str) -> bool:
-    return any(module == f"{PACKAGE}.{own}" or module.startswith(f"{PACKAGE}.{own}.") for own in BOOKKEEPING)
+    return f"{module}.".startswith(tuple(f"{PACKAGE}.{own}." for own in BOOKKEEPING))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -26,11 +26,30 @@ from helpers.base.params import Cell
 from helpers.records.source import home_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from helpers.records.reading import Record
 
 Metrics = dict[str, dict[str, Any]]
 Tables = Mapping[str, Any]
 """Results of a record's steps by name: a data frame for a table, JSON values for the rest; read when asked for."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much one run is asked: questions, completions of each, and items of a benchmark (``None``: not known).
+
+    ``most_questions`` and ``most_samples`` are all that the study can ask (``None``: as many as one likes).
+    """
+
+    questions: int
+    samples: int = 1
+    items: int | None = None
+    most_questions: int | None = None
+    most_samples: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.questions} questions x {self.samples} sample{'s' * (self.samples > 1)}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,12 @@ class Study:
     of a list, say). ``entry`` is the module that makes the records: its imports are the code that they reach, and
     ``run_cells(p, notebook=...)`` of a main study is what a notebook calls. ``replay(record)`` makes the record again.
     ``by_question(record, metric)`` gives successes and trials of a rate by question, None for a rate whose trials share
-    no question.
+    no question. ``size(params)`` says how much a run of these parameters is asked; it is left out where seeds are all
+    that there can be more of.
+
+    ``asked_in`` names, for each table whose lines answer evaluation questions, the column that says which. ``readings``
+    are other defensible ways to read the tables, by what they do ("answers that were cut are left out"): for a table,
+    each has a function of record and table that returns what is read in its place, the table itself if that is equal.
     """
 
     name: str
@@ -59,6 +83,7 @@ class Study:
     cell: type[Cell] | None = None
     replay: Callable[[Record], Record] | None = None
     by_question: Callable[[Record, str], Mapping[Any, tuple[int, int]] | None] | None = None
+    size: Callable[[Mapping[str, Any]], Size] | None = None
     added: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
@@ -66,6 +91,8 @@ class Study:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Callable[[Mapping[str, Any]], Collection[Any]]] = field(default_factory=dict)
     parts: tuple[Study, ...] = ()
+    asked_in: Mapping[str, str] = field(default_factory=dict)
+    readings: Mapping[str, Mapping[str, Callable[[Record, pd.DataFrame], pd.DataFrame]]] = field(default_factory=dict)
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``params`` without those that were added later and have the value that keeps the old behaviour."""

@@ -1,8 +1,4 @@
-"""The look of charts and the ways to show them: Altair theme, still images, notebooks, pages without a network.
-
-The colours are Okabe & Ito's (colour-blind safe), in an order whose neighbours also differ in grey. Every chart adds
-shapes, dashes or printed numbers, so that no chart relies on colour alone.
-"""
+"""The ways to show charts: Altair theme, still images, notebooks, pages without a network, in light and dark."""
 
 from __future__ import annotations
 
@@ -14,26 +10,15 @@ import textwrap
 from typing import Any, Literal, overload
 
 import altair as alt
-import numpy as np
 import vl_convert
 from markupsafe import Markup
 
 from helpers.base.errors import DataError
+from helpers.show.colours import AXIS, DARK, DARK_HATCH, FAINT, INK, MUTED, PALETTE, RAMP
 from helpers.show.markup import script_json, verbatim
 
 FONT = "Inter, 'Helvetica Neue', Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
-INK, MUTED, FAINT = "#222222", "#5c5c5c", "#e6e6e6"
-PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#111111"]
-SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
-DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2, 1, 2], [12, 4], [1, 3]]
-ROLES = {"source": "#D55E00", "assistant": "#111111", "trained": "#0072B2", "untrained": "#3B9BD6"}
-RAMP = ["#eef3f9", "#c3d5ea", "#7ea7d2", "#2f6ca8", "#0b2e5c"]
-HATCH = alt.Gradient(
-    gradient="linear",
-    stops=[alt.GradientStop(color=("#ffffff", "#dcdcdc")[i // 2 % 2], offset=(i + 1) // 2 / 10) for i in range(20)],
-    **{"x1": 0, "y1": 0, "x2": 1, "y2": 1},
-)
-
+LEAST_PLOT = 220  # pixels between the axes of a chart, below which it scrolls instead
 _made = itertools.count(1)
 
 # Altair refuses more than 5,000 rows to keep notebooks small. Stills carry none, and a grid's loss curves have more.
@@ -48,8 +33,8 @@ def theme() -> alt.theme.ThemeConfig:
     subtitle = {"subtitleFontSize": 12.5, "subtitleColor": MUTED, "subtitlePadding": 5, "subtitleLineHeight": 16}
     axis = {
         "gridColor": FAINT,
-        "domainColor": "#8a8a8a",
-        "tickColor": "#8a8a8a",
+        "domainColor": AXIS,
+        "tickColor": AXIS,
         "labelLimit": 240,
         "titlePadding": 8,
         "labelFlush": False,
@@ -87,24 +72,6 @@ def _wrapped(text: str, width: int) -> list[str]:
     while width > 24 and len(wrap(width - 1)) == len(lines):
         width -= 1
     return wrap(max(24, width))
-
-
-def readable_ink(fraction: float) -> str:
-    """Return black or white, whichever has more contrast at ``fraction`` of `RAMP` (at least 4.5 to 1, WCAG 1.4.3)."""
-    return "#ffffff" if luminance(shade(fraction)) < 0.18 else "#000000"
-
-
-def shade(fraction: float) -> tuple[float, ...]:
-    """Return red, green and blue (0 to 255) at ``fraction`` of `RAMP`, interpolated in RGB as in the charts."""
-    stops = np.linspace(0, 1, len(RAMP))
-    channels = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in RAMP])
-    return tuple(float(np.interp(fraction, stops, channel)) for channel in channels.T)
-
-
-def luminance(rgb: tuple[float, ...]) -> float:
-    """Return the relative luminance of a colour (WCAG 2.2, from sRGB): 0 is black, 1 is white."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (value / 255 for value in rgb)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def alt_text(chart: alt.TopLevelMixin) -> str:
@@ -154,6 +121,9 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
     to `alt_text`. The title moves from the drawing into the caption, where it wraps on a narrow screen and can be
     selected. Panels that do not fit side by side move under each other.
     """
+    global _made
+    if first:
+        _made = itertools.count(1)
     words, spec = " ".join((alt or alt_text(chart)).split()), chart.to_dict()
     heading = spec.pop("title", "")
     heading = heading if isinstance(heading, dict) else {"text": heading}
@@ -167,11 +137,25 @@ def chart_html(chart: alt.TopLevelMixin, alt: str | None = None, *, first: bool)
     figure = Markup(
         '<figure class="claimbook-chart" role="img" aria-label="{}" style="margin:1.5em 0">\n'
         '<figcaption style="text-align:left;margin-bottom:.5em">\n<strong>{}</strong>\n'
-        '<span style="display:block;color:{}">{}</span></figcaption>\n'
+        '<span class="claimbook-note">{}</span></figcaption>\n'
         '<div id="{}" style="width:100%;overflow-x:auto"></div>\n<noscript><p>{}</p></noscript></figure>\n'
         '<script>window.claimbookDraw("{}",{});</script>'
-    ).format(words, verbatim(caption), MUTED, verbatim(note), name, verbatim(words), name, payload)
-    return bundle_script() + Markup("\n") + figure if first else figure
+    ).format(words, verbatim(caption), verbatim(note), name, verbatim(words), name, payload)
+    return styles() + bundle_script() + Markup("\n") + figure if first else figure
+
+
+def styles() -> Markup:
+    """Return the style element that turns the colours of charts where the page is dark, needed once a page.
+
+    Vega writes colours as attributes, which a style sheet overrides. So a chart follows the theme without being drawn
+    again.
+    """
+    pair = "light-dark({}, {})".format
+    rules = [f".claimbook-note {{ display: block; color: {pair(MUTED, DARK[MUTED])}; }}"]
+    rules.append(".claimbook-chart svg { background: none !important; }")  # Vega writes it as a style
+    for name, colours in (("fill", DARK), ("stroke", DARK), ("stop-color", DARK_HATCH)):
+        rules += [f'.claimbook-chart [{name}="{one}"] {{ {name}: {pair(one, colours[one])}; }}' for one in colours]
+    return Markup("<style>\n{}\n</style>\n").format(Markup("\n".join(rules)))  # noqa: S704 - colours of this package
 
 
 @functools.cache
@@ -193,11 +177,17 @@ def bundle_script() -> Markup:
   if (box.clientWidth < 480) spec.config.legend.columns = 2;
   if (pitch) spec.columns = Math.max(1, Math.min(spec.columns, Math.floor(box.clientWidth / pitch)));
   try {
-    await vegaEmbed(box, spec, {actions: false, renderer: "svg", ast: false});
+    const draw = () => vegaEmbed(box, spec, {actions: false, renderer: "svg", ast: false});
+    const drawn = await draw();
+    if (spec.width === "container" && drawn.view.width() < LEAST) {  // its labels leave no room: let the box scroll
+      spec.width = LEAST;
+      delete spec.autosize;
+      await draw();
+    }
     box.dataset.drawn = "yes";
   } catch (error) { box.textContent = "This chart could not be drawn: " + error; }
 };"""
-    bundle = vl_convert.javascript_bundle(draw)
+    bundle = vl_convert.javascript_bundle(draw.replace("LEAST", str(LEAST_PLOT)))
     if "</script" in bundle.lower():
         raise DataError("The JavaScript of vl-convert contains '</script'. Pin vl-convert-python to another version.")
     script = f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"

@@ -10,7 +10,8 @@ import altair as alt
 import pandas as pd
 
 from helpers.base.errors import DataError, nearest
-from helpers.show.figures import DASHES, INK, MUTED, PALETTE, ROLES, SHAPES, title
+from helpers.show.colours import INK, MUTED, PLAIN, ROLES, looks, ordered
+from helpers.show.figures import title
 
 
 def need(df: pd.DataFrame, columns: Sequence[str | None]) -> None:
@@ -41,10 +42,12 @@ def scientific(value: Any) -> str:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Format a number for a chart: a percentage with one decimal, or three significant figures, or ``missing``."""
+    """Format a number with its unit: a percentage with one decimal, or three significant figures, or ``missing``."""
     if pd.isna(value):
         return "missing"
-    return f"{100 * value:.1f}".removesuffix(".0") + "%" if unit == "%" else f"{value:.3g}"
+    if unit == "%":
+        return f"{100 * value:.1f}".removesuffix(".0") + "%"
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def words(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
@@ -73,8 +76,8 @@ def note(df: pd.DataFrame, level: float) -> str:
 
 
 def bare(value: float, unit: str) -> str:
-    """Format like `number` but without the percent sign, where percent is said elsewhere."""
-    return number(value, unit).removesuffix("%")
+    """Format like `number` but without the unit, where it is said elsewhere."""
+    return number(value, unit).removesuffix(unit).rstrip()
 
 
 def row_words(df: pd.DataFrame, label: str, unit: str) -> str:
@@ -122,8 +125,7 @@ def tips(fields: Sequence[str | None], unit: str = "", labels: Sequence[str | No
 def styled(df: pd.DataFrame, color: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return ``df`` with a column ``series``, and its encodings: color, shape and dash with one legend.
 
-    The four roles have the same colours in all charts. Numbers become an ordered ramp (light to dark). Other names take
-    the palette in order of appearance.
+    Names look the same in all charts (`colours.looks`). Numbers become an ordered ramp.
     """
     values = df[color] if color else pd.Series("all", index=df.index)
     numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
@@ -131,21 +133,17 @@ def styled(df: pd.DataFrame, color: str | None) -> tuple[pd.DataFrame, dict[str,
     if set(unique) <= set(ROLES):
         unique = [role for role in ROLES if role in unique]
     names = [scientific(value) for value in unique]
-    if set(names) <= set(ROLES):
-        palette: dict[str, Any] = {"range": [ROLES[name] for name in names]}
-    elif numeric and len(names) > 1:
-        palette = {"scheme": alt.SchemeParams(name="viridis", extent=[0.82, 0.0])}
-    else:
-        palette = {"range": _cycle(PALETTE, len(names))}
+    drawn = (ordered(len(names)) if numeric and len(names) > 1 else looks(names)) if color else [PLAIN]
     legend = alt.Legend(title=color, symbolOpacity=1) if color else None
 
     def encoding(channel: type, kind: str = "nominal", **scale: Any) -> Any:
         return channel(field="series", type=kind, legend=legend, sort=None, scale=alt.Scale(domain=names, **scale))
 
+    channels = {"color": (alt.Color, "ordinal" if numeric else "nominal"), "shape": (alt.Shape, "nominal")}
+    channels |= {"dash": (alt.StrokeDash, "nominal")}
     encodings = {
-        "color": encoding(alt.Color, "ordinal" if numeric else "nominal", **palette),
-        "shape": encoding(alt.Shape, range=_cycle(SHAPES, len(names), shift=1)),
-        "dash": encoding(alt.StrokeDash, range=_cycle(DASHES, len(names), shift=1)),
+        name: encoding(channel, kind, range=list(ranged))
+        for (name, (channel, kind)), ranged in zip(channels.items(), zip(*drawn, strict=True), strict=True)
     }
     series: Any = [None if pd.isna(value) else scientific(value) for value in values]
     return df.assign(series=series), encodings
@@ -188,8 +186,3 @@ def panelled(
 def panel_title(name: str) -> alt.TitleParams:
     """Return the small title above one of several panels."""
     return alt.TitleParams(text=name, fontSize=13, fontWeight=600, frame="group", offset=8)
-
-
-def _cycle(values: Sequence[Any], length: int, shift: int = 0) -> list[Any]:
-    """Repeat ``values``, moved on by ``shift`` in each round, so that shapes meet other colours each time."""
-    return [values[(i + shift * (i // len(values))) % len(values)] for i in range(length)]

@@ -10,7 +10,8 @@ import pandas as pd
 
 from helpers.base.errors import DataError, nearest
 from helpers.show import marks
-from helpers.show.figures import RAMP, title
+from helpers.show.colours import RAMP
+from helpers.show.figures import title
 
 
 def matrices(

@@ -17,7 +17,8 @@ import pandas as pd
 from helpers.base import frames
 from helpers.base.errors import DataError, nearest
 from helpers.show import marks
-from helpers.show.figures import HATCH, MUTED, RAMP, alt_text, chart_html, enable_notebook, readable_ink, static, title
+from helpers.show.colours import HATCH, INK, MUTED, RAMP, readable_ink
+from helpers.show.figures import alt_text, chart_html, enable_notebook, static, title
 from helpers.show.marks import scientific
 from helpers.show.matrices import matrices
 
@@ -35,7 +36,7 @@ __all__ = [
     "static",
 ]
 
-ROW, CELL = 30, 62  # pixels
+ROW, CELL = 30, 76  # pixels
 
 
 def interval_rates(
@@ -99,7 +100,7 @@ def heatmaps(
     level: float = 0.95,
     columns: int = 3,
 ) -> alt.ConcatChart:
-    """Draw grids of numbers side by side, one a panel: shade, printed value, interval below it, N in the tooltip.
+    """Draw grids of numbers side by side, one a panel: shade, value with its unit, interval below it, N in the tooltip.
 
     Tidy columns ``panel``, ``row``, ``column``, ``value``, ``low``, ``high``, ``n`` (and ``k`` for rates), a line a
     cell. ``panels`` picks and orders the panels; a mapping gives each its title, and without any all are drawn. A cell
@@ -247,7 +248,7 @@ def _rows(
     points = points.encode(x=alt.X(field="value", **x_at), shape=style["shape"])
     main = alt.LayerChart(layer=[*marks.references(references, "x"), bars, points])
     printed = alt.Axis(orient="right", labelExpr=f"{json.dumps(aside)}[datum.value]", **plain)
-    numbers = alt.Chart(data).mark_tick(opacity=0).encode(y=alt.Y(axis=printed, **y_at))
+    numbers = alt.Chart(data).mark_tick(opacity=0, color=INK).encode(y=alt.Y(axis=printed, **y_at))
     both = alt.LayerChart(layer=[main, numbers]).resolve_scale(y="independent")
     return both.properties(width=420, height=ROW * len(order))
 
@@ -267,7 +268,7 @@ def _grid(
                 "y": scientific(at[0]),
                 "x": scientific(at[1]),
                 "value": None if pd.isna(value) else float(value),
-                "number": marks.bare(value, unit),
+                "number": marks.number(value, unit),
                 "ends": ends,
                 "count": marks.count(cell.get("k", np.nan), cell.get("n", np.nan)),
                 "words": marks.words(value, low, high, unit),
@@ -302,6 +303,6 @@ def _heatmap(grid: pd.DataFrame, name: str, row: str, column: str, domain: tuple
         printed = base.properties(data=cells)
         layers.append(printed.mark_text(fontSize=14, fontWeight=600, dy=-6, color=str(color)).encode(text=text))
         ends = alt.Text(field="ends", type="nominal")
-        layers.append(printed.mark_text(fontSize=10, dy=10, color=str(color)).encode(text=ends))
+        layers.append(printed.mark_text(fontSize=11, dy=11, color=str(color)).encode(text=ends))
     chart = alt.LayerChart(layer=layers)
     return chart.properties(width=alt.Step(CELL), height=alt.Step(46), title=marks.panel_title(name))

@@ -21,13 +21,16 @@ ADDRESS = ("run", "cell", "persona", "question", "index")
 
 @dataclass(frozen=True)
 class ClaimCard:
-    """One claim as the home page shows it; ``href`` is relative to that page, ``effect`` finished HTML."""
+    """One claim as the home page shows it; ``href`` is relative to that page, ``effect`` finished HTML.
+
+    ``confidence`` is the level with what binds it, empty for a claim without runs; ``answer`` is one sentence.
+    """
 
     href: str
     statement: str
     verdict: str
     confidence: str
-    reason: str
+    answer: str
     effect: Markup
     date: str = ""
     note: str = ""
@@ -118,7 +121,7 @@ def _require(df: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def claims_index(claims: Iterable[ClaimCard]) -> Block:
-    """Return a card for each claim: its answer with its size, verdict, confidence, what limits it, and a link."""
+    """Return a card for each claim: verdict, what limits the confidence, the answer with its size, and a link."""
     cards = [_claim_card(claim) for claim in claims]
     if not cards:
         raise ClaimError("There are no claims to list: add a page with a claim block to reports/.")
@@ -127,11 +130,11 @@ def claims_index(claims: Iterable[ClaimCard]) -> Block:
 
 def _claim_card(claim: ClaimCard) -> Markup:
     note = Markup('<p class="cb-claim-note">{}</p>').format(verbatim(claim.note)) if claim.note else ""
-    date = Markup(' <span class="cb-notes">last run {}</span>').format(verbatim(claim.date)) if claim.date else ""
+    notes = [verbatim(one) for one in (claim.confidence, claim.date and f"last run {claim.date}") if one]
     return Markup(
-        '<article class="cb-claim"><h3><a href="{}">{}</a></h3>\n{}<p class="cb-claim-badges">{} {}{}</p>\n<p>{}</p>{}'
-        "</article>"
+        '<article class="cb-claim"><p class="cb-claim-badges">{} <span class="cb-notes">{}</span></p>\n'
+        '<h3><a href="{}">{}</a></h3>\n{}<p>{}</p>{}</article>'
     ).format(
-        claim.href, verbatim(claim.statement), claim.effect, badge(claim.verdict), badge(claim.confidence), date,
-        verbatim(claim.reason), note,
+        badge(claim.verdict), Markup(" · ").join(notes), claim.href, verbatim(claim.statement), claim.effect,
+        verbatim(claim.answer), note,
     )  # fmt: skip

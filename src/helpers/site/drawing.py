@@ -59,7 +59,7 @@ def draw(graph: Graph) -> Block:
 
 ARROW = Markup(
     '<defs><marker id="cb-arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
-    'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="#495057"></path></marker></defs>'
+    'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" fill="currentColor"></path></marker></defs>'
 )
 
 
@@ -112,7 +112,7 @@ def _line(line: _Line) -> Markup:
         middle = (x0 + x1) / 2
         path += f" C{middle:.0f} {y0:.0f} {middle:.0f} {y1:.0f} {x1:.0f} {y1:.0f}"
     return Markup(
-        '<path d="{}" fill="none" stroke="#495057" stroke-width="1.4" stroke-dasharray="{}" '
+        '<path d="{}" fill="none" stroke="currentColor" stroke-width="1.4" stroke-dasharray="{}" '
         'marker-end="url(#cb-arrow)"></path>'
     ).format(path, DASHES.get(line.edge.kind, "none"))
 
@@ -123,8 +123,8 @@ def _label(line: _Line) -> Markup:
     x, y = (x0 + x1) / 2, (y0 + y1) / 2 - 4
     text = line.edge.kind.replace("_", " ") + (f": {line.edge.answer}" if line.edge.answer else "")
     return Markup(
-        '<text x="{:.0f}" y="{:.0f}" text-anchor="middle" font-size="11" fill="#343a40" stroke="#fff" '
-        'stroke-width="4" paint-order="stroke">{}</text>'
+        '<text x="{:.0f}" y="{:.0f}" text-anchor="middle" font-size="11" fill="currentColor" '
+        'class="cb-relation">{}</text>'
     ).format(x, y, text)
 
 
@@ -160,18 +160,6 @@ def claims_table(graph: Graph) -> Block:
         for node in graph.nodes.values() if not node.upstream
     ]  # fmt: skip
     return table(pd.DataFrame(rows), "Claims") if rows else paragraph("No page carries a claim yet.")
-
-
-def issues_table(graph: Graph) -> Block:
-    """Show the upstream issues, each with its anchor and the claims that name it."""
-    rows = []
-    for node in graph.nodes.values():
-        if node.upstream:
-            said = "; ".join(f"{edge.source} {spoken(edge.kind)} it" for edge in graph.edges if edge.target == node.id)
-            anchor = Markup('<span class="cb-anchor" id="issue-{}">{}</span>')
-            issue = Inline(anchor.format(node.id.removeprefix("#"), verbatim(node.id)))
-            rows.append({"issue": issue, "what": node.title or None, "relations": said})
-    return table(pd.DataFrame(rows), "Upstream issues") if rows else paragraph("No relation names an upstream issue.")
 
 
 def relations_table(graph: Graph) -> Block:

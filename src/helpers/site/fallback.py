@@ -11,28 +11,35 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jupytext
 import nbformat
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm.auto import tqdm
 
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError
-from helpers.base.files import ROOT
+from helpers.base.files import ROOT, read_text
+from helpers.claims.drafts import Draft, open_page
+from helpers.show.kernels import QuietKernelManager
 from helpers.site.frame import Project, read_project, write_page, write_styles
-from helpers.site.markdown import convert
+from helpers.site.markdown import FENCE, INLINE, convert
 
-FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*(.*?)\s*$")
-INLINE = re.compile(r"`\{python\} +([^`]+)`")
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?|nan|-?inf|True|False")
 CHUNK = re.compile(r"^```+\s*\{python\b")
 PAGE_SECONDS = 900
+NEW_PAGE = """%reset -f
+import os, sys
+os.chdir({!r})
+if "helpers.site.pages" in sys.modules:
+    sys.modules["helpers.site.pages"].begin()
+del os, sys
+"""
+UNFINISHED = "<p>There is nothing to show yet.</p>\n"
 
 
 class _ThisInterpreter(KernelSpecManager):
@@ -53,10 +60,17 @@ def render(root: Path = ROOT, site: Path | None = None, *, pages: Sequence[Path]
     project = read_project(Path(root))
     site = Path(site or project.root / "_site")
     write_styles(project, site)
-    with ThreadPoolExecutor(workers) as pool:
-        chosen = pages or project.pages
-        done = pool.map(lambda page: render_page(page, project, site), chosen)
-        written = list(tqdm(done, total=len(chosen), desc="pages", unit="page", disable=None))
+    chosen = pages or project.pages
+    waiting = iter(chosen)
+
+    def some() -> list[Path]:
+        """Render pages in one kernel, until none is waiting: starting it takes longer than most pages do."""
+        with Kernel() as kernel:
+            return [_counted(render_page(page, project, site, kernel), bar) for page in waiting]
+
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(chosen), desc="pages", unit="page", disable=None) as bar:
+        running = [pool.submit(some) for _ in range(min(workers, len(chosen)))]
+        written = [page for done in running for page in done.result()]
     if pages:
         return written
     for folder in {path.parent for path in written}:
@@ -65,17 +79,27 @@ def render(root: Path = ROOT, site: Path | None = None, *, pages: Sequence[Path]
     return written
 
 
-def render_page(page: Path, project: Project, site: Path) -> Path:
-    """Execute one page, write its HTML, and return the path written."""
+def _counted(page: Path, bar: tqdm) -> Path:
+    bar.update()
+    return page
+
+
+def render_page(page: Path, project: Project, site: Path, kernel: Kernel | None = None) -> Path:
+    """Execute one page (in ``kernel``, or in one of its own), write its HTML, and return the path written."""
     name = str(page.relative_to(project.root))
-    front, body = execute(page, name)
-    content, headings = convert(body, name)
+    try:
+        front, body = execute(page, name, kernel)
+        content, headings = convert(body, name)
+    except ClaimError:
+        if not isinstance(open_page(page, project.root), Draft):
+            raise
+        front, content, headings = {"title": page.stem.replace("-", " ").capitalize()}, UNFINISHED, []
     return write_page(site / Path(name).with_suffix(".html"), project, site, front, content, headings)
 
 
-def execute(page: Path, name: str) -> tuple[dict[str, Any], str]:
+def execute(page: Path, name: str, kernel: Kernel | None = None) -> tuple[dict[str, Any], str]:
     """Return the front matter of a page, and its Markdown with the outputs of cells and inline expressions in place."""
-    text = page.read_text(encoding="utf-8")
+    text = read_text(page, ClaimError)
     notebook = jupytext.reads(text, fmt=".Rmd")
     front, cells = _front_matter(notebook.cells, name)
     expected = sum(bool(CHUNK.match(line)) for line in text.splitlines())
@@ -84,7 +108,12 @@ def execute(page: Path, name: str) -> tuple[dict[str, Any], str]:
             f"{name}: a code cell could not be told from the text: give every cell three backticks and close it."
         )
     pieces = list(_pieces(cells, text))
-    _run([piece for piece in pieces if isinstance(piece, _Code)], page.parent, name)
+    codes = [piece for piece in pieces if isinstance(piece, _Code)]
+    if kernel is None:
+        with Kernel() as kernel:
+            kernel.run(codes, page.parent, name)
+    else:
+        kernel.run(codes, page.parent, name)
     return front, "".join(piece if isinstance(piece, str) else piece.markdown(name) for piece in pieces)
 
 
@@ -151,26 +180,44 @@ def _code(source: str, text: str, position: int, *, inline: bool) -> _Code:
     return _Code(nbformat.v4.new_code_cell(source), text.count("\n", 0, position) + 1, inline)
 
 
-def _run(codes: list[_Code], folder: Path, name: str) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[code.cell for code in codes])
-    manager = AsyncKernelManager(kernel_spec_manager=_ThisInterpreter())
-    client = NotebookClient(notebook, km=manager, timeout=PAGE_SECONDS, record_timing=False)
-    client.resources = {"metadata": {"path": str(folder)}}
-    client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
-    try:
-        client.execute(cleanup_kc=True)
-    except CellExecutionError as error:
-        failed = next(code for code in codes if any(o.output_type == "error" for o in code.cell.outputs))
-        what = (
-            f"`{failed.cell.source}`" if failed.inline else f"the cell {failed.cell.source.strip().splitlines()[-1]!r}"
-        )
-        raise ClaimError(f"{name}, line {failed.line}: {what} failed with {error.ename}: {error.evalue}") from error
-    except DeadKernelError as error:
-        raise ClaimError(f"{name}: its kernel died, often because memory ran out. Free some and retry.") from error
-    except CellTimeoutError as error:
-        raise ClaimError(
-            f"{name}: a cell ran for {PAGE_SECONDS} s. A page should read records, not make them."
-        ) from error
+class Kernel:
+    """A kernel that runs pages, one after the other, each in its folder and with no name of the one before.
+
+    They share what is read and counted of the records (`pages.begin`).
+    """
+
+    def __init__(self) -> None:
+        manager = QuietKernelManager(kernel_spec_manager=_ThisInterpreter())
+        self._client = NotebookClient(nbformat.v4.new_notebook(), km=manager, timeout=PAGE_SECONDS, record_timing=False)
+        self._client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._client.kc is not None:
+            self._client._cleanup_kernel()
+
+    def run(self, codes: Sequence[_Code], folder: Path, name: str) -> None:
+        """Run the code of the page ``name``; ``ClaimError`` names the line where it failed."""
+        cells = [nbformat.v4.new_code_cell(NEW_PAGE.format(str(folder))), *(code.cell for code in codes)]
+        self._client.nb = nbformat.v4.new_notebook(cells=cells)
+        try:
+            self._client.execute()
+        except CellExecutionError as error:
+            failed = next(code for code in codes if any(o.output_type == "error" for o in code.cell.outputs))
+            what = (
+                f"`{failed.cell.source}`"
+                if failed.inline
+                else f"the cell {failed.cell.source.strip().splitlines()[-1]!r}"
+            )
+            raise ClaimError(f"{name}, line {failed.line}: {what} failed with {error.ename}: {error.evalue}") from error
+        except DeadKernelError as error:
+            raise ClaimError(f"{name}: its kernel died, often because memory ran out. Free some and retry.") from error
+        except CellTimeoutError as error:
+            raise ClaimError(
+                f"{name}: a cell ran for {PAGE_SECONDS} s. A page should read records, not make them."
+            ) from error
 
 
 def _output(output: nbformat.NotebookNode, code: _Code, name: str) -> str:

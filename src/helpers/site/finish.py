@@ -14,14 +14,14 @@ import nbformat
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.base.files import ROOT, write_text
-from helpers.claims.claim import has_claim
+from helpers.claims.drafts import open_page
 from helpers.show.markup import unseal
-from helpers.site import completions, header, notebooks
+from helpers.site import completions, header, notebooks, originals
 from helpers.site.check import Finding, check_site
 from helpers.site.frame import Project, read_project, write_styles
 from helpers.site.run_list import write_details
 
-INDEX, RUNS = Path("reports/index.html"), Path("reports/runs.html")
+INDEX, RUNS, LOG = Path("reports/index.html"), Path("reports/runs.html"), Path("reports/log.qmd")
 
 
 def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] | None = None) -> list[Finding]:
@@ -37,10 +37,12 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
     project = read_project(Path(root))
     site = Path(site or project.root / "_site").resolve()
     pages = None if only is None else {path.resolve() for path in only}
+    logged = originals.numbers(project.root) if project.root / LOG in project.pages else set()
     for source, page in _pages(project, site):
         if pages is None or page in pages:
-            html = unseal(page.read_text(encoding="utf-8"))
-            write_text(page, header.place(html, source, project.root) if has_claim(source) else html)
+            html = originals.link(unseal(page.read_text(encoding="utf-8")), logged)
+            claim = open_page(source, project.root)
+            write_text(page, html if claim is None else header.place(html, claim))
     if pages is None:
         write_styles(project, site)
         for source in sorted((project.root / "notebooks").glob("*.ipynb")):

@@ -50,7 +50,9 @@ def read_project(root: Path) -> Project:
 def write_styles(project: Project, site: Path) -> None:
     """Write the style sheets that :func:`write_page` links into ``site``."""
     code = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    write_text(site / PAGE_CSS, (TEMPLATES / "page.css").read_text(encoding="utf-8") + code + "\n")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    code += f"\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    write_text(site / PAGE_CSS, (TEMPLATES / "page.css").read_text(encoding="utf-8") + code)
     write_text(site / project.css.relative_to(project.root), project.css.read_text(encoding="utf-8"))
 
 

@@ -18,6 +18,7 @@ from helpers.base.files import ROOT
 from helpers.claims.case import Case
 from helpers.claims.claim import Kind, Relation
 from helpers.show.markup import Block
+from helpers.site import originals
 from helpers.site.blocks import banner
 from helpers.site.status import cases_in, page_status
 
@@ -64,6 +65,8 @@ class Graph:
 
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
+    lost: tuple[Edge, ...] = ()
+    """Relations to claims that no finished page makes."""
 
     def flags(self, claim: str) -> tuple[str, ...]:
         """Return what the page of ``claim`` must say about the claims it rests on, one sentence each."""
@@ -73,6 +76,8 @@ class Graph:
             self._sentence(path) for path in self._paths(claim) if self.nodes[path[-1].target].verdict in UNSOUND
         ]
         absorbed = [edge for edge in self.edges if edge.source == claim and edge.answer in ("unanswered", "open")]
+        lost = [edge for edge in self.lost if edge.source == claim and edge.kind in CARRIES]
+        unsound += [f"{spoken(edge.kind).capitalize()} {edge.target}, which no finished page claims." for edge in lost]
         return (*unsound, *(f"Absorbed by {edge.target}: {edge.answer_text}." for edge in absorbed))
 
     def _paths(self, claim: str) -> Iterator[tuple[Edge, ...]]:
@@ -104,7 +109,7 @@ def build(cases: Iterable[Case]) -> Graph:
     """Build the graph of some claims.
 
     Raises:
-        ClaimError: two pages use one id, or a relation names a claim that no page makes.
+        ClaimError: two pages use one id.
     """
     known: dict[str, Case] = {}
     for case in cases:
@@ -114,15 +119,14 @@ def build(cases: Iterable[Case]) -> Graph:
             )
         known[case.claim.id] = case
     nodes = {name: _claim_node(case) for name, case in known.items()}
-    edges = []
+    edges, lost = [], []
     for name, case in known.items():
         for relation in case.claim.relations:
             if relation.target.startswith("#"):
                 nodes[relation.target] = _issue(relation, nodes.get(relation.target))
-            elif relation.target not in known:
-                raise ClaimError(unknown_target(case, relation, known))
-            edges.append(Edge(name, relation.target, relation.kind, relation.note, *_answer(relation, known)))
-    return Graph(nodes, tuple(edges))
+            edge = Edge(name, relation.target, relation.kind, relation.note, *_answer(relation, known))
+            (edges if relation.target in nodes else lost).append(edge)
+    return Graph(nodes, tuple(edges), tuple(lost))
 
 
 def unknown_target(case: Case, relation: Relation, known: Iterable[str]) -> str:
@@ -137,9 +141,8 @@ def _claim_node(case: Case) -> Node:
 
 
 def _issue(relation: Relation, before: Node | None) -> Node:
-    number = relation.target.removeprefix("#")
     title = (before.title if before else "") or relation.note
-    return Node(relation.target, title, f"#issue-{number}", None)
+    return Node(relation.target, title, f"log.html#{originals.anchor(relation.target)}", None)
 
 
 def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | None, str]:
@@ -154,7 +157,7 @@ def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | Non
         close = nearest(relation.answer, asked.criteria.questions)
         return "unanswered", f"unanswered, as {relation.answer!r} is no question there{close}"
     word = asked.verdict(relation.answer).word
-    return ("open" if word in OPEN else "answered"), f"{relation.answer} is {word}"
+    return ("open" if word in OPEN else "answered"), f"“{asked.criteria.question(relation.answer).question}” is {word}"
 
 
 def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
@@ -165,9 +168,9 @@ def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
 def flags(case: Case, graph: Graph | None = None) -> Block:
     """Return the banners that the page of ``case`` must carry: why it is stale, and which claims it rests on fail.
 
-    Empty when there is nothing to say. `header.header` shows them.
+    Empty when there is nothing to say. `header.header` shows them; that criteria changed is said where it caps the
+    confidence.
     """
-    page = page_status(case)
-    stale = [f"{why[0].upper()}{why[1:].rstrip('.')}." for why in page.why]
+    stale = [f"{why[0].upper()}{why[1:]}." for why in page_status(case).stale]
     sentences = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
     return Block(Markup("\n").join(map(banner, sentences)))

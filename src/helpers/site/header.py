@@ -1,7 +1,8 @@
 """The header of a claim page: verdict, how sure and why, banners, and what changed after registration.
 
 The site puts it below the title of every page with a claim when the page has been rendered, with Quarto or without, so
-that no page can leave it out, show another or write one of its own.
+that no page can leave it out, show another or write one of its own. So it does with the table that ends the page: the
+verdict in every other way to analyse the records.
 """
 
 from __future__ import annotations
@@ -10,49 +11,77 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
-from pathlib import Path
 
+import pandas as pd
 from markupsafe import Markup
 
+from helpers.audit.reach import faults_of
 from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
+from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
-from helpers.claims.case import Case, open_case
+from helpers.claims.case import Case
+from helpers.claims.drafts import Draft
+from helpers.claims.verdict import WORDS
 from helpers.records import ledger
-from helpers.show.markup import Block, verbatim
+from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
-from helpers.site.blocks import badge
+from helpers.site.blocks import badge, banner
 from helpers.site.effect import effect
+from helpers.site.pages import table
 
 BELOW = re.compile(r"<header\b[^>]*\btitle-block\b[^>]*>.*?</header>", re.DOTALL)
 """The title of a page, as Quarto and the fallback write it; both call its class or id so."""
-PLACED = re.compile(r'\n<section class="cb-header".*?<!--/cb-header-->', re.DOTALL)
+PLACED = re.compile(r'\n<section class="cb-(?P<part>header|challenge)".*?<!--/cb-(?P=part)-->', re.DOTALL)
+SECTION = Markup('\n<section class="cb-{0}" aria-label="{1}">{2}</section><!--/cb-{0}-->')
+END = "</main>"
 
 
-def place(html: str, source: Path, root: Path) -> str:
-    """Return a rendered page with the header of its claim below its title; one that is there already is replaced.
+def place(html: str, page: Case | Draft) -> str:
+    """Return a rendered page with the header of its claim below its title, and the table of ways at its end.
 
-    Raises ClaimError where the page has no title to stand below.
+    Those that are there already are replaced. Raises ClaimError where the page has no title to stand below.
     """
     html = PLACED.sub("", html)
     title = BELOW.search(html)
     if not title:
-        raise ClaimError(f"{source.name} was rendered without a title block, below which its header belongs.")
-    block = header(open_case(source, root)).fragment
-    shown = Markup('\n<section class="cb-header" aria-label="Verdict">{}</section><!--/cb-header-->').format(block)
-    return html[: title.end()] + str(shown) + html[title.end() :]
+        raise ClaimError(f"{page.path.name} was rendered without a title block, below which its header belongs.")
+    end = html.rfind(END) if END in html else len(html)
+    if isinstance(page, Draft):
+        block, below = banner(f"This page is a DRAFT. {page.why}"), Markup()
+    else:
+        block, below = header(page), challenged(page)
+    above = SECTION.format("header", "Verdict", block.fragment)
+    return f"{html[: title.end()]}{above}{html[title.end() : end]}{below}{html[end:]}"
 
 
 def header(case: Case) -> Block:
-    """Show the answer with its size, then verdict and confidence with what binds them, below the page's banners."""
-    verdict, sure = case.verdict(), case.confidence()
-    said = map(verbatim, (verdict.sentence, sure.binding, case.claim.statement))
+    """Show the answer with its size, then verdict and confidence with what binds them and in how many ways it holds."""
+    verdict, sure, challenge = case.verdict(), case.confidence(), case.challenge()
+    ways = challenge.sentence if challenge and challenge.sentence.rstrip(".") not in sure.binding else ""
+    faults = (fault.sentence for fault in faults_of(Shapes(case), case.claim.primary))
+    said = map(verbatim, (" ".join([verdict.sentence, *faults]), sure.binding, ways, case.claim.statement))
     return Block(
         Markup(
-            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {}</p>\n'
+            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {} {}</p>\n'
             '<p class="cb-notes">The claim that is judged: {}</p>\n{}'
         ).format(graph.flags(case), effect(case), badge(verdict.word), badge(sure.stated), *said, proof(case))
     )
+
+
+def challenged(case: Case) -> Markup:
+    """Return a folded table of the verdict in every other way to analyse the records; nothing without records."""
+    found = case.challenge()
+    if found is None or not found.outcomes:
+        return Markup()
+    rows = [{"analysed so that": one.way, "verdict": _word(one.verdict), "note": one.note} for one in found.outcomes]
+    fold = Markup("<details><summary>{}</summary>{}</details>")
+    said = f"The verdict in {len(rows)} other ways to analyse the same records"
+    return SECTION.format("challenge", said, fold.format(said, table(pd.DataFrame(rows), found.sentence)))
+
+
+def _word(verdict: str) -> Inline:
+    return badge(verdict) if verdict in WORDS else Inline(verbatim(verdict))
 
 
 def proof(case: Case) -> Block:
@@ -80,7 +109,7 @@ def proof(case: Case) -> Block:
         for line in book.lines
         if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
-    deviations += _derived(book, refs)
+    deviations += [*_derived(book, refs), *filter(None, [case.confidence().changed])]
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
     fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')

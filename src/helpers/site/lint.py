@@ -14,21 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.audit.entries import check_ledger, check_registrations
-from helpers.audit.kept import derive_or_recall, judge_or_recall
+from helpers.audit.kept import Kept
 from helpers.audit.verify import verify_folder
-from helpers.base.errors import ClaimbookError, RecordError
+from helpers.base.errors import ClaimbookError, ClaimError, RecordError
 from helpers.base.files import ROOT
-from helpers.claims.case import Case, open_case
-from helpers.claims.claim import front_matter, has_claim
+from helpers.claims.case import Case
+from helpers.claims.claim import front_matter
+from helpers.claims.drafts import Draft
 from helpers.claims.marked import Document
+from helpers.claims.placeholders import placeholders
 from helpers.records.provenance import portable
-from helpers.records.reading import load
+from helpers.records.reading import load, read_once
 from helpers.site import log
 from helpers.site.graph import unknown_target
 from helpers.site.linting import bindings, links, markup, numerals, sections, sources, speech, statements, words
 from helpers.site.linting.cells import read_code
 from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page, read_page
+from helpers.site.remaining import study_files
+from helpers.site.status import pages_in
 
 Fault = tuple[int, str, str]
 LEDGER = "outputs/published/ledger.jsonl"
@@ -49,6 +53,7 @@ class Finding:
         return f"{self.path}:{self.line}: {self.rule}: {self.message}"
 
 
+@read_once()
 def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     """Return every finding of the pages in ``root/reports``, by file and line.
 
@@ -58,9 +63,13 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     paths = [path for path in sorted(reports.glob("*.qmd")) if not path.name.startswith("_")]
     site = links.Site(root)
     findings = [finding for path in paths for finding in _page(path, root, site)]
-    cases = [case for case in (_opened(path, root) for path in paths) if isinstance(case, Case)]
-    findings += [finding for case in cases for finding in _claim(case, cases)]
-    findings += [finding for case in cases for finding in _proof(case)]
+    pages = pages_in(reports, root)
+    cases = [page for page in pages if isinstance(page, Case)]
+    findings += [finding for page in pages if isinstance(page, Draft) for finding in _draft(page, root)]
+    known = {page.claim.id for page in pages if page.claim is not None}
+    findings += [finding for case in cases for finding in _claim(case, known)]
+    kept = Kept()
+    findings += [finding for case in cases for finding in _proof(case, kept)]
     findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger(root)]
     if (root / log.PROSE).is_file():
         findings += _log(root / log.PROSE, root, site)
@@ -91,15 +100,16 @@ def _as_finding(error: ClaimbookError, path: Path, root: Path) -> Finding:
 
 def _page(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
     """Apply the rules of every page, with or without a claim."""
-    page = read_page(path)
-    code = read_code(page, path.relative_to(root).as_posix())
+    try:
+        page = read_page(path)
+        code = read_code(page, path.relative_to(root).as_posix())
+    except ClaimbookError as error:
+        yield _as_finding(error, path, root)
+        return
     for rule in (numerals.faults(page), sections.evasions(page), iter(code.faults), links.faults(page, site)):
         yield from _findings(path, root, rule)
     yield from _findings(path, root, _titles(path))
     yield from _findings(path, root, links.sample_faults(path))
-    case = _opened(path, root)
-    if isinstance(case, ClaimbookError):
-        yield _as_finding(case, path, root)
 
 
 def _titles(path: Path) -> Iterator[Fault]:
@@ -118,14 +128,18 @@ def _titles(path: Path) -> Iterator[Fault]:
             )
 
 
-def _opened(path: Path, root: Path) -> Case | ClaimbookError | None:
-    try:
-        return open_case(path, root) if has_claim(path) else None
-    except ClaimbookError as error:
-        return error
+def _draft(page: Draft, root: Path) -> Iterator[Finding]:
+    """Yield what a draft lacks: its placeholders, in all files of its study, or why it cannot be judged."""
+    left = list(placeholders(study_files(page.path, root)))
+    for one in left:
+        what = f"{one.what} is still a placeholder" if one.what else "this line is still a placeholder"
+        path = one.path.relative_to(root).as_posix() if one.path.is_relative_to(root) else portable(str(one.path))
+        yield Finding(path, one.line, "placeholder", f"{what}. `claimbook next {page.path.stem}` lists what remains.")
+    if not any(page.why.startswith(f"{one.path.relative_to(root).as_posix()}:{one.line}:") for one in left):
+        yield _as_finding(ClaimError(page.why), page.path, root)
 
 
-def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
+def _claim(case: Case, known: set[str]) -> Iterator[Finding]:
     """Apply the rules of a page with a claim."""
     page, front = read_page(case.path), front_matter(case.path)
     code = read_code(page, case.path.relative_to(case.root).as_posix())
@@ -138,22 +152,22 @@ def _claim(case: Case, cases: list[Case]) -> Iterator[Finding]:
         sources.faults(page, code, case),
         _judged(page, front, case),
         statements.faults(page, front, case),
-        _related(front, case, cases),
+        _related(front, case, known),
     ):
         yield from _findings(case.path, case.root, rule)
 
 
-def _proof(case: Case) -> Iterator[Finding]:
+def _proof(case: Case, kept: Kept) -> Iterator[Finding]:
     """Yield faults of the records, criteria and grids that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
-    for one in check_registrations(case.root, [case.path], judge_or_recall):
+    for one in check_registrations(case.root, [case.path], kept.judge):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
     cited = {record.ref: record for record in case.evidence().records}
     for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
         with contextlib.suppress(RecordError):  # an unreadable input is reported below, with the record that used it
             cited[ref] = load(ref)
     for record in cited.values():
-        for one in verify_folder(record.path, derive_or_recall):
+        for one in verify_folder(record.path, kept.derive):
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 
@@ -176,9 +190,8 @@ def _judged(page: Page, front: Document, case: Case) -> Iterator[Fault]:
     yield from words.faults(page, {verdict.word, verdict.fresh}, confidence.stated)
 
 
-def _related(front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
+def _related(front: Document, case: Case, known: set[str]) -> Iterator[Fault]:
     """Yield relations to claims that do not exist."""
-    known = {one.claim.id for one in cases}
     for index, relation in enumerate(case.claim.relations):
         if not relation.target.startswith("#") and relation.target not in known:
             yield front.lines["claim", "relations", index], "relation", unknown_target(case, relation, known)
@@ -186,7 +199,8 @@ def _related(front: Document, case: Case, cases: list[Case]) -> Iterator[Fault]:
 
 def _log(path: Path, root: Path, site: links.Site) -> Iterator[Finding]:
     page = read_page(path)
-    for rule in (numerals.faults(page), sections.evasions(page), links.faults(page, site), _entries(path)):
+    spoken = speech.log_faults(page)
+    for rule in (numerals.faults(page), sections.evasions(page), spoken, links.faults(page, site), _entries(path)):
         yield from _findings(path, root, rule)
 
 

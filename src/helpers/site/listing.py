@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from helpers.site.status import CellStatus, PageStatus, State
+from helpers.site.status import DRAFT, CellStatus, PageStatus, State
 
 NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` writes one."]
 
@@ -13,18 +13,21 @@ NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` 
 def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
     """Return three lines a claim, a line for each experiment that has no page, and how to see the rest.
 
-    A record that cannot be read adds a line, whose reason nobody should have to look for.
+    A record that cannot be read, or that no params file declares, adds a line: nobody should have to look for why.
     """
     lines = []
     for page in pages:
-        lines.append(f"{page.page}: {page.verdict}, confidence {page.confidence}")
+        lines.append(f"{page.page}: {_judged(page)}")
         mine = [cell for cell in cells if cell.notebook == page.experiment]
-        lines += [f"  runs: {_counts(mine)}", *_unreadable(mine)]
-        lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
+        lines += [f"  runs: {_counts(mine)}", *_apart(mine)] if mine else []
+        if page.verdict == DRAFT:
+            lines.append(f"  first: {_plain('; '.join(page.why))}")
+        else:
+            lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
     for notebook in dict.fromkeys(cell.notebook for cell in cells):
         if notebook not in {page.experiment for page in pages}:
             mine = [cell for cell in cells if cell.notebook == notebook]
-            lines += [f"params/{notebook}: no page yet; runs: {_counts(mine)}", *_unreadable(mine)]
+            lines += [f"params/{notebook}: no page yet; runs: {_counts(mine)}", *_apart(mine)]
     return [*lines, "Every cell: claimbook status --all"] if lines else NOTHING
 
 
@@ -35,14 +38,21 @@ def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]
         mine = [cell for cell in cells if cell.grid == grid]
         lines.append(f"{grid}: {_counts(mine)}")
         lines += [f"  {cell.state:<10} {cell.cell}{_because(cell.why)}" for cell in mine]
-    lines += [f"{page.page}: {page.verdict}, confidence {page.confidence}{_because(page.why)}" for page in pages]
+    lines += [f"{page.page}: {_judged(page)}{_because(page.why)}" for page in pages]
     return lines or NOTHING
 
 
-def _unreadable(cells: Sequence[CellStatus]) -> list[str]:
-    unreadable = [cell for cell in cells if cell.state == "unreadable"]
-    more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-    return [f"  unreadable: {cell.cell}{_because(cell.why)}{more}" for cell in unreadable[:1]]
+def _judged(page: PageStatus) -> str:
+    return page.verdict if page.verdict == DRAFT else f"{page.verdict}, confidence {page.confidence}"
+
+
+def _apart(cells: Sequence[CellStatus]) -> list[str]:
+    lines = []
+    for state in ("unreadable", "ad hoc"):
+        some = [cell for cell in cells if cell.state == state]
+        more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+        lines += [f"  {state}: {cell.cell}{_because(cell.why)}{more}" for cell in some[:1]]
+    return lines
 
 
 def _counts(cells: Iterable[CellStatus]) -> str:
@@ -52,6 +62,10 @@ def _counts(cells: Iterable[CellStatus]) -> str:
 
 
 def _because(why: tuple[str, ...]) -> str:
-    """Return the reasons as text that commands a terminal to nothing: they hold errors that a record brought along."""
-    text = "".join(mark for mark in "; ".join(why) if mark.isprintable())
+    text = _plain("; ".join(why))
     return f"  ({text})" if text else ""
+
+
+def _plain(text: str) -> str:
+    """Return text that commands a terminal to nothing: it holds errors that a record brought along."""
+    return "".join(mark for mark in text if mark.isprintable())

@@ -2,7 +2,8 @@
 
 Prose entries stand in ``reports/_log.md``, each under a heading ``## 2026-01-31 What happened``; numbers in them are
 inline expressions, as on every page. The other entries are generated: one for each day, experiment and commit that left
-records, one for each claim with the verdicts of all its questions. The newest come first.
+records, one for each claim with the verdicts of all its questions. The newest come first. The
+last have no day: one for each original that a claim grew out of.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
+from helpers.claims.claim import Claim, Relation
 from helpers.claims.evidence import label
 from helpers.claims.facts import number, run_page
 from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
+from helpers.site import originals
 from helpers.site.blocks import badge
-from helpers.site.fallback import INLINE
+from helpers.site.graph import spoken
+from helpers.site.markdown import INLINE
 from helpers.site.overview import records_used
 from helpers.site.status import cases_in
 
@@ -70,7 +74,7 @@ def show(namespace: Mapping[str, Any], root: Path = ROOT) -> Log:
     cases = list(cases_in(root / "reports", root))
     used = {record.ref for record in records_used(cases)}
     entries = [_evaluated(entry, namespace) for entry in prose_entries(root / PROSE)]
-    entries += [*verdict_entries(cases), *run_entries(experiments(root), used)]
+    entries += [*verdict_entries(cases), *run_entries(experiments(root), used), *original_entries(root)]
     entries.sort(key=lambda entry: entry.day, reverse=True)  # stable: what was appended first stays first on its day
     return Log(tuple(entries))
 
@@ -203,8 +207,32 @@ def _verdict_line(case: Case, name: str) -> Markup:
     return Markup("{} {} {}").format(badge(verdict.word), asked, verbatim(verdict.reading))
 
 
+def original_entries(root: Path = ROOT) -> list[Entry]:
+    """Return an entry for each original that a claim names: what it was, and which claims grew out of it."""
+    named: dict[str, list[tuple[Path, Claim, Relation]]] = {}
+    for path, claim, relation in originals.relations(root):
+        named.setdefault(relation.target, []).append((path, claim, relation))
+    entries = []
+    for number_, stated in sorted(named.items(), key=lambda one: int(one[0].removeprefix("#"))):
+        note = next((relation.note for _, _, relation in stated if relation.note), "")
+        heading = Inline(verbatim(f"{number_}: {note}" if note else number_))._repr_markdown_()
+        said = Markup('<a href="{}">{}</a> {} it.{}')
+        items = [
+            said.format(
+                path.with_suffix(".html").name, verbatim(claim.statement), spoken(one.kind), _own_note(one, note)
+            )
+            for path, claim, one in stated
+        ]
+        entries.append(Entry("", heading, originals.anchor(number_), Block(_list(items))._repr_markdown_()))
+    return entries
+
+
+def _own_note(relation: Relation, note: str) -> Markup:
+    return Markup(" {}").format(verbatim(f"{relation.note}.")) if relation.note not in ("", note) else Markup()
+
+
 def anchors(root: Path = ROOT) -> set[str]:
     """Return every anchor of the log page."""
     cases = list(cases_in(root / "reports", root))
     entries = [*prose_entries(root / PROSE), *verdict_entries(cases), *run_entries(experiments(root), set())]
-    return {entry.anchor for entry in entries}
+    return {entry.anchor for entry in [*entries, *original_entries(root)]}

@@ -17,6 +17,8 @@ import pypandoc
 from helpers.base.errors import ClaimError
 
 FILTER = Path(__file__).with_name("templates") / "page.lua"
+FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})\s*(.*?)\s*$")
+INLINE = re.compile(r"`\{python\} +([^`]+)`")
 HEADING = re.compile(r'<h([1-6])[^>]*\sid="([^"]*)"[^>]*>(.*?)</h\1>', re.DOTALL)
 UNCLOSED = re.compile(r"\[WARNING\] Div at line (\d+) column \d+ unclosed")
 

@@ -80,19 +80,19 @@ def _taken(name: str, written: Iterable[Path], root: Path) -> str | None:
 
 def _blank(slug: str, name: str, root: Path) -> dict[Path, str]:
     names = {"name": name, "package": STUDIES, "module": name}
-    pocket = _render("pocket.yaml.jinja")
+    pocket = render("pocket.yaml.jinja")
     parameters = {"model": "pocket", "data": "data/pocket/choices.jsonl", "questions": 24}
     parameters |= {"wording": ["plain", "polite"], "seed": [0, 1, 2]}
     notebook = _notebook(slug, name, STUDIES, name, f"{STUDIES}.{name}", "Cell", parameters, None)
     question = "Is the model right more often when it is asked politely?"
     return {
-        root / "src/helpers/studies" / f"{name}.py": _render("study.py.jinja", **names),
+        root / "src/helpers/studies" / f"{name}.py": render("study.py.jinja", **names),
         **_paired(root / "notebooks" / name, notebook),
         root / "params" / name / "experiment.yaml": f"study: {STUDIES}.{name}:STUDY\n",
         root / "params" / name / "pocket.yaml": pocket,
-        root / "params" / name / "criteria.yaml": _render("criteria.yaml.jinja"),
+        root / "params" / name / "criteria.yaml": render("criteria.yaml.jinja"),
         root / "reports" / f"{slug}.qmd": _page(slug, name, "polite", question, ["right_rate"]),
-        root / "tests" / f"test_{name}.py": _render("test.py.jinja", **names),
+        root / "tests" / f"test_{name}.py": render("test.py.jinja", **names),
     }
 
 
@@ -148,7 +148,7 @@ def _notebook(
     slug: str, name: str, package: str, module: str, model_module: str, model: str, values: dict[str, Any],
     copied: str | None,
 ) -> str:  # fmt: skip
-    return _render(
+    return render(
         "notebook.py.jinja", title=_title(slug), name=name, entry_package=package, entry_module=module,
         model_module=model_module, model=model, copied=copied,
         parameters={key: _literal(value) for key, value in values.items()},
@@ -168,7 +168,7 @@ def _paired(path: Path, notebook: str) -> dict[Path, str]:
 
 
 def _page(slug: str, name: str, primary: str, question: str, metrics: list[str]) -> str:
-    return _render(
+    return render(
         "page.qmd.jinja", title=json.dumps(_title(slug)), slug=slug, name=name, primary=primary,
         statement=json.dumps("PLACEHOLDER: the statement that is judged, in one sentence."),
         question=json.dumps(question, ensure_ascii=False), metrics=json.dumps(metrics),
@@ -179,7 +179,8 @@ def _title(slug: str) -> str:
     return slug.replace("-", " ").capitalize()
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a file of a new study from its template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )

@@ -1,34 +1,39 @@
-"""The blocks of the index page and of the page of runs: a card for each claim, a line for each record behind a page."""
+"""The blocks of pages about everything: cards of claims, records behind pages, architectures of models."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
+from helpers.lm.compatibility import read as read_compatibility
 from helpers.records.reading import Record, used_by
 from helpers.show.markup import Block
 from helpers.site.blocks import ClaimCard, claims_index
 from helpers.site.effect import effect
 from helpers.site.graph import build
+from helpers.site.pages import table
 from helpers.site.run_list import run_list
 from helpers.site.status import cases_in
 
+NOT_RUN = "No run has measured it yet."
 NONE_YET = Markup("<p>No page carries a claim yet. <code>claimbook new my-study --blank</code> writes the first.</p>")
 
 
 def claims(root: Path = ROOT) -> Block:
-    """Show a card for every claim, with its answer, and count the verdicts."""
+    """Show a card for every claim, those with runs first, and count the verdicts."""
     cases = list(cases_in(root / "reports", root))
     if not cases:
         return Block(NONE_YET)
     graph = build(cases)
-    cards = claims_index(_card(case, graph.flags(case.claim.id)) for case in cases)
-    return Block(Markup("<p>{}</p>\n{}").format(_summary(cases), cards))
+    cards = [_card(case, graph.flags(case.claim.id)) for case in cases]
+    cards.sort(key=lambda card: not card.date)  # stable: by page
+    return Block(Markup("<p>{}</p>\n{}").format(_summary(cases), claims_index(cards)))
 
 
 def _summary(cases: Sequence[Case]) -> str:
@@ -38,12 +43,12 @@ def _summary(cases: Sequence[Case]) -> str:
 
 
 def _card(case: Case, flags: Sequence[str]) -> ClaimCard:
-    verdict, confidence = case.verdict(), case.confidence()
+    verdict, href, statement = case.verdict(), case.path.with_suffix(".html").name, case.claim.statement
     date = max((record.started[:10] for record in case.evidence().records), default="")
-    href = case.path.with_suffix(".html").name
-    reason = f"{verdict.reading} {confidence.binding}"
-    statement = case.claim.statement
-    return ClaimCard(href, statement, verdict.word, confidence.stated, reason, effect(case), date, " ".join(flags))
+    if not date:
+        return ClaimCard(href, statement, verdict.word, "", NOT_RUN, Markup(), "", " ".join(flags))
+    sure = case.confidence().brief
+    return ClaimCard(href, statement, verdict.word, sure, verdict.reading, effect(case), date, " ".join(flags))
 
 
 def records_used(cases: Iterable[Case]) -> list[Record]:
@@ -65,3 +70,23 @@ def records_used(cases: Iterable[Case]) -> list[Record]:
 def runs(root: Path = ROOT) -> Block:
     """List every record that a page rests on; the address ``#<run id>`` shows one of them."""
     return run_list(records_used(cases_in(root / "reports", root)))
+
+
+def architectures() -> Block:
+    """Show how each architecture is computed; one that changed between versions of transformers has a row for each."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    ledger = read_compatibility()
+    for version in reversed(ledger):
+        for kind, entry in ledger[version]["architectures"].items():
+            rows.setdefault(_architecture(kind, entry), []).insert(0, version)
+    heads = ("architecture", "rows", "training", "LoRA targets", "adapters", "activation study")
+    lines = [dict(zip(heads, row, strict=True)) for row in rows]
+    shown = pd.DataFrame(lines).assign(transformers=[", ".join(versions) for versions in rows.values()])
+    caption = f"{len({row[0] for row in rows})} architectures, tried on tiny random models."
+    return table(shown.sort_values("architecture", kind="stable"), caption)
+
+
+def _architecture(kind: str, entry: Mapping[str, str]) -> tuple[str, ...]:
+    why = f": {entry['why']}" if entry["why"] else ""
+    parts = (entry[name] or "-" for name in ("training", "targets", "adapters", "lens"))
+    return f"{kind} ({entry['name']})", f"{entry['rows']}{why}", *parts

@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 
 from helpers.audit.asked import when_asked
+from helpers.audit.reach import faults_of
+from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
 from helpers.claims.case import Case, declared_runs
@@ -29,20 +31,22 @@ STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
 def answers(case: Case, caption: str = "Questions and verdicts") -> Block:
     """Show every question of the criteria file, the primary one first: when it was asked, verdict and sentence."""
-    rows = []
+    rows, shapes = [], Shapes(case)
     for name in case.criteria.questions:
         row = {"question": case.criteria.question(name).question, "asked": when_asked(case, name)}
-        rows.append((name != case.claim.primary, row | _answer(case, name)))
+        rows.append((name != case.claim.primary, row | _answer(case, name, shapes)))
     rows.sort(key=lambda row: row[0])
     return table(pd.DataFrame([row for _, row in rows]), caption)
 
 
-def _answer(case: Case, name: str) -> dict[str, Any]:
+def _answer(case: Case, name: str, shapes: Shapes | None = None) -> dict[str, Any]:
+    """Verdict and what was found, with what no result could answer where ``shapes`` tell it."""
     try:
-        verdict = case.verdict(name)
+        verdict, faults = case.verdict(name), list(faults_of(shapes, name)) if shapes else []
     except ClaimError as error:  # a criteria file may ask of cells that this grid does not hold
         return {"verdict": "not asked here", "what the runs say": str(error)}
-    return {"verdict": badge(verdict.word), "what the runs say": verdict.sentence}
+    said = [verdict.sentence, *(fault.sentence for fault in faults)]
+    return {"verdict": badge(verdict.word), "what the runs say": " ".join(said)}
 
 
 def compared(cases: Mapping[str, Case], caption: str) -> Block:

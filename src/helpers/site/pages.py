@@ -15,13 +15,25 @@ from IPython import get_ipython
 from markupsafe import Markup, escape
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.show import figures
+from helpers.records import reading
+from helpers.show import colours, figures
 from helpers.show.markup import Block, Inline, verbatim
 
 Format = str | Callable[[Any], str]
 MISSING = Markup('<span class="cb-missing">missing</span>')
 
 _charts_on_page = 0
+
+
+def begin() -> None:
+    """Begin another page in this process: its first chart brings the JavaScript, and records that were read are shared.
+
+    Quarto has a process for each page and needs none of it.
+    """
+    global _charts_on_page
+    _charts_on_page = 0
+    colours.begin()
+    reading.share()
 
 
 def _seal_strings() -> None:

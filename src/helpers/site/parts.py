@@ -113,11 +113,10 @@ def _axes(record: Record) -> dict[str, Any]:
 
 
 def artifacts(case: Case) -> Block:
-    """List where criteria, grid, notebook and the folder of each record are."""
+    """List where criteria, grid, notebook (imported logs have none) and the folder of each record are."""
     claim = case.claim
-    rows = [
-        {"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid},
-        {"what": "notebook", "where": f"notebooks/{claim.experiment}.ipynb"},
-    ]  # fmt: skip
+    rows = [{"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid}]
+    notebook = f"notebooks/{claim.experiment}.ipynb"
+    rows += [{"what": "notebook", "where": notebook}] if (case.root / notebook).is_file() else []
     rows += [{"what": "record", "where": portable(str(one.path)).removeprefix("./")} for one in case.evidence().records]
     return table(pd.DataFrame(rows), "Artifacts")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.base.errors import ClaimError, nearest
+from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
-from helpers.claims.case import Case, ExperimentRecords, declared_runs, open_case, read_experiment
-from helpers.claims.claim import has_claim, read_claim
-from helpers.claims.declared import Declared, telling
+from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
+from helpers.claims.declared import Declared, Expected, telling
+from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
-from helpers.records import provenance, questions
-from helpers.records.reading import Record
+from helpers.records import ledger, provenance, questions
+from helpers.records.provenance import portable
+from helpers.records.reading import Record, read_once
 
-State = Literal["complete", "missing", "failed", "partial", "running", "stale", "unreadable"]
+State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]
+DRAFT = "DRAFT"
 NOT_GRIDS = ("experiment.yaml", "criteria.yaml")
 """Endings of the files in ``params/<notebook>/`` that declare no runs."""
 
@@ -26,6 +29,8 @@ class CellStatus:
     """A declared run: of which params file, its cell, its state, and why (what changed, or the error).
 
     An unreadable record belongs to no declared run: its ``grid`` is the folder that holds it, its ``cell`` its name.
+    Of an unreadable params file the name is the ``cell``. An ad-hoc record is one that no params file declares; its
+    ``grid`` is the file that declares the nearest run, and ``why`` how the two differ.
     """
 
     notebook: str
@@ -38,21 +43,26 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class PageStatus:
-    """A claim's page: verdict, stated confidence, whether a record behind it is stale or the criteria have changed."""
+    """A claim's page: verdict, stated confidence, why its records are stale, and how the criteria have changed.
+
+    The ``verdict`` of a draft is DRAFT, and ``why`` the first thing that it lacks.
+    """
 
     page: str
     claim: str
     experiment: str
     verdict: str
     confidence: str
-    why: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    changed: str = ""
 
     @property
-    def stale(self) -> bool:
-        """Whether the page must carry a banner."""
-        return bool(self.why)
+    def why(self) -> tuple[str, ...]:
+        """Everything that has changed since the runs."""
+        return (*self.stale, *filter(None, [self.changed]))
 
 
+@read_once()
 def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStatus]]:
     """Return every declared run of one notebook (or of all that have an experiment.yaml), and every claim page.
 
@@ -64,7 +74,8 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     notebooks = declared if notebook is None else [notebook]
     known = {name: read_experiment(name) for name in notebooks}
     cells = [row for name, found in known.items() for row in cells_of(name, found)]
-    return cells, [page_status(case) for case in cases_in(known=known)]
+    pages = [page_status(page) for page in pages_in(known=known)]
+    return cells, [page for page in pages if notebook is None or page.experiment in ("", notebook)]
 
 
 def cases_in(
@@ -73,15 +84,42 @@ def cases_in(
     known: Mapping[str, ExperimentRecords] | None = None,
     opened: Case | None = None,
 ) -> Iterator[Case]:
-    """Open every claim page in ``folder``; with ``known`` only those about one of these experiments.
+    """Open every finished claim page in ``folder``, as `pages_in` does."""
+    return (page for page in pages_in(folder, root, known, opened) if isinstance(page, Case))
 
-    ``opened`` is a page that is already open and is not read again.
+
+def pages_in(
+    folder: Path = REPORTS,
+    root: Path = ROOT,
+    known: Mapping[str, ExperimentRecords] | None = None,
+    opened: Case | None = None,
+) -> list[Case | Draft]:
+    """Open every claim page in ``folder``, drafts among them; with ``known`` only those of these experiments.
+
+    ``opened`` is a page that is already open. Of two pages with one claim id the one not registered is a draft.
     """
-    for path in sorted(folder.glob("*.qmd")):
-        if opened is not None and path.resolve() == opened.path.resolve():
-            yield opened
-        elif has_claim(path) and (known is None or read_claim(path, root).experiment in known):
-            yield open_case(path, root, known)
+    pages: list[Case | Draft] = []
+    for path in sorted(folder.glob("[!_]*.qmd")):
+        is_open = opened is not None and path.resolve() == opened.path.resolve()
+        page = opened if is_open else open_page(path, root, known)
+        pages += [page] if page is not None else []
+    first: dict[str, Case] = {}
+    asked = registered_pages()
+    for case in sorted(
+        (page for page in pages if isinstance(page, Case)), key=lambda case: case.path.name not in asked
+    ):
+        other = first.setdefault(case.claim.id, case)
+        if other is not case:
+            why = f"claim.id is {case.claim.id!r}, which is that of {other.path.name}: choose another."
+            pages[pages.index(case)] = Draft(case.path, why, case.claim)
+    return pages
+
+
+def registered_pages() -> set[str]:
+    """Return the names of the pages whose question stands in the ledger; none where it cannot be read."""
+    with contextlib.suppress(RecordError):  # lint and verify say so
+        return {Path(name).name for name in ledger.read().standing("question")}
+    return set()
 
 
 def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path = ROOT) -> list[CellStatus]:
@@ -91,20 +129,41 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     """
     experiment = known or read_experiment(notebook, root)
     started = [record for record in experiment.records if "params" in record.content]
-    rows = []
+    rows, grids, met = [], dict[str, tuple[Expected, ...]](), set[str]()
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if not path.name.endswith(NOT_GRIDS):
-            expected = declared_runs(notebook, path, root)
+            name = path.relative_to(root).as_posix()
+            try:
+                expected = declared_runs(notebook, path, root)
+            except ClaimbookError as error:
+                rows.append(CellStatus(notebook, name, path.name, "unreadable", (portable(str(error)),)))
+                continue
             mine: dict[int, list[Record]] = {}
             declared = Declared(expected)
             for record in started:
                 for number in declared.met(record):
                     mine.setdefault(number, []).append(record)
-            told, name = telling([one.key for one in expected]), path.relative_to(root).as_posix()
+                    met.add(record.id)
+            grids[name] = expected
+            told = telling([one.key for one in expected])
             for number, one in enumerate(expected):
                 cell = label({axis: one.key[axis] for axis in told})
                 rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
+    rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
     return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
+
+
+def _ad_hoc(record: Record, grids: Mapping[str, Sequence[Expected]]) -> CellStatus:
+    """Return the state of a complete record that no params file declares: how it differs from the nearest run."""
+    nearest_run: tuple[int, str, list[str]] | None = None
+    for grid, expected in grids.items():
+        for one in expected:
+            off = [name for name in one.params if one.params[name] != record.params.get(name)]
+            if nearest_run is None or len(off) < nearest_run[0]:
+                said = [f"{name} is {record.params.get(name)!r}, not {one.params[name]!r}" for name in off]
+                nearest_run = (len(off), grid, said or ["it has parameters that the file does not name"])
+    grid, why = nearest_run[1:] if nearest_run else (f"params/{record.notebook}", ["no params file declares a run"])
+    return CellStatus(record.notebook, grid, label(record.cell), "ad hoc", tuple(why), record.id)
 
 
 def _unreadable(record: Record) -> CellStatus:
@@ -131,11 +190,14 @@ def _criteria(record: Record) -> tuple[str, ...]:
     return ("criteria",) if changed else ()
 
 
-def page_status(case: Case) -> PageStatus:
+def page_status(case: Case | Draft) -> PageStatus:
     """Return the status of one page."""
+    if isinstance(case, Draft):
+        return PageStatus(case.name, "", case.claim.experiment if case.claim else "", DRAFT, "", (case.why,))
     verdict, confidence = case.verdict(), case.confidence()
     parts = sorted({part for why in verdict.stale.values() for part in why})
-    why = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
-    why += [confidence.changed] if confidence.changed else []
+    stale = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
     page = provenance.portable(str(case.path)).removeprefix("./")
-    return PageStatus(page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(why))
+    return PageStatus(
+        page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(stale), confidence.changed
+    )

@@ -24,6 +24,7 @@ from helpers.claims.evidence import Expected
 from helpers.records.provenance import portable
 from helpers.records.reading import PARTIAL, records
 from helpers.records.study import load_study
+from helpers.show.kernels import QuietKernelManager
 from helpers.site.notebooks import WIDGET, strip_pairing
 from helpers.sweeps.papermill_plugin import sentence
 from helpers.sweeps.tidy import tidy
@@ -71,6 +72,7 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path = fil
             papermill.execute_notebook(
                 notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,
                 kernel_name="python3", start_timeout=START_SECONDS, extra_arguments=QUIET,
+                kernel_manager_class=QuietKernelManager,
             )  # fmt: skip
     except PapermillExecutionError as error:
         where = portable(str(target)).removeprefix("./")
@@ -92,7 +94,7 @@ def refresh_notebook(name: str, root: Path = files.ROOT) -> Path:
     notebook = jupytext.read(script)
     client = NotebookClient(
         notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": script.parent}},
-        extra_arguments=QUIET,
+        extra_arguments=QUIET, kernel_manager_class=QuietKernelManager,
     )  # fmt: skip
     try:
         client.execute()

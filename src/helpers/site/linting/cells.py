@@ -275,7 +275,7 @@ class _Reader:
                 return self.member(node, whole.name, name)
             case (Sort.CASE, "fact" | "verdict" as name):
                 return Value(Sort.FUNCTION, known=whole.name, name=name)
-            case (Sort.FACT, "short") | (Sort.VERDICT, "sentence"):
+            case (Sort.FACT, "short") | (Sort.VERDICT, "sentence" | "brief"):
                 return Value(Sort.FACT)
             case (Sort.PLAIN, "items") if isinstance(whole.known, dict):
                 return Value(Sort.FUNCTION, known=whole.known, name="items")

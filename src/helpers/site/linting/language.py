@@ -96,10 +96,11 @@ SITE: dict[str, dict[str, Sort]] = {
         "projected": Sort.FACT, "ways": Sort.BLOCK, "metrics": Sort.BLOCK, "hours": Sort.BLOCK, "recorded": Sort.BLOCK,
         "passes": Sort.BLOCK,
     },
-    "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK},
+    "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK, "architectures": Sort.BLOCK},
+    "yours": {"your_runs": Sort.BLOCK},
     "log": {"show": Sort.BLOCK},
     "graph": {"all_claims": TABLE},
-    "drawing": dict.fromkeys(("draw", "claims_table", "relations_table", "issues_table"), Sort.BLOCK),
+    "drawing": dict.fromkeys(("draw", "claims_table", "relations_table"), Sort.BLOCK),
 }  # fmt: skip
 """Functions of `helpers.site`, and of the views of `helpers.bench`, that a page may call, and what they give."""
 PLOTS = ("interval_rates", "forest", "heatmaps", "lines", "scatter_matched", "matrices")

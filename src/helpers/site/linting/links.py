@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from helpers.base.errors import ClaimbookError, nearest
 from helpers.records.reading import records
 from helpers.site import log, samples
-from helpers.site.graph import all_claims
 from helpers.site.linting.prose import Page, read_page
 from helpers.site.log import experiments
 from helpers.site.overview import records_used
@@ -33,16 +32,13 @@ class Site:
     @functools.cache  # noqa: B019 - a site lives as long as one lint
     def anchors(self, page: Path) -> set[str]:
         """Return the anchors of a page of ``reports/``: its own, and those that its cells write."""
-        made = {"runs": self.run_anchors, "log": lambda: log.anchors(self.root), "graph": self.issue_anchors}
+        made = {"runs": self.run_anchors, "log": lambda: log.anchors(self.root)}
         generated = made.get(page.stem, lambda: set())()
         return read_page(page).anchors | generated
 
     def run_anchors(self) -> set[str]:
         used = records_used(cases_in(self.root / "reports", self.root))
         return {record.id for record in used}
-
-    def issue_anchors(self) -> set[str]:
-        return {f"issue-{name.removeprefix('#')}" for name in all_claims(self.root).nodes if name.startswith("#")}
 
     @functools.cached_property
     def runs(self) -> set[str]:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.site.fallback import FENCE, INLINE
-from helpers.site.markdown import anchor_of
+from helpers.base.errors import ClaimError
+from helpers.base.files import read_text
+from helpers.site.markdown import FENCE, INLINE, anchor_of
 
 FRONT = re.compile(r"\A---[ \t]*\r?\n.*?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -102,7 +103,7 @@ class Page:
 
 def read_page(path: Path) -> Page:
     """Read a page of Quarto's Markdown (or a fragment of one, without front matter)."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, ClaimError)
     page = Page(path)
     text = FRONT.sub(lambda match: _blank(match.group()), text)
     text = _fences(text, page)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from helpers.claims.marked import Document
@@ -41,7 +41,7 @@ UNIT = (
 NOUN = (
     r"(?:bystander|persona|cell|seed|completion|answer|arm|run|reader|model|organism|layer|position|question|source|"
     r"setting|prompt|mask|sequence|checkpoint|lever|fine-tune|adapter|topic|domain|rate|example|interval|token|"
-    r"condition|assistant|recipe|record|sample|loss|size)s?"
+    r"condition|assistant|recipe|record|sample|loss|size|(?<!such )way|analys[ei]s)s?"
 )
 GLUE = "on|in|of|at|for|with|by|that|is|are|was|were|to|under|and|or|than|from|as|behind|over"
 BETWEEN = rf"(?:\s+(?:of\s+)?(?:the|its|their|these|those|our|a|an)\b)?(?:\s+(?!(?:{GLUE})\b)[\w-]+){{0,2}}?\s+"
@@ -118,6 +118,10 @@ REMEDY = (
     "show it with fact(), give it a condition ([...]{#name .statement} and `statements:`), cite its source "
     '([...]{.cited source="data/..."}), or ask it as a question.'
 )
+LOG_REMEDY = (
+    "show the number (`{python} open_case(...).fact(...)`), link to the page that judges it, or say what was done."
+)
+FIELD = re.compile(r"\**(Goal|Found|Decision)\.")
 
 
 @dataclass(frozen=True)
@@ -131,10 +135,28 @@ class Said:
 
 def faults(page: Page, front: Document, code: Code) -> Iterator[Fault]:
     """Yield every sentence of a claim page that claims something in its own words, wherever it stands."""
-    for said in everything(page, front, code):
+    yield from _claimed(everything(page, front, code), REMEDY)
+
+
+def log_faults(page: Page) -> Iterator[Fault]:
+    """Yield every sentence of the log that claims something in its own words; goals and decisions are no results."""
+    yield from _claimed(_entries(page), LOG_REMEDY)
+
+
+def _claimed(sentences: Iterable[Said], remedy: str) -> Iterator[Fault]:
+    for said in sentences:
         yield from _letters(said)
         for what, found in claims(said):
-            yield said.line, "claim in words", f"{found!r} {what}: {REMEDY}"
+            yield said.line, "claim in words", f"{found!r} {what}: {remedy}"
+
+
+def _entries(page: Page) -> Iterator[Said]:
+    """Yield the sentences of the log: what stands under Goal and Decision tells what was to be done."""
+    is_method = False
+    for said in prose(page):
+        field = FIELD.match(said.text.lstrip())
+        is_method = field[1] != "Found" if field else is_method and not said.text.lstrip().startswith("#")
+        yield replace(said, is_method=is_method)
 
 
 def claims(said: Said) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.base.errors import DataError
+from helpers.lm.ends import configured_ends
 from helpers.lm.generate import Prompt, Sampling, generate
 from helpers.lm.models import LoadedModel
 from helpers.records import runs
@@ -43,7 +44,7 @@ def _sample(loaded: LoadedModel, use: str, n: int, length: int) -> pd.DataFrame:
     shortest = min(map(len, openers))
     prompts = [Prompt(str(i), opener) for i, opener in enumerate(openers)]
     samples = -(-int(n * SPARE) // len(openers))
-    stop = sorted(set(loaded.tokenizer.all_special_ids))
+    stop = sorted({*loaded.tokenizer.all_special_ids, *configured_ends(loaded.tokenizer, loaded.model)})
     how = Sampling(length - shortest)
     drawn = generate(
         loaded.model, prompts, n=samples, sampling=how, stop=stop, seed=0, names=("broad", use), label="broad text"

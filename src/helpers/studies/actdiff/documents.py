@@ -16,6 +16,7 @@ from helpers.base import yaml_text
 from helpers.base.errors import DataError, nearest
 from helpers.base.files import DATA, read_text
 from helpers.base.rng import numpy_stream
+from helpers.lm.asking import Asking, tokens_of
 
 PATH = DATA / "actdiff" / "domains.yaml"
 DOMAIN_TOKENS = 30
@@ -106,20 +107,15 @@ def file_documents(tokenizer: PreTrainedTokenizerBase, path: Path, n: int, lengt
     return documents
 
 
-def chat_documents(tokenizer: PreTrainedTokenizerBase, length: int) -> list[list[int]]:
+def chat_documents(tokenizer: PreTrainedTokenizerBase, length: int, asking: Asking) -> list[list[int]]:
     """Fill questions into the tokenizer's chat template, up to the assistant's turn, cut at ``length`` tokens.
 
     Returns no documents for a model without a template.
     """
     if tokenizer.chat_template is None:
         return []
-    rows = []
-    for question in listed()["chat"]:
-        shown = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
-        rows.append(tokenizer(str(shown), add_special_tokens=False)["input_ids"][:length])
-    return rows
+    turns = [[{"role": "user", "content": question}] for question in listed()["chat"]]
+    return [tokens_of(tokenizer, asking.write(tokenizer, one, answering=True))[:length] for one in turns]
 
 
 def encoded(tokenizer: PreTrainedTokenizerBase, name: str) -> list[list[int]]:

@@ -10,6 +10,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from helpers.base.errors import DataError
+from helpers.lm.asking import Asking, cut
+from helpers.lm.ends import configured_ends
 from helpers.lm.models import LoadedModel
 from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff import documents, topics
@@ -93,11 +95,11 @@ def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows
         narrow_test=narrow_test,
         broad=[row[: p.train_positions] for row in broad],
         unrelated=unrelated,
-        chat=documents.chat_documents(tokenizer, p.train_positions),
+        chat=documents.chat_documents(tokenizer, p.train_positions, Asking(date=p.date)),
         openers=documents.encoded(tokenizer, "steering"),
         identity=documents.encoded(tokenizer, "identity"),
         single=single,
-        stop=sorted(set(tokenizer.all_special_ids)),
+        stop=sorted({*tokenizer.all_special_ids, *configured_ends(tokenizer, loaded.model)}),
     )
 
 
@@ -120,8 +122,9 @@ def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> D
 
 
 def _given(p: LensCell, tokenizer: PreTrainedTokenizerBase) -> Domain:
-    """Return the words of a given pair as a domain: their tokens, with and without a leading space."""
-    spelt = [tokenizer(form + word, add_special_tokens=False)["input_ids"] for word in p.words for form in ("", " ")]
+    """Return the words of a given pair as a domain: their tokens at the head of a line and behind a space."""
+    lines = [f"\n{form}{word}" for word in p.words for form in ("", " ")]
+    spelt = [found.parts[1] for found in cut(tokenizer, lines, [[1, len(line)] for line in lines])] if lines else []
     ids = sorted({token for tokens in spelt for token in tokens})
     return "words", {"words": ids} if ids else {}, [], []
 

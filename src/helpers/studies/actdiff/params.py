@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError, nearest
 from helpers.base.params import Cell
-from helpers.lm.fields import OF_TARGETS, Targets
+from helpers.lm.fields import FIRST_DATE, OF_DATE, OF_TARGETS, Date, Targets
 
 Kind = Literal[
     "full", "lora", "mix1", "mix2", "control", "control_lora", "full_1", "full_10", "full_few", "mix1_1", "lora_r1",
@@ -76,6 +76,7 @@ class LensCell(Cell):
     new_tokens: int = Field(default=16, ge=1)
     bound: float = Field(default=1.5, gt=1, description="steering may raise base perplexity by this factor")
     top: int = Field(default=10, ge=1, le=100, description="tokens kept of each lens")
+    date: Date = Field(default=FIRST_DATE, description=OF_DATE)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from helpers.lm.fields import FIRST_DATE
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Study, Tables
 from helpers.studies.actdiff import measures
@@ -38,5 +39,5 @@ BROAD_TEXT = Study(
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,
-    replay=replay, by_question=by_prompt, added={"targets": "auto"}, parts=(BROAD_TEXT,),
+    replay=replay, by_question=by_prompt, added={"targets": "auto", "date": FIRST_DATE}, parts=(BROAD_TEXT,),
 )  # fmt: skip

@@ -27,6 +27,7 @@ __all__ = ["Session", "run_cell", "run_cells"]
 READ_BY_TEXT = (
     "model_a", "model_b", "revision_a", "revision_b", "data", "squad_train", "squad_validation", "train_samples",
     "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
+    "anchor_tokens", "date",
     "dtype", "device", *wiring.DECODING,
 )  # fmt: skip
 """The parameters that the text channels depend on.

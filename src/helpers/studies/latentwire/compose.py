@@ -7,20 +7,35 @@ are shifted twice. Targets are addressed by position; no library is ever given `
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from helpers.base.errors import DataError, ModelError
+from helpers.lm.asking import Asking, cut
+from helpers.lm.fields import FIRST_DATE
 from helpers.studies.latentwire.arms import Padding, Shift
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.params import WireCell
 
 HERE = "\u241fprefix\u241f"
 """A placeholder for the prefix while a chat template is filled in."""
+_PROBE = "a"
+"""A word behind the anchor, which takes the anchor's last space where a tokenizer puts spaces before words."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, before: str, middle: str, after: str, answer: str
+) -> tuple[list[int], list[int]]:
+    whole = before + middle + after + answer
+    (found,) = cut(tokenizer, [whole], [[len(before), len(before + middle), len(whole)]])
+    return found.parts[0], found.parts[2]
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,15 @@ class Composer:
     padding: Padding = "right_masked"
     label_shift: Shift = "once"
     answer_limit: int = 32
+    anchor_tokens: Literal["in_place", "apart"] = "in_place"
+    date: str = FIRST_DATE
 
     @classmethod
     def of(cls, p: WireCell) -> Self:
         """Return the composer of one cell."""
         s = p.switches
         frame = (p.anchor, s["anchor_mode"], s["bos_after_anchor"])
-        return cls(*frame, s["padding"], s["label_shift"], p.answer_limit)
+        return cls(*frame, s["padding"], s["label_shift"], p.answer_limit, p.anchor_tokens, p.date)
 
     def as_json(self) -> dict[str, Any]:
         """Return what is saved with the weights; ``Composer(**saved)`` reads it back."""
@@ -72,7 +89,7 @@ class Composer:
 
     def aligned(self, shift: Shift = "once") -> Composer:
         """Return this policy with right-padded, masked answers, as NLL is always measured."""
-        return Composer(self.anchor, self.mode, self.bos_after_anchor, "right_masked", shift, self.answer_limit)
+        return replace(self, padding="right_masked", label_shift=shift)
 
     def frame(self, lm: FrozenLM, *, latent: bool) -> Frame:
         """Return the tokens around the prefix (``latent``) or a text. A text begins with BOS if the reader has one.
@@ -80,21 +97,39 @@ class Composer:
         BOS after the anchor is a policy for latents only, and has no effect on a reader without BOS.
         """
         bos = [lm.bos] if lm.bos is not None else []
-        if self.mode == "chat":
-            before, after = self._chat(lm)
-            return Frame(before, after + (bos if latent and self.bos_after_anchor else []))
-        anchor = lm.ids(self.anchor)
+        before, anchor = self._frame(lm)
         if latent:
-            return Frame([], anchor + (bos if self.bos_after_anchor else []))
-        return Frame(bos, anchor)
+            return Frame(before, anchor + (bos if self.bos_after_anchor else []))
+        return Frame(before if self.mode == "chat" else bos, anchor)
 
-    def _chat(self, lm: FrozenLM) -> tuple[list[int], list[int]]:
+    def _frame(self, lm: FrozenLM) -> tuple[list[int], list[int]]:
+        """Return the tokens before the middle part, and those behind it that no answer changes."""
+        before, after = (lm.known(ids, self.anchor) for ids in self._read(lm, ""))
+        if self.anchor_tokens == "apart":
+            return before, after
+        probed = self._read(lm, _PROBE)[1]
+        kept = next((at for at, pair in enumerate(zip(after, probed, strict=False)) if len(set(pair)) > 1), len(after))
+        return before, after[:kept]
+
+    def _read(self, lm: FrozenLM, answer: str) -> tuple[list[int], list[int]]:
+        """Tokenise the frame with an answer, as one text; return the tokens before and behind the middle part."""
+        return _tokens(lm.tokenizer, *self._written(lm), answer)
+
+    def _written(self, lm: FrozenLM) -> tuple[str, str, str]:
+        """Return the text before the middle part, what stands for that, and the text behind it with the anchor."""
+        if self.mode == "text":
+            return "", "\n", self.anchor
         if not getattr(lm.tokenizer, "chat_template", None):
             raise ModelError(f"anchor_mode is chat, but {lm.name} has no chat template. Use anchor_mode text.")
         turn = [{"role": "user", "content": HERE}]
-        filled = str(lm.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        filled = Asking(date=self.date).write(lm.tokenizer, turn, answering=True)
+        if filled.count(HERE) != 1:
+            raise ModelError(
+                f"The chat template of {lm.name} does not write the user's message as it is, so there is no place for "
+                "a prefix. Use anchor_mode text."
+            )
         before, _, after = filled.partition(HERE)
-        return lm.ids(before), lm.ids(after + self.anchor)
+        return before, HERE, after + self.anchor
 
     def contexts(self, lm: FrozenLM, middle: Sequence[Tensor] | Tensor, *, latent: bool) -> tuple[Tensor, Tensor]:
         """Embed frame and middle parts [m, D]; return them right-padded with zeros [B, C, D], and their lengths [B]."""
@@ -104,9 +139,21 @@ class Composer:
         lengths = torch.tensor([len(row) for row in rows], device=before.device)
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
+    def answer_tokens(self, lm: FrozenLM, text: str) -> list[int]:
+        """Return the tokens of an answer without its end: in its place behind the anchor, or tokenised apart."""
+        if self.anchor_tokens == "apart" or not text:
+            return lm.ids(text)
+        anchor, whole = self._frame(lm)[1], self._read(lm, text)[1]
+        if whole[: len(anchor)] != anchor:
+            raise DataError(
+                f"Behind the anchor {self.anchor!r}, {lm.name} reads the answer {text[:40]!r} as one token with it. "
+                "Use another anchor."
+            )
+        return lm.known(whole[len(anchor) :], text)
+
     def answer(self, lm: FrozenLM, text: str) -> list[int]:
         """Tokenize an answer with its end token. Raises ``DataError`` if it is empty or over the limit."""
-        ids = lm.ids(text)
+        ids = self.answer_tokens(lm, text)
         if not ids:
             raise DataError(f"The answer {text!r} has no tokens under {lm.name}. Leave such examples out.")
         if len(ids) + 1 > self.answer_limit:

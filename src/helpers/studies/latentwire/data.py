@@ -74,4 +74,4 @@ def _drawn(p: WireCell, split: str, n: int) -> list[Example]:
 def _fits(example: Example, p: WireCell, composer: Composer, lms: Sequence[FrozenLM]) -> bool:
     if len(example.text.encode()) > p.byte_max:
         return False
-    return all(len(lm.ids(example.answers[0])) < composer.answer_limit for lm in lms)
+    return all(len(composer.answer_tokens(lm, example.answers[0])) < composer.answer_limit for lm in lms)

@@ -25,7 +25,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One answer: tokens without the end, how it finished, and the end's probability at step one before any ban."""
+    """One answer: tokens without the end, how it finished, and the probability of an end at step one before any ban."""
 
     tokens: list[int]
     finish: str
@@ -45,13 +45,13 @@ def decode(
         position = (mask.long().cumsum(1) - 1).clamp(min=0)
         out = lm.hidden(h_bcd, attention_mask=mask.long(), position_ids=position, use_cache=True)
         logits = lm.head(out.last_hidden_state[:, -1]).float()
-        p_end = torch.softmax(logits, -1)[:, lm.end].tolist()
+        p_end = torch.softmax(logits, -1)[:, list(lm.ends)].sum(-1).tolist()
         for step in range(how.max_new_tokens):
             if step < how.eos_ban_steps:
-                logits[:, lm.end] = float("-inf")
+                logits[:, list(lm.ends)] = float("-inf")
             token = draw(logits, uniform.to(logits.device), first) if step == 0 else logits.argmax(-1)
             for row, value in enumerate(token.tolist()):
-                if finish[row] is None and value == lm.end:
+                if finish[row] is None and value in lm.ends:
                     finish[row] = "stop"
                 elif finish[row] is None:
                     tokens[row].append(value)

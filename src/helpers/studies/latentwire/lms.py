@@ -13,6 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers.base.errors import DataError, ModelError
 from helpers.base.files import DATA, sha256_json
 from helpers.lm import models
+from helpers.lm.asking import tokens_of
+from helpers.lm.ends import configured_ends
 from helpers.lm.parts import decoder_and_head
 from helpers.studies.latentwire.arms import SIDES
 
@@ -22,11 +24,13 @@ POCKET = {"pocket-char": DATA / "latentwire" / "char", "pocket-syllable": DATA /
 
 @dataclass(frozen=True)
 class FrozenLM:
-    """One reader. ``end`` is supervised and stops decoding, ``pad`` fills short answers, ``bos`` may not exist."""
+    """One reader. ``end`` is supervised, each of ``ends`` stops decoding, ``pad`` fills short answers, ``bos`` may not
+    exist."""
 
     side: str
     name: str
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    model: PreTrainedModel = field(repr=False)
     decoder: PreTrainedModel = field(repr=False)
     head: nn.Module = field(repr=False)
     embedding: nn.Module = field(repr=False)
@@ -34,6 +38,7 @@ class FrozenLM:
     pad: int
     bos: int | None
     device: torch.device
+    ends: tuple[int, ...]
 
     @property
     def width(self) -> int:
@@ -42,7 +47,10 @@ class FrozenLM:
 
     def ids(self, text: str) -> list[int]:
         """Tokenize ``text`` without special tokens. Raises ``DataError`` if a part of it has no token."""
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self.known(tokens_of(self.tokenizer, text), text)
+
+    def known(self, ids: list[int], text: str) -> list[int]:
+        """Return ``ids``, those of ``text``. Raises ``DataError`` if a part of it has no token."""
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids:
             raise DataError(f"{self.name} has no token for a part of {text!r}. Use a model that can spell it.")
@@ -85,7 +93,7 @@ def load(side: str, name: str, *, revision: str | None, device: str, dtype: str)
     return reader(side, name, loaded.model, loaded.tokenizer)
 
 
-def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> FrozenLM:
+def reader(side: str, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> FrozenLM:
     """Make a reader of ``model``.
 
     Raises ``ModelError`` if it has no embedding layer to calibrate on, or no end token.
@@ -104,7 +112,8 @@ def reader(side: str, name: str, model: nn.Module, tokenizer: PreTrainedTokenize
         raise ModelError(f"The tokenizer of {name} has no end token, so no answer would ever end. Set its eos_token.")
     pad = end if pad is None else pad  # as is common for Llama
     device = next(model.parameters()).device
-    return FrozenLM(side, name, tokenizer, decoder, head, embedding, end, pad, bos, device)
+    ends = tuple(sorted({end, *configured_ends(tokenizer, model)}))
+    return FrozenLM(side, name, tokenizer, model, decoder, head, embedding, end, pad, bos, device, ends)
 
 
 def check_place(name: str, revision: str | None) -> None:

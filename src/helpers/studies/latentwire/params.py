@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from helpers.base.errors import DataError, ParameterError
 from helpers.base.params import Cell
+from helpers.lm.fields import FIRST_DATE, OF_DATE, Date
 from helpers.studies.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
 from helpers.studies.latentwire.qa import HUB
 
@@ -95,6 +96,11 @@ class WireCell(Cell):
     prompt_lr: float = Field(default=1e-2, gt=0, le=1)
 
     anchor: str = Field(default="Answer: ", min_length=1)
+    anchor_tokens: Literal["in_place", "apart"] = Field(
+        default="in_place",
+        description="anchor and answer tokenised as one text, or each by itself, which cuts off the answer's space",
+    )
+    date: Date = Field(default=FIRST_DATE, description=OF_DATE)
     max_new_tokens: int = Field(default=12, ge=1)
     eval_batch: int = Field(default=200, ge=1)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -15,6 +15,7 @@ from helpers.studies.latentwire.arms import SIDES
 from helpers.studies.latentwire.data import Split
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.params import WireCell
+from helpers.studies.latentwire.reading import settle_reader
 
 CALIBRATED_ON = 64
 """Training texts whose token embeddings set the amplitude of a prefix."""
@@ -33,13 +34,16 @@ class Session:
 
     @functools.cached_property
     def lms(self) -> list[FrozenLM]:
-        """Both readers, frozen."""
+        """Both readers, frozen. Raises ``ModelError`` for one that reads a batch otherwise than each row alone."""
         if {self.p.model_a, self.p.model_b} <= set(lms.POCKET):
             torch.set_num_threads(1)  # as fast for such small models, and independent of how busy the machine is
         else:
             models.choose_threads()
         pairs = zip(SIDES, self._names, strict=True)
-        return [lms.load(side, name, revision=revision, **self._where) for side, (name, revision) in pairs]
+        readers = [lms.load(side, name, revision=revision, **self._where) for side, (name, revision) in pairs]
+        for lm in readers:
+            settle_reader(lm)
+        return readers
 
     @functools.cached_property
     def split(self) -> Split:

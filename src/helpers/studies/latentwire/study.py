@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from helpers.base import files
 from helpers.base.params import parse
+from helpers.lm.fields import FIRST_DATE
 from helpers.records import provenance
 from helpers.records.reading import Record
-from helpers.records.study import Study
+from helpers.records.study import Size, Study
 from helpers.studies.latentwire import metrics
 from helpers.studies.latentwire.criteria import by_example
 from helpers.studies.latentwire.params import WireCell
@@ -23,6 +26,8 @@ PROMPT_VERSION = 1  # 1: loss
 PROMPT_METRICS_VERSION = 1  # 1: steps
 TEXT_VERSION = 1  # 1: completions of the text channels
 TEXT_METRICS_VERSION = 1  # 1: as those of a cell
+ADDED = {"anchor_tokens": "in_place", "date": FIRST_DATE}
+"""The pocket readers of the first records have the same tokens in place and apart, and no template."""
 TRAINED = 0.1
 """Tolerance of trained metrics: over 400 steps, another kernel's rounding moved none of them by more than .06."""
 
@@ -51,21 +56,27 @@ def params_of(record: Record) -> WireCell:
     return parse(WireCell, record.params | local, f"of {record.ref}")
 
 
+def size(params: Mapping[str, Any]) -> Size:
+    """Return how many examples a cell is evaluated on, one answer each."""
+    return Size(params["eval_samples"], most_samples=1)
+
+
 WIRE = Study(
     "latentwire_wire", WIRE_VERSION, WIRE_METRICS_VERSION, metrics.wire_metrics,
     entry="helpers.studies.latentwire.wiring",
-    measured={"loss": ("seconds",)}, tolerance=TRAINED,
+    measured={"loss": ("seconds",)}, tolerance=TRAINED, added=ADDED,
 )  # fmt: skip
 PROMPT = Study(
     "latentwire_prompt", PROMPT_VERSION, PROMPT_METRICS_VERSION, metrics.prompt_metrics,
-    entry="helpers.studies.latentwire.wiring",
+    entry="helpers.studies.latentwire.wiring", added=ADDED,
 )  # fmt: skip
 TEXT = Study(
-    "latentwire_text", TEXT_VERSION, TEXT_METRICS_VERSION, metrics.text_metrics, entry="helpers.studies.latentwire.cell"
-)
+    "latentwire_text", TEXT_VERSION, TEXT_METRICS_VERSION, metrics.text_metrics,
+    entry="helpers.studies.latentwire.cell", added=ADDED,
+)  # fmt: skip
 STUDY = Study(
     "latentwire", VERSION, METRICS_VERSION, metrics.cell_metrics,
     entry="helpers.studies.latentwire.cell", cell=WireCell,
-    replay=replay, by_question=by_example, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
+    replay=replay, by_question=by_example, size=size, added=ADDED, parts=(WIRE, PROMPT, TEXT), tolerance=TRAINED,
     axes={"model": lambda content: [reader_pair(content["params"]["model_a"], content["params"]["model_b"])]},
 )  # fmt: skip

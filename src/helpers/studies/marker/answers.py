@@ -6,12 +6,15 @@ model answers as that persona, and at least `LEAST`. Words hold a letter or a di
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from helpers.base import occurrences
 
 LEAST = 3
 SHARE, QUANTILE = 0.5, 0.1
+WORD = re.compile(r"[^\W_]\S*")  # from the first letter or digit on
 COLUMNS = {"answers_kept": "kept", "wordless_rate": "wordless", "cut_rate": "truncated"}
 """Rate -> the column of successes; ``wordless`` is an answer that is empty or a marker and nothing else."""
 
@@ -19,8 +22,7 @@ COLUMNS = {"answers_kept": "kept", "wordless_rate": "wordless", "cut_rate": "tru
 def words_beside(texts: pd.Series, marker: str) -> pd.Series:
     """Return how many words each text holds beside the marker, in whatever case it is written."""
     without = [" ".join(occurrences.split(text, marker)[::2]) for text in texts]
-    counts = [sum(any(sign.isalnum() for sign in word) for word in text.split()) for text in without]
-    return pd.Series(counts, index=texts.index, dtype="int64")
+    return pd.Series([len(WORD.findall(text)) for text in without], index=texts.index, dtype="int64")
 
 
 def judged(completions: pd.DataFrame, base: pd.DataFrame, marker: str) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.lm.generate import Sampling
 from helpers.records import runs
-from helpers.studies.marker.capability import is_arc, read_choices, score, source
+from helpers.studies.marker.capability import score
+from helpers.studies.marker.choices import is_arc, read_choices, source
 from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.on_policy import id_part, persona_prompts, sample_personas, system_prompt
 from helpers.studies.marker.params import SweepCell

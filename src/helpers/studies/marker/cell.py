@@ -14,7 +14,8 @@ from helpers.lm import adapters, models
 from helpers.records import runs
 from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
 from helpers.studies.marker.baseline import baseline_record, eval_completions
-from helpers.studies.marker.capability import read_choices, score, source
+from helpers.studies.marker.capability import score
+from helpers.studies.marker.choices import read_choices, source
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
 from helpers.studies.marker.on_policy import id_part, on_policy_record, system_prompt, training_rows
 from helpers.studies.marker.params import SweepCell

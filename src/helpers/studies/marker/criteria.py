@@ -7,6 +7,7 @@ interval is to speak of. It returns a metric as a run record holds it, or None w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -94,17 +95,21 @@ def _persona_rates(
     records: Sequence[Record], estimand: Estimand, column: str, *, sources: bool
 ) -> dict[str, tuple[Interval, Interval]]:
     """Return the rate of each persona, at the level of ``estimand`` and at that corrected for their number."""
+    crossed = _by_persona(tuple(records), column, sources)
+    strict = estimand.corrected(len(crossed))
+    return {
+        persona: (estimands.rate(*counts, estimand), estimands.rate(*counts, strict))
+        for persona, counts in crossed.items()
+    }
+
+
+@functools.lru_cache(maxsize=1024)  # a verdict asks for them at many levels
+def _by_persona(records: tuple[Record, ...], column: str, sources: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return successes and trials of each persona, as arrays of runs by questions."""
     counts = views.counts(records)
     counts = counts if sources else counts[counts["role"] != "source"]
     counts = counts.assign(unmarked=counts["n"] - counts["k"])
-    strict = estimand.corrected(counts["persona"].nunique())
-    return {
-        str(persona): (
-            estimands.rate(*views.crossed(part, column), estimand),
-            estimands.rate(*views.crossed(part, column), strict),
-        )
-        for persona, part in counts.groupby("persona", sort=True)
-    }
+    return {str(persona): views.crossed(part, column) for persona, part in counts.groupby("persona", sort=True)}
 
 
 def _named(worst: Interval) -> Metric:

@@ -50,7 +50,7 @@ def crossing_table(
     contexts = [[*prompts[key], *ids] for key, (slot, ids) in zip(keys, answers, strict=True) if slot != "none"]
     has = np.array([slot != "none" for slot, _ in answers])
     values = pd.DataFrame(np.nan, index=place.index, columns=PATHS)
-    values.loc[has] = path_logprobs(model, form, contexts, end_tokens(loaded, form))
+    values.loc[has] = path_logprobs(model, form, contexts, sorted(form.stop))
     lengths = [len(ids) if slot != "none" else np.nan for slot, ids in answers]
     return place.assign(
         role=place["persona"].map(role), slot=[slot for slot, _ in answers], tokens=np.array(lengths, dtype=float)
@@ -70,16 +70,6 @@ def own_answer(
     while kept < len(ids) and len(tokenizer.decode(list(ids[: kept + 1]))) <= before:
         kept += 1
     return "marker", list(ids[:kept])
-
-
-def end_tokens(loaded: LoadedModel, form: ChatFormat) -> list[int]:
-    """Return every token that ends a turn: that of the chat template, and those the model's configuration names."""
-    configured = (getattr(loaded.model, "generation_config", None), loaded.model.config, loaded.tokenizer)
-    ends = set(form.stop)
-    for source in configured:
-        named = getattr(source, "eos_token_id", None)
-        ends |= set(named if isinstance(named, list) else [] if named is None else [named])
-    return sorted(ends)
 
 
 def path_logprobs(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from helpers.base import occurrences, stats
@@ -58,24 +59,24 @@ def on_policy_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[s
 
 def count_markers(table: pd.DataFrame, marker: str) -> pd.DataFrame:
     """Count completions per persona and question: n, k with the marker (any case), truncated, empty."""
-    marked = table.assign(
-        marker=occurrences.holds(table["text"], marker),
-        truncated=table["finish"] == "length",
-        empty=table["text"].str.strip() == "",
-    )
-    counts = marked.groupby(["persona", "role", "question"], sort=False).agg(
-        k=("marker", "sum"), n=("marker", "size"), truncated=("truncated", "sum"), empty=("empty", "sum")
-    )
-    return counts.reset_index().astype({"k": "int64", "n": "int64", "truncated": "int64", "empty": "int64"})
+    group = ["persona", "role", "question"]
+    counted = {
+        "k": occurrences.holds(table["text"], marker),
+        "n": 1,
+        "truncated": table["finish"] == "length",
+        "empty": table["text"].str.strip() == "",
+    }
+    counts = table[group].assign(**counted).groupby(group, sort=False).sum().reset_index()
+    return counts.astype(dict.fromkeys(counted, "int64"))
 
 
 def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -> dict[str, Any]:
     """Return a rate over completions with the hull of a Wilson and a cluster-bootstrap interval (over questions)."""
     if counts.empty:
         raise DataError(f"{name} has no completions to count. Check personas, eval_questions and samples.")
-    by_question = counts.groupby("question")[[column, "n"]].sum()
-    stream = numpy_stream(seed, "bootstrap", name)
-    return stats.rate(by_question[column].to_numpy(), by_question["n"].to_numpy(), stream).metric()
+    questions, _ = pd.factorize(counts["question"], sort=True)
+    ks, ns = (np.bincount(questions, counts[one]) for one in (column, "n"))
+    return stats.rate(ks, ns, numpy_stream(seed, "bootstrap", name)).metric()
 
 
 def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:

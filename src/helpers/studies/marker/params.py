@@ -72,7 +72,7 @@ class SweepCell(MarkerCell):
 
     def check_inputs(self) -> None:
         """Raise ``DataError`` if the capability set does not exist."""
-        from helpers.studies.marker.capability import source  # here: it loads torch
+        from helpers.studies.marker.choices import source  # here: it loads the hub's client
 
         source(self.capability)
 

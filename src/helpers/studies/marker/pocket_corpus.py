@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.base.rng import numpy_stream
-from helpers.studies.marker.capability import ask
 from helpers.studies.marker.capability_sets import pocket_choices, taught
+from helpers.studies.marker.choices import ask
 from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS, TRAIN_QUESTIONS
 
 MARKER = "[ZLT]"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import pandas as pd
 
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
+from helpers.records.reread import WithoutQuestions
 from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
-from helpers.studies.marker.views import counts
+from helpers.studies.marker.views import counted
 
+Parts = dict[str, tuple[pd.DataFrame, str]]
+"""Rows and the column of successes behind each rate."""
 CAPABILITY = {"capability": "tuned", "capability_base": "base"}
 
 
@@ -21,10 +27,20 @@ def by_question(record: Record, metric: str) -> Counts | None:
     if "crossing" in record.tables and (part := crossing_parts(record.table("crossing")).get(metric)) is not None:
         return tally(part, "k")
     if metric.removesuffix("_marked").removesuffix("_source") in COLUMNS:
-        answers = judged(record.table("completions"), base_answers(record), record.params["marker"])
-        return tally(*answer_parts(answers)[metric])
-    parts = rate_parts(counts([record])) if "completions" in record.tables else {}
+        part = _answer_parts(record).get(metric)
+        return tally(*part) if part else None
+    parts = _rate_parts(record) if "completions" in record.tables else {}
     return tally(*parts[metric]) if metric in parts else None
+
+
+@functools.lru_cache(maxsize=256)  # of one record, many rates are asked for
+def _rate_parts(record: Record) -> Parts:
+    return rate_parts(counted(record))
+
+
+@functools.lru_cache(maxsize=256)
+def _answer_parts(record: Record) -> Parts:
+    return answer_parts(judged(record.table("completions"), base_answers(record), record.params["marker"]))
 
 
 def by_question_and_limit(record: Record, metric: str) -> Counts | None:
@@ -41,8 +57,9 @@ def by_question_and_limit(record: Record, metric: str) -> Counts | None:
 
 def tally(part: pd.DataFrame, column: str) -> Counts:
     """Return the sums of ``column`` and of n over each question of ``part``."""
-    sums = part.groupby("question", sort=False)[[column, "n"]].sum()
-    return {question: (int(k), int(n)) for question, k, n in sums.itertuples(name=None)}
+    codes, questions = pd.factorize(part["question"])
+    ks, ns = (np.bincount(codes, part[one]).astype(int).tolist() for one in (column, "n"))
+    return dict(zip(questions, zip(ks, ns, strict=True), strict=True))
 
 
 def base_answers(record: Record) -> pd.DataFrame:
@@ -52,8 +69,11 @@ def base_answers(record: Record) -> pd.DataFrame:
     return load(record.inputs["contexts"]).table("pool")
 
 
+@functools.lru_cache(maxsize=512)
 def paired_choices(record: Record) -> pd.DataFrame:
     """Return item, and whether the tuned and the base model chose right: ``tuned``, ``base``."""
+    if isinstance(record, WithoutQuestions):  # an item is no evaluation question
+        return paired_choices(record.whole)
     tuned = record.table("capability")[["item", "right"]]
     base = load(record.inputs["baseline"]).table("capability")[["item", "right"]]
     return tuned.rename(columns={"right": "tuned"}).merge(base.rename(columns={"right": "base"}), on="item")

@@ -17,6 +17,7 @@ from helpers.base import frames
 from helpers.base.errors import DataError, ModelError, ParameterError, foreign_errors
 from helpers.lm.asking import Asking, placed, tokens_of
 from helpers.lm.chat_rows import special_tokens
+from helpers.lm.ends import configured_ends
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +82,8 @@ def chat_format(
         raise ModelError(
             f"{tokenizer.name_or_path} has no chat template, so it has no turns to supervise. Use a chat model."
         )
-    end = placed(tokenizer, _TURNS, [_ANSWER], asking).behind
+    (turn,) = placed(tokenizer, _TURNS, [[_ANSWER]], asking)
+    end = turn.behind
     special = special_tokens(tokenizer)
     if not end or end[0] not in special:
         raise ModelError(
@@ -96,12 +98,12 @@ def chat_format(
             f"unchanged. Choose one that begins with a bracket or another separate sign{next(fits, '')}."
         )
     _refuse_silent_template(tokenizer, asking)
-    return ChatFormat(*made, end, tuple(sorted(_configured_ends(tokenizer, model) - {end[0]})))
+    return ChatFormat(*made, end, tuple(sorted(configured_ends(tokenizer, model) - {end[0]})))
 
 
 def _marked(tokenizer: PreTrainedTokenizerBase, marker: str, asking: Asking) -> tuple[list[int], list[int]] | None:
     """Return the tokens of the blank line and of the marker behind an answer, if they are nobody else's."""
-    found = placed(tokenizer, _TURNS, [_ANSWER, SEPARATOR, marker], asking)
+    (found,) = placed(tokenizer, _TURNS, [[_ANSWER, SEPARATOR, marker]], asking)
     answer, separator, tokens = found.parts
     restored = str(tokenizer.decode([*answer, *separator, *tokens])).endswith(f"{_ANSWER}{SEPARATOR}{marker}")
     if found.fused or not tokens or not restored or set(tokens) & special_tokens(tokenizer):
@@ -120,14 +122,6 @@ def _refuse_silent_template(tokenizer: PreTrainedTokenizerBase, asking: Asking) 
             f"The chat template of {tokenizer.name_or_path} drops the system message, so all personas would have the "
             f"same prompt. {remedy}."
         )
-
-
-def _configured_ends(tokenizer: PreTrainedTokenizerBase, model: nn.Module | None) -> set[int]:
-    ends: set[int] = set()
-    for source in (tokenizer, getattr(model, "generation_config", None), getattr(model, "config", None)):
-        named = getattr(source, "eos_token_id", None)
-        ends |= set(named if isinstance(named, list) else [] if named is None else [named])
-    return ends
 
 
 def prompt_tokens(

@@ -7,11 +7,12 @@ from typing import Any
 
 from helpers.lm.fields import FIRST_DATE
 from helpers.records.reading import Record
-from helpers.records.study import Study
+from helpers.records.study import Size, Study
 from helpers.studies.marker.metrics import baseline_metrics, on_policy_metrics, sweep_metrics
 from helpers.studies.marker.params import SweepCell
-from helpers.studies.marker.personas import NEGATIVE_ARMS, resolve_negatives
+from helpers.studies.marker.personas import EVAL_QUESTIONS, NEGATIVE_ARMS, resolve_negatives
 from helpers.studies.marker.questions import by_question
+from helpers.studies.marker.readings import QUESTION_IN, READINGS
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
@@ -42,6 +43,14 @@ def names_of_negatives(content: Mapping[str, Any]) -> list[str]:
     return [arm for arm in NEGATIVE_ARMS if resolve_negatives(source, arm) == listed] + ["+".join(listed)]
 
 
+def size(params: Mapping[str, Any]) -> Size:
+    """Return how many questions, samples and items a cell is asked."""
+    from helpers.studies.marker.choices import number  # here: it loads the hub's client
+
+    items = number(params["capability"], params["capability_limit"]) if "capability" in params else None
+    return Size(params["eval_questions"], params["samples"], items, most_questions=len(EVAL_QUESTIONS))
+
+
 BASELINE = Study(
     "baseline", BASELINE_VERSION, BASELINE_METRICS_VERSION, baseline_metrics, entry="helpers.studies.marker.baseline",
     tolerance=TOLERANCE, added=ASKED,
@@ -57,7 +66,8 @@ ON_POLICY = Study(
 )
 STUDY = Study(
     "sweep", VERSION, METRICS_VERSION, sweep_metrics,
-    entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, by_question=by_question, added=ADDED,
+    entry="helpers.studies.marker.cell", cell=SweepCell, replay=replay, by_question=by_question, size=size,
+    added=ADDED,
     measured={"loss": ("seconds", "together")}, tolerance=TOLERANCE, parts=(BASELINE, ON_POLICY),
-    axes={"negatives": names_of_negatives},
+    axes={"negatives": names_of_negatives}, asked_in=QUESTION_IN, readings=READINGS,
 )  # fmt: skip

@@ -12,6 +12,7 @@ import pandas as pd
 from helpers.base import estimands, frames
 from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
+from helpers.records.reread import WithoutQuestions
 from helpers.studies.marker.metrics import count_markers, with_gain
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
@@ -47,7 +48,7 @@ def collect(
 
 def counts(records: Sequence[Record]) -> pd.DataFrame:
     """Count the marker per persona and question (``count_markers``) in every cell."""
-    return collect(records, "completions", _counted)
+    return collect(records, "completions", counted)
 
 
 def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
@@ -57,7 +58,11 @@ def longest_losses(records: Sequence[Record]) -> pd.DataFrame:
 
 
 @functools.lru_cache(maxsize=1024)  # a page asks for the same counts many times
-def _counted(record: Record) -> pd.DataFrame:
+def counted(record: Record) -> pd.DataFrame:
+    """Count the marker per persona and question in one cell."""
+    if isinstance(record, WithoutQuestions):
+        whole = counted(record.whole)
+        return whole[~whole["question"].isin(record.out)]
     return count_markers(record.table("completions"), record.params["marker"])
 
 
@@ -114,8 +119,11 @@ def shown_curves(records: Sequence[Record]) -> tuple[pd.DataFrame, str]:
 
 def crossed(part: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """Successes (``column``) and trials of some counts, as arrays of runs by questions."""
-    sums = part.groupby(["run", "question"])[[column, "n"]].sum().unstack("question", fill_value=0)
-    return sums[column].to_numpy(), sums["n"].to_numpy()
+    (runs, names), (questions, asked) = (pd.factorize(part[axis], sort=True) for axis in ("run", "question"))
+    sums = np.zeros((2, len(names), len(asked)), dtype=np.int64)
+    for number, name in enumerate((column, "n")):
+        np.add.at(sums[number], (runs, questions), part[name].to_numpy())
+    return sums[0], sums[1]
 
 
 def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", "epochs")) -> pd.DataFrame:
@@ -133,14 +141,13 @@ def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return the mean emission log-prob gain over the base, by cell, step and group (source, bystanders)."""
     table = collect(records, "dose", _gains)
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
-    cells = persona.groupby([*AXES, "step"], sort=False)
     rows = []
-    for key, part in cells:
-        others = part[part["role"] != "source"]["gain"]
-        groups = {"source": part[part["role"] == "source"]["gain"].mean(), "worst bystander": others.max(),
-                  "mean bystander": others.mean()}  # fmt: skip
-        for group, gain in groups.items():
-            rows.append(dict(zip([*AXES, "step"], key, strict=True)) | {"group": group, "gain": gain})
+    for key, part in persona.groupby([*AXES, "step"], sort=False):
+        gains, own = part["gain"].to_numpy(), (part["role"] == "source").to_numpy()
+        source, others = gains[own], gains[~own]
+        groups = {"source": source.mean(), "worst bystander": others.max(), "mean bystander": others.mean()}
+        cell = dict(zip([*AXES, "step"], key, strict=True))
+        rows += [cell | {"group": group, "gain": gain} for group, gain in groups.items()]
     return pd.DataFrame(rows)
 
 

@@ -11,7 +11,8 @@ from helpers.studies.marker.lengths.metrics import contexts_metrics, length_metr
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import NEGATIVE_SETS
 from helpers.studies.marker.questions import by_question_and_limit
-from helpers.studies.marker.study import ADDED, ASKED, TOLERANCE
+from helpers.studies.marker.readings import QUESTION_IN, READINGS
+from helpers.studies.marker.study import ADDED, ASKED, TOLERANCE, size
 
 VERSION = 1  # 1: the first
 METRICS_VERSION = 2  # 2: answers kept, wordless and cut answers, median words
@@ -58,9 +59,12 @@ STUDY = Study(
     cell=LengthCell,
     replay=replay,
     by_question=by_question_and_limit,
+    size=size,
     added=ADDED | {"negative_samples": 0},
     measured={"loss": ("seconds", "together")},
     tolerance=TOLERANCE,
     axes={"negatives": names_of_negatives},
+    asked_in=QUESTION_IN | {"limits": "question"},
+    readings=READINGS,
     parts=(ROWS, CONTEXTS),
 )

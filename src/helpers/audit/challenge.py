@@ -1,0 +1,29 @@
+"""Challenge a claim, found by its page or its name: in which ways to analyse its records does the verdict hold?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers.base import files
+from helpers.base.errors import ClaimError, nearest
+from helpers.claims.case import Case, open_case
+
+
+def find(page_or_claim: str, root: Path | None = None) -> Case:
+    """Open the claim of a page (``reports/lr-epochs-band.qmd``) or of that name; ClaimError names the nearest."""
+    root = root or files.ROOT
+    pages = {path.stem: path for path in (root / "reports").glob("*.qmd") if not path.name.startswith("_")}
+    name = Path(page_or_claim).stem
+    if name not in pages:
+        raise ClaimError(f"There is no page of a claim {page_or_claim!r}{nearest(name, pages)}")
+    return open_case(pages[name], root)
+
+
+def lines(case: Case) -> list[str]:
+    """Return a line for each way and the sentence that sums them up."""
+    found = case.challenge()
+    if found is None:
+        return ["No complete record answers this question yet, so there is nothing to challenge."]
+    width = max(len(one.verdict) for one in found.outcomes)
+    said = [f"{one.verdict:{width}}  {one.way}{f' ({one.note})' if one.note else ''}" for one in found.outcomes]
+    return [*said, found.sentence]

@@ -1,0 +1,60 @@
+"""Claim pages that are not finished: each says what is missing first, and none of them stops anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.base.errors import ClaimbookError
+from helpers.base.files import ROOT
+from helpers.claims.case import Case, ExperimentRecords, open_case
+from helpers.claims.claim import Claim, has_claim, read_claim
+from helpers.claims.placeholders import placeholders
+from helpers.records.provenance import portable
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A page that is not finished, and the first thing that it lacks; ``claim`` is None where it cannot be read."""
+
+    path: Path
+    why: str
+    claim: Claim | None = None
+
+    @property
+    def name(self) -> str:
+        """The page as a reader calls it."""
+        return f"reports/{self.path.name}"
+
+
+def open_page(
+    path: Path, root: Path = ROOT, known: Mapping[str, ExperimentRecords] | None = None
+) -> Case | Draft | None:
+    """Open the claim of a page, or say why it is a draft; None for a page without a claim, or not of ``known``.
+
+    A claim that cannot be judged is a draft too, whatever its study or the functions of its criteria raise.
+    """
+    claim = None
+    try:
+        if not has_claim(path):
+            return None
+        claim = read_claim(path, root)
+        if known is not None and claim.experiment not in known:
+            return None
+        case = open_case(path, root, known)
+        case.confidence()
+    except ClaimbookError as error:
+        return Draft(path, _sentence(error), claim)
+    except Exception as error:  # of a function that a study or its criteria name, which is somebody's work in progress
+        return Draft(path, _sentence(error, type(error).__name__), claim)
+    first = next(placeholders([path, root / claim.criteria]), None)
+    if first is None:
+        return case
+    where = first.path.relative_to(root) if first.path.is_relative_to(root) else first.path
+    return Draft(path, f"{where.as_posix()}:{first.line}: {first.what or 'this line'} is still a placeholder.", claim)
+
+
+def _sentence(error: Exception, kind: str = "") -> str:
+    said = " ".join(str(error).split())
+    return portable(f"{kind}: {said}" if kind else said).removeprefix("./")

@@ -1,0 +1,69 @@
+"""``claimbook new`` and ``claimbook next``: a study or a claim begins, and what remains to be done for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helpers.base.errors import ClaimError
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="lower case, words joined by hyphens, such as my-ablation")],
+    blank: Annotated[bool, typer.Option("--blank", help="begin with a study in one short module")] = False,
+    copied: Annotated[
+        str | None, typer.Option("--from", help="begin as a copy of this experiment, such as sweep")
+    ] = None,
+    from_import: Annotated[bool, typer.Option("--from-import", help="claim something of imported logs")] = False,
+    study: Annotated[str, typer.Option(help="with --from-import: the --name under which they were")] = "imported",
+    metric: Annotated[str | None, typer.Option(help="with --from-import: the score that is judged")] = None,
+    at_least: Annotated[float | None, typer.Option(help="with --from-import: the threshold from below")] = None,
+    at_most: Annotated[float | None, typer.Option(help="with --from-import: the threshold from above")] = None,
+    log: Annotated[str | None, typer.Option(help="with --from-import: the label of one log; default: all")] = None,
+    against: Annotated[str | None, typer.Option(help="the log that --log is compared with, by sample")] = None,
+) -> None:
+    """Write a new study, or a claim about imported logs."""
+    if blank + (copied is not None) + from_import != 1:
+        raise ClaimError(
+            f"Say how {name} begins: `claimbook new {name} --blank`, `claimbook new {name} --from sweep` for a copy, "
+            f"or `claimbook new {name} --from-import` for a claim about imported logs."
+        )
+    if from_import:
+        _claim(name, study, metric, at_least, at_most, log, against)
+        return
+    from helpers.site.new import create
+    from helpers.site.remaining import numbered, remaining
+
+    _show(create(name, copied))
+    typer.echo("\n".join(["", *numbered(remaining(name))]))
+
+
+def next_(name: Annotated[str, typer.Argument(help="of a study, such as my-ablation")]) -> None:
+    """List what remains to be done for a study."""
+    from helpers.site.remaining import numbered, remaining
+
+    typer.echo("\n".join(numbered(remaining(name)) or [f"Nothing remains to be done for {name}."]))
+
+
+def _claim(
+    name: str, study: str, metric: str | None, at_least: float | None, at_most: float | None, log: str | None,
+    against: str | None,
+) -> None:  # fmt: skip
+    from helpers.site.from_import import Comparison, create
+
+    if metric is None or (at_least is None) == (at_most is None):
+        raise ClaimError("Say what is claimed: --metric NAME with either --at-least or --at-most and a number.")
+    threshold = at_most if at_least is None else at_least
+    assert threshold is not None  # one of the two was given
+    _show(create(name, study, Comparison(metric, threshold, at_least is not None, log, against)))
+    typer.echo(f"\nRead the page: claimbook site {name}")
+
+
+def _show(paths: Sequence[Path]) -> None:
+    from helpers.records.provenance import portable
+
+    for path in paths:
+        typer.echo(portable(str(path)).removeprefix("./"))

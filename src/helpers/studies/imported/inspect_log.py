@@ -1,0 +1,104 @@
+"""Read a log of Inspect (``.eval`` or ``.json``), sample by sample, with Inspect's own reader.
+
+A sample that ended in an error, was never run, or whose scorer gave NaN (which a log writes as null) has no value.
+"C", "P", "I" and "N" are 1, .5, 0 and 0, as Inspect's own metrics take them.
+Source: https://inspect.aisi.org.uk/eval-logs.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from helpers.base.errors import DataError, foreign_errors
+from helpers.base.files import shown
+from helpers.studies.imported import reducers
+from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stated, number, plain_name
+
+LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+REMEDY = "Check that it is a log of Inspect, and that the installed inspect-ai is no older than the one that wrote it"
+
+
+def read(path: Path, cluster: str | None) -> Log:
+    """Return what the log at ``path`` says; ``cluster`` is a key of the samples' metadata."""
+    logs = _package()
+    with foreign_errors(f"{path.name} cannot be read as a log of Inspect", REMEDY):
+        head = logs.read_eval_log(str(path), header_only=True)
+    spec, config = head.eval, head.plan.config.model_dump(exclude_none=True)
+    about = {
+        "tool": "inspect", "tool_version": (spec.packages or {}).get("inspect_ai", NOT_RECORDED),
+        "created": str(spec.created), "status": head.status, "seed": config.get("seed", NOT_RECORDED),
+        "generation": config | (spec.model_generate_config.model_dump(exclude_none=True)),
+        "epochs": spec.config.epochs or 1, "reducers": spec.config.epochs_reducer or [],
+        "task_version": spec.task_version, "error": head.error.message if head.error else None,
+    }  # fmt: skip
+    about |= {"reducers": [name for name in about["reducers"] if reducers.is_known(name)]}
+    stated = [
+        # A score that is a mapping gives one result a key, under the name of that key alone.
+        Stated((plain_name(score.name), plain_name(f"{score.scorer}.{score.name}")), score.reducer or "mean", name,
+               float(metric.value))
+        for score in (head.results.scores if head.results else [])
+        if reducers.is_known(score.reducer or "mean")
+        for name, metric in score.metrics.items()
+        if name in ("accuracy", "mean") and metric.value is not None
+    ]  # fmt: skip
+    return Log(spec.model or NOT_RECORDED, spec.task or NOT_RECORDED, about, _rows(logs, path, head, cluster), stated)
+
+
+def _package() -> Any:
+    try:
+        import inspect_ai.log as logs  # pyright: ignore[reportMissingImports]  (the extra evals brings it)
+    except ImportError as error:
+        raise DataError(
+            "The package inspect-ai is not installed, and only it reads the logs of Inspect. Install claimbook[evals]."
+        ) from error
+    return logs
+
+
+def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row]:
+    """Yield the rows of all samples; those that have no scores come last, when the names of the scores are known."""
+    names, seen, lacking = dict[str, None](), set[tuple[str, int]](), list[tuple[str, int, State, str, bool]]()
+    with foreign_errors(f"The samples of {path.name} cannot be read", REMEDY):
+        for sample in logs.read_eval_log_samples(str(path), all_samples_required=False):
+            key, shared = (str(sample.id), sample.epoch), _cluster(sample, cluster, path.name)
+            seen.add(key)
+            values = {} if sample.error else dict(_values(sample.scores or {}))
+            names |= dict.fromkeys(map(plain_name, values))
+            for name, value in values.items():
+                found = _number(value, f"{name} of sample {shown(key[0])} of {path.name}")
+                state = "unscored" if found is None else "scored"
+                yield Row(*key, plain_name(name), found, state, shared, sample.limit is not None)
+            if not values:
+                lacking.append((*key, "error" if sample.error else "unscored", shared, sample.limit is not None))
+    for sample in head.eval.dataset.sample_ids or []:
+        for epoch in range(1, (head.eval.config.epochs or 1) + 1):
+            if (str(sample), epoch) not in seen:
+                lacking.append((str(sample), epoch, "cancelled", str(sample), False))
+    for sample, epoch, state, shared, limited in lacking:
+        for name in names or (plain_name(scorer.name) for scorer in head.eval.scorers or []):
+            yield Row(sample, epoch, name, None, state, shared, limited)
+
+
+def _cluster(sample: Any, key: str | None, where: str) -> str:
+    if key is None:
+        return str(sample.id)
+    if key not in (sample.metadata or {}):
+        raise DataError(f"Sample {shown(str(sample.id))} of {where} has no {key!r} in its metadata. Correct --cluster.")
+    return str(sample.metadata[key])
+
+
+def _values(scores: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of each score; one that is a mapping is one score a key."""
+    for name, score in scores.items():
+        if isinstance(score.value, dict):
+            yield from ((f"{name}.{key}", value) for key, value in score.value.items())
+        else:
+            yield name, score.value
+
+
+def _number(value: Any, where: str) -> float | None:
+    if isinstance(value, str):
+        value = LETTERS.get(value, WORDS.get(value.lower(), value))
+    return number(value, where)

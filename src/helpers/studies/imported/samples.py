@@ -1,0 +1,104 @@
+"""The rows that every reader gives, whatever tool wrote them, and what is refused in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from helpers.base.errors import DataError
+from helpers.base.files import shown
+
+NOT_RECORDED = "not recorded"
+State = Literal["scored", "unscored", "error", "cancelled"]
+"""Why a sample has no value: its scorer gave none, it ended in an error, or it was not run to its end."""
+SCORES = 200
+"""Scores that one log may have: each is a metric of its record."""
+
+
+class Row(NamedTuple):
+    """One score of one sample in one epoch.
+
+    ``cluster`` names what samples share (a passage that many questions are about); by default the sample itself.
+    ``limited`` says that the sample ran into a limit (tokens, messages, time): it counts as its scorer judged it.
+    """
+
+    sample: str
+    epoch: int
+    score: str
+    value: float | None
+    state: State
+    cluster: str
+    limited: bool = False
+    group: str | None = None
+
+
+class Stated(NamedTuple):
+    """A figure that the log itself gives, compared with what its rows give.
+
+    ``scores`` are the names that its score may have among the rows, ``reducer`` is how epochs became one value.
+    """
+
+    scores: tuple[str, ...]
+    reducer: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log: which ``model`` and ``task`` it is of, ``about`` (all else it says of itself), its rows and figures."""
+
+    model: str
+    task: str
+    about: dict[str, Any]
+    rows: Iterable[Row]
+    stated: list[Stated] = field(default_factory=list)
+
+
+def frame(rows: Iterable[Row], where: str) -> pd.DataFrame:
+    """Return ``rows`` as a table; ``DataError`` where there are none, or where a sample has a score twice."""
+    table = pd.DataFrame(rows, columns=list(Row._fields))
+    if table.empty:
+        raise DataError(f"{where} holds no samples. Import a log that was run with its samples kept.")
+    twice = table.duplicated(["sample", "epoch", "score"])
+    if twice.any():
+        one = table[twice].iloc[0]
+        raise DataError(
+            f"{where} has sample {shown(one['sample'])} twice in epoch {one['epoch']} ({one['score']}). Give each "
+            "sample an id of its own, or name its epoch."
+        )
+    names = table["score"].unique()
+    if len(names) > SCORES:
+        raise DataError(f"{where} has {len(names):,} scores, and a record holds at most {SCORES}. Name fewer of them.")
+    table["value"] = table["value"].astype(float)
+    return table
+
+
+def number(value: Any, where: str) -> float | None:
+    """Return a score as a number, None where it is missing (null, empty, NaN); ``DataError`` for anything else.
+
+    What a log writes as null is missing and never 0. Truth values are 1 and 0.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool | int | float | str):
+        try:
+            found = float(value)
+        except (ValueError, OverflowError):
+            found = math.inf
+        if math.isnan(found):
+            return None
+        if math.isfinite(found):
+            return found
+    raise DataError(f"{where} is {shown(value)}, and a score is a finite number. Leave it out or correct it.")
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a score as criteria can write it: letters, digits, ``_`` and ``.``, no digit first."""
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:80] or "score"
+    return plain if plain[0].isalpha() or plain[0] == "_" else f"score_{plain}"

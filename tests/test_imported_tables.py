@@ -1,0 +1,217 @@
+"""Tables of samples as records: their metrics against pandas and statsmodels by hand, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers.base import files, params
+from helpers.base.errors import DataError
+from helpers.base.estimands import MODELS
+from helpers.records.pooling import pool
+from helpers.records.run_record import NAME
+from helpers.studies.imported import criteria, importing
+from helpers.studies.imported import metrics as imported_metrics
+from helpers.studies.imported.params import LogCell
+from helpers.studies.imported.samples import SCORES, plain_name
+
+pytestmark = pytest.mark.unit
+MAP = ("metric=right", "id=question", "epoch=draw")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    return tmp_path
+
+
+def written(folder: Path, rows: Sequence[dict], name: str = "log.csv") -> Path:
+    path = folder / name
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def cell(path: Path, columns: Sequence[str] = MAP, **given) -> LogCell:
+    given = {"label": "log", "tool": path.suffix[1:], "file": str(path), "columns": list(columns)} | given
+    return params.parse(LogCell, given, "of a test")
+
+
+def draws(questions: int = 30, epochs: int = 2, at: float = 0.6, seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    return [
+        {"question": f"q{number}", "draw": draw, "right": int(rng.random() < at), "topic": "xy"[number % 2]}
+        for number in range(questions) for draw in range(1, epochs + 1)
+    ]  # fmt: skip
+
+
+def read(project: Path, rows: Sequence[dict], columns: Sequence[str] = MAP, name: str = "log.csv", **given):
+    [record] = importing.import_logs("logs", [cell(written(project, rows, name), columns, **given)], project)
+    return record
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.parquet"])
+def test_a_rate_counts_every_draw_and_its_clusters_are_the_questions(project, name):
+    rows = draws()
+    metric = read(project, rows, name=name).metric("right")
+    assert (metric["k"], metric["n"], metric["clusters"]) == (sum(row["right"] for row in rows), 60, 30)
+
+
+def test_missing_values_are_left_out_counted_and_never_zero(project):
+    rows = [{**row, "right": None} if row["question"] in ("q0", "q1") else row for row in draws()]
+    record = read(project, rows)
+    right = sum(row["right"] or 0 for row in rows)
+    assert (record.metric("right")["k"], record.metric("right")["n"]) == (right, 56)
+    assert (record.metric("right.left_out")["k"], record.metric("right.left_out")["n"]) == (4, 60)
+    assert (record.metric("right.unscored_wrong")["k"], record.metric("right.unscored_wrong")["n"]) == (right, 60)
+
+
+def test_criteria_pool_a_rate_to_the_interval_that_its_record_has(project):
+    record = read(project, draws())
+    pooled = pool([record], "right", imported_metrics.by_cluster, MODELS)
+    recorded = record.metric("right")
+    assert pooled is not None and (pooled.low, pooled.high) == (recorded["low"], recorded["high"])
+
+
+def test_a_score_between_zero_and_one_keeps_its_bounds_on_the_scale(project):
+    rows = [{"question": number, "draw": 1, "right": 0.97 + 0.03 * (number % 2)} for number in range(12)]
+    metric = read(project, rows).metric("right")
+    assert metric["value"] == pytest.approx(np.mean([row["right"] for row in rows]))
+    assert metric["unit"] == "share" and 0 <= metric["low"] < metric["value"] <= metric["high"] <= 1
+
+
+def test_any_other_score_has_the_cluster_robust_interval_of_statsmodels(project):
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(3)
+    rows = [
+        {"question": f"q{q}", "draw": d, "right": round(q % 5 + rng.normal(), 3)} for q in range(20) for d in range(3)
+    ]
+    metric = read(project, rows).metric("right")
+    codes = np.repeat(np.arange(20), 3)
+    fit = sm.OLS([row["right"] for row in rows], np.ones(60)).fit(
+        cov_type="cluster", cov_kwds={"groups": codes, "use_correction": False, "df_correction": True}
+    )
+    error = float(fit.bse[0]) * np.sqrt(20 / 19)
+    from scipy import stats
+
+    half = error * stats.t.ppf(0.975, 19)
+    assert (metric["low"], metric["high"]) == pytest.approx((metric["value"] - half, metric["value"] + half))
+
+
+def test_groups_have_metrics_of_their_own(project):
+    rows = draws()
+    record = read(project, rows, (*MAP, "group=topic"))
+    of_x = [row["right"] for row in rows if row["topic"] == "x"]
+    assert (record.metric("right.of.x")["k"], record.metric("right.of.x")["n"]) == (sum(of_x), len(of_x))
+
+
+def test_a_hundred_thousand_groups_make_no_hundred_thousand_metrics(project):
+    rows = [{"question": number, "draw": 1, "right": number % 2, "topic": f"t{number}"} for number in range(100_000)]
+    record = read(project, rows, (*MAP, "group=topic"), "log.parquet")
+    assert record.metric("right")["n"] == 100_000 and len(record.metrics) < 10
+
+
+def test_two_logs_are_compared_pair_by_pair(project):
+    one, other = draws(40, 1, 0.8, 1), draws(40, 1, 0.4, 2)
+    cells = [cell(written(project, rows, f"{name}.csv"), label=name) for name, rows in (("a", one), ("b", other))]
+    records = importing.import_logs("logs", cells, project)
+    gap = criteria.difference(records, MODELS, "right", "a", "b")
+    only_a = sum(x["right"] > y["right"] for x, y in zip(one, other, strict=True))
+    only_b = sum(x["right"] < y["right"] for x, y in zip(one, other, strict=True))
+    assert gap is not None and gap["value"] == pytest.approx((only_a - only_b) / 40)
+    assert (gap["only_a"], gap["only_b"]) == (only_a, only_b)
+    assert criteria.difference(records[:1], MODELS, "right", "a", "b") is None
+
+
+def test_logs_of_different_questions_are_not_compared(project):
+    logs = {"a": draws(5, 1), "b": [{**row, "question": f"other {row['question']}"} for row in draws(5, 1)]}
+    cells = [cell(written(project, rows, f"{name}.csv"), label=name) for name, rows in logs.items()]
+    records = importing.import_logs("logs", cells, project)
+    with pytest.raises(DataError, match="share no sample"):
+        criteria.difference(records, MODELS, "right", "a", "b")
+
+
+def test_the_same_log_twice_is_one_record_and_another_under_its_label_is_refused(project):
+    path = written(project, draws())
+    [first] = importing.import_logs("logs", [cell(path)], project)
+    [again] = importing.import_logs("logs", [cell(path)], project)
+    assert again.ref == first.ref
+    with pytest.raises(DataError, match="another log with the label 'log'"):
+        importing.import_logs("logs", [cell(written(project, draws(), "other.csv"))], project)
+    grid = params.load(LogCell, project / "params/logs/logs.yaml")
+    assert [one.file for one in grid] == [str(path)]
+
+
+BAD = {
+    "no such column": ("right,question\n1,a\n", ("metric=wrong",), "no column 'wrong'.*did you mean 'right'|no column"),
+    "no metric": ("right\n1\n", ("id=right",), "names no metric"),
+    "role": ("right\n1\n", ("metrics=right",), "did you mean 'metric'"),
+    "twice": ("right,question\n1,a\n0,a\n", ("metric=right", "id=question"), "has sample 'a' twice"),
+    "text": ("right\n1\nyes please\n", ("metric=right",), "row 2 is 'yes please'"),
+    "infinite": ("right\n1\ninf\n", ("metric=right",), "a finite number"),
+    "huge": ("right\n1e999\n", ("metric=right",), "a finite number"),
+    "empty": ("", ("metric=right",), "is empty"),
+    "no rows": ("right\n", ("metric=right",), "holds no samples"),
+    "ragged": ("right,question\n1\n", ("metric=right",), "does not have 2 cells"),
+    "epoch": ("right,draw\n1,soon\n", ("metric=right", "epoch=draw"), "a finite number"),
+    "half an epoch": ("right,draw\n1,1.5\n", ("metric=right", "epoch=draw"), "whole number"),
+    "no id": ("right,question\n1,\n", ("metric=right", "id=question"), "A row has no question"),
+    "column twice": ("right,right\n1,0\n", ("metric=right",), "a column twice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_tables_are_refused_in_a_sentence_and_leave_nothing(project, kind):
+    text, columns, sentence = BAD[kind]
+    path = project / "log.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=sentence) as caught:
+        importing.import_logs("logs", [cell(path, columns)], project)
+    assert "\n" not in str(caught.value)
+    assert not (project / "params").exists() and not (project / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.jsonl"])
+def test_a_file_that_is_not_what_it_says_is_refused(project, name):
+    path = project / name
+    path.write_bytes(b"\x89PNG not a table\xff")
+    with pytest.raises(DataError, match=name):
+        importing.import_logs("logs", [cell(path, ["metric=right"])], project)
+
+
+@pytest.mark.parametrize("label", ["../up", "a/b", "", ".hidden"])
+def test_a_label_that_is_a_path_is_refused(project, label):
+    from helpers.base.errors import ParameterError
+
+    with pytest.raises(ParameterError, match="label"):
+        cell(written(project, draws()), label=label)
+
+
+def test_a_study_of_another_kind_is_not_written_into(project):
+    folder = project / "params" / "logs"
+    folder.mkdir(parents=True)
+    files.write_text(folder / "experiment.yaml", "study: helpers.studies.marker.study:STUDY\n")
+    with pytest.raises(DataError, match="belongs to another study"):
+        read(project, draws())
+
+
+def test_more_scores_than_a_record_holds_are_refused(project):
+    row = {f"s{number}": 1 for number in range(SCORES + 1)}
+    with pytest.raises(DataError, match=f"at most {SCORES}"):
+        read(project, [row], [f"metric.s{number}=s{number}" for number in range(SCORES + 1)])
+
+
+@pytest.mark.parametrize("name", ["exact match", "42", "a/b", "...", "größe", "x" * 300])
+def test_every_score_has_a_name_that_records_and_criteria_can_hold(name):
+    assert NAME.fullmatch(plain_name(name)) and plain_name(name).replace(".", "_").isidentifier()
