@@ -81,7 +81,7 @@ for text in texts:
 ::: {{#cards}}
 ```{{python}}
 said = [pages.paragraph(text).fragment for text in texts]
-blocks.claims_index([blocks.ClaimCard("index.html", t, "MIXED", "LOW", t, said[n], t, t) for n, t in enumerate(texts)])
+blocks.claims_index([blocks.ClaimCard("index.html", t, "MIXED", t, t, said[n], t, t) for n, t in enumerate(texts)])
 ```
 :::
 
@@ -93,7 +93,6 @@ for text in {drawn}:
 ```
 :::
 """
-CARD = len(["statement", "effect", "date", "reason", "note"])
 
 
 class Texts(HTMLParser):
@@ -139,8 +138,13 @@ def wanted() -> dict[str, list[str]]:
         + [part for t, address in zip(texts, addresses, strict=True) for part in (*address, t or "empty completion")],
         "chosen": [part for t in texts for part in (f"Chosen: {t}", *addresses[0], texts[0])],
         "banners": texts,
-        "cards": [text for text in texts for _ in range(CARD if text else CARD - 2)],
+        "cards": [said for text in texts for said in _card(text)],
     }
+
+
+def _card(text: str) -> list[str]:
+    """What a card shows whose strings are all ``text``: without any, confidence, date and note are left out."""
+    return [text, f"last run {text}", *[text] * 4] if text else [text] * 3
 
 
 def project(root: Path, texts: list[str]) -> Path:
