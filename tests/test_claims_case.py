@@ -199,7 +199,8 @@ def test_status_of_cells(root):
         return content["id"] != "run-3"
 
     run_all(root, change)
-    rows = cells_of("sweep", root=root)
+    *rows, ad_hoc = cells_of("sweep", root=root)
+    assert (ad_hoc.state, ad_hoc.record) == ("ad hoc", "run-2")
     assert [(row.state, row.why) for row in rows[:5]] == [
         ("stale", ("version",)), ("failed", ("out of memory",)), ("missing", ()), ("missing", ()), ("complete", ()),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from helpers.base import files
 from helpers.base.errors import ModelError, RecordError
 from helpers.lm import adapters, model_files, models
 from helpers.lm.parts import decoder_and_head
@@ -85,6 +86,7 @@ def test_fingerprint_follows_content_not_place(folder, tmp_path):
 def test_large_files_are_hashed_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(model_files, "_HASHED_AT_ONCE", 0)
+    monkeypatch.setattr(files, "CLOCK_NS", 0)  # the files were written just now
     first = models.fingerprint(str(folder))
     monkeypatch.setattr(model_files, "sha256_file", lambda path: pytest.fail(f"{path} was read again"))
     assert models.fingerprint(str(folder)) == first

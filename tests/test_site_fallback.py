@@ -173,14 +173,16 @@ def test_a_faulty_page_fails_with_its_name_and_line(tmp_path, body, message):
     assert not (tmp_path / "_site/reports/claim.html").exists()
 
 
-def test_a_page_without_title_or_front_matter_is_refused(tmp_path):
+def test_a_page_without_title_is_refused_and_one_without_front_matter_is_a_draft(tmp_path):
     make_project(tmp_path)
     page = tmp_path / "reports/claim.qmd"
     project = fallback.read_project(tmp_path)
-    for text, message in [("# No front matter\n", "no front matter"), ("---\nauthor: x\n---\n\nText\n", "no title")]:
-        page.write_text(text, encoding="utf-8")
-        with pytest.raises(ClaimError, match=message):
-            fallback.render_page(page, project, tmp_path / "_site")
+    page.write_text("---\nauthor: x\n---\n\nText\n", encoding="utf-8")
+    with pytest.raises(ClaimError, match="no title"):
+        fallback.render_page(page, project, tmp_path / "_site")
+    page.write_text("# No front matter\n", encoding="utf-8")
+    shown = fallback.render_page(page, project, tmp_path / "_site").read_text(encoding="utf-8")
+    assert fallback.UNFINISHED in shown and "No front matter" not in shown
 
 
 def test_strings_of_inline_expressions_are_escaped(tmp_path):

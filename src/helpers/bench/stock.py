@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ def trainer_losses(
     The first epoch has our order of rows, so that the losses can be compared.
     """
     order = numpy_stream(p.seed, "order", 0).permutation(len(rows)).tolist()
-    data = []
+    data: list[dict[str, list[int]]] = []
     for i in order:
         marked = set(targets[i])
         labels = [token if at in marked else -100 for at, token in enumerate(rows[i].tokens)]
@@ -54,10 +54,15 @@ def trainer_losses(
             remove_unused_columns=False,
             seed=p.seed,
         )
-        trainer = InOrder(model=model, args=arguments, train_dataset=data, data_collator=collate)
+        trainer = InOrder(model=model, args=arguments, train_dataset=as_dataset(data), data_collator=collate)
         trainer.remove_callback(PrinterCallback)
         trainer.train()  # leaves train mode on and the cache off
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def as_dataset(rows: list[dict[str, list[int]]]) -> torch.utils.data.Dataset[dict[str, list[int]]]:
+    """Return the rows themselves: a list has the length and the indexing that torch asks of a map-style dataset."""
+    return cast("torch.utils.data.Dataset[dict[str, list[int]]]", rows)
 
 
 def collate(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

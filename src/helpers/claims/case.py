@@ -30,7 +30,7 @@ class Case:
 
     ``expected`` are the runs of the declared grid (None: none is declared); ``stale`` maps the ids of stale records to
     what changed: study, version, data, model or inputs. Changed criteria do not make a record stale: they cap the
-    confidence. ``by_question`` is that of the study (`records.pooling`).
+    confidence. ``by_question`` is that of ``study`` (`records.pooling`), which knows how else its tables may be read.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class Case:
     stale: Mapping[str, list[str]]
     root: Path = ROOT
     by_question: ByQuestion | None = None
+    study: Study | None = None
 
     _evidence: dict[tuple[tuple[str, ...], tuple[Any, ...]], Evidence] = field(
         init=False, repr=False, compare=False, default_factory=dict
@@ -164,5 +165,6 @@ def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Experimen
     experiment = (known or {}).get(claim.experiment) or read_experiment(claim.experiment, root)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None
     criteria = read_criteria(root / claim.criteria)
-    counted = load_study(claim.experiment, root).by_question
-    return Case(path, claim, criteria, experiment.complete, expected, experiment.stale, root, counted)
+    study = load_study(claim.experiment, root)
+    known_runs = experiment.complete, expected, experiment.stale
+    return Case(path, claim, criteria, *known_runs, root, study.by_question, study)

@@ -15,7 +15,6 @@ from helpers.claims.criteria import modules_of
 from helpers.claims.ways import Asked, Signature, as_registered, ways
 from helpers.records import reading
 from helpers.records.recalled import Recalled
-from helpers.records.study import load_study
 
 if TYPE_CHECKING:
     from helpers.claims.case import Case
@@ -122,8 +121,8 @@ def _made_of(case: Case, name: str) -> list[Any]:
 
 
 def _modules(case: Case) -> Sequence[str]:
-    study = load_study(case.claim.experiment, case.root)
-    readings = [read for reading in study.readings.values() for read in reading.values()]
-    functions = [study.metrics, study.by_question, *readings]
+    study = case.study
+    readings = [read for reading in study.readings.values() for read in reading.values()] if study else []
+    functions = [study.metrics, study.by_question, *readings] if study else []
     named = {function.__module__ for function in functions if function is not None}
     return [__name__, *sorted(named), *modules_of(case.criteria)]

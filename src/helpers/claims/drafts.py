@@ -16,11 +16,15 @@ from helpers.records.provenance import portable
 
 @dataclass(frozen=True)
 class Draft:
-    """A page that is not finished, and the first thing that it lacks; ``claim`` is None where it cannot be read."""
+    """A page that is not finished, and the first thing that it lacks; ``claim`` is None where it cannot be read.
+
+    ``case`` is there where its records were found, so that they are proved although the page cannot be judged.
+    """
 
     path: Path
     why: str
     claim: Claim | None = None
+    case: Case | None = None
 
     @property
     def name(self) -> str:
@@ -35,24 +39,27 @@ def open_page(
 
     A claim that cannot be judged is a draft too, whatever its study or the functions of its criteria raise.
     """
-    claim = None
+    claim = case = None
     try:
         if not has_claim(path):
             return None
         claim = read_claim(path, root)
         if known is not None and claim.experiment not in known:
             return None
-        case = open_case(path, root, known)
+        opened = open_case(path, root, known)
+        opened.evidence()
+        case = opened
         case.confidence()
     except ClaimbookError as error:
-        return Draft(path, _sentence(error), claim)
+        return Draft(path, _sentence(error), claim, case)
     except Exception as error:  # of a function that a study or its criteria name, which is somebody's work in progress
-        return Draft(path, _sentence(error, type(error).__name__), claim)
+        return Draft(path, _sentence(error, type(error).__name__), claim, case)
     first = next(placeholders([path, root / claim.criteria]), None)
     if first is None:
         return case
     where = first.path.relative_to(root) if first.path.is_relative_to(root) else first.path
-    return Draft(path, f"{where.as_posix()}:{first.line}: {first.what or 'this line'} is still a placeholder.", claim)
+    left = f"{where.as_posix()}:{first.line}: {first.what or 'this line'} is still a placeholder."
+    return Draft(path, left, claim, case)
 
 
 def _sentence(error: Exception, kind: str = "") -> str:

@@ -20,7 +20,7 @@ from helpers.claims.verdict import Check, Word, check_controls, word_alone
 from helpers.records.pooling import ByQuestion, Counts
 from helpers.records.reading import Record
 from helpers.records.reread import Reading, Reread, WithoutQuestions, changes
-from helpers.records.study import Study, load_study
+from helpers.records.study import Study
 
 if TYPE_CHECKING:
     from helpers.claims.case import Case
@@ -102,18 +102,26 @@ def as_registered(case: Case, name: str) -> Asked:
 
 def ways(case: Case, asked: Asked) -> Iterator[Way]:
     """Yield every way in which the question ``asked`` of a case may be asked, besides the one that is registered."""
-    study, name = load_study(case.claim.experiment, case.root), asked.controls.name
-    count = functools.cache(study.by_question) if study.by_question else None
+    name, count = asked.controls.name, functools.cache(case.by_question) if case.by_question else None
     asked = asked.over(_cells(functools.partial(replace, by_question=count)))
     scoped = asked.evidence.within(asked.question.scope)
     yield from _seeds(asked, scoped)
-    yield from _questions(asked, scoped, study, count)
+    yield from _read_anew(case, asked, scoped, count)
     yield from _thresholds(asked, scoped)
     for control, one in case.criteria.controls.items():
         if not one.questions or name in one.questions:
             yield Way("control", f"the control {control!r} is dropped", replace(asked, dropped=control))
     for said, method in INTERVALS.items():
         yield Way("interval", said, asked.bounded_by(method))
+    yield from _added(case, asked)
+
+
+def _read_anew(case: Case, asked: Asked, scoped: Evidence, count: ByQuestion | None) -> Iterator[Way]:
+    """Yield each question left out, and what the study lists as other readings of its tables."""
+    study = case.study
+    if study is None:
+        return
+    yield from _questions(asked, scoped, study, count)
     judged = [asked.question.metrics, *(one.when.metrics() for one in case.criteria.controls.values())]
     metrics = set[str]().union(*judged) - case.criteria.derive.keys()
     for said, reading in study.readings.items():
@@ -122,7 +130,6 @@ def ways(case: Case, asked: Asked) -> Iterator[Way]:
             return _without_lost(Reread(record, reading, anew), count, metrics) if changes(reading, record) else record
 
         yield Way("reading", said, _changed(asked, scoped, study, read))
-    yield from _added(case, asked)
 
 
 def _added(case: Case, asked: Asked) -> Iterator[Way]:

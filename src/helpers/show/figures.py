@@ -155,7 +155,7 @@ def styles() -> Markup:
     rules.append(".claimbook-chart svg { background: none !important; }")  # Vega writes it as a style
     for name, colours in (("fill", DARK), ("stroke", DARK), ("stop-color", DARK_HATCH)):
         rules += [f'.claimbook-chart [{name}="{one}"] {{ {name}: {pair(one, colours[one])}; }}' for one in colours]
-    return Markup("<style>\n{}\n</style>\n").format(Markup("\n".join(rules)))  # noqa: S704 - colours of this package
+    return Markup('<style class="claimbook-styles">\n{}\n</style>\n').format(Markup("\n".join(rules)))  # noqa: S704 - colours of this package
 
 
 @functools.cache

@@ -70,6 +70,8 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     findings += [finding for case in cases for finding in _claim(case, known)]
     kept = Kept()
     findings += [finding for case in cases for finding in _proof(case, kept)]
+    unfinished = [page.case for page in pages if isinstance(page, Draft) and page.case is not None]
+    findings += [finding for case in unfinished for finding in _records(case, kept)]
     findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger(root)]
     if (root / log.PROSE).is_file():
         findings += _log(root / log.PROSE, root, site)
@@ -158,10 +160,16 @@ def _claim(case: Case, known: set[str]) -> Iterator[Finding]:
 
 
 def _proof(case: Case, kept: Kept) -> Iterator[Finding]:
-    """Yield faults of the records, criteria and grids that a page rests on."""
+    """Yield faults of the criteria, grids and records that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
     for one in check_registrations(case.root, [case.path], kept.judge):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
+    yield from _records(case, kept)
+
+
+def _records(case: Case, kept: Kept) -> Iterator[Finding]:
+    """Yield faults of the records that a page rests on, whether it can be judged or not."""
+    name = case.path.relative_to(case.root).as_posix()
     cited = {record.ref: record for record in case.evidence().records}
     for ref in [ref for record in cited.values() for ref in record.inputs.values()]:
         with contextlib.suppress(RecordError):  # an unreadable input is reported below, with the record that used it

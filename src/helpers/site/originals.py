@@ -33,8 +33,9 @@ def relations(root: Path) -> Iterator[tuple[Path, Claim, Relation]]:
     """
     for path in sorted((root / "reports").glob("*.qmd")):
         with contextlib.suppress(ClaimError):
-            claim = read_claim(path, root) if has_claim(path) else None
-            yield from ((path, claim, one) for one in (claim.relations if claim else ()) if one.target.startswith("#"))
+            if has_claim(path):
+                claim = read_claim(path, root)
+                yield from ((path, claim, one) for one in claim.relations if one.target.startswith("#"))
 
 
 def numbers(root: Path) -> set[str]:

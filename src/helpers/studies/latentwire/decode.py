@@ -45,10 +45,11 @@ def decode(
         position = (mask.long().cumsum(1) - 1).clamp(min=0)
         out = lm.hidden(h_bcd, attention_mask=mask.long(), position_ids=position, use_cache=True)
         logits = lm.head(out.last_hidden_state[:, -1]).float()
-        p_end = torch.softmax(logits, -1)[:, list(lm.ends)].sum(-1).tolist()
+        ends = torch.tensor(list(lm.ends), device=logits.device)
+        p_end = torch.softmax(logits, -1)[:, ends].sum(-1).tolist()
         for step in range(how.max_new_tokens):
             if step < how.eos_ban_steps:
-                logits[:, list(lm.ends)] = float("-inf")
+                logits[:, ends] = float("-inf")
             token = draw(logits, uniform.to(logits.device), first) if step == 0 else logits.argmax(-1)
             for row, value in enumerate(token.tolist()):
                 if finish[row] is None and value in lm.ends:
