@@ -20,7 +20,7 @@ from helpers.cli import proof
 from helpers.cli.check import check
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
-from helpers.cli.new import new, next_
+from helpers.cli.new import new, next_, read
 
 
 class _OneSentence(TyperGroup):
@@ -166,7 +166,7 @@ def publish(
 
 
 PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
-for command in (check, mask, new, *PROOF):
+for command in (check, mask, new, read, *PROOF):
     app.command()(command)
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")

@@ -21,7 +21,7 @@ from helpers.claims.conditions import Compare
 from helpers.claims.facts import Fact, number
 from helpers.show.markup import verbatim
 
-NOT_RUN = Markup('<p class="cb-effect">No run has measured it yet.</p>')
+NOT_RUN = "No run has measured it yet."
 ROW = Markup('<div class="cb-bar"><span>{}</span><span class="cb-track">{}</span><span>{}</span></div>')
 
 
@@ -35,13 +35,19 @@ def effect(case: Case) -> Markup:
     if declared is None:
         return Markup()
     if not case.evidence().records:
-        return NOT_RUN
+        return Markup('<p class="cb-effect">{}</p>').format(NOT_RUN)
+    facts = sizes(case, declared)
+    return Markup('<p class="cb-effect">{}</p>\n{}').format(_sentence(declared.sentence, facts), _bars(case, facts))
+
+
+def sizes(case: Case, declared: Effect) -> dict[str, Fact]:
+    """Return the facts of an effect by their names in its sentence; raises as `effect` does."""
     facts = {name: case.fact(one.metric, **one.cell) for name, one in declared.numbers.items()}
     units = sorted({fact.unit for fact in facts.values()})
     if len(units) > 1:
         mixed = " and ".join(map(repr, units))
         raise ClaimError(f"The effect of {case.claim.id} mixes the units {mixed}. Give numbers of one unit.")
-    return Markup('<p class="cb-effect">{}</p>\n{}').format(_sentence(declared.sentence, facts), _bars(case, facts))
+    return facts
 
 
 def _sentence(sentence: str, facts: Mapping[str, Fact]) -> Markup:
