@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
 from helpers.cli.check import check
+from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 from helpers.cli.new import new, next_, read
@@ -171,6 +172,7 @@ for command in (check, mask, new, read, *PROOF):
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")
 app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
 
 
 @app.command()
