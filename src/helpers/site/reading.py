@@ -20,7 +20,7 @@ from helpers.claims.case import Case
 from helpers.claims.claim import front_matter, has_claim
 from helpers.claims.drafts import Draft, open_page
 from helpers.claims.summary import does_not_claim, remade_by
-from helpers.site.effect import NOT_RUN, sizes
+from helpers.site.effect import NOT_RUN, sizes, waiting
 from helpers.site.header import replays_of
 from helpers.site.linting.prose import read_page
 from helpers.site.linting.sections import caveats
@@ -119,7 +119,8 @@ def _answer(case: Case) -> Iterator[str]:
     else:
         facts = sizes(case, declared)
         pieces = re.split(r"\{(\w+)\}", declared.sentence)
-        yield "".join(facts[piece].brief if place % 2 else piece for place, piece in enumerate(pieces))
+        told = waiting(case, declared)
+        yield told or "".join(facts[piece].brief if place % 2 else piece for place, piece in enumerate(pieces))
         yield from (f"{declared.numbers[name].label}: {fact.text}" for name, fact in facts.items())
 
 
