@@ -9,6 +9,7 @@ from claims_records import record
 
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import Effect
+from helpers.claims.evidence import Expected
 from helpers.claims.facts import number
 from helpers.site.effect import NOT_RUN, effect
 
@@ -37,8 +38,20 @@ def test_the_thresholds_of_the_primary_question_are_drawn_each_on_its_own_row():
 
 
 def test_a_claim_without_records_says_so_and_one_without_an_effect_says_nothing():
-    assert effect(answered("NOT RUN")) == NOT_RUN
+    assert re.sub(r"<[^>]+>", "", effect(answered("NOT RUN"))) == NOT_RUN
     assert effect(case("band", "SUPPORTED")) == ""
+
+
+def test_while_a_cell_has_no_run_its_number_is_named_and_the_others_are_drawn():
+    cells = [("source", {"tail": "newline"}), ("worst", {"tail": "end_of_turn"})]
+    numbers = {name: {"metric": "source_rate", "label": name, "cell": cell} for name, cell in cells}
+    one = answered(**numbers)
+    seen = one.records[0]
+    declared = [{**seen.cell, "tail": tail} for tail in ("newline", "end_of_turn")]
+    run = record(declared[0], seen.metrics, name="band-run")
+    shown = effect(replace(one, records=(run,), expected=tuple(map(Expected, declared))))
+    assert re.sub(r"<[^>]+>", "", shown.split("</p>")[0]) == "Runs are still to come: nothing is measured yet of worst."
+    assert "runs.html#band-run" in shown and shown.count("cb-range") == 1
 
 
 @pytest.mark.parametrize(

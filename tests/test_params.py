@@ -229,6 +229,33 @@ def test_a_wrong_union_is_refused(change, message):
         parse_grid(Sweep, change, "here")
 
 
+HUGE = {"lr": [n / 1e5 for n in range(1, 1_001)], "epochs": list(range(1, 101)), "tail": list(range(1, 1_001))}
+
+
+@pytest.mark.parametrize("values", [HUGE, {"blocks": [{"marker": "[A]", "lr": 0.1}, HUGE]}])
+def test_a_grid_too_large_to_be_written_out_is_refused_before_a_cell_is_made(values, monkeypatch):
+    monkeypatch.setattr(params, "_product", None)  # would be called for its cells
+    with pytest.raises(ParameterError, match=r"^The grid has 100,000,00\d cells, and at most 200,000 are read\. Sho"):
+        parse_grid(Sweep, values, "here")
+
+
+def test_the_cells_of_all_products_count_together(monkeypatch):
+    monkeypatch.setattr(params, "MOST_CELLS", 5)
+    assert len(parse_grid(Sweep, UNION, "here")) == 5
+    with pytest.raises(ParameterError, match="The grid has 6 cells, and at most 5"):
+        parse_grid(Sweep, UNION | {"blocks": [*UNION["blocks"], {"tail": 3, "epochs": 3}]}, "here")
+
+
+def test_a_value_too_long_to_be_read_is_cut_in_its_sentence(tmp_path):
+    nested = f"epochs: [{'[' * 90}{']' * 90}]\n"
+    for text in (f"lr: 0x{'f' * 5000}\n", f"lr: {[0.1] * 500}\n", f"{'x' * 500}: 1\n", nested):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        with pytest.raises(ParameterError) as caught:
+            params.load(Sweep, path)
+        assert len(str(caught.value).replace(str(path), "")) < 400
+
+
 def test_a_notebook_takes_blocks_only_from_its_parameters():
     values = {"lr": 0.1, "blocks": [{"epochs": 2}, {"epochs": 3}]}
     assert len(params.read(Sweep, values, cells=[OWN, "# Parameters\nblocks = [{'epochs': 2}, {'epochs': 3}]"])) == 2

@@ -20,7 +20,7 @@ FLOORS = [
     {"claims", "studies"},  # each study is a room of its own on this floor
     {"audit"},
     {"site", "sweeps"},
-    {"bench"},
+    {"bench", "export"},
     {"cli"},
 ]
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}

@@ -53,3 +53,9 @@ def test_everything_else_is_one_sentence(text):
 def test_nothing_else_reads_yaml():
     readers = [path for path in (files.ROOT / "src").rglob("*.py") if re.search(r"yaml\.\w*[lL]oad", path.read_text())]
     assert [path.name for path in readers] == ["yaml_text.py"]
+
+
+def test_a_part_named_often_is_not_written_out_for_ever():
+    text = f"a: &a [{'x, ' * 2_000}]\nb: [{'*a, ' * 2_000}]\n"
+    with pytest.raises(DataError, match="with its aliases written out it has more than 500,000 parts"):
+        read(text)

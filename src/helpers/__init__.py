@@ -3,7 +3,7 @@
 Rooms, each importing only rooms below it:
 
     cli
-    bench
+    bench, export
     site, sweeps
     audit
     studies, claims

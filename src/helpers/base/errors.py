@@ -41,6 +41,10 @@ class ClaimError(ClaimbookError):
     """A claim block, criteria file or fact is malformed or does not exist."""
 
 
+class ExportError(ClaimbookError):
+    """Something cannot be exported, or what lies in its place is not ours to replace."""
+
+
 class SweepError(ClaimbookError):
     """A sweep cannot be started, or a machine of its cluster cannot work on it."""
 

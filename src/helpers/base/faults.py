@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from pydantic_core import ErrorDetails
 
+from helpers.base.files import shown
+
 
 def sentence(details: Iterable[ErrorDetails], where: str) -> str:
     """Return ``details`` as one sentence that ends with ``where`` the parameters stand."""
@@ -28,7 +30,7 @@ def _fault(name: str, details: list[ErrorDetails]) -> str:
         return " and ".join(demands)
     if details[0]["type"] == "missing":
         return f"Parameter {name} has no value and no default"
-    return f"Parameter {name} is {wrong!r}, but {' or '.join(demands)}"
+    return f"Parameter {name} is {shown(wrong)}, but {' or '.join(demands)}"
 
 
 def _demand(detail: ErrorDetails) -> str:

@@ -186,9 +186,15 @@ def below(root: Path, path: str) -> Path:
     return place
 
 
-def shown(name: object) -> str:
-    """``name`` as an error shows it: quoted, and cut where it is long."""
-    return repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:80]}..."
+def shown(value: object) -> str:
+    """``value`` as an error shows it: quoted, and cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python writes out
+        return "a number of thousands of digits"
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @contextlib.contextmanager

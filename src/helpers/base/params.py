@@ -10,6 +10,7 @@ import ast
 import functools
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pydantic_core import ErrorDetails
 from helpers.base import yaml_text
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.faults import by_field, sentence
-from helpers.base.files import read_text
+from helpers.base.files import read_text, shown
 
 C = TypeVar("C", bound="Cell")
 C_co = TypeVar("C_co", bound="Cell", covariant=True)
@@ -30,6 +31,8 @@ C_co = TypeVar("C_co", bound="Cell", covariant=True)
 INJECTED = "# Parameters"
 BLOCKS = "blocks"
 """The name under which a union of grids lists its products."""
+MOST_CELLS = 200_000
+"""What a grid may hold: more would take minutes and gigabytes to write out, before anything has run."""
 
 
 class Cell(BaseModel):
@@ -179,14 +182,27 @@ def parse_grid(model: type[C], values: Mapping[str, Any], where: str) -> Grid[C]
     that stands in two blocks.
     """
     if BLOCKS not in values:
+        _refuse_too_many([_lists(model, values, where)], where)
         return _product(model, values, where)
     blocks = _list_of_text(BLOCKS, values[BLOCKS])
     if not (isinstance(blocks, list | tuple) and blocks and all(isinstance(b, Mapping) for b in blocks)):
-        raise ParameterError(f"Parameter {BLOCKS} is {blocks!r}, but must be a list of mappings ({where}).")
+        raise ParameterError(f"Parameter {BLOCKS} is {shown(blocks)}, but must be a list of mappings ({where}).")
     shared = {name: value for name, value in values.items() if name != BLOCKS}
-    grids = [_product(model, shared | dict(b), f"{where}, block {number}") for number, b in enumerate(blocks, 1)]
+    written = {f"{where}, block {number}": shared | dict(block) for number, block in enumerate(blocks, 1)}
+    _refuse_too_many([_lists(model, block, place) for place, block in written.items()], where)
+    grids = [_product(model, block, place) for place, block in written.items()]
     _refuse_shared_cells(grids, where)
     return Grid(tuple(itertools.chain.from_iterable(grids)), (), tuple(grids))
+
+
+def _refuse_too_many(products: Sequence[Mapping[str, Sequence[Any]]], where: str) -> None:
+    """Raise ``ParameterError`` where the cells of all products, counted before one is made, are more than are read."""
+    cells = sum(math.prod(map(len, lists.values())) for lists in products)
+    if cells > MOST_CELLS:
+        raise ParameterError(
+            f"The grid has {cells:,} cells, and at most {MOST_CELLS:,} are read. Shorten its lists, or split it into "
+            f"several files ({where})."
+        )
 
 
 def _refuse_shared_cells(grids: Sequence[Grid[C]], where: str) -> None:
@@ -249,7 +265,9 @@ def _refuse_twins(cells: Sequence[Cell], lists: Mapping[str, list[Any]], where: 
         counts = Counter(getattr(cells[at * step], name) for at in range(len(items)))
         twice = [value for value, count in counts.items() if count > 1]
         if twice:
-            raise ParameterError(f"Parameter {name} is {items!r}, but must not hold {twice[0]!r} twice ({where}).")
+            raise ParameterError(
+                f"Parameter {name} is {shown(items)}, but must not hold {shown(twice[0])} twice ({where})."
+            )
 
 
 def read(model: type[C], namespace: Mapping[str, Any], cells: Sequence[str] | None = None) -> Grid[C]:
@@ -284,7 +302,7 @@ def check_names(model: type[Cell], names: Iterable[Hashable], where: str) -> Non
     """Raise ``ParameterError`` naming the nearest field when one of ``names`` is not a field of ``model``."""
     for name in names:
         if name not in model.model_fields:
-            raise ParameterError(f"Unknown parameter {name!r} {where}{nearest(str(name), model.model_fields)}")
+            raise ParameterError(f"Unknown parameter {shown(name)} {where}{nearest(str(name), model.model_fields)}")
 
 
 def _parameter_cells(model: type[Cell], executed: Sequence[str]) -> list[str]:

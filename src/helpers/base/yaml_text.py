@@ -15,6 +15,8 @@ from helpers.base.errors import ClaimbookError
 Place = tuple[str | int, ...]
 TAG = "tag:yaml.org,2002:"
 KNOWN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+MOST_PARTS = 500_000
+"""What a document may hold once its aliases are written out: one part may be named a hundred thousand times."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,16 +44,22 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
-    def lines(self, node: yaml.Node, first_line: int, place: Place = ()) -> dict[Place, int]:
-        """The line of ``node``, as part ``place`` of the whole, and of each part in it."""
-        lines = {place: node.start_mark.line + first_line}
-        if isinstance(node, yaml.SequenceNode):
-            for index, child in enumerate(node.value):
-                lines |= self.lines(child, first_line, (*place, index))
-        elif isinstance(node, yaml.MappingNode):
-            for key_node, child in node.value:
-                inner = (*place, self.construct_object(key_node))
-                lines |= self.lines(child, first_line, inner) | {inner: key_node.start_mark.line + first_line}
+    def lines(self, root: yaml.Node, first_line: int) -> dict[Place, int]:
+        """Return the line of ``root``, as part ``()``, and of each part in it, where aliases are written out."""
+        lines: dict[Place, int] = {(): root.start_mark.line + first_line}
+        waiting: list[tuple[Place, yaml.Node]] = [((), root)]
+        while waiting:
+            place, node = waiting.pop()
+            inside: list[tuple[str | int, yaml.Node, int]] = []
+            if isinstance(node, yaml.SequenceNode):
+                inside = [(index, child, child.start_mark.line) for index, child in enumerate(node.value)]
+            elif isinstance(node, yaml.MappingNode):
+                inside = [(self.construct_object(key), child, key.start_mark.line) for key, child in node.value]
+            lines |= {(*place, step): line + first_line for step, _, line in inside}
+            waiting += [((*place, step), child) for step, child, _ in inside]
+            if len(lines) > MOST_PARTS:
+                problem = f"with its aliases written out it has more than {MOST_PARTS:,} parts"
+                raise ComposerError(None, None, problem, root.start_mark)
         return lines
 
 

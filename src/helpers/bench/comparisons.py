@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.bench import machine
 from helpers.bench.compare import compare, side_metrics
-from helpers.bench.measured import Measured, keep, single
+from helpers.bench.measured import NO_MODEL, Measured, keep, single
 from helpers.bench.options import Options
 from helpers.lm import models
 
@@ -24,7 +23,6 @@ TRAINER_AGREES = 1e-3
 """Relative tolerance of the losses of ten steps: sums run in another order, and each step starts from a drifted one."""
 STACK_AGREES = 1e-4
 """Relative tolerance of the loss after a few steps: a product of larger matrices sums in another order."""
-NO_MODEL = {"name": "no model", "sha256": files.sha256_json({}), "parameters": 0}
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,7 @@ COMPARISONS: dict[str, Comparison] = {
     "capture": _sides("capture", "helpers.bench.actdiff:capture_sides"),
     "layers": _sides("layers", "helpers.bench.actdiff:layer_sides"),
     "scale": Comparison("helpers.bench.scale", _scale),
+    "figures": _function("helpers.bench.figures:measure"),
 }
 
 GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
@@ -88,12 +87,14 @@ GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25"
 
 def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]) -> None:
     """Raise ``ParameterError`` for an unknown value, or an option of a comparison that is not ``wanted``."""
-    given = {"shape": options.shape, "sweep25": options.cells, "scale": counts}
+    given = {"shape": options.shape, "sweep25": options.cells, "scale": counts, "figures": options.figures}
     for name, value in given.items():
         if value and name not in wanted:
             raise ParameterError(
                 f"An option of {name} was given, but only {', '.join(wanted)} will run. Leave it out, or add {name}."
             )
+    if options.figures:
+        _named("helpers.bench.figures:wanted")(options.figures)
     if options.shape:
         _named("helpers.bench.random_model:shape_named")(options.shape)
     if options.cells:

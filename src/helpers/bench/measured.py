@@ -9,8 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.base import files
 from helpers.bench.study import STUDY
 from helpers.records import runs
+
+NO_MODEL = {"name": "no model", "sha256": files.sha256_json({}), "parameters": 0}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,15 @@ from helpers.base.params import Cell
 
 @dataclass(frozen=True)
 class Options:
-    """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all). None: the device decides."""
+    """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all). None: the device decides.
+
+    ``figures`` to measure (all), each ``runs`` times.
+    """
 
     shape: str | None = None
     cells: str | None = None
+    figures: tuple[str, ...] = ()
+    runs: int = 1
 
 
 class BenchCell(Cell):

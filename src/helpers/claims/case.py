@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base import params as parameters
-from helpers.base.errors import ClaimError
+from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.claims.challenge import Challenge, challenge
 from helpers.claims.claim import Claim, read_claim
@@ -161,6 +161,9 @@ def open_case(path: Path | str, root: Path = ROOT, known: Mapping[str, Experimen
     ``known`` holds the experiments that have been read already, because reading ten thousand records takes a second.
     """
     path = root / path
+    if not path.is_file():
+        pages = [one.stem for one in (root / "reports").glob("*.qmd")]
+        raise ClaimError(f"There is no page {path.name} in {path.parent.name}/{nearest(path.stem, pages)}")
     claim = read_claim(path, root)
     experiment = (known or {}).get(claim.experiment) or read_experiment(claim.experiment, root)
     expected = declared_runs(claim.experiment, root / claim.grid, root) if claim.grid else None

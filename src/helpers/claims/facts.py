@@ -107,6 +107,10 @@ class Facts:
             return self._metric(name, cells, cell)
         return _entry(name, records)
 
+    def measured(self, **cell: Any) -> bool:
+        """Whether a complete record lies in the cells that agree with ``cell``; ClaimError for one that is unknown."""
+        return bool(self._cells(cell))
+
     def names(self) -> list[str]:
         """Every name that `fact` knows."""
         records = self.evidence.records

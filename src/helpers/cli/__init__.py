@@ -18,9 +18,10 @@ from typer.core import TyperGroup
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.cli import proof
 from helpers.cli.check import check
+from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
-from helpers.cli.new import new, next_
+from helpers.cli.new import new, next_, read
 
 
 class _OneSentence(TyperGroup):
@@ -166,11 +167,12 @@ def publish(
 
 
 PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
-for command in (check, mask, new, *PROOF):
+for command in (check, mask, new, read, *PROOF):
     app.command()(command)
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")
 app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
 
 
 @app.command()
@@ -236,16 +238,20 @@ def bench(
         typer.Option(help="for shape: qwen2.5-7b, qwen2.5-0.5b, smollm2-135m or tiny; default: by device"),
     ] = None,
     cells: Annotated[str | None, typer.Option(help="for sweep25: few, some or all; default: by device")] = None,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="for figures: one by its name, such as 'make report'; default: all")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="for figures: how often to measure each")] = 1,
 ) -> None:
     """Time our code against plain code, each timing as a record.
 
     training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
-    records). gpu: all of those worth a GPU.
+    records), figures (each beside its bound; an hour or more). gpu: all of those worth a GPU.
     """
     from helpers import bench as timing
 
-    timing.main(names or (), records, timing.Options(shape, cells))
+    timing.main(names or (), records, timing.Options(shape, cells, tuple(figure or ()), runs))
 
 
 def _render(begin: float, pages: Sequence[str] = ()) -> None:

@@ -48,6 +48,16 @@ def next_(name: Annotated[str, typer.Argument(help="of a study, such as my-ablat
     typer.echo("\n".join(numbered(remaining(name)) or [f"Nothing remains to be done for {name}."]))
 
 
+def read(claim: Annotated[str, typer.Argument(help="a claim by its id, or its page, such as lr-epochs-band")]) -> None:
+    """Show a claim in plain text.
+
+    At most 60 lines, 100 wide: the answer with its size, how sure, why, and what the claim does not say.
+    """
+    from helpers.site.reading import text_of
+
+    typer.echo("\n".join(text_of(claim)))
+
+
 def _claim(
     name: str, study: str, metric: str | None, at_least: float | None, at_most: float | None, log: str | None,
     against: str | None,

@@ -35,12 +35,14 @@ SECRET = re.compile(r"(?i)(-*[\w.-]*(?:token|password|secret|api[-_]?key))(=.+)?
 
 def portable(value: Any) -> Any:
     """Return JSON-like ``value`` with the repository's folder written as ``.`` and the home folder as ``~``."""
+    if isinstance(value, str):
+        return _portable(value) if os.sep in value else value
     if isinstance(value, dict):
         return {key: portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [portable(item) for item in value]
-    if not isinstance(value, str) or os.sep not in value:
-        return value
+    return [portable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _portable(value: str) -> str:
     for folder, short in ((files.ROOT, "."), (Path.home(), "~")):
         if folder.is_absolute() and folder != Path(folder.anchor):
             value = re.sub(r"(?<![\w.~-])" + re.escape(str(folder)) + r"(?![\w.-])", short, value)

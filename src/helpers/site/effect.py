@@ -21,27 +21,45 @@ from helpers.claims.conditions import Compare
 from helpers.claims.facts import Fact, number
 from helpers.show.markup import verbatim
 
-NOT_RUN = Markup('<p class="cb-effect">No run has measured it yet.</p>')
+NOT_RUN = "No run has measured it yet."
+WAITS = "Runs are still to come: nothing is measured yet of {}."
 ROW = Markup('<div class="cb-bar"><span>{}</span><span class="cb-track">{}</span><span>{}</span></div>')
 
 
 def effect(case: Case) -> Markup:
     """Return the sentence and the bars of the claim's effect; nothing where the page declares none.
 
+    While cells of the grid have no run yet, it names their numbers in place of the sentence, and draws the others.
+
     Raises:
-        ClaimError: a number has no value in the records, or the numbers have more than one unit.
+        ClaimError: a number has no value in the records of its cell, or the numbers have more than one unit.
     """
     declared = case.claim.effect
     if declared is None:
         return Markup()
     if not case.evidence().records:
-        return NOT_RUN
-    facts = {name: case.fact(one.metric, **one.cell) for name, one in declared.numbers.items()}
+        return Markup('<p class="cb-effect">{}</p>').format(NOT_RUN)
+    facts, told = sizes(case, declared), waiting(case, declared)
+    said = verbatim(told) if told else _sentence(declared.sentence, facts)
+    bars = [_bars(case, facts)] if facts else []
+    return Markup("\n").join([Markup('<p class="cb-effect">{}</p>').format(said), *bars])
+
+
+def waiting(case: Case, declared: Effect) -> str:
+    """Name the numbers of an effect whose cells have no complete record yet; empty where all have one."""
+    labels = [one.label for one in declared.numbers.values() if not case.facts.measured(**one.cell)]
+    return WAITS.format(", ".join(labels)) if labels else ""
+
+
+def sizes(case: Case, declared: Effect) -> dict[str, Fact]:
+    """Return the measured facts of an effect by their names in its sentence; raises as `effect` does."""
+    measured = {name: one for name, one in declared.numbers.items() if case.facts.measured(**one.cell)}
+    facts = {name: case.fact(one.metric, **one.cell) for name, one in measured.items()}
     units = sorted({fact.unit for fact in facts.values()})
     if len(units) > 1:
         mixed = " and ".join(map(repr, units))
         raise ClaimError(f"The effect of {case.claim.id} mixes the units {mixed}. Give numbers of one unit.")
-    return Markup('<p class="cb-effect">{}</p>\n{}').format(_sentence(declared.sentence, facts), _bars(case, facts))
+    return facts
 
 
 def _sentence(sentence: str, facts: Mapping[str, Fact]) -> Markup:

@@ -84,8 +84,8 @@ def _word(verdict: str) -> Inline:
     return badge(verdict) if verdict in WORDS else Inline(verbatim(verdict))
 
 
-def proof(case: Case) -> Block:
-    """Say how many records were replayed and how they compared, and list what changed after registration."""
+def replays_of(case: Case) -> str:
+    """Say how many records were run again and how they compared."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     tables = {ref: book.of_these_tables(ref) for ref in refs}
     runs = [line for line in book.lines if line.event == "replayed" and line.sha256 in tables.get(line.name, ())]
@@ -97,6 +97,12 @@ def proof(case: Case) -> Block:
         last = max(line.at for line in again.values())[:10]
         said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
         said += f" {len(differ)} came out different." if differ else ""
+    return said
+
+
+def proof(case: Case) -> Block:
+    """Say how the replays of its records compared, and list what changed after registration."""
+    book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     lines = [line for line in book.lines if concerns(line, case.claim)]
     deviations = [] if lines else ["Nothing of this claim is registered: what judges it may have been chosen to fit."]
     deviations += [*_late(case, lines)] + [
@@ -114,7 +120,7 @@ def proof(case: Case) -> Block:
     count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
     fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
     listed = fold.format(count, items) if deviations else Markup()
-    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(said), listed))
+    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(replays_of(case)), listed))
 
 
 def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:

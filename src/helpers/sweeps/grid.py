@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import math
@@ -62,6 +63,14 @@ class GridFile:
         """What a record has to hold to be one of the cells, in the order of ``cells``."""
         return runs_of(load_study(self.notebook, self.root), self.cells)
 
+    def block_of(self, number: int) -> int:
+        """The position among ``blocks`` of the one that holds the cell ``number``."""
+        return bisect.bisect_right(self._firsts, number) - 1
+
+    @functools.cached_property
+    def _firsts(self) -> list[int]:
+        return [block.first for block in self.blocks]
+
     def labels(self) -> list[str]:
         """What tells each cell from the others."""
         keys = [one.key for one in self.expected]
@@ -100,11 +109,11 @@ def rows(grid: GridFile, wanted: Iterable[int], size: int) -> list[Row]:
     A row is part of one line along the innermost axis. Where ``size`` has room for whole lines, it is as many as fit,
     of neighbouring values of the axis before: a notebook may work on such a block in one pass.
     """
-    numbers = sorted(wanted)
+    by_block: dict[int, list[int]] = {}
+    for number in sorted(wanted):
+        by_block.setdefault(grid.block_of(number), []).append(number)
     return [
-        row(grid, group)
-        for block in grid.blocks
-        for group in _groups(block, [n for n in numbers if 0 <= n - block.first < len(block.cells)], size)
+        row(grid, group) for place, numbers in by_block.items() for group in _groups(grid.blocks[place], numbers, size)
     ]
 
 
@@ -130,8 +139,7 @@ def row(grid: GridFile, numbers: Sequence[int]) -> Row:
     It hands over every parameter: one that the file leaves out would otherwise be what the notebook's own cell says.
     """
     own = [grid.cells[number].model_dump(mode="json") for number in numbers]
-    (block,) = (block for block in grid.blocks if 0 <= numbers[0] - block.first < len(block.cells))
-    values = dict(own[0])
+    block, values = grid.blocks[grid.block_of(numbers[0])], dict(own[0])
     for axis in block.axes[-2:]:
         several = list(dict.fromkeys(cell[axis] for cell in own))
         if len(several) > 1:

@@ -96,6 +96,7 @@ SITE: dict[str, dict[str, Sort]] = {
         "projected": Sort.FACT, "ways": Sort.BLOCK, "metrics": Sort.BLOCK, "hours": Sort.BLOCK, "recorded": Sort.BLOCK,
         "passes": Sort.BLOCK,
     },
+    "findings": {"found": Sort.BLOCK},
     "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK, "architectures": Sort.BLOCK},
     "yours": {"your_runs": Sort.BLOCK},
     "log": {"show": Sort.BLOCK},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from helpers.site.linting.prose import Heading, Page
+from helpers.base.errors import ClaimError
+from helpers.base.files import read_text
+from helpers.site.linting.prose import SPAN, Heading, Page
+from helpers.site.markdown import INLINE
 
 Fault = tuple[int, str, str]
 # Every heading on the right stands somewhere below the one on the left; more headings may stand between them.
@@ -42,6 +45,17 @@ def faults(page: Page) -> Iterator[Fault]:
         and not _cells(page, caveats)
     ):
         yield caveats.line, "caveats", "the page names no caveat: every result has some, say which."
+
+
+def caveats(page: Page) -> list[str]:
+    """Return the caveats that a page lists in words of its own, without those that a cell or a record completes."""
+    heading = _find(page, "Detailed report", CAVEATS)
+    if heading is None:
+        return []
+    lines = read_text(page.path, ClaimError).split("\n")[heading.line : _end(page, heading)]
+    items = re.findall(r"^[-*] +(.*(?:\n +\S.*)*)", "\n".join(lines), flags=re.MULTILINE)
+    said = (SPAN.sub(r"\1", " ".join(item.split())) for item in items if not INLINE.search(item))
+    return [item.replace("`", "") for item in said]
 
 
 def evasions(page: Page) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ from helpers.studies.marker.rows import Row, pieces, row_table
 from helpers.studies.marker.session import Sampler, Session
 from helpers.studies.marker.study import STUDY
 
-__all__ = ["Session", "example_rows", "groups", "pieces", "run_cell", "run_cells"]
+__all__ = ["Session", "example_rows", "groups", "open_cell", "pieces", "run_cell", "run_cells"]
 
 
 def run_cells(
@@ -66,13 +66,14 @@ def example_rows(p: SweepCell, session: Session) -> list[Row]:
 def run_cell(p: SweepCell, session: Session, notebook: str = STUDY.name) -> runs.Record:
     """Read the record of one cell, or train and evaluate it. Steps already on disk are reused."""
     base = baseline_record(p, session)
-    with _open(p, session, notebook) as run:
+    with open_cell(p, session, notebook) as run:
         if not run.complete:
             _train_and_evaluate(run, p, session, base)
         return run.record
 
 
-def _open(p: SweepCell, session: Session, notebook: str) -> runs.Run:
+def open_cell(p: SweepCell, session: Session, notebook: str = STUDY.name) -> runs.Run:
+    """Return the run of one cell. The records that it uses are made unless they are there."""
     negatives = resolve_negatives(p.source, p.negatives)
     path, noted = source(p.capability)
     arm = p.negatives if isinstance(p.negatives, str) else "+".join(p.negatives)
@@ -96,7 +97,7 @@ def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> Non
     rows, base = example_rows(wanted[0], session), baseline_record(wanted[0], session)
     made = train_together(wanted, session, rows, base, f"{notebook}: {len(wanted)} cells together")
     for p, one in zip(wanted, made, strict=True):
-        with _open(p, session, notebook) as run:
+        with open_cell(p, session, notebook) as run:
             if not run.complete:
                 if one.error is None and not run.has("adapter"):
                     run.folder("adapter", one.save, before=one.seconds)
@@ -104,7 +105,7 @@ def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> Non
 
 
 def _has_no_adapter(p: SweepCell, session: Session, notebook: str) -> bool:
-    with _open(p, session, notebook) as run:
+    with open_cell(p, session, notebook) as run:
         if run.complete:
             return False
         run.leave()

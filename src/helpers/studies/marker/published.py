@@ -9,6 +9,7 @@ import pandas as pd
 
 from helpers.base import frames, stats
 from helpers.base.files import DATA
+from helpers.show.markup import Inline, verbatim
 
 COMPLETIONS = 200
 """Completions of each published rate: 10 for each of 20 questions."""
@@ -39,6 +40,13 @@ def tidy() -> pd.DataFrame:
             rows.append({"lr": cell["lr"], "epochs": cell["epochs"], "metric": name, "value": rate.value,
                          "low": rate.low, "high": rate.high, "k": k, "n": COMPLETIONS})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def correction(beginning: str) -> Inline:
+    """Return what the table or code of the published sweep says to the one line of its page that so begins."""
+    table = corrections()
+    (text,) = table[table["the published page says"].str.startswith(beginning)]["its own table or code says"]
+    return Inline(verbatim(text))
 
 
 def corrections() -> pd.DataFrame:

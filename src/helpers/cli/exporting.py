@@ -1,0 +1,39 @@
+"""``claimbook export``: claims and runs in the forms that other tools and other people read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HOME = Path("_export")
+Pages = Annotated[
+    list[str] | None, typer.Argument(metavar="PAGE", help="pages with a claim, such as lr-epochs-band; default: all")
+]
+
+export_app = typer.Typer(no_args_is_help=True, help="Write claims and runs in forms that other tools read.")
+
+
+@export_app.command("claims")
+def claims(
+    pages: Pages = None,
+    out: Annotated[Path, typer.Option(help="the file to write")] = HOME / "claims.json",
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of the file instead")] = False,
+) -> None:
+    """Write what claims say as JSON: verdict, confidence, numbers, records."""
+    from helpers.base import files
+    from helpers.export import claims as exporting
+    from helpers.export import places
+    from helpers.records.reading import read_once
+
+    if schema:
+        typer.echo(exporting.json_schema(), nl=False)
+        return
+    with read_once():
+        cases, drafts = exporting.chosen(pages or [], files.ROOT)
+        text = exporting.claims_of(cases).text()
+    places.write_file(out, text, "claimbook/claims")
+    for draft in drafts:
+        typer.echo(f"left out: {draft.name} is a draft: {draft.why}", err=True)
+    typer.echo(f"{out} holds {len(cases)} claims. Its form: `claimbook export claims --schema`.")
