@@ -200,10 +200,11 @@ def test_status_of_an_experiment_that_is_not_there_is_an_error(here):
 
 
 def test_site_says_what_was_rendered(here, monkeypatch):
-    monkeypatch.setattr(render, "render_site", lambda names=(): here / "index.html")
-    write_text(here / "reports/a.html", "")
+    monkeypatch.setattr(render, "render_site", lambda names=(): render.Rendered(here / "index.html", 1, 3))
     *_, pages, last = run("site").stdout.splitlines()
-    assert pages == "1 pages written." and re.fullmatch(rf"Open {here}/index\.html \(it took 0:0\d\)\.", last)
+    assert pages == "1 page rendered; the other 3 are as they were." and re.fullmatch(
+        rf"Open {here}/index\.html \(it took 0:0\d\)\.", last
+    )
 
 
 def test_new_refuses_what_is_no_slug():
@@ -321,7 +322,7 @@ def test_a_notebook_that_is_not_there_says_how_to_get_it(project):
 
 def test_report_renders_after_it_ran(here, monkeypatch):
     monkeypatch.setattr(executing, "run_notebook", lambda name, preset: here / f"{name}-{preset}.ipynb")
-    monkeypatch.setattr(render, "render_site", lambda names=(): here / "index.html")
+    monkeypatch.setattr(render, "render_site", lambda names=(): render.Rendered(here / "index.html", 2))
     done = run("report", "--preset", "pocket")
     assert done.exit_code == 0 and "sweep-pocket.ipynb" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Open ")

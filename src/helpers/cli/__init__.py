@@ -124,9 +124,12 @@ def sweep(
 
 @app.command()
 def site(
-    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index; all")] = None,
+    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index")] = None,
 ) -> None:
-    """Render pages from existing records, without running anything."""
+    """Render pages from existing records, without running anything.
+
+    Without PAGE: those whose records, source or code changed since they were rendered.
+    """
     _render(time.monotonic(), pages or [])
 
 
@@ -142,8 +145,10 @@ def publish(
     The records that they used are copied too. A record that cannot be read is left out and named.
     """
     from helpers.audit.publishing import publish as copy
+    from helpers.base import files
     from helpers.claims.evidence import agrees, check_constraints, full_key
     from helpers.records.reading import load, records
+    from helpers.site.status import cells_of
 
     notebook = name.partition("/")[0]
     candidates = [load(name)] if "/" in name else records(notebook, status=None)
@@ -163,6 +168,12 @@ def publish(
     folders = copy(notebook, lambda record: record.id in chosen)
     for folder in folders:
         typer.echo(_shown(folder))
+    is_declared = (files.PARAMS / notebook / "experiment.yaml").is_file()  # a part of a study has no grid of its own
+    for cell in cells_of(notebook, root=files.ROOT) if is_declared else ():
+        if cell.state == "ad hoc" and cell.record in chosen:
+            typer.echo(
+                f"declared by no params file: {cell.cell} ({'; '.join(cell.why)}; nearest: {cell.grid})", err=True
+            )
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
@@ -258,9 +269,10 @@ def _render(begin: float, pages: Sequence[str] = ()) -> None:
     from helpers.site.render import render_site
     from helpers.sweeps.board import clock
 
-    index = render_site(names=pages)
-    typer.echo(f"{len(pages) or len(list(index.parent.rglob('*.html')))} pages written.")
-    typer.echo(f"Open {_shown(index)} (it took {clock(time.monotonic() - begin)}).")
+    done = render_site(names=pages)
+    rest = f"; the other {done.kept} are as they were" if done.kept else ""
+    typer.echo(f"{done.count} page{'' if done.count == 1 else 's'} rendered{rest}.")
+    typer.echo(f"Open {_shown(done.first)} (it took {clock(time.monotonic() - begin)}).")
 
 
 def _shown(path: Any) -> str:
