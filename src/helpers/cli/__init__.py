@@ -10,7 +10,7 @@ import sys
 import time
 import traceback as tracebacks
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,6 +22,9 @@ from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 from helpers.cli.new import new, next_, read
+
+if TYPE_CHECKING:
+    from helpers.site.kept import Answer
 
 
 class _OneSentence(TyperGroup):
@@ -192,16 +195,15 @@ def status(
     every: Annotated[bool, typer.Option("--all", help="list every cell, and say why one is stale or failed")] = False,
 ) -> None:
     """Show the verdict on each claim, and what is missing or stale."""
-    from helpers.records.reading import gc_paused
+    from helpers.site.kept import recall
 
-    with gc_paused():
-        from helpers.site.status import status as look
+    def look() -> Answer:
+        from helpers.site.status import answer
 
-        cells, pages = look(notebook)
-    from helpers.site.listing import summary, whole
+        return answer(notebook)
 
     # At once: each call of its own would flush.
-    typer.echo("\n".join(whole(cells, pages) if every else summary(cells, pages)))
+    typer.echo("\n".join(recall(notebook or "", look)["whole" if every else "summary"]))
 
 
 @app.command()

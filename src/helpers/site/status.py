@@ -16,7 +16,8 @@ from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
 from helpers.records import committed, ledger, provenance, questions
 from helpers.records.provenance import portable
-from helpers.records.reading import Record, read_once
+from helpers.records.reading import Record, gc_paused, read_once
+from helpers.site import kept
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]
 DRAFT = "DRAFT"
@@ -79,6 +80,19 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     cells = [row for name, found in known.items() for row in cells_of(name, found)]
     pages = [page_status(page) for page in pages_in(known=known)]
     return cells, [page for page in pages if notebook is None or page.experiment in ("", notebook)]
+
+
+def answer(notebook: str | None = None) -> kept.Answer:
+    """Return what `claimbook status` prints, a few lines a claim (``summary``) or every cell (``whole``)."""
+    from helpers.site import listing
+
+    with gc_paused(), read_once():
+        cells, pages = status(notebook)
+        outside = frozenset[str]()
+        with contextlib.suppress(RecordError):  # a link to a folder, beside which nothing is kept
+            outside = frozenset(map(str, questions.data_elsewhere()))
+    lines = {"summary": listing.summary(cells, pages), "whole": listing.whole(cells, pages)}
+    return kept.Answer(lines, outside, all(cell.state != "running" for cell in cells))
 
 
 def cases_in(
