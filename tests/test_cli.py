@@ -172,7 +172,7 @@ def test_status_is_three_lines_a_claim(here):
     assert len(told) % 3 == 0 and all(line.startswith("reports/") for line in told[::3])
     claim, runs, since = told[:3]
     assert claim == "reports/lr-epochs-band.qmd: NOT RUN, confidence LOW"
-    assert re.fullmatch(r"  runs: \d{3} missing", runs) and since == "  nothing has changed since"
+    assert re.fullmatch(r"  runs: \d+ missing", runs) and since == "  nothing has changed since"
     assert rest == "Every cell: claimbook status --all"
 
 
