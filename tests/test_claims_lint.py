@@ -54,7 +54,7 @@ def root(tmp_path, outputs_here):
     """A project with the pages without a claim and one fresh page, which has no findings."""
     shutil.copytree(PARAMS / "sweep", tmp_path / "params" / "sweep")
     (tmp_path / "reports").mkdir()
-    for name in ("index", "graph", "log", "runs"):
+    for name in ("index", "graph", "log", "runs", "findings"):
         shutil.copy(REPORTS / f"{name}.qmd", tmp_path / "reports")
     for path in create(SLUG, "sweep", tmp_path):
         text = path.read_text()

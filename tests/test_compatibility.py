@@ -15,7 +15,7 @@ from helpers.bench import compatibility
 from helpers.bench.compatibility import architectures, as_compared, examine
 from helpers.lm import forward, models
 from helpers.lm.compatibility import Entry, entries, read
-from helpers.site import overview
+from helpers.site import architectures as shown
 from helpers.studies.actdiff.lens import Lens
 
 pytestmark = pytest.mark.unit
@@ -116,7 +116,7 @@ def test_other_versions_stay_when_one_is_written(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_every_architecture_with_its_versions():
-    html = str(overview.architectures().fragment)
+    html = str(shown.table_of_architectures().fragment)
     for kind, entry in KNOWN.items():
         assert kind in html and entry.name in html
     rows = html.split("<tr>")
@@ -128,7 +128,7 @@ def test_an_architecture_that_changed_between_versions_has_two_rows(tmp_path, mo
     packed = KNOWN["llama"]
     plain = Entry(**dataclasses.asdict(packed) | {"rows": "plain", "why": "of a reason"})
     old, new = ({"architectures": {"llama": dataclasses.asdict(one)}} for one in (plain, packed))
-    monkeypatch.setattr(overview, "read_compatibility", lambda: {"5.9": old, "5.10": old, "5.11": new})
-    rows = str(overview.architectures().fragment).split("<tr>")[2:]
+    monkeypatch.setattr(shown, "read_compatibility", lambda: {"5.9": old, "5.10": old, "5.11": new})
+    rows = str(shown.table_of_architectures().fragment).split("<tr>")[2:]
     assert ["of a reason" in row for row in rows] == [False, True]
     assert "5.9, 5.10" in rows[1] and "5.11" in rows[0]

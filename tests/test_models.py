@@ -170,10 +170,6 @@ def test_unknown_device_and_dtype_are_refused(folder):
         models.load(str(folder), device="cpu", dtype="float16")
 
 
-def test_explicit_bfloat16_is_honoured(folder):
-    assert models.load(str(folder), device="cpu", dtype="bfloat16").dtype == "bfloat16"
-
-
 def test_smollm2_absent_says_how_to_install_it(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)

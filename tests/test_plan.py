@@ -299,3 +299,10 @@ def test_what_the_runs_do_not_give_stays_open(tmp_path):
     (cell,) = asked.evidence().inside
     assert cell.records and cell.interval("answers_kept_marked") is None
     assert "stays open" in plan(asked).sentence
+
+
+def test_an_estimate_over_all_seeds_is_drawn_within_the_ends_of_its_unit():
+    wide = Fit(0.95, sides=(0.5, 0.5), unit="points", together=20)
+    for number in range(50):
+        drawn = wide.draw(numpy_stream(0, "estimate", number), 1, None)([0], MODELS)
+        assert -1 <= drawn.low <= drawn.value <= drawn.high <= 1

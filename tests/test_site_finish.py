@@ -137,7 +137,7 @@ def fake_quarto(folder: Path, code: int) -> Path:
 def test_quarto_renders_where_it_is_installed(project, tmp_path, monkeypatch, capfd):
     called = fake_quarto(tmp_path / "bin", 0)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    assert render.render_site(tmp_path) == tmp_path / "_site/index.html"
+    assert render.render_site(tmp_path).first == tmp_path / "_site/index.html"
     assert called.read_text().split() == ["render", str(tmp_path), sys.executable]
     assert capfd.readouterr() == ("", "")
 
@@ -145,7 +145,7 @@ def test_quarto_renders_where_it_is_installed(project, tmp_path, monkeypatch, ca
 def test_some_pages_are_rendered_by_name(project, tmp_path, monkeypatch):
     called = fake_quarto(tmp_path / "bin", 0)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    assert render.render_site(tmp_path, names=["reports/index.qmd"]) == tmp_path / "_site/reports/index.html"
+    assert render.render_site(tmp_path, names=["reports/index.qmd"]).first == tmp_path / "_site/reports/index.html"
     assert called.read_text().split() == ["render", str(tmp_path / "reports/index.qmd"), sys.executable]
     with pytest.raises(ClaimError, match=r"The site has no page 'indx'; did you mean 'index'"):
         render.render_site(tmp_path, names=["indx"])
@@ -162,7 +162,7 @@ def test_a_failing_quarto_is_an_error_under_its_last_lines(project, tmp_path, mo
 
 def test_without_quarto_the_fallback_says_how_to_get_it(project, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(render.shutil, "which", lambda *_, **__: None)
-    monkeypatch.setattr(render.fallback, "render", lambda root, site, pages: None)
+    monkeypatch.setattr(render.fallback, "render", lambda root, site, pages: [])
     with pytest.raises(ClaimError, match=r"The site has faults:\nindex\.html:3: .*'gone\.html' leads nowhere"):
         (tmp_path / "_site/reports/index.html").write_text('<html>\n<body>\n<a href="../gone.html">x</a>')
         render.render_site(tmp_path)

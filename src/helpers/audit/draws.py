@@ -79,10 +79,11 @@ class Fit:
 
     def _estimate(self, rng: np.random.Generator, size: Size | None) -> Callable[[list[int], Estimand], Interval]:
         away, (below, above), at_95 = rng.normal(), self.sides or (0.0, 0.0), float(norm.ppf(0.975))
+        ends = bounds_of(self.unit) or (-np.inf, np.inf)
 
         def interval(picked: list[int], estimand: Estimand) -> Interval:
             less = (self.together / (len(picked) * self._grown(size))) ** 0.5
-            value = self.mean + away * less * (below + above) / 2 / at_95
+            value = float(np.clip(self.mean + away * less * (below + above) / 2 / at_95, *ends))
             wide = less * float(norm.ppf((1 + estimand.level) / 2)) / at_95
             drawn = Interval(value, value - below * wide, value + above * wide, None, None, "as drawn", estimand.level)
             return estimands.within(replace(drawn, extra={"unit": self.unit}), self.unit)

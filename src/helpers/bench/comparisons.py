@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
+
+import pandas as pd
 
 from helpers.base.errors import ParameterError, nearest
 from helpers.bench import machine
@@ -18,6 +20,7 @@ from helpers.bench.compare import compare, side_metrics
 from helpers.bench.measured import NO_MODEL, Measured, keep, single
 from helpers.bench.options import Options
 from helpers.lm import models
+from helpers.records.reading import Record
 
 TRAINER_AGREES = 1e-3
 """Relative tolerance of the losses of ten steps: sums run in another order, and each step starts from a drifted one."""
@@ -27,10 +30,13 @@ STACK_AGREES = 1e-4
 
 @dataclass(frozen=True)
 class Comparison:
-    """``measure`` does the work; the code of a record is the module ``entry`` and its imports."""
+    """``measure`` does the work; the code of a record is the module ``entry`` and its imports.
+
+    What takes long keeps its own record, so that a run that was killed goes on where it stopped.
+    """
 
     entry: str
-    measure: Callable[[Options, Sequence[int] | None], Measured]
+    measure: Callable[[Options, Sequence[int] | None], Measured | Record]
 
 
 def _named(name: str) -> Any:
@@ -44,6 +50,18 @@ def _sides(what: str, make: str, model: str = "smollm2", agree: float | None = N
     def measure(options: Options, counts: Sequence[int] | None) -> Measured:
         table = compare(what, _named(make), agree=agree if machine.device() == "cpu" else None)
         return Measured({what: table}, side_metrics(table), models.facts(model))
+
+    return Comparison(make.partition(":")[0], measure)
+
+
+def _number_types(what: str, make: str) -> Comparison:
+    """Compare bf16 with fp32 in CPU seconds: nobody asks for it on a GPU, where bf16 is the default."""
+
+    def measure(options: Options, counts: Sequence[int] | None) -> Measured:
+        models.refuse_emulated("bfloat16", "cpu")
+        table = compare(what, _named(make), clock=process_time)
+        facts = models.facts("smollm2", device="cpu") | {"dtype": "float32+bfloat16"}
+        return Measured({what: table}, side_metrics(table), facts)
 
     return Comparison(make.partition(":")[0], measure)
 
@@ -78,16 +96,22 @@ COMPARISONS: dict[str, Comparison] = {
     "capture": _sides("capture", "helpers.bench.actdiff:capture_sides"),
     "layers": _sides("layers", "helpers.bench.actdiff:layer_sides"),
     "scale": Comparison("helpers.bench.scale", _scale),
+    "bf16": _function("helpers.bench.bf16:measure"),
+    "bf16-training": _number_types("bf16-training", "helpers.bench.bf16:training_sides"),
+    "bf16-generation": _number_types("bf16-generation", "helpers.bench.bf16:generation_sides"),
     "figures": _function("helpers.bench.figures:measure"),
 }
 
 GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
 """The comparisons that are worth a GPU."""
+BY_NAME = ("bf16", "bf16-training", "bf16-generation")
+"""The comparisons that only some CPUs can make: they run where they are asked for."""
 
 
 def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]) -> None:
     """Raise ``ParameterError`` for an unknown value, or an option of a comparison that is not ``wanted``."""
     given = {"shape": options.shape, "sweep25": options.cells, "scale": counts, "figures": options.figures}
+    given["bf16"] = options.preset
     for name, value in given.items():
         if value and name not in wanted:
             raise ParameterError(
@@ -95,6 +119,10 @@ def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]
             )
     if options.figures:
         _named("helpers.bench.figures:wanted")(options.figures)
+    if options.preset:
+        presets = _named("helpers.bench.bf16:PRESETS")
+        if options.preset not in presets:
+            raise ParameterError(f"There is no preset {options.preset!r} of bf16{nearest(options.preset, presets)}")
     if options.shape:
         _named("helpers.bench.random_model:shape_named")(options.shape)
     if options.cells:
@@ -108,12 +136,16 @@ def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) ->
     for name in names:
         if name not in COMPARISONS and name != "gpu":
             raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
-    wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))] or list(COMPARISONS)
+    wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))]
+    wanted = wanted or [name for name in COMPARISONS if name not in BY_NAME]
     _check(options, counts, wanted)
     print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
     for name in dict.fromkeys(wanted):
         begin = perf_counter()
         measured = COMPARISONS[name].measure(options, counts)
+        if isinstance(measured, Record):
+            print(f"\n{pd.DataFrame(measured.metrics).T[['value', 'unit', 'n']].to_string()}\nsaved as {measured.ref}")
+            continue
         measured.metrics["took"] = single(perf_counter() - begin, "s")
         for title, table in measured.tables.items():
             print(f"\n{title}\n{table.round(3).to_string(index=False)}")

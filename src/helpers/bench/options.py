@@ -12,13 +12,14 @@ from helpers.base.params import Cell
 class Options:
     """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all). None: the device decides.
 
-    ``figures`` to measure (all), each ``runs`` times.
+    ``preset`` of the gate of bf16. ``figures`` to measure (all), each ``runs`` times.
     """
 
     shape: str | None = None
     cells: str | None = None
     figures: tuple[str, ...] = ()
     runs: int = 1
+    preset: str | None = None
 
 
 class BenchCell(Cell):

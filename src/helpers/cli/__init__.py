@@ -10,7 +10,7 @@ import sys
 import time
 import traceback as tracebacks
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -22,6 +22,9 @@ from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 from helpers.cli.new import new, next_, read
+
+if TYPE_CHECKING:
+    from helpers.site.kept import Answer
 
 
 class _OneSentence(TyperGroup):
@@ -124,9 +127,12 @@ def sweep(
 
 @app.command()
 def site(
-    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index; all")] = None,
+    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index")] = None,
 ) -> None:
-    """Render pages from existing records, without running anything."""
+    """Render pages from existing records, without running anything.
+
+    Without PAGE: those whose records, source or code changed since they were rendered.
+    """
     _render(time.monotonic(), pages or [])
 
 
@@ -142,8 +148,10 @@ def publish(
     The records that they used are copied too. A record that cannot be read is left out and named.
     """
     from helpers.audit.publishing import publish as copy
+    from helpers.base import files
     from helpers.claims.evidence import agrees, check_constraints, full_key
     from helpers.records.reading import load, records
+    from helpers.site.status import cells_of
 
     notebook = name.partition("/")[0]
     candidates = [load(name)] if "/" in name else records(notebook, status=None)
@@ -163,6 +171,12 @@ def publish(
     folders = copy(notebook, lambda record: record.id in chosen)
     for folder in folders:
         typer.echo(_shown(folder))
+    is_declared = (files.PARAMS / notebook / "experiment.yaml").is_file()  # a part of a study has no grid of its own
+    for cell in cells_of(notebook, root=files.ROOT) if is_declared else ():
+        if cell.state == "ad hoc" and cell.record in chosen:
+            typer.echo(
+                f"declared by no params file: {cell.cell} ({'; '.join(cell.why)}; nearest: {cell.grid})", err=True
+            )
     typer.echo(f"{len(folders)} records are published; commit them to share them.")
 
 
@@ -181,16 +195,15 @@ def status(
     every: Annotated[bool, typer.Option("--all", help="list every cell, and say why one is stale or failed")] = False,
 ) -> None:
     """Show the verdict on each claim, and what is missing or stale."""
-    from helpers.records.reading import gc_paused
+    from helpers.site.kept import recall
 
-    with gc_paused():
-        from helpers.site.status import status as look
+    def look() -> Answer:
+        from helpers.site.status import answer
 
-        cells, pages = look(notebook)
-    from helpers.site.listing import summary, whole
+        return answer(notebook)
 
     # At once: each call of its own would flush.
-    typer.echo("\n".join(whole(cells, pages) if every else summary(cells, pages)))
+    typer.echo("\n".join(recall(notebook or "", look)["whole" if every else "summary"]))
 
 
 @app.command()
@@ -242,25 +255,28 @@ def bench(
         list[str] | None, typer.Option(help="for figures: one by its name, such as 'make report'; default: all")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="for figures: how often to measure each")] = 1,
+    preset: Annotated[str | None, typer.Option(help="for bf16: pocket or smollm2 (the default)")] = None,
 ) -> None:
     """Time our code against plain code, each timing as a record.
 
     training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
-    records), figures (each beside its bound; an hour or more). gpu: all of those worth a GPU.
+    records), figures (each beside its bound; an hour or more). gpu: all of those worth a GPU. By name only, on a CPU
+    that has bf16: bf16 (do six cells stay the same?), bf16-training, bf16-generation.
     """
     from helpers import bench as timing
 
-    timing.main(names or (), records, timing.Options(shape, cells, tuple(figure or ()), runs))
+    timing.main(names or (), records, timing.Options(shape, cells, tuple(figure or ()), runs, preset))
 
 
 def _render(begin: float, pages: Sequence[str] = ()) -> None:
     from helpers.site.render import render_site
     from helpers.sweeps.board import clock
 
-    index = render_site(names=pages)
-    typer.echo(f"{len(pages) or len(list(index.parent.rglob('*.html')))} pages written.")
-    typer.echo(f"Open {_shown(index)} (it took {clock(time.monotonic() - begin)}).")
+    done = render_site(names=pages)
+    rest = f"; the other {done.kept} are as they were" if done.kept else ""
+    typer.echo(f"{done.count} page{'' if done.count == 1 else 's'} rendered{rest}.")
+    typer.echo(f"Open {_shown(done.first)} (it took {clock(time.monotonic() - begin)}).")
 
 
 def _shown(path: Any) -> str:

@@ -27,7 +27,7 @@ from helpers.base import files
 from helpers.base.errors import ModelError, RecordError
 from helpers.lm import cached, forward
 from helpers.lm.forward import Layout
-from helpers.lm.modes import evaluating
+from helpers.lm.modes import evaluating, in_fp32
 from helpers.lm.parts import base_of, decoder_and_head
 from helpers.records import provenance
 
@@ -188,7 +188,7 @@ def _code() -> str:
 
 def find_ways(base: Any) -> Ways:
     """Compare the ways in which rows can be computed with the model's own forward."""
-    with evaluating(base), torch.no_grad():
+    with evaluating(base), in_fp32(base), torch.no_grad():
         decoder_and_head(base)
         limit, steady = _limit(base)
         rows = [row[:limit] for row in try_rows(base)]

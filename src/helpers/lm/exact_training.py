@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from helpers.base.errors import ModelError
 from helpers.lm import exact
 from helpers.lm.exact import ORDER, Ways, ways_of
-from helpers.lm.modes import training
+from helpers.lm.modes import in_fp32, training
 from helpers.lm.parts import base_of
 
 GRADIENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
@@ -88,7 +88,7 @@ def _find(model: nn.Module, weights: Sequence[Tensor], ours: Loss, own: Callable
     tried = exact.try_rows(base)
     rows = [row[: ways.limit] for row in (*tried[:2], *tried[4:])]  # two that begin alike, and a long one
     targets = [range(1, len(row)) for row in rows]
-    with _calm(model), torch.random.fork_rng(), torch.enable_grad():
+    with _calm(model), in_fp32(base), torch.random.fork_rng(), torch.enable_grad():
         wanted = _differentiated(own(rows), weights)
         if not wanted[0].isfinite():
             return None

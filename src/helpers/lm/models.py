@@ -27,6 +27,7 @@ from helpers.lm.folders import check_rope, custom_code, refuse_incomplete
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 from helpers.lm.targets import find_targets
+from helpers.records import provenance
 
 __all__ = [
     "LoadedModel",
@@ -38,10 +39,13 @@ __all__ = [
     "fingerprint",
     "load",
     "local_folder",
+    "refuse_emulated",
     "save_adapter",
     "threads",
 ]
 
+BF16 = frozenset({"amx_bf16", "avx512_bf16"})
+"""The instruction sets with which a CPU multiplies bf16 numbers; without one of them it emulates that."""
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -69,11 +73,14 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     """Load ``name``: a preset (``pocket``, ``smollm2``, ``paper``), a local folder or a hub id at ``revision``.
 
     ``device``: ``auto`` (CUDA when there is one, else the CPU) or a torch device. ``dtype``: ``auto``, ``float32`` or
-    ``bfloat16``. Raises ``ModelError`` if a file is missing or cut short, or the hub cannot provide the model.
+    ``bfloat16``, the type of the base weights; adapters, their optimiser, logits and sums are fp32. Raises
+    ``ModelError`` if a file is missing or cut short, the hub cannot provide the model, or this CPU has no bf16.
     """
-    located = locate(name, revision)
     device = _device(device)
     number_type = _dtype(name, dtype, device)
+    kind = str(number_type).removeprefix("torch.")
+    refuse_emulated(kind, device)
+    located = locate(name, revision)
     tokenizer, model = _read(located.folder, number_type)
     # PEFT copies this into adapter_config.json, and a path of this machine does not belong in a record.
     model.name_or_path = located.source
@@ -83,7 +90,6 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     ways = exact.settle(model, sha256)
     if ways.why:
         tqdm.write(f"{name}: rows: {ways}", file=sys.stderr)
-    kind = str(number_type).removeprefix("torch.")
     return LoadedModel(model, tokenizer, name, located.source, located.revision, sha256, count, kind, device)
 
 
@@ -134,10 +140,20 @@ def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
         return known[dtype]
     if dtype != "auto":
         raise ModelError(f"dtype is {dtype!r}{nearest(dtype, ['auto', *known])}.")
-    # A CPU without bf16 hardware emulates it, which is far slower, and rounds differently from one that has it.
+    # On a CPU bf16 has to be asked for: records then agree between CPUs that have it and those that do not.
     # The pocket model is fp32 everywhere, so that its records agree between machines as far as possible.
     on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if on_gpu and name != "pocket" else torch.float32
+
+
+def refuse_emulated(dtype: str, device: str) -> None:
+    """Raise ``ModelError`` if ``device`` is a CPU that has no instructions for the number type ``dtype``."""
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu and dtype == "bfloat16" and BF16.isdisjoint(provenance.instruction_sets() or ()):
+        raise ModelError(
+            f"dtype is bfloat16, but this CPU has neither {' nor '.join(sorted(BF16))} and would be many times slower "
+            "than in float32. Use float32."
+        )
 
 
 def choose_threads() -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import DataError, RecordError
 from helpers.records import provenance
-from helpers.records.reading import Record, load
+from helpers.records.reading import Record, folders, load, records
 from helpers.records.study import Study, find_study
 
 OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
@@ -101,6 +101,14 @@ def _hash_of_data(data: dict[str, str]) -> str | None:
     away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not files.is_there(path)}
     here = [path for name, path in paths.items() if name not in away]
     return hash_of_data(data_hashes(here) | away) if all(path.is_file() for path in here) else None
+
+
+def data_elsewhere() -> Iterator[Path]:
+    """Yield the data files outside the repository, there or not, that any record names, whatever its status."""
+    homes = (files.outputs_root(), files.published_root())
+    for notebook in sorted({name for home in homes for name, _ in folders(home) if files.is_plain(name)}):
+        for record in records(notebook, status=None):
+            yield from (files.expanded(name) for name in record.data if name.startswith(OUTSIDE))
 
 
 def _place(name: str) -> Path:

@@ -71,12 +71,17 @@ def render(root: Path = ROOT, site: Path | None = None, *, pages: Sequence[Path]
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(chosen), desc="pages", unit="page", disable=None) as bar:
         running = [pool.submit(some) for _ in range(min(workers, len(chosen)))]
         written = [page for done in running for page in done.result()]
-    if pages:
-        return written
-    for folder in {path.parent for path in written}:
-        for left_over in set(folder.glob("*.html")) - set(written):
-            left_over.unlink()
+    if not pages:
+        remove_gone(project, site)
     return written
+
+
+def remove_gone(project: Project, site: Path) -> None:
+    """Remove the rendered pages whose source is gone, beside those of the project."""
+    targets = {site / page.relative_to(project.root).with_suffix(".html") for page in project.pages}
+    for folder in {target.parent for target in targets}:
+        for left_over in set(folder.glob("*.html")) - targets:
+            left_over.unlink()
 
 
 def _counted(page: Path, bar: tqdm) -> Path:

@@ -24,12 +24,18 @@ from helpers.site.run_list import write_details
 INDEX, RUNS, LOG = Path("reports/index.html"), Path("reports/runs.html"), Path("reports/log.qmd")
 
 
-def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] | None = None) -> list[Finding]:
+def finish(
+    root: Path = ROOT,
+    site: Path | None = None,
+    only: Collection[Path] | None = None,
+    kept: Collection[Path] | None = None,
+) -> list[Finding]:
     """Unseal the outputs in rendered pages, add the pages that they link to, and return the findings of the check.
 
     Args:
         only: the pages that a partial render wrote. Notebooks and completions then stay as they are, and links between
             pages are not checked, because the other page may not be rendered yet.
+        kept: the pages that need no rendering, where with ``only`` the site is whole: all else is written, and checked.
 
     Raises:
         ClaimError: ``reports/index.html`` was not rendered, or a notebook's execution failed.
@@ -43,17 +49,23 @@ def finish(root: Path = ROOT, site: Path | None = None, only: Collection[Path] |
             html = originals.link(unseal(page.read_text(encoding="utf-8")), logged)
             claim = open_page(source, project.root)
             write_text(page, html if claim is None else header.place(html, claim))
-    if pages is None:
-        write_styles(project, site)
-        for source in sorted((project.root / "notebooks").glob("*.ipynb")):
-            if _was_executed(source):
-                notebooks.export(source, project, site)
-        completions.write(project, site)
+    if pages is None or kept is not None:
+        _add(project, site, {path.resolve() for path in kept or ()})
     if (site / RUNS).is_file() and (pages is None or site / RUNS in pages):
         write_details(site / RUNS)
-    if pages is None or site / INDEX in pages:
+    if pages is None or kept is not None or site / INDEX in pages:
         write_index(site)
-    return check_site(site, pages)
+    return check_site(site, None if kept is not None else pages)
+
+
+def _add(project: Project, site: Path, kept: Collection[Path]) -> None:
+    """Write the style sheets, notebooks and completions of a site, all but those ``kept``."""
+    write_styles(project, site)
+    for source in sorted((project.root / "notebooks").glob("*.ipynb")):
+        if site / f"notebooks/{source.stem}.html" not in kept and _was_executed(source):
+            notebooks.export(source, project, site)
+    if site / "completions.html" not in kept:
+        completions.write(project, site)
 
 
 def _pages(project: Project, site: Path) -> list[tuple[Path, Path]]:

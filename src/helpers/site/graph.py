@@ -6,6 +6,7 @@ hypothesis must name the row that answers it; otherwise it is unanswered, and fl
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
-from helpers.claims.claim import Kind, Relation
+from helpers.claims.claim import Claim, Kind, Relation, has_claim, read_claim
 from helpers.show.markup import Block
 from helpers.site import originals
 from helpers.site.blocks import banner
@@ -160,9 +161,35 @@ def _answer(relation: Relation, known: Mapping[str, Case]) -> tuple[Answer | Non
     return ("open" if word in OPEN else "answered"), f"“{asked.criteria.question(relation.answer).question}” is {word}"
 
 
-def all_claims(root: Path = ROOT, opened: Case | None = None) -> Graph:
-    """Build the graph of every page in ``reports/``; ``opened`` is a page whose records are already read."""
-    return build(cases_in(root / "reports", root, opened=opened))
+def all_claims(root: Path = ROOT) -> Graph:
+    """Build the graph of every page in ``reports/``."""
+    return build(cases_in(root / "reports", root))
+
+
+def rests_on(claim: Claim, root: Path = ROOT) -> dict[Path, Claim]:
+    """Return the pages that decide what `Graph.flags` says of ``claim``: of all it names, and of what those rest on.
+
+    Pages are read without their records. One that cannot be read is left out: no finished page makes its claim.
+    """
+    known: dict[Path, Claim] = {}
+    for path in sorted((root / "reports").glob("[!_]*.qmd")):
+        with contextlib.suppress(ClaimError):
+            if has_claim(path):
+                known[path] = read_claim(path, root)
+    named, waiting = {claim.id}, [relation.target for relation in claim.relations]
+    while waiting:
+        target = waiting.pop()
+        if target not in named:
+            named.add(target)
+            needed = [other.relations for other in known.values() if other.id == target]
+            waiting += [one.target for relations in needed for one in relations if one.kind in CARRIES]
+    return {path: other for path, other in known.items() if other.id in named}
+
+
+def _around(case: Case) -> Graph:
+    """Build the part of the graph that `Graph.flags` needs for one claim."""
+    pages = frozenset(rests_on(case.claim, case.root))
+    return build(cases_in(case.root / "reports", case.root, opened=case, only=pages))
 
 
 def flags(case: Case, graph: Graph | None = None) -> Block:
@@ -172,5 +199,5 @@ def flags(case: Case, graph: Graph | None = None) -> Block:
     confidence.
     """
     stale = [f"{why[0].upper()}{why[1:]}." for why in page_status(case).stale]
-    sentences = [*stale, *(graph or all_claims(case.root, case)).flags(case.claim.id)]
+    sentences = [*stale, *(graph or _around(case)).flags(case.claim.id)]
     return Block(Markup("\n").join(map(banner, sentences)))

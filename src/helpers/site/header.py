@@ -23,18 +23,20 @@ from helpers.base.errors import ClaimError
 from helpers.claims.case import Case
 from helpers.claims.drafts import Draft
 from helpers.claims.verdict import WORDS
-from helpers.records import ledger
+from helpers.records import committed, ledger
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
 from helpers.site.blocks import badge, banner
 from helpers.site.effect import effect
 from helpers.site.pages import table
+from helpers.site.status import ad_hoc_of
 
 BELOW = re.compile(r"<header\b[^>]*\btitle-block\b[^>]*>.*?</header>", re.DOTALL)
 """The title of a page, as Quarto and the fallback write it; both call its class or id so."""
 PLACED = re.compile(r'\n<section class="cb-(?P<part>header|challenge)".*?<!--/cb-(?P=part)-->', re.DOTALL)
 SECTION = Markup('\n<section class="cb-{0}" aria-label="{1}">{2}</section><!--/cb-{0}-->')
 END = "</main>"
+SHOWN = 8
 
 
 def place(html: str, page: Case | Draft) -> str:
@@ -101,7 +103,7 @@ def replays_of(case: Case) -> str:
 
 
 def proof(case: Case) -> Block:
-    """Say how the replays of its records compared, and list what changed after registration."""
+    """Say how replays compared and whether all code is committed; list what changed or is undeclared."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
     lines = [line for line in book.lines if concerns(line, case.claim)]
     deviations = [] if lines else ["Nothing of this claim is registered: what judges it may have been chosen to fit."]
@@ -116,11 +118,13 @@ def proof(case: Case) -> Block:
         if line.event == "withdrawn" and line.name.startswith(f"{case.claim.experiment}/")
     ]
     deviations += [*_derived(book, refs), *filter(None, [case.confidence().changed])]
+    deviations += [*_undeclared(case)]
+    said = " ".join(filter(None, [replays_of(case), committed.sentence(case.evidence().records)]))
     items = Markup().join(Markup("<li>{}</li>").format(verbatim(one)) for one in deviations)
     count = f"{len(deviations)} deviation{'s' if len(deviations) > 1 else ''} from what was registered"
     fold = Markup('<details class="cb-deviations"><summary>{}</summary><ul>{}</ul></details>')
     listed = fold.format(count, items) if deviations else Markup()
-    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(replays_of(case)), listed))
+    return Block(Markup('<p class="cb-notes">{}</p>{}').format(verbatim(said), listed))
 
 
 def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
@@ -137,6 +141,15 @@ def _late(case: Case, lines: Sequence[ledger.Line]) -> Iterator[str]:
             f"Registered on {day}, when {before} of {len(began)} records had begun: {', '.join(names)}. "
             "Only git history can show what is older than they are."
         )
+
+
+def _undeclared(case: Case) -> Iterator[str]:
+    """Yield a sentence for each of the first records that no params file declares: how it differs."""
+    cells, unjudged = ad_hoc_of(case), "" if case.expected is None else ", so not judged"
+    for one in cells[:SHOWN]:
+        yield f"Declared by no params file{unjudged}: {one.cell} ({'; '.join(one.why)})."
+    if len(cells) > SHOWN:
+        yield f"{len(cells) - SHOWN} more records are declared by no params file: `claimbook status --all` lists them."
 
 
 def _derived(book: ledger.Ledger, refs: Set[str]) -> list[str]:

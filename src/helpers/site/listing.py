@@ -13,7 +13,8 @@ NOTHING = ["No experiment declares a grid yet: `claimbook new my-study --blank` 
 def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]:
     """Return three lines a claim, a line for each experiment that has no page, and how to see the rest.
 
-    A record that cannot be read, or that no params file declares, adds a line: nobody should have to look for why.
+    A record that cannot be read, that no params file declares, or that was made before a commit adds a line: nobody
+    should have to look for why.
     """
     lines = []
     for page in pages:
@@ -24,6 +25,7 @@ def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[st
             lines.append(f"  first: {_plain('; '.join(page.why))}")
         else:
             lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
+            lines += [f"  code: {page.code}"] if page.code else []
     for notebook in dict.fromkeys(cell.notebook for cell in cells):
         if notebook not in {page.experiment for page in pages}:
             mine = [cell for cell in cells if cell.notebook == notebook]

@@ -1,23 +1,20 @@
-"""The blocks of pages about everything: cards of claims, records behind pages, architectures of models."""
+"""The blocks of pages about everything: cards of claims, and the records behind pages."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
-from helpers.lm.compatibility import read as read_compatibility
 from helpers.records.reading import Record, used_by
 from helpers.show.markup import Block
 from helpers.site.blocks import ClaimCard, claims_index
 from helpers.site.effect import effect
 from helpers.site.graph import build
-from helpers.site.pages import table
 from helpers.site.run_list import run_list
 from helpers.site.status import cases_in
 
@@ -70,23 +67,3 @@ def records_used(cases: Iterable[Case]) -> list[Record]:
 def runs(root: Path = ROOT) -> Block:
     """List every record that a page rests on; the address ``#<run id>`` shows one of them."""
     return run_list(records_used(cases_in(root / "reports", root)))
-
-
-def architectures() -> Block:
-    """Show how each architecture is computed; one that changed between versions of transformers has a row for each."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    ledger = read_compatibility()
-    for version in reversed(ledger):
-        for kind, entry in ledger[version]["architectures"].items():
-            rows.setdefault(_architecture(kind, entry), []).insert(0, version)
-    heads = ("architecture", "rows", "training", "LoRA targets", "adapters", "activation study")
-    lines = [dict(zip(heads, row, strict=True)) for row in rows]
-    shown = pd.DataFrame(lines).assign(transformers=[", ".join(versions) for versions in rows.values()])
-    caption = f"{len({row[0] for row in rows})} architectures, tried on tiny random models."
-    return table(shown.sort_values("architecture", kind="stable"), caption)
-
-
-def _architecture(kind: str, entry: Mapping[str, str]) -> tuple[str, ...]:
-    why = f": {entry['why']}" if entry["why"] else ""
-    parts = (entry[name] or "-" for name in ("training", "targets", "adapters", "lens"))
-    return f"{kind} ({entry['name']})", f"{entry['rows']}{why}", *parts

@@ -6,46 +6,90 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.base import leftovers
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
+from helpers.records.reading import read_once
 from helpers.site import fallback
+from helpers.site.check import Finding
+from helpers.site.fallback import remove_gone
 from helpers.site.finish import finish
-from helpers.site.frame import read_project
+from helpers.site.frame import Project, read_project
+from helpers.site.stamps import Stamps
 
+Kept = Collection[Path] | None
+"""The pages that need no rendering, where the whole site is rendered; None where pages were named."""
 LAST = 30  # lines of a failed render to show where output is no terminal
 NO_QUARTO = "Quarto is not installed (see https://quarto.org/docs/get-started). Rendering the same pages without it."
 
 
-def render_site(root: Path = ROOT, site: Path | None = None, names: Sequence[str] = ()) -> Path:
-    """Render the site, or the pages called ``names``, check it, and return its index page or the first of them.
+@dataclass(frozen=True)
+class Rendered:
+    """The page to open first, how many pages were rendered, and how many stayed as they were."""
+
+    first: Path
+    count: int
+    kept: int = 0
+
+
+@read_once()
+def render_site(root: Path = ROOT, site: Path | None = None, names: Sequence[str] = ()) -> Rendered:
+    """Render the pages of the site that changed, or the pages called ``names``, and check it.
 
     Raises:
         ClaimError: there is no such page, a page failed, or the check has findings, which the error lists.
     """
-    root, site = Path(root), Path(site or Path(root) / "_site")
-    pages = [_page(name, root) for name in names]
-    written = [site / page.relative_to(root).with_suffix(".html") for page in pages]
+    root = Path(root)
+    site, project = Path(site or root / "_site"), read_project(root)
+    chosen = [_page(name, project) for name in names]
     for folder in (site, *(path for path in site.glob("*") if path.is_dir())):
         leftovers.remove_files(folder)
     quarto = shutil.which("quarto") or shutil.which("quarto", path=Path(sys.executable).parent)  # the extra [quarto]
-    if quarto:
-        for target in pages or [root]:
-            _with_quarto(quarto, target, root, site)
-    else:
-        print(NO_QUARTO, file=sys.stderr)
-        fallback.render(root, site, pages=pages)
-        if findings := finish(root, site, written if pages else None):
+    stamps = Stamps(project, site, "Quarto" if quarto else "fallback", chosen)
+    targets = {page: site / page.relative_to(root).with_suffix(".html") for page in project.pages}
+    pages = chosen or [page for page, target in targets.items() if target not in stamps.kept]
+    written, kept = [targets[page] for page in pages], None if chosen else stamps.kept
+    if kept is not None:
+        remove_gone(project, site)
+    if kept is None or len(kept) < len(stamps.parts) or not stamps.is_checked:
+        if quarto:
+            findings = _by_quarto(quarto, project, site, pages, kept)
+        else:
+            findings = _by_fallback(project, site, pages, kept)
+        stamps.write(written if kept is None else stamps.parts)
+        if findings:
             raise ClaimError("The site has faults:\n" + "\n".join(map(str, findings)))
-    return written[0] if pages else site / "index.html"
+        if kept is not None:
+            stamps.write_checked()
+    return Rendered(written[0] if chosen else site / "index.html", len(pages), len(targets) - len(pages))
 
 
-def _page(name: str, root: Path) -> Path:
+def _by_fallback(project: Project, site: Path, pages: Sequence[Path], kept: Kept) -> list[Finding]:
+    """Render pages without Quarto, and finish them; with ``kept`` the site is whole then."""
+    written: list[Path] = []
+    if pages:
+        print(NO_QUARTO, file=sys.stderr)
+        written = fallback.render(project.root, site, pages=pages)
+    return finish(project.root, site, written, kept)
+
+
+def _by_quarto(quarto: str, project: Project, site: Path, pages: Sequence[Path], kept: Kept) -> list[Finding]:
+    """Render pages with Quarto, which finishes each; what no page holds is left to do where ``kept`` is given."""
+    if len(pages) == len(project.pages):
+        _with_quarto(quarto, project.root, project.root, site)
+        return []
+    for page in pages:
+        _with_quarto(quarto, page, project.root, site)
+    return [] if kept is None else finish(project.root, site, (), kept)
+
+
+def _page(name: str, project: Project) -> Path:
     """Return the page of the site that is called ``name``: its file, or its file's name without the folder."""
-    known = {page.stem: page for page in read_project(root).pages}
+    known = {page.stem: page for page in project.pages}
     stem = Path(name).name.removesuffix(".qmd")
     if stem not in known or Path(name).name not in (stem, known[stem].name):
         raise ClaimError(f"The site has no page {name!r}{nearest(stem, known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,9 +14,10 @@ from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_exp
 from helpers.claims.declared import Declared, Expected, telling
 from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
-from helpers.records import ledger, provenance, questions
+from helpers.records import committed, ledger, provenance, questions
 from helpers.records.provenance import portable
-from helpers.records.reading import Record, read_once
+from helpers.records.reading import Record, gc_paused, read_once
+from helpers.site import kept
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]
 DRAFT = "DRAFT"
@@ -45,6 +46,8 @@ class CellStatus:
 class PageStatus:
     """A claim's page: verdict, stated confidence, why its records are stale, and how the criteria have changed.
 
+    ``code`` says of records that were made before a commit whether their code is committed since.
+
     The ``verdict`` of a draft is DRAFT, and ``why`` the first thing that it lacks.
     """
 
@@ -55,6 +58,7 @@ class PageStatus:
     confidence: str
     stale: tuple[str, ...] = ()
     changed: str = ""
+    code: str = ""
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -78,14 +82,28 @@ def status(notebook: str | None = None) -> tuple[list[CellStatus], list[PageStat
     return cells, [page for page in pages if notebook is None or page.experiment in ("", notebook)]
 
 
+def answer(notebook: str | None = None) -> kept.Answer:
+    """Return what `claimbook status` prints, a few lines a claim (``summary``) or every cell (``whole``)."""
+    from helpers.site import listing
+
+    with gc_paused(), read_once():
+        cells, pages = status(notebook)
+        outside = frozenset[str]()
+        with contextlib.suppress(RecordError):  # a link to a folder, beside which nothing is kept
+            outside = frozenset(map(str, questions.data_elsewhere()))
+    lines = {"summary": listing.summary(cells, pages), "whole": listing.whole(cells, pages)}
+    return kept.Answer(lines, outside, all(cell.state != "running" for cell in cells))
+
+
 def cases_in(
     folder: Path = REPORTS,
     root: Path = ROOT,
     known: Mapping[str, ExperimentRecords] | None = None,
     opened: Case | None = None,
+    only: Collection[Path] | None = None,
 ) -> Iterator[Case]:
     """Open every finished claim page in ``folder``, as `pages_in` does."""
-    return (page for page in pages_in(folder, root, known, opened) if isinstance(page, Case))
+    return (page for page in pages_in(folder, root, known, opened, only) if isinstance(page, Case))
 
 
 def pages_in(
@@ -93,13 +111,17 @@ def pages_in(
     root: Path = ROOT,
     known: Mapping[str, ExperimentRecords] | None = None,
     opened: Case | None = None,
+    only: Collection[Path] | None = None,
 ) -> list[Case | Draft]:
     """Open every claim page in ``folder``, drafts among them; with ``known`` only those of these experiments.
 
-    ``opened`` is a page that is already open. Of two pages with one claim id the one not registered is a draft.
+    ``opened`` is a page that is already open; ``only`` are the pages that are looked at. Of two pages with one claim id
+    the one not registered is a draft.
     """
     pages: list[Case | Draft] = []
     for path in sorted(folder.glob("[!_]*.qmd")):
+        if only is not None and path not in only:
+            continue
         is_open = opened is not None and path.resolve() == opened.path.resolve()
         page = opened if is_open else open_page(path, root, known)
         pages += [page] if page is not None else []
@@ -129,28 +151,42 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     """
     experiment = known or read_experiment(notebook, root)
     started = [record for record in experiment.records if "params" in record.content]
-    rows, grids, met = [], dict[str, tuple[Expected, ...]](), set[str]()
+    rows, grids, met = [], dict[str, Sequence[Expected]](), set[str]()
+    for name, expected in _declared(notebook, root):
+        if isinstance(expected, ClaimbookError):
+            why = (portable(str(expected)),)
+            rows.append(CellStatus(notebook, name, name.rpartition("/")[2], "unreadable", why))
+            continue
+        mine: dict[int, list[Record]] = {}
+        declared = Declared(expected)
+        for record in started:
+            for number in declared.met(record):
+                mine.setdefault(number, []).append(record)
+                met.add(record.id)
+        grids[name] = expected
+        told = telling([one.key for one in expected])
+        for number, one in enumerate(expected):
+            cell = label({axis: one.key[axis] for axis in told})
+            rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
+    rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
+    return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
+
+
+def ad_hoc_of(case: Case) -> list[CellStatus]:
+    """Return the records of a case's experiment that no params file declares."""
+    known = ExperimentRecords(case.records, case.stale)
+    return [cell for cell in cells_of(case.claim.experiment, known, case.root) if cell.state == "ad hoc"]
+
+
+def _declared(notebook: str, root: Path) -> Iterator[tuple[str, Sequence[Expected] | ClaimbookError]]:
+    """Yield each params file of a notebook with the runs that it declares, or why it cannot be read."""
     for path in sorted((root / "params" / notebook).glob("*.yaml")):
         if not path.name.endswith(NOT_GRIDS):
             name = path.relative_to(root).as_posix()
             try:
-                expected = declared_runs(notebook, path, root)
+                yield name, declared_runs(notebook, path, root)
             except ClaimbookError as error:
-                rows.append(CellStatus(notebook, name, path.name, "unreadable", (portable(str(error)),)))
-                continue
-            mine: dict[int, list[Record]] = {}
-            declared = Declared(expected)
-            for record in started:
-                for number in declared.met(record):
-                    mine.setdefault(number, []).append(record)
-                    met.add(record.id)
-            grids[name] = expected
-            told = telling([one.key for one in expected])
-            for number, one in enumerate(expected):
-                cell = label({axis: one.key[axis] for axis in told})
-                rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
-    rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
-    return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
+                yield name, error
 
 
 def _ad_hoc(record: Record, grids: Mapping[str, Sequence[Expected]]) -> CellStatus:
@@ -176,7 +212,8 @@ def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[Stat
     whole = [record for record in mine if record.status == "complete"]
     fresh = [record for record in whole if record.id not in stale]
     if fresh:
-        return "complete", _criteria(fresh[-1]), fresh[-1].id
+        why = (*_criteria(fresh[-1]), *filter(None, [committed.state(fresh[-1])]))
+        return "complete", why, fresh[-1].id
     if whole:
         return "stale", tuple(stale[whole[-1].id]), whole[-1].id
     if mine:
@@ -199,5 +236,6 @@ def page_status(case: Case | Draft) -> PageStatus:
     stale = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
     page = provenance.portable(str(case.path)).removeprefix("./")
     return PageStatus(
-        page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(stale), confidence.changed
-    )
+        page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(stale), confidence.changed,
+        committed.sentence(case.evidence().records),
+    )  # fmt: skip

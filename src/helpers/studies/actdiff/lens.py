@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helpers.base.errors import DataError, ModelError
 from helpers.lm.exact import differs
-from helpers.lm.parts import WholeHead, bare_parts, base_of, blocks, decoder_and_head, final_norm, residual
+from helpers.lm.parts import bare_parts, base_of, blocks, decoder_and_head, final_norm, residual
 from helpers.studies.actdiff.components import whitened
 from helpers.studies.actdiff.measures import auc
 from helpers.studies.actdiff.pair import SIDES, Pair, Side
@@ -96,7 +96,7 @@ def open_lens(pair: Pair, side: Side = "base") -> Lens:
             FrozenNorm(norm, weights, parameter.device),
             _effective_weight(linear).detach().float().cpu().clone(),
             None if bias is None else bias.detach().float().cpu().clone(),
-            head.behind if isinstance(head, WholeHead) else None,
+            getattr(head, "behind", None),
             parameter.dtype,
         )
         _check(model, lens)
