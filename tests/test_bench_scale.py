@@ -2,49 +2,76 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from helpers import bench
+from helpers.audit import findings, verify
 from helpers.base import files
-from helpers.base.errors import ParameterError
-from helpers.bench import scale
+from helpers.base.errors import ParameterError, RecordError
+from helpers.bench import figures, scale, synthetic
 from helpers.bench.study import STUDY
-from helpers.records import questions, runs
-from helpers.records import reading as records
-from helpers.records.study import find_study
+from helpers.records import ledger, reading
 from helpers.site.status import cells_of
 
 pytestmark = pytest.mark.unit
 
 
-def test_the_synthetic_records_answer_their_grid_and_every_operation_is_timed(monkeypatch):
-    monkeypatch.setattr(scale, "_status", lambda *names: None)  # a process of its own, whose imports take seconds
-    before = files.outputs_root()
-    table = scale.measure((100,), pages=0)
-    assert files.outputs_root() == before
-    assert table["operation"].tolist()[:2] == ["write the records", "runs.table"] and len(table) == 7
-    assert (table["records"] == 100).all() and (table["seconds"] >= 0).all()
-    assert scale.metrics(table)["runs.table_100_seconds"]["unit"] == "s"
-    counted = STUDY.metrics({}, {"scale": table, "sizes": scale.sizes()}, {})
-    assert counted["bytes_of_published_record"]["value"] > 10_000 and counted["bytes_of_row_inside_Ray"]["n"] == 1
-
-
-def test_synthetic_records_are_told_apart_by_their_question(tmp_path):
-    path = scale._project(tmp_path, 200)
-    scale._write(path, tmp_path)
-    made = [records.read(folder) for _, folder in records.folders(tmp_path / "outputs/sweep")]
-    assert len(made) == 200
-    study = find_study("sweep")
-    assert all(one.id == f"synthetic-{questions.question_hash(one.content, study)}" for one in made)
-
-
-def test_the_synthetic_records_of_a_page_are_whole_and_answer_its_grid(tmp_path, monkeypatch):
-    shutil.copytree(files.PARAMS / "sweep", tmp_path / "params/sweep")
-    scale._write_with_tables(tmp_path, seeds=4)
+def test_synthetic_records_are_true_ones(tmp_path, monkeypatch):
+    for name in ("params", "outputs/published"):
+        shutil.copytree(files.ROOT / name, tmp_path / name)
+    for name, value in {"ROOT": tmp_path, "PARAMS": tmp_path / "params"}.items():
+        monkeypatch.setattr(files, name, value)
+    monkeypatch.setattr(synthetic, "CONFIRMED", 4)
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "outputs/published"))
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
-    states = [cell.state for cell in cells_of("sweep", root=tmp_path) if cell.grid == "params/sweep/pocket_grid.yaml"]
-    assert states == ["complete"] * 4 * scale.CELLS_OF_PAGE
-    assert all(record.checked(file) for record in runs.records("sweep") for file in record.files if "/" not in file)
+    shutil.copytree(verify.__file__.partition("src")[0] + "data/pocket", tmp_path / "data/pocket")
+    before = {folder.name for folder in findings.published_folders()}
+    assert synthetic.fill(1, lrs=(1e-4, 3e-4, 1e-3), epochs=(1, 3, 10)) == 108
+    new = [folder for folder in findings.published_folders() if folder.name not in before]
+    assert len(new) == 27 and {folder.parent.name for folder in new} == {"sweep"}
+    assert [str(one) for folder in new[::9] for one in verify.verify_folder(folder)] == []
+    assert set(ledger.read().standing("record")) == {f"{f.parent.name}/{f.name}" for f in findings.published_folders()}
+    states = [cell.state for cell in cells_of("sweep", root=tmp_path) if cell.grid == synthetic.GRID]
+    assert states == ["complete"] * 108
+    assert reading.read(new[0], published=True).note == synthetic.REASON
+
+
+def test_a_command_is_measured_in_a_process_of_its_own(tmp_path):
+    heavy = scale.run(tmp_path, ("-c", "x = bytearray(600_000_000); raise SystemExit(1)"))
+    light = scale.run(tmp_path, ("-c", "pass"))
+    assert heavy["peak_mb"] > 570 > light["peak_mb"] and heavy["seconds"] > 0
+    with pytest.raises(RecordError, match="ended with 3 in"):
+        scale.run(tmp_path, ("-c", "raise SystemExit(3)"))
+
+
+def test_each_figure_of_scale_has_its_number(monkeypatch, tmp_path):
+    (tmp_path / "_site").mkdir()
+    (tmp_path / "_site/a.html").write_text("x" * 2_000_000)
+    (tmp_path / "_site/0.js").write_text("x" * 500_000)
+    assert scale.sizes_of(tmp_path / "_site") == {"largest page": 2.0, "largest data file": 0.5}
+    rows = [
+        {"operation": name, "records": 9, "seconds": float(at), "cpu_seconds": 1.0, "peak_mb": 100.0 + at}
+        for at, name in enumerate(scale.COMMANDS)
+    ]
+    rows += [
+        {"operation": "largest page", "records": 9, "mb": 2.0},
+        {"operation": "largest data file", "records": 9, "mb": 0.5},
+    ]
+    monkeypatch.setattr(scale, "measure", lambda counts: pd.DataFrame(rows))
+    [source] = [one for one in figures.SOURCES if one.by.endswith("scale:figures")]
+    values = source.measure()
+    assert len(values) == len(source.figures) and values[-3:] == [2.0, 0.5, 100.0 + len(scale.COMMANDS) - 1]
+    counted = STUDY.metrics({}, {"scale": pd.DataFrame(rows), "sizes": scale.sizes()}, {})
+    assert counted["bytes_of_published_record"]["value"] > 10_000 and counted["bytes_of_row_inside_Ray"]["n"] == 1
+    assert scale.metrics(pd.DataFrame(rows))["largest_page_9_mb"]["unit"] == "MB"
+
+
+def test_the_grids_are_as_large_as_they_say(monkeypatch):
+    read = []
+    monkeypatch.setattr(scale.synthetic, "copy_project", lambda root: (root / "params/sweep").mkdir(parents=True))
+    monkeypatch.setattr(scale, "run", lambda root, arguments: read.append(arguments[1]) or {"seconds": 1.0})
+    assert scale.grids() == [1.0, 1.0] and len(read) == 2
 
 
 def test_an_unknown_measurement_is_refused():

@@ -49,6 +49,7 @@ def _one(by: str, name: str, bound: float, unit: str = "s", least: bool = False)
     return Source(by, (Figure(name, bound, unit, least),))
 
 
+MANY = "at 10,000 records"
 SOURCES: tuple[Source, ...] = (
     _one("helpers.bench.clocked:help_page", "claimbook --help", 0.5),
     _one("helpers.bench.clocked:status", "claimbook status, asked before", 1.5),
@@ -60,6 +61,24 @@ SOURCES: tuple[Source, ...] = (
     _one("helpers.bench.clocked:report", "make report", 360.0),
     _one("helpers.bench.clocked:test", "make test", 300.0),
     _one("helpers.bench.clocked:check", "make check", 1500.0),
+    Source(
+        "helpers.bench.scale:figures",
+        (
+            Figure(f"claimbook status {MANY}", 3),
+            Figure(f"claimbook lint {MANY}", 30),
+            Figure(f"claimbook verify {MANY}", 180),
+            Figure(f"log page {MANY}", 60),
+            Figure(f"band page {MANY}", 60),
+            Figure(f"home {MANY}", 10),
+            Figure(f"largest page {MANY}", 5, "MB"),
+            Figure(f"largest data file {MANY}", 1, "MB"),
+            Figure(f"most memory {MANY}", 2048, "MB"),
+        ),
+    ),
+    Source(
+        "helpers.bench.scale:grids",
+        (Figure("grid of 100,000 cells, read", 10), Figure("grid of 100,000,000 cells, refused", 10)),
+    ),
 )
 
 
