@@ -7,7 +7,7 @@ EVALS := .venv/.evals
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt # errors only
 VLLM := .venv-vllm
 
-.PHONY: help setup report site test check test-ray test-vllm lab pocket organisms notebooks compatibility bench clean
+.PHONY: help setup report site test check fuzz test-ray test-vllm lab pocket organisms notebooks compatibility bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,10 @@ check: test $(EVALS) ## what CI runs: make test, then notebooks, pages, browsers
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m check
 	$(BIN)/claimbook verify
+
+EXAMPLES ?= 10000
+fuzz: $(READY) ## try any bytes as files and any accident in a sweep, EXAMPLES=10000 times each, and print what came of them
+	CLAIMBOOK_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n 0 tests/test_fuzz.py tests/test_accidents.py
 
 test-ray: $(READY) ## test sweeps on a real Ray: kills, Ctrl-C, a lost node (minutes, on two idle cores)
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers.base import errors, files, rng
+from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
 
 pytestmark = pytest.mark.unit
@@ -58,10 +59,10 @@ def test_json_refuses_what_is_no_number(tmp_path, value):
 def test_disk_errors_become_one_sentence_with_the_path(tmp_path, code, sentence):
     with (
         pytest.raises(RecordError, match=f"{sentence}.*{tmp_path}|{tmp_path}.*{sentence}"),
-        files.disk_errors(tmp_path),
+        disk_errors(tmp_path),
     ):
         raise OSError(code, "x")
-    with pytest.raises(FileNotFoundError), files.disk_errors(tmp_path):
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "x")
 
 
@@ -78,7 +79,7 @@ def test_a_home_that_is_no_folder_is_one_sentence(place, monkeypatch):
 def test_a_really_full_disk_is_reported(tmp_path):
     with (
         pytest.raises(RecordError, match="No space is left"),
-        files.disk_errors(tmp_path),
+        disk_errors(tmp_path),
         Path("/dev/full").open("w") as full,
     ):
         full.write("x")

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from helpers.audit import publishing
 from helpers.base import files
+from helpers.base.disk import disk_errors
 from helpers.base.errors import DataError, RecordError
 from helpers.records import questions, runs, source, study
 from helpers.records import reading as records
@@ -327,7 +328,7 @@ def test_a_full_disk_leaves_no_record(monkeypatch, broken):
     def full(path, write):
         # run.json is first written when the run starts; the disk is full when it is to be written again.
         if path.name == broken and (broken != "run.json" or begun.append(1) or len(begun) > 1):
-            with files.disk_errors(path):
+            with disk_errors(path):
                 raise OSError(errno.ENOSPC, "No space left on device")
         real(path, write)
 

@@ -34,7 +34,7 @@ def when_asked(case: Case, question: str) -> str:
     ]
     if any(datetime.fromisoformat(line.at) < began for line in entered):
         return CONFIRMATORY
-    asked = questions_of(path.read_text(encoding="utf-8")).get(question)
+    asked = questions_of(files.read_text(path)).get(question)
     dates = [
         at for at, text in history(case.root, name) if asked is not None and questions_of(text).get(question) == asked
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import functools
 import hashlib
 import itertools
@@ -17,9 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from helpers.base import leftovers
+from helpers.base.disk import disk_errors
 from helpers.base.errors import ClaimbookError, DataError, RecordError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -27,7 +25,6 @@ DATA = ROOT / "data"
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a disk, or of a user's share of it
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # room for ".partial-" and ".lock" in the 255 of a disk
 
 
@@ -71,9 +68,19 @@ def read_text(path: Path, error: type[ClaimbookError] = DataError) -> str:
     """Return the text of a file that a person wrote, its line ends as ``\\n``: UTF-8, or UTF-16 that says so itself.
 
     Raises:
-        ClaimbookError: as ``error``; the file is in another encoding, such as Latin-1, and the sentence says where.
+        ClaimbookError: as ``error``; there is no such file, or it is in another encoding, such as Latin-1, and the
+            sentence says where.
     """
-    content = Path(path).read_bytes()
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as fault:  # a ValueError is a name that no disk can hold
+        why = fault.strerror if isinstance(fault, OSError) else fault
+        raise error(f"{shown(str(path))} cannot be read ({why}). Correct its name.") from fault
+    return as_text(content, path, error)
+
+
+def as_text(content: bytes, path: Path, error: type[ClaimbookError] = DataError) -> str:
+    """Return ``content``, that of ``path``, as `read_text` does."""
     try:
         text = content.decode(_encoding(content[:4]))
         at = text.find("\0")
@@ -197,30 +204,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one sentence that names the path."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise _full(path) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
-            raise RecordError(
-                f"{path} cannot be written: check its permissions, or move it by CLAIMBOOK_OUTPUTS or CLAIMBOOK_CACHE."
-            ) from error
-        raise
-    except SafetensorError as error:
-        # safetensors has an error of its own, with the system's number in the text only.
-        if f"os error {errno.ENOSPC}" in str(error):
-            raise _full(path) from error
-        raise
-
-
-def _full(path: Path) -> RecordError:
-    return RecordError(f"No space is left on the disk of {path}: free some and run the same command again.")
-
-
 def make_folder(folder: Path) -> None:
     """Make ``folder`` and those above it. Raises ``RecordError`` where one of them cannot be."""
     try:
@@ -243,8 +226,13 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
+        except FileNotFoundError as error:
+            raise RecordError(
+                f"{path.parent} vanished while {path.name} was written: run the same command again when it is back."
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager

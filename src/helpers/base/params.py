@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 from helpers.base import yaml_text
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.faults import by_field, sentence
-from helpers.base.files import read_text, shown
+from helpers.base.files import is_there, read_text, shown
 
 C = TypeVar("C", bound="Cell")
 C_co = TypeVar("C_co", bound="Cell", covariant=True)
@@ -289,10 +289,12 @@ def read(model: type[C], namespace: Mapping[str, Any], cells: Sequence[str] | No
 def load(model: type[C], path: Path) -> Grid[C]:
     """Read a grid of ``model`` from a YAML file; unknown and duplicate keys are errors."""
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path):
         known = [other.name for other in path.parent.glob("*.yaml")]
-        raise ParameterError(f"There is no parameter file {path}{nearest(path.name, known) if known else ''}")
-    values = yaml_text.read(read_text(path, ParameterError), path, ParameterError) or {}
+        close = nearest(path.name, known) if known else ""
+        raise ParameterError(f"There is no parameter file {shown(str(path))}{close}")
+    values = yaml_text.read(read_text(path, ParameterError), path, ParameterError)
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ParameterError(f"{path} must hold one `name: value` a line, not a {type(values).__name__}.")
     return parse_grid(model, values, f"in {path}")

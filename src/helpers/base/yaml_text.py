@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from helpers.base.errors import ClaimbookError
 Place = tuple[str | int, ...]
 TAG = "tag:yaml.org,2002:"
 KNOWN = {f"{TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+LARGEST = 2**63
 MOST_PARTS = 500_000
 """What a document may hold once its aliases are written out: one part may be named a hundred thousand times."""
 
@@ -34,7 +36,18 @@ class _Loader(yaml.SafeLoader):
         self.anchored -= is_anchor and not is_alias
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (IndexError, KeyError):  # what PyYAML makes of `!!int ''` and `!!bool x`
+            raise ConstructorError(None, None, f"{node.value!r} is not {node.tag}", node.start_mark) from None
+        if problem := _problem(value):
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise ConstructorError(None, None, "this is not a mapping", node.start_mark)
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
@@ -61,6 +74,17 @@ class _Loader(yaml.SafeLoader):
                 problem = f"with its aliases written out it has more than {MOST_PARTS:,} parts"
                 raise ComposerError(None, None, problem, root.start_mark)
         return lines
+
+
+def _problem(value: Any) -> str:
+    """Say why JSON, or a file, could not hold a single value; nothing where it can."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is not a finite number"
+    if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        return f"the number overflows: it must be less than {LARGEST:,}"
+    if isinstance(value, str) and ("\0" in value or (not value.isprintable() and re.search("[\ud800-\udfff]", value))):
+        return "the text holds a NUL or half of a character"
+    return ""
 
 
 _Loader.yaml_constructors = {

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from helpers.base.errors import ClaimError
-from helpers.base.files import ROOT, read_text
+from helpers.base.files import ROOT, is_there, read_text
 from helpers.claims.criteria import read_criteria
 from helpers.claims.marked import Document, Scalar, Sentence, Strict, read_document, validate
 
@@ -113,11 +113,11 @@ def read_claim(path: Path, root: Path = ROOT) -> Claim:
             ("claim", "slug"), f"is {claim.slug!r} but the page is {Path(path).name}: make them agree."
         )
     for index, source in enumerate(claim.sources):
-        if not (root / source).is_file():
+        if not is_there(root / source):
             raise document.error(("claim", "sources", index), f"names {source}, which does not exist. Correct it.")
     for name in ("criteria", "grid"):
         value = getattr(claim, name)
-        if value is not None and not (root / value).is_file():
+        if value is not None and not is_there(root / value):
             raise document.error(("claim", name), f"names {value}, which does not exist. Correct the path.")
     try:
         read_criteria(root / claim.criteria).question(claim.primary)

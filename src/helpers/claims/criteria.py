@@ -31,7 +31,7 @@ from pydantic import Field, field_validator
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.estimands import Estimand, look_level
-from helpers.base.files import sha256_bytes
+from helpers.base.files import read_text, sha256_bytes
 from helpers.claims.computed import Metric, derived, module_of
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import POOLED, Derived
@@ -169,13 +169,14 @@ def modules_of(criteria: Criteria) -> list[str]:
 
 def read_criteria(path: Path) -> Criteria:
     """Read a criteria file strictly; ClaimError names file, line and field of the first fault."""
-    return _parse_file(Path(path), Path(path).read_bytes())
+    text = read_text(Path(path), ClaimError)
+    return _parse_file(Path(path), text, sha256_bytes(Path(path).read_bytes()))
 
 
 @functools.lru_cache(maxsize=64)
-def _parse_file(path: Path, content: bytes) -> Criteria:
+def _parse_file(path: Path, text: str, sha256: str) -> Criteria:
     """By content, because a claim's page asks several times and reading YAML with its lines is slow."""
-    document = read_document(content.decode("utf-8"), path)
+    document = read_document(text, path)
     file = validate(_File, document)
     regimes: dict[str, Condition] = {}
     for name, regime in file.regimes.items():  # in order: a regime may use those before it
@@ -194,7 +195,7 @@ def _parse_file(path: Path, content: bytes) -> Criteria:
     questions = {name: _with_conditions(document, parser, name, asked) for name, asked in file.questions.items()}
     return Criteria(
         path,
-        sha256_bytes(content),
+        sha256,
         file.version,
         file.metrics,
         controls,

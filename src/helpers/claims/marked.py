@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError, nearest
+from helpers.base.files import shown
 from helpers.base.yaml_text import Place
 
 Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -95,7 +96,7 @@ def _sentence(model: type[BaseModel], place: Place, fault: ErrorDetails) -> str:
     if fault["type"] == "extra_forbidden":
         return f"is unknown{nearest(str(place[-1]), _known(model, place[:-1]))}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"is wrong, {message[0].lower()}{message[1:]}, but it is {fault['input']!r}."
+    return f"is wrong, {message[0].lower()}{message[1:]}, but it is {shown(fault['input'])}."
 
 
 def _known(model: Any, place: Place) -> list[str]:

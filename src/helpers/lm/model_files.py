@@ -11,11 +11,11 @@ from typing import Any
 
 from filelock import FileLock
 
+from helpers.base.disk import disk_errors
 from helpers.base.errors import ModelError, nearest
 from helpers.base.files import (
     DATA,
     cache_root,
-    disk_errors,
     from_root,
     make_folder,
     sha256_file,

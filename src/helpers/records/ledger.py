@@ -124,9 +124,14 @@ def path() -> Path:
 
 def read(text: str | None = None) -> Ledger:
     """Return the ledger (or that of ``text``); ``RecordError`` names the first line that is malformed or unchained."""
-    if text is None:
-        text = path().read_text(encoding="utf-8") if path().is_file() else ""
-    return _parsed(text)
+    return _parsed(_text(path()) if text is None else text)
+
+
+def _text(place: Path) -> str:
+    try:
+        return place.read_text(encoding="utf-8") if place.is_file() else ""
+    except (UnicodeDecodeError, OSError) as error:
+        raise RecordError(f"The ledger cannot be read ({error}). Restore the file from git.") from None
 
 
 @functools.lru_cache(maxsize=4)  # every record is checked against it
@@ -149,7 +154,7 @@ def _line(number: int, row: str) -> Line:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
         raise RecordError(f"The ledger's line {number} is not an event ({why}). Restore the file from git.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"The ledger's line {number} is not JSON ({error}). Restore the file from git.") from None
     if as_row(line) != row:
         raise RecordError(
@@ -252,7 +257,7 @@ def append(events: Iterable[Mapping[str, Any]]) -> Ledger:
     target = path()
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent.with_name(".ledger.lock")):  # not beside the ledger: git tracks that folder
-        text = target.read_text(encoding="utf-8") if target.is_file() else ""
+        text = _text(target)
         book = read(text)
         head = book.head
         at = max(now(), book.lines[-1].at) if head else now()  # a clock that was put back writes no earlier line

@@ -8,8 +8,8 @@ published is checked, and a run of the same question that happens to lie here is
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
-import gc
 import json
 import os
 import stat
@@ -20,6 +20,8 @@ from typing import Any
 import pandas as pd
 
 from helpers.base import files
+from helpers.base.collector import gc_paused
+from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError, nearest
 from helpers.records import provenance, run_record
 from helpers.records.locks import is_locked
@@ -102,7 +104,9 @@ class Record:
         path = files.inside(self.path, *file.split("/"))
         if not path.is_file():
             raise RecordError(f"{provenance.portable(str(path))} is missing: delete its record and run it again.")
-        if files.sha256_file(path) != self.files[file]:
+        with disk_errors(path):
+            sha = files.sha256_file(path)
+        if sha != self.files[file]:
             raise RecordError(f"{provenance.portable(str(path))} was changed after its run: delete it and run again.")
         return path
 
@@ -195,8 +199,10 @@ def read(folder: Path, *, published: bool = False) -> Record:
                 f"{path} is a symbolic link, lies behind one, or is not a file: put the record itself there."
             )
         return _reader(folder, published, files.stamp(path))
-    except PermissionError:
-        raise RecordError(f"{path} cannot be read: check its permissions.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(errno.ENOENT, "there is no record", str(path)) from None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk.") from None
 
 
 def _read(folder: Path, published: bool, stamp: tuple[int, ...]) -> Record:
@@ -272,15 +278,19 @@ def published(only: str | None = None) -> Iterator[Record]:
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """Names and paths of the folders in ``folder``, records and halves; none where it does not exist.
 
-    ``RecordError`` for a symbolic link to a folder.
+    ``RecordError`` for a symbolic link to a folder, and where a folder cannot be listed.
     """
-    if folder.is_dir():
+    try:
         with os.scandir(folder) as entries:
             there = [entry for entry in entries if entry.is_dir()]
-        for entry in there:
-            if entry.is_symlink():
-                raise RecordError(f"{entry.path} is a symbolic link: put the folder itself in its place.")
-            yield entry.name, Path(entry.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be listed ({error.strerror}): check its permissions and disk.") from None
+    for entry in there:
+        if entry.is_symlink():
+            raise RecordError(f"{entry.path} is a symbolic link: put the folder itself in its place.")
+        yield entry.name, Path(entry.path)
 
 
 def _readable(folder: Path, notebook: str, published: bool) -> Record:
@@ -331,19 +341,6 @@ def _row(record: Record) -> dict[str, Any]:
         for key in ("n", "k", "low", "high"):
             row[f"{name}_{key}"] = metric.get(key)
     return row
-
-
-@contextlib.contextmanager
-def gc_paused() -> Iterator[None]:
-    """Pause the cyclic garbage collector. It would walk all records again and again (4 times the time at 10,000
-    records) for nothing, because parsed JSON has no cycles."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _is_under(path: Path, folder: Path) -> bool:

@@ -39,7 +39,7 @@ class Recalled:
         if code is None:
             return make()
         path = files.outputs_root() / ".derived" / f"{files.sha256_json([*made_of, code, self._environment])}.json"
-        if path.is_file():
+        with contextlib.suppress(OSError, ValueError):  # nothing is kept, or a disk that failed has damaged it
             return json.loads(path.read_text(encoding="utf-8"))
         made = make()
         files.write_json(path, made)

@@ -19,7 +19,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from helpers.base import files
+from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
 from helpers.records import provenance, questions, reading, run_record, source
 from helpers.records.derive import checked_metrics, derive
@@ -110,16 +111,17 @@ class Run:
         return self._record
 
     def __enter__(self) -> Self:
-        self._record = self._existing()
-        if not self.complete:
-            self._take_lock()
-            try:
-                self._record = self._existing()  # the process that held the lock may have finished it
-                if not self.complete:
-                    self._start()
-            except BaseException:
-                self._lock.release()
-                raise
+        with self._on_disk():
+            self._record = self._existing()
+            if not self.complete:
+                self._take_lock()
+                try:
+                    self._record = self._existing()  # the process that held the lock may have finished it
+                    if not self.complete:
+                        self._start()
+                except BaseException:
+                    self._lock.release()
+                    raise
         return self
 
     def __exit__(
@@ -143,7 +145,8 @@ class Run:
         back from disk.
         """
         self._must_be_open()
-        return self._steps.value(name, fn)
+        with self._on_disk():
+            return self._steps.value(name, fn)
 
     def folder(self, name: str, fn: Callable[[Path], Any], *, before: float = 0.0) -> Path:
         """The folder that ``fn(empty folder)`` fills (an adapter, say); from disk if this step was finished before.
@@ -151,7 +154,8 @@ class Run:
         ``before``: seconds that this step took before ``fn``, its part of work done for several runs at once.
         """
         self._must_be_open()
-        return self._steps.folder(name, fn, before)
+        with self._on_disk():
+            return self._steps.folder(name, fn, before)
 
     def has(self, name: str) -> bool:
         """Whether the step ``name`` is finished on disk and would be read from there."""
@@ -175,22 +179,43 @@ class Run:
         them (``Study.measures``).
         """
         self._must_be_open()
+        with self._on_disk():
+            return self._finish(finish_reasons, note, measured)
+
+    def _finish(
+        self,
+        finish_reasons: Mapping[str, int] | None,
+        note: str | None,
+        measured: Mapping[str, Mapping[str, Any]] | None,
+    ) -> Record:
         strange = [name for name in measured or {} if not self.study.is_measured(name)]
         if strange:
             raise RecordError(f"{self.label} measures {strange[0]!r}, which its study does not name: add it there.")
         self._steps.check()
         self._steps.drop_leftovers()
-        ending = {"status": "complete", "ended": _now(), "seconds": self._seconds(), "files": self._steps.files()}
+        ending = {"status": "complete", "ended": self._ended(), "seconds": self._seconds()}
+        ending["files"] = self._steps.files()
         reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
         ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
         ending["metrics"] = self._derived(ending) | self._measured(measured or {})
         self._write(ending)
-        with files.disk_errors(self._final):
-            _sync_folder(self._partial)
-            self._partial.rename(self._final)
-            _sync_folder(self._home)
+        self._steps.check_present()
+        _sync_folder(self._partial)
+        self._partial.rename(self._final)
+        _sync_folder(self._home)
         self._record = reading.read(self._final)
         return self._record
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Turn a disk that is full or fails, and a folder that vanishes, into one sentence."""
+        with disk_errors(self._final):
+            try:
+                yield
+            except FileNotFoundError as error:
+                if not str(error.filename).startswith(str(self._partial)):
+                    raise
+                raise RecordError(f"{self._partial} vanished during the run: run the same command again.") from error
 
     def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
         content = self._content | dict(ending) | {"metrics": {}}
@@ -215,7 +240,7 @@ class Run:
         return record
 
     def _take_lock(self) -> None:
-        with files.disk_errors(self._home):
+        with disk_errors(self._home):
             files.make_folder(self._home)
             try:
                 self._lock.acquire(blocking=False)
@@ -250,11 +275,15 @@ class Run:
         between = time.perf_counter() - self._begin - self._steps.spent
         return steps | {"total": round(sum(steps.values()) + between, 3)}
 
+    def _ended(self) -> str:
+        """Now, or when the run began if the clock was put back since."""
+        return max(_now(), self._content["started"], key=datetime.fromisoformat)
+
     def _fail(self, error: Exception) -> None:
         sentence = provenance.portable(" ".join(f"{type(error).__name__}: {error}".split()))
         # On a full disk this cannot be written either. The error being raised says so already.
         with contextlib.suppress(RecordError, OSError):
-            self._write({"status": "failed", "ended": _now(), "seconds": self._seconds(), "error": sentence})
+            self._write({"status": "failed", "ended": self._ended(), "seconds": self._seconds(), "error": sentence})
 
     def _write(self, changes: dict[str, Any]) -> None:
         content = self._content | changes

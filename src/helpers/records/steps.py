@@ -23,6 +23,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from helpers.base import files
+from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
 
 # Nothing that has to be unpickled; text is what peft and tokenizers write beside their tensors.
@@ -101,6 +102,12 @@ class Steps:
             if not self._is_whole(manifest):
                 raise RecordError(f"Files of step {name!r} of {self.label} changed during the run. Run it again.")
 
+    def check_present(self) -> None:
+        """Raise ``RecordError`` when a file is gone: a folder that vanished comes back with what is written last."""
+        lost = [name for name in self.files() if not self._file(name).is_file()]
+        if lost:
+            raise RecordError(f"{self._file(lost[0])} vanished during the run: run the same command again.")
+
     def drop_leftovers(self) -> None:
         """Delete files that belong to no step of this run, such as those of a killed process."""
         keep = set(self.files()) | {f"{MANIFESTS}/{name}.json" for name in self.done} | {"run.json"}
@@ -124,8 +131,12 @@ class Steps:
 
     def _on_disk(self, name: str) -> dict[str, Any] | None:
         path = self._manifest(name)
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return manifest if manifest and self._is_whole(manifest) else None
+        if not path.is_file():
+            return None
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # damaged: the step is done again
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            return manifest if set(manifest) == KEYS and self._is_whole(manifest) else None
+        return None
 
     def _make(self, name: str, write: Callable[[], dict[str, Any]], before: float) -> dict[str, Any]:
         self._manifest(name).unlink(missing_ok=True)
@@ -178,7 +189,7 @@ class Steps:
         temporary, final = files.below(self.path, f".{name}.tmp"), files.inside(self.path, name)
         for old in (temporary, final):
             shutil.rmtree(old, ignore_errors=True)
-        with files.disk_errors(final):
+        with disk_errors(final):
             temporary.mkdir(parents=True)
             fn(temporary)
             inside = sorted(path for path in temporary.rglob("*") if path.is_file())

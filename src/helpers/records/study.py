@@ -14,15 +14,16 @@ import fnmatch
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from helpers.base import files, yaml_text
-from helpers.base.errors import RecordError, nearest
-from helpers.base.params import Cell
+from helpers.base.errors import ParameterError, RecordError, nearest
+from helpers.base.files import shown
+from helpers.base.params import C, Cell
 from helpers.records.source import home_of
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def study_place(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _place(path: str, mtime_ns: int) -> str:
-    content = yaml_text.read(Path(path).read_text(encoding="utf-8"), path, RecordError)
+    content = yaml_text.read(files.read_text(Path(path), RecordError), path, RecordError)
     if not isinstance(content, dict) or set(content) != {"study"} or not isinstance(content["study"], str):
         raise RecordError(f"{path} must hold one line, `study: module:STUDY`.")
     return content["study"]
@@ -158,6 +159,17 @@ def import_module(name: str) -> ModuleType:
         sys.path.append(beside)
         importlib.invalidate_caches()
     return importlib.import_module(name)
+
+
+def own_cells(model: type[C], cells: Any) -> Sequence[C]:
+    """Return ``cells`` if they are cells of ``model``, at least one, as a grid or a list; ParameterError otherwise."""
+    if not isinstance(cells, Sequence) or isinstance(cells, str | bytes):
+        raise ParameterError(f"The cells to run are {shown(cells)}: give a list of {model.__name__}, or a grid of it.")
+    strange = [cell for cell in cells if not isinstance(cell, model)]
+    if strange or not cells:
+        what = f"{shown(strange[0])} is not one" if strange else "the list is empty"
+        raise ParameterError(f"The cells to run must be of {model.__name__}, but {what}. Read them by helpers.params.")
+    return cells
 
 
 def find_study(name: str, root: Path | None = None) -> Study:

@@ -12,7 +12,7 @@ from pygments.formatters import HtmlFormatter
 
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError
-from helpers.base.files import write_text
+from helpers.base.files import read_text, write_text
 from helpers.site.markdown import Heading
 from helpers.site.targets import inputs, targets
 
@@ -33,7 +33,7 @@ class Project:
 
 def read_project(root: Path) -> Project:
     """Read ``_quarto.yml`` in ``root``; its render list selects the pages."""
-    config = yaml_text.read((root / "_quarto.yml").read_text(encoding="utf-8"), root / "_quarto.yml", ClaimError)
+    config = yaml_text.read(read_text(root / "_quarto.yml", ClaimError), root / "_quarto.yml", ClaimError)
     pages = tuple(root / name for name in targets(config["project"]["render"], inputs(root)))
     if not pages:
         raise ClaimError(f"{root / '_quarto.yml'} selects no page: add reports/index.qmd.")

@@ -18,7 +18,7 @@ from typing import Any
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
-from helpers.base.files import ROOT
+from helpers.base.files import ROOT, read_text
 from helpers.claims.case import Case
 from helpers.claims.claim import Claim, Relation
 from helpers.claims.evidence import label
@@ -84,7 +84,7 @@ def prose_entries(path: Path) -> list[Entry]:
     if not path.is_file():
         return []
     entries: list[Entry] = []
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_text(path, ClaimError).splitlines(), start=1):
         if text.startswith("## "):
             entries.append(_headed(text, line, path))
         elif entries:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from helpers.base.collector import gc_paused
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
 from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
@@ -16,7 +17,7 @@ from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
 from helpers.records import committed, ledger, provenance, questions
 from helpers.records.provenance import portable
-from helpers.records.reading import Record, gc_paused, read_once
+from helpers.records.reading import Record, read_once
 from helpers.site import kept
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]

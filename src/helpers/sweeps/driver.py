@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from helpers.base import files, leftovers
+from helpers.base.disk import disk_errors
 from helpers.base.errors import ParameterError, SweepError
 from helpers.claims.case import stale_records
 from helpers.records import reading
@@ -154,7 +155,7 @@ class _State:
                 self.store.remove(self.mark)
             return
         path = files.outputs_root() / self.mark
-        with files.disk_errors(path):
+        with disk_errors(path):
             files.make_folder(path.parent)
             lock = FileLock(path)  # by which `tidy` tells the mark of a living sweep
             lock.acquire()

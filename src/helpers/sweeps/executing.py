@@ -18,6 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from helpers.base import files
+from helpers.base.disk import disk_errors
 from helpers.base.errors import ClaimbookError, nearest
 from helpers.claims.case import read_params, runs_of
 from helpers.claims.evidence import Expected
@@ -67,7 +68,7 @@ def execute(source: Path, target: Path, values: dict[str, Any], root: Path = fil
     """
     notebook = strip_pairing(jupytext.read(source))
     try:
-        with files.disk_errors(target):
+        with disk_errors(target):
             files.make_folder(target.parent)
             papermill.execute_notebook(
                 notebook, str(target), parameters=values, cwd=str(root / "notebooks"), progress_bar=False,

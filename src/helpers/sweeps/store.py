@@ -24,6 +24,7 @@ import fsspec
 from filelock import FileLock, Timeout
 
 from helpers.base import files, leftovers
+from helpers.base.disk import FULL, disk_errors
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
 from helpers.records import reading
 from helpers.records.locks import lock_of
@@ -131,13 +132,21 @@ class Store:
         if self._size(f"{record.ref}.json") is None:
             for used in reading.used_by(record):
                 self.push(used, (*users, record.ref))
-            for file, sha in record.files.items():
-                # A copy that was cut off is there, but shorter.
-                path = files.inside(record.path, *file.split("/"))
-                if not path.is_file() or self._size(_place(sha)) != path.stat().st_size:
-                    self.keep(record.checked(file), _place(sha))
-            self.write(f"{record.ref}.json", (record.path / "run.json").read_bytes())
+            try:
+                self._push_files(record)
+            except OSError as error:
+                raise RecordError(
+                    f"{record.ref} cannot be read here ({error.strerror}): run the same command again."
+                ) from error
         self._pushed.add(record.ref)
+
+    def _push_files(self, record: Record) -> None:
+        for file, sha in record.files.items():
+            # A copy that was cut off is there, but shorter.
+            path = files.inside(record.path, *file.split("/"))
+            if not path.is_file() or self._size(_place(sha)) != path.stat().st_size:
+                self.keep(record.checked(file), _place(sha))
+        self.write(f"{record.ref}.json", (record.path / "run.json").read_bytes())
 
     def fetch(self, ref: str, users: tuple[str, ...] = ()) -> None:
         """Copy the record ``<notebook>/<id>``, and those it used, into the outputs folder of this machine.
@@ -162,7 +171,7 @@ class Store:
                 files.inside(final, *file.split("/"))
         for used in content["inputs"].values():
             self.fetch(used, (*users, ref))
-        with files.disk_errors(final):
+        with disk_errors(final):
             self._fill(final, head, sources)
 
     def bring(self, notebook: str, wanted: Callable[[Record], bool]) -> None:
@@ -210,7 +219,7 @@ class Store:
 
     def _get(self, source: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._reached(), files.disk_errors(target):
+        with self._reached(), disk_errors(target):
             self._fs.get_file(self._path(source), str(target))
         if files.sha256_file(target) != source.rpartition("/")[2]:
             raise SweepError(f"{self.url}/{source} is damaged: delete it there and run the same command again.")
@@ -249,7 +258,7 @@ class Store:
         except FileNotFoundError as error:
             raise SweepError(f"The store {self.url} lacks what was looked for {where} ({_said(error)}).") from error
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in files.FULL:
+            if isinstance(error, OSError) and error.errno in FULL:
                 raise SweepError(f"No space is left in the store {self.url}: free some there.") from error
             # Each kind of address has errors of its own (botocore, aiohttp, google), which have no base in common.
             raise StoreLostError(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base.errors import ClaimError
+from helpers.base.files import read_text
 from helpers.claims.case import Case
 from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page
@@ -64,7 +65,7 @@ def _settings(case: Case) -> set[float]:
 
 
 def _written(paths: Sequence[Path]) -> set[float]:
-    texts = NUMBER.findall(" ".join(path.read_text(encoding="utf-8") for path in paths))
+    texts = NUMBER.findall(" ".join(read_text(path, ClaimError) for path in paths))
     return {float(text.replace(",", "")) for text in texts}
 
 

@@ -15,7 +15,7 @@ from helpers.base.errors import RecordError
 from helpers.base.params import parse
 from helpers.lm import models
 from helpers.records import runs
-from helpers.records.study import find_study
+from helpers.records.study import find_study, own_cells
 from helpers.studies.actdiff import documents, measures, organisms, reading, topics
 from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.capture import capture
@@ -93,6 +93,7 @@ def run_cells(
     cells: Sequence[LensCell], *, notebook: str | None = None, session: Session | None = None
 ) -> list[runs.Record]:
     """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    cells = own_cells(LensCell, cells)
     session = session or Session(cells[0])
     return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook or STUDY.name}: cells")]
 

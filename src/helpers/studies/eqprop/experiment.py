@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tqdm.auto import tqdm
 
 from helpers.records import runs
+from helpers.records.study import own_cells
 from helpers.studies.eqprop import setup
 from helpers.studies.eqprop.arms import NEEDS
 from helpers.studies.eqprop.experiments import EXPERIMENTS, Bench
@@ -17,6 +18,7 @@ from helpers.studies.eqprop.training import trained
 
 def run_cells(cells: Sequence[TriangulationCell], *, notebook: str = STUDY.name) -> list[runs.Record]:
     """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    cells = own_cells(TriangulationCell, cells)
     setup.check_device(cells[0])
     return [run_cell(cell, notebook) for cell in tqdm(cells, desc=f"{notebook}: runs")]
 

@@ -17,6 +17,7 @@ from helpers.base.files import from_root
 from helpers.records import runs
 from helpers.records.provenance import portable
 from helpers.records.reading import Record
+from helpers.records.study import own_cells
 from helpers.studies.imported import inspect_log, lm_eval, metrics, tabular
 from helpers.studies.imported.params import LogCell
 from helpers.studies.imported.reducers import reduced
@@ -54,7 +55,7 @@ def import_logs(name: str, cells: Sequence[LogCell], root: Path = files.ROOT) ->
 
 def run_cells(p: params.Grid[LogCell], notebook: str = STUDY.name) -> list[Record]:
     """Return the records of the logs of a grid, in their order; files that were read before are not read again."""
-    for cell in p:
+    for cell in own_cells(LogCell, p):
         cell.check_inputs()
     return [run_cell(cell, notebook) for cell in p]
 

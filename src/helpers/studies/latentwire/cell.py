@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers.records import runs
+from helpers.records.study import own_cells
 from helpers.studies.latentwire import data, wire, wiring
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.arms import TEXT_CHANNELS
@@ -40,6 +41,7 @@ def run_cells(
     cells: Sequence[WireCell], *, notebook: str = STUDY.name, session: Session | None = None
 ) -> list[runs.Record]:
     """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    cells = own_cells(WireCell, cells)
     session = session or Session(cells[0])
     return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook}: cells")]
 

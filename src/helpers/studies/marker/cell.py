@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from helpers.lm import adapters, models
 from helpers.records import runs
+from helpers.records.study import own_cells
 from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
 from helpers.studies.marker.baseline import baseline_record, eval_completions
 from helpers.studies.marker.capability import score
@@ -34,6 +35,7 @@ def run_cells(
 
     With ``together`` above 1, cells that differ in lr and epochs only are trained in one pass, that many at a time.
     """
+    cells = own_cells(SweepCell, cells)
     records = []
     with (
         contextlib.closing(session or Session(cells[0])) as session,

@@ -15,6 +15,7 @@ from helpers.base.errors import ParameterError
 from helpers.lm import adapters, models
 from helpers.lm.generate import Prompt, Sampling
 from helpers.records import runs
+from helpers.records.study import own_cells
 from helpers.studies.marker.crossing import crossing_table
 from helpers.studies.marker.evaluate import logprob_table, refuse_idle
 from helpers.studies.marker.lengths.answers import prompts
@@ -37,6 +38,7 @@ def run_cells(
     cells: Sequence[LengthCell], *, notebook: str = STUDY.name, session: Session | None = None
 ) -> list[runs.Record]:
     """Run each of ``cells`` that has no complete record yet; return all their records, in the same order."""
+    cells = own_cells(LengthCell, cells)
     with contextlib.closing(session or Session(cells[0])) as session:
         session.refuse_others(cells)
         return [run_cell(cell, session, notebook) for cell in tqdm(cells, desc=f"{notebook}: cells")]
