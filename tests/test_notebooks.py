@@ -25,6 +25,10 @@ from helpers.site.status import NOT_GRIDS
 pytestmark = pytest.mark.notebooks
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 LONGEST_CELL = 15
+MEND = (
+    "`claimbook notebook {name}` runs the script and writes both; `git checkout notebooks/{name}.py "
+    "notebooks/{name}.ipynb` takes all changes back."
+)
 
 
 def script(name: str) -> nbformat.NotebookNode:
@@ -59,7 +63,7 @@ def test_there_are_notebooks() -> None:
 def test_script_and_notebook_are_in_sync(name: str) -> None:
     assert [(c.cell_type, c.source) for c in script(name).cells] == [
         (c.cell_type, c.source) for c in committed(name).cells
-    ], f"run `make notebooks`: notebooks/{name}.ipynb is not what notebooks/{name}.py says"
+    ], f"notebooks/{name}.ipynb is not what notebooks/{name}.py says. {MEND.format(name=name)}"
 
 
 def test_a_wrong_parameter_is_found_before_torch_is_imported() -> None:
@@ -85,8 +89,9 @@ for name, check in {checks!r}.items():
 def test_the_committed_outputs_are_of_a_whole_run(name: str) -> None:
     skip_if_only_proposed(name)
     cells = [cell for cell in committed(name).cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    is_whole = [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    failed = any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    assert is_whole and not failed, f"notebooks/{name}.ipynb holds no whole run. {MEND.format(name=name)}"
     assert facts(committed(name))
 
 
@@ -102,7 +107,9 @@ def test_the_parameters_cell_is_the_pocket_file(name: str) -> None:
     values: dict = {}
     exec(cell.source, values)
     values.pop("__builtins__")
-    assert values == {k: _number(v) for k, v in yaml.safe_load((PARAMS / name / "pocket.yaml").read_text()).items()}
+    expected = {k: _number(v) for k, v in yaml.safe_load((PARAMS / name / "pocket.yaml").read_text()).items()}
+    why = f"notebooks/{name}.py sets other parameters than params/{name}/pocket.yaml. Change the file, too, or"
+    assert values == expected, f"{why} `git checkout notebooks/{name}.py notebooks/{name}.ipynb`."
 
 
 def _number(value: object) -> object:

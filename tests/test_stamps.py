@@ -181,6 +181,7 @@ def test_completions_and_notebooks_are_kept_until_their_sources_change(root, mon
     rendered(root)
     assert "completions" not in kept[-1] and kept[-1] >= {"guide", "dice"}
     files.write_text(root / "notebooks/toss.ipynb", "{}")
+    files.write_text(root / "notebooks/toss.py", "")
     rendered(root)
     assert "toss" not in kept[-1] and kept[-1] >= {"completions", "guide", "dice"}
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from jupyter_client.manager import AsyncKernelManager
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+"""How a kernel calls a widget among the outputs of a cell."""
+
 
 class QuietKernelManager(AsyncKernelManager):
     """Start and end kernels. One that is to end is asked to, and not interrupted first.

@@ -61,7 +61,7 @@ def finish(
 def _add(project: Project, site: Path, kept: Collection[Path]) -> None:
     """Write the style sheets, notebooks and completions of a site, all but those ``kept``."""
     write_styles(project, site)
-    for source in sorted((project.root / "notebooks").glob("*.ipynb")):
+    for source in notebooks.sources(project):
         if site / f"notebooks/{source.stem}.html" not in kept and _was_executed(source):
             notebooks.export(source, project, site)
     if site / "completions.html" not in kept:

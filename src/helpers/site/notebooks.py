@@ -15,11 +15,11 @@ from traitlets.config import Config
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import write_text
+from helpers.show.kernels import WIDGET
 from helpers.site.check import EXECUTED
 from helpers.site.frame import Project, write_page
 from helpers.site.markdown import Heading, anchor_of
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
 HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 TEXT = [
     "a",
@@ -61,6 +61,12 @@ def strip_pairing(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Remove jupytext's pairing from an executed copy, so that JupyterLab does not write a paired file beside it."""
     notebook.metadata.pop("jupytext", None)
     return notebook
+
+
+def sources(project: Project) -> list[Path]:
+    """Return the notebooks of the site: those with a script of their name, so that none of somebody's scratch is."""
+    found = sorted((project.root / "notebooks").glob("*.ipynb"))
+    return [path for path in found if path.with_suffix(".py").is_file()]
 
 
 def export(source: Path, project: Project, site: Path) -> Path:

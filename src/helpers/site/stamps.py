@@ -26,7 +26,7 @@ from helpers.claims.criteria import modules_of, read_criteria
 from helpers.claims.placeholders import placeholders
 from helpers.records import committed, ledger, provenance, reading, source
 from helpers.records.study import study_place
-from helpers.site import graph, originals
+from helpers.site import graph, notebooks, originals
 from helpers.site.frame import TEMPLATES, Project
 from helpers.site.markdown import INLINE
 
@@ -54,7 +54,7 @@ class Stamps:
             site / page.relative_to(project.root).with_suffix(".html"): sources.of_page(page) for page in chosen
         }
         if not pages:
-            found = sorted((project.root / "notebooks").glob("*.ipynb"))
+            found = notebooks.sources(project)
             self.parts |= {site / f"notebooks/{path.stem}.html": sources.of_notebook(path) for path in found}
             self.parts[site / "completions.html"] = sources.of_completions()
         self.kept = frozenset(target for target, parts in self.parts.items() if self._is_kept(target, parts))
@@ -121,9 +121,9 @@ class _Sources:
             return parts | self._beside(text, code)
         is_whole = _reads_everything(claim, modules, reached)
         mine = self._claims() if is_whole else mine
-        notebooks = self._notebooks() if is_whole else sorted({one.experiment for one in mine.values()})
+        names = self._notebooks() if is_whole else sorted({one.experiment for one in mine.values()})
         code = _closure(*RENDERER, *modules, *self._judging(mine.values()), *(["helpers.site.header"] if claim else []))
-        parts |= self._beside(text, code) | {f"records of {name}": self._records(name) for name in notebooks}
+        parts |= self._beside(text, code) | {f"records of {name}": self._records(name) for name in names}
         return parts | self._judged(mine, text) | {"ledger": self._ledger(mine, is_whole)}
 
     def of_notebook(self, path: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import threading
 from pathlib import Path
@@ -26,7 +25,8 @@ from helpers.records.provenance import portable
 from helpers.records.reading import PARTIAL, records
 from helpers.records.study import load_study
 from helpers.show.kernels import QuietKernelManager
-from helpers.site.notebooks import WIDGET, strip_pairing
+from helpers.site.notebooks import strip_pairing
+from helpers.sweeps.lab import tidied
 from helpers.sweeps.papermill_plugin import sentence
 from helpers.sweeps.tidy import tidy
 
@@ -101,21 +101,9 @@ def refresh_notebook(name: str, root: Path = files.ROOT) -> Path:
         client.execute()
     except CellExecutionError as error:
         raise ClaimbookError(f"{script.name} stopped with {error.ename}: {' '.join(error.evalue.split())}") from error
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.metadata.pop("execution", None)
-            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
-    notebook.metadata.pop("widgets", None)
     target = script.with_suffix(".ipynb")
-    jupytext.write(notebook, target)
+    jupytext.write(tidied(notebook), target)
     return target
-
-
-def _is_progress(output: nbformat.NotebookNode) -> bool:
-    if output.output_type == "stream":
-        return output.name == "stderr"
-    data = output.get("data", {})
-    return WIDGET in data and re.search(r"it/s\]|s/it\]|\?it/s", str(data.get("text/plain", ""))) is not None
 
 
 class _Progress:
