@@ -22,6 +22,7 @@ from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 from helpers.cli.new import new, next_, read
+from helpers.cli.recording import record
 
 if TYPE_CHECKING:
     from helpers.site.kept import Answer
@@ -181,7 +182,7 @@ def publish(
 
 
 PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
-for command in (check, mask, new, read, *PROOF):
+for command in (check, mask, new, read, record, *PROOF):
     app.command()(command)
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")

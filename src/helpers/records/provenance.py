@@ -222,7 +222,7 @@ def launch_command() -> str:
     arguments = _parent_command() if "ipykernel" in sys.modules else [sys.executable, *sys.argv]
     if arguments is None:
         return "a Jupyter kernel whose parent process has ended"
-    return portable(shlex.join(_without_secrets(_without_interpreter(arguments))))
+    return portable(shlex.join(without_secrets(_without_interpreter(arguments))))
 
 
 def _parent_command() -> list[str] | None:
@@ -236,7 +236,7 @@ def _parent_command() -> list[str] | None:
     return None
 
 
-def _without_secrets(arguments: list[str]) -> list[str]:
+def without_secrets(arguments: list[str]) -> list[str]:
     """``--token=abc``, ``--token abc`` and ``HF_TOKEN=abc`` keep their name only."""
     kept = []
     for before, argument in zip(["", *arguments], arguments, strict=False):

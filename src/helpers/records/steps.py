@@ -26,8 +26,9 @@ from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
 
-# Nothing that has to be unpickled; text is what peft and tokenizers write beside their tensors.
+# Nothing that has to be unpickled: tensors, text and pictures.
 SUFFIXES = {".json", ".parquet", ".safetensors", ".txt", ".md", ".jinja"}
+SUFFIXES |= {".csv", ".jsonl", ".log", ".pdf", ".png", ".svg", ".toml", ".tsv", ".yaml", ".yml"}
 MANIFESTS = "steps"
 KEYS = {"name", "kind", "files", "seconds", "finished"}
 
