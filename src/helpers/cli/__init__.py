@@ -16,13 +16,12 @@ import typer
 from typer.core import TyperGroup
 
 from helpers.base.errors import ClaimbookError, ClaimError
-from helpers.cli import proof
+from helpers.cli import proof, recording
 from helpers.cli.check import check
 from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
 from helpers.cli.new import new, next_, read
-from helpers.cli.recording import record
 
 if TYPE_CHECKING:
     from helpers.site.kept import Answer
@@ -182,7 +181,7 @@ def publish(
 
 
 PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
-for command in (check, mask, new, read, record, *PROOF):
+for command in (check, mask, new, read, recording.record, *PROOF):
     app.command()(command)
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")

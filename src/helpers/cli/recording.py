@@ -26,12 +26,12 @@ def record(
     """
     from helpers.studies.recorded.recording import Asked, lines_about
     from helpers.studies.recorded.recording import record as run
-    from helpers.studies.recorded.running import CommandFailed
+    from helpers.studies.recorded.running import CommandError
 
     asked = Asked(tuple(command), tuple(keep or ()), metrics, tuple(env or ()), name, label)
     try:
         made = run(asked)
-    except CommandFailed as error:
+    except CommandError as error:
         typer.echo(f"claimbook: {error}", err=True)
         raise typer.Exit(error.status) from error
     typer.echo("\n".join(lines_about(made)), err=True)

@@ -17,8 +17,6 @@ from helpers.records.steps import SUFFIXES
 MOST_BYTES, MOST_FILES = 2**30, 1_000
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
 LARGEST = 2**63
-LONGEST = 4_096
-"""Characters of a path."""
 
 
 def check_pattern(pattern: str) -> None:

@@ -56,23 +56,23 @@ def record(asked: Asked, root: Path = files.ROOT) -> Record:
     must be as it was then.
 
     Raises:
-        CommandFailed: the command ended with another status than 0.
+        CommandError: the command ended with another status than 0.
         DataError: there is no such command, or what is to be kept is not there or cannot be kept.
     """
     program = _checked(asked, root)
     environment, folder = dict(os.environ), Path.cwd()
     cell = _next(asked, _words(asked.command, environment), root)
-    made_before = kept.stamp(folder / asked.metrics) if asked.metrics else None
     noted = {"program": program, "folder": str(folder), "variables": variables(environment, asked.env)}
+    before = kept.stamp(folder / asked.metrics) if asked.metrics else None
     with _launch(cell, asked), _opened(cell, asked, root) as run:
         is_new = not run.has("command")
-        ended = run.step("command", lambda: noted | _ran(asked.command, environment))
-        found = kept.matches(asked.keep, folder)
+        ended = run.step("command", lambda: provenance.portable(noted) | _ran(asked.command, environment))
+        found, measured = kept.matches(asked.keep, folder), {}
+        if asked.metrics:
+            measured = kept.metrics(folder / asked.metrics)
+            _refuse_earlier(folder / asked.metrics, before if is_new else None, ended["began_ns"])
         if not is_new:
-            _refuse_later([*found, *([Path(asked.metrics)] if asked.metrics else [])], folder, ended["ended_ns"])
-        measured = kept.metrics(folder / asked.metrics) if asked.metrics else {}
-        if asked.metrics and is_new and kept.stamp(folder / asked.metrics) == made_before:
-            raise DataError(f"--metrics {asked.metrics} is older than the command, which did not write it. Correct it.")
+            _refuse_later([folder / path for path in (*found, *filter(None, [asked.metrics]))], ended["ended_ns"])
         if found:
             run.folder("kept", lambda into: kept.copy(found, folder, into))
         return run.finish(measured=measured)
@@ -154,7 +154,7 @@ def _inputs(asked: Asked, root: Path) -> list[Path]:
     """Return the files of the repository that the command names and does not write: their content is recorded."""
     written = {Path(asked.metrics).resolve()} if asked.metrics else set()
     written |= {path.resolve() for pattern in asked.keep for path in Path.cwd().glob(pattern)}
-    named = {Path(word.rpartition("=")[2]).resolve() for word in asked.command if len(word) < kept.LONGEST}
+    named = {Path(os.path.realpath(word.rpartition("=")[2])) for word in asked.command}
     inside = [path for path in sorted(named - written) if path.is_relative_to(root) and files.is_there(path)]
     ignored = provenance.git("check-ignore", "--", *map(str, inside), root=root) if inside else b""
     left_out = {Path(line) for line in (ignored or b"").decode().splitlines()}
@@ -167,15 +167,21 @@ def _ran(command: Sequence[str], environment: dict[str, str]) -> dict[str, Any]:
     tail = [provenance.portable(without_secrets(line, environment)) for line in ended.tail]
     if ended.status:
         last = next((line.strip() for line in reversed(tail) if line.strip()), "it wrote nothing")
-        raise running.CommandFailed(f"The command {ended.how}. Its last line: {last}", ended.status)
+        raise running.CommandError(f"The command {ended.how}. Its last line: {last}", ended.status)
     return {"status": ended.status, "began_ns": began, "ended_ns": ended.at_ns, "output": tail}
 
 
-def _refuse_later(paths: Sequence[Path], folder: Path, ended_ns: int) -> None:
+def _refuse_earlier(path: Path, before: tuple[int, ...] | None, began_ns: int) -> None:
+    """Raise ``DataError`` for a file that is as it was ``before`` the command, or older than it."""
+    if kept.stamp(path) == before or path.stat().st_mtime_ns < began_ns - files.CLOCK_NS:
+        raise DataError(f"--metrics {path.name} is older than the command, which did not write it. Correct its name.")
+
+
+def _refuse_later(paths: Sequence[Path], ended_ns: int) -> None:
     """Raise ``DataError`` for a file that was written after the command, which is not run again, had ended."""
     for path in paths:
-        if files.is_there(folder / path) and (folder / path).stat().st_mtime_ns > ended_ns:
-            raise DataError(f"{path} was changed after the command had ended. Run the command under another --label.")
+        if path.stat().st_mtime_ns > ended_ns:
+            raise DataError(f"{path.name} was changed after the command had ended. Run it under another --label.")
 
 
 @contextlib.contextmanager

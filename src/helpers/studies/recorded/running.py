@@ -23,7 +23,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 
 
-class CommandFailed(ClaimbookError):
+class CommandError(ClaimbookError):
     """The command ended with another status than 0; ``status`` is what a shell would give."""
 
     def __init__(self, sentence: str, status: int) -> None:
