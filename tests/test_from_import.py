@@ -74,7 +74,7 @@ def test_what_the_logs_do_not_have_is_refused_and_nothing_is_written(project, cl
     with pytest.raises(ClaimError, match=sentence):
         from_import.create("a-claim", "logs", claimed, project)
     assert list((project / "reports").iterdir()) == []
-    with pytest.raises(ClaimError, match="No log was imported as other"):
+    with pytest.raises(ClaimError, match="No log was imported and no command recorded as other"):
         from_import.create("a-claim", "other", Comparison("right", 0.5), project)
 
 

@@ -17,7 +17,7 @@ from helpers.audit import plan as planning
 from helpers.audit import register as registering
 from helpers.audit.asked import history
 from helpers.audit.draws import Assumed, Fit
-from helpers.audit.plan import Simulation, find_page, plan
+from helpers.audit.plan import Simulation, plan
 from helpers.audit.reach import faults_of, refuse
 from helpers.audit.register import register
 from helpers.audit.sizes import Shape, Shapes
@@ -28,6 +28,7 @@ from helpers.base.estimands import MODELS
 from helpers.base.files import ROOT, write_text
 from helpers.base.rng import numpy_stream
 from helpers.claims.case import Case, open_case
+from helpers.claims.drafts import find_page
 from helpers.records import ledger
 from helpers.records.study import Size
 from helpers.site import graph

@@ -10,15 +10,24 @@ import sys
 import time
 from pathlib import Path
 
+import claims_records
 import pytest
 from typer.testing import CliRunner
 
+from helpers.audit import verify as verifying
 from helpers.base.errors import ClaimbookError
+from helpers.claims.case import open_case
+from helpers.claims.confidence import is_measured
 from helpers.cli import app
 from helpers.records import reading
+from helpers.site import from_import, listing
+from helpers.site.from_import import Comparison
+from helpers.site.reading import text_of
+from helpers.site.status import page_status
 from helpers.studies.recorded import kept, recording, running
 from helpers.studies.recorded.recording import Asked
 from helpers.studies.recorded.secrets import is_secret, variables, without_secrets
+from helpers.studies.recorded.study import STUDY
 
 pytestmark = pytest.mark.unit
 PYTHON = sys.executable
@@ -189,6 +198,57 @@ def test_secrets_are_not_recorded(project, monkeypatch):
     for secret in ("swordfish", "hf_abc", "abcdefgh12345", "plain-words", "opensesame", "me:pass"):
         assert secret not in text
     assert "REDACTED" in text and made.status == "complete"
+
+
+def measured(project, label: str, *values: float) -> None:
+    for value in values:
+        code = f"import json, random; json.dump({{'loss': float(open('value').read())}}, open('m.json', 'w')) # {label}"
+        (project / "value").write_text(str(value))
+        recorded(project, code, metrics="m.json", label=label)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "word"),
+    [
+        (Comparison("loss", 0.5, False), "SUPPORTED"), (Comparison("loss", 0.3, False), "REFUTED"),
+        (Comparison("loss", 0.22, False, "a"), "UNDECIDED"), (Comparison("loss", 0.1, a="b", b="a"), "SUPPORTED"),
+        (Comparison("loss", 0.1, a="a", b="b"), "REFUTED"), (Comparison("loss", 0.5, False, "once"), "UNDECIDED"),
+    ],
+)  # fmt: skip
+def test_a_claim_on_measured_numbers_is_judged_by_its_runs_and_never_above_low(project, claimed, word):
+    measured(project, "a", 0.2, 0.25)
+    measured(project, "b", 0.4, 0.45)
+    if claimed.a == "once":
+        measured(project, "once", 0.2)
+    (project / "reports").mkdir()
+    [_, page] = from_import.create("a-claim", "commands", claimed, project)
+    case = open_case(page, project)
+    sure = case.confidence()
+    assert case.verdict().word == word and sure.stated == "LOW"
+    assert (sure.rows[0].name, sure.rows[0].allows) == ("measured numbers", "LOW")
+    assert sure.binding.startswith("LOW because of measured numbers: the numbers of ") and "measured" in sure.binding
+    said = " ".join(listing.summary([], [page_status(case)]))
+    assert "records are measured, so nothing can derive them again" in said
+    assert "nothing can derive again what was only measured" in " ".join(" ".join(text_of("a-claim", project)).split())
+
+
+def test_numbers_that_follow_from_tables_have_no_such_line():
+    cell, judged = {"lr": 1, "seed": 0}, {"rate"}
+    assert not is_measured(
+        claims_records.record(cell, {"rate": {"value": 1}, "s": {"value": 1, "measured": True}}), judged
+    )
+    assert is_measured(claims_records.record(cell, {"rate": {"value": 1, "measured": True}, "k": {"value": 1}}), judged)
+    assert is_measured(claims_records.record(cell, {"s": {"value": 1, "measured": True}}), judged)
+    assert not is_measured(claims_records.record(cell), judged)
+
+
+def test_verify_passes_a_record_and_says_that_its_numbers_are_measured(project, monkeypatch):
+    made = recorded(project, WRITES, metrics="m.json", label="toy")
+    monkeypatch.setattr(verifying, "find_study", lambda name: STUDY)
+    done = CliRunner().invoke(app, ["verify", made.ref])
+    assert done.exit_code == 0 and f"measured: {made.ref}: nothing can derive their numbers again." in done.stdout
+    (made.path / "command.json").write_text("{}")
+    assert CliRunner().invoke(app, ["verify", made.ref]).exit_code == 1
 
 
 def test_what_is_recorded_of_the_environment_is_named(monkeypatch):

@@ -1,22 +1,8 @@
-"""Challenge a claim, found by its page or its name: in which ways to analyse its records does the verdict hold?"""
+"""Challenge a claim: in which ways to analyse its records does the verdict hold?"""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from helpers.base import files
-from helpers.base.errors import ClaimError, nearest
-from helpers.claims.case import Case, open_case
-
-
-def find(page_or_claim: str, root: Path | None = None) -> Case:
-    """Open the claim of a page (``reports/lr-epochs-band.qmd``) or of that name; ClaimError names the nearest."""
-    root = root or files.ROOT
-    pages = {path.stem: path for path in (root / "reports").glob("*.qmd") if not path.name.startswith("_")}
-    name = Path(page_or_claim).stem
-    if name not in pages:
-        raise ClaimError(f"There is no page of a claim {page_or_claim!r}{nearest(name, pages)}")
-    return open_case(pages[name], root)
+from helpers.claims.case import Case
 
 
 def lines(case: Case) -> list[str]:

@@ -21,13 +21,11 @@ from tqdm.auto import tqdm
 from helpers.audit.draws import ALIKE, Assumed, Fit, fit
 from helpers.audit.reach import Fault, faults_of
 from helpers.audit.sizes import Shapes
-from helpers.base import files
-from helpers.base.errors import ClaimError, nearest
+from helpers.base.errors import ClaimError
 from helpers.base.estimands import Estimand
 from helpers.base.rng import numpy_stream
 from helpers.base.stats import Interval
 from helpers.claims.case import Case
-from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.criteria import Question
 from helpers.claims.evidence import Cell, Derived, Evidence
 from helpers.claims.verdict import Verdict, judge
@@ -81,16 +79,6 @@ class Plan:
         took = "no run was timed yet" if self.seconds is None else f"about {_duration(self.seconds)} of run time"
         said.append(f"{self.question}: {plan}{again} {verb} with {self.chance:.0%} chance ({took}).")
         return " ".join(said)
-
-
-def find_page(name: str, root: Path | None = None) -> Path:
-    """Return the page that ``name`` is the path, the name or the claim of."""
-    root = root or files.ROOT
-    pages = {path: read_claim(path, root) for path in sorted((root / "reports").glob("[!_]*.qmd")) if has_claim(path)}
-    for path, claim in pages.items():
-        if name in (claim.id, claim.slug, path.name, path.relative_to(root).as_posix()):
-            return path
-    raise ClaimError(f"There is no claim {name!r}{nearest(name, [claim.id for claim in pages.values()])}")
 
 
 def plan(case: Case, question: str | None = None, assumed: Sequence[Assumed] = (), alike: float = ALIKE) -> Plan:

@@ -22,6 +22,7 @@ from helpers.audit.entries import check_ledger, check_registrations
 from helpers.audit.findings import Finding, files_in, published_folders
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
+from helpers.claims.confidence import is_measured
 from helpers.records import ledger, questions, reading, steps
 from helpers.records.derive import derive
 from helpers.records.reading import Record, read_once
@@ -41,6 +42,15 @@ def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[F
         if not refs:
             findings += [*check_registrations(root), *check_ledger(root)]
     return findings
+
+
+def measured_only(refs: Sequence[str] | None = None) -> list[str]:
+    """Return those of the records ``refs`` (default: all published ones) whose every number was measured.
+
+    Nothing can derive them again, and no finding says so: that is how such records are made.
+    """
+    read = [reading.read(folder) for folder in _folders(refs)]
+    return [record.ref for record in read if is_measured(record)]
 
 
 def _folders(refs: Sequence[str] | None) -> Iterator[Path]:

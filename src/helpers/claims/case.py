@@ -81,7 +81,7 @@ class Case:
         evidence = self.evidence(question).within(asked.scope)
         declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
         found, challenged = self.verdict(question), self.challenge(question)
-        return confidence(found, evidence, self.criteria, declared, self.root, self.looks, challenged)
+        return confidence(found, evidence, self.criteria, declared, self.root, self.looks, challenged, asked.metrics)
 
     def challenge(self, question: str | None = None) -> Challenge | None:
         """Return the verdict on ``question`` in every other way to analyse the records (`claims.challenge`)."""

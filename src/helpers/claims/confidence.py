@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -66,6 +66,10 @@ RULES: tuple[Rule, ...] = (
         "model size", 1e9, 1e8, "parameters of the largest base model", "small models may not show what large ones do"
     ),
 )
+
+MEASURED = Rule("measured numbers", 1, 1, "share of records whose judged numbers follow from their tables",
+                "nothing can derive again what was only measured")  # fmt: skip
+"""Stands first on the checklist of a verdict that rests on measured numbers, and on no other."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +153,12 @@ def confidence(
     root: Path = ROOT,
     looks: int = 0,
     challenged: Challenge | None = None,
+    judged: Collection[str] = (),
 ) -> Confidence:
     """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question.
 
     ``looks`` is how often the records were judged when they were published, ``challenged`` what comes out in every
-    other way to analyse them.
+    other way to analyse them, ``judged`` the metrics that the question names.
     """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
@@ -174,11 +179,23 @@ def confidence(
         "clean tree": _clean(records),
         "model size": _size(records),
     }
-    rows = tuple(Row(rule.name, found[rule.name][1], rule.level(found[rule.name][0]), rule.why) for rule in RULES)
+    measured = sum(is_measured(record, judged) for record in records)
+    rules = (MEASURED, *RULES) if measured else RULES
+    found["measured numbers"] = (
+        1 - measured / len(records),
+        f"the numbers of {measured} of {len(records)} records are measured",
+    )
+    rows = tuple(Row(rule.name, found[rule.name][1], rule.level(found[rule.name][0]), rule.why) for rule in rules)
     return Confidence(lowest([row.allows for row in rows]), rows, declared, changed_after(records, criteria, root))
 
 
 Found = tuple[float | None, str]
+
+
+def is_measured(record: Record, judged: Collection[str] = ()) -> bool:
+    """Whether one of the metrics ``judged`` was measured; of a record that has no others, whatever is computed is."""
+    marks = {name: bool(metric.get("measured")) for name, metric in record.metrics.items()}
+    return any(marks.get(name) for name in judged) or (bool(marks) and all(marks.values()))
 
 
 def _counted(names: set[str], noun: str) -> Found:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.base.errors import ClaimbookError
+from helpers.base.errors import ClaimbookError, ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.claims.case import Case, ExperimentRecords, open_case
 from helpers.claims.claim import Claim, has_claim, read_claim
@@ -30,6 +30,23 @@ class Draft:
     def name(self) -> str:
         """The page as a reader calls it."""
         return f"reports/{self.path.name}"
+
+
+def find_page(name: str, root: Path = ROOT) -> Path:
+    """Return the page that ``name`` is the path, the name or the claim of; ClaimError names the nearest.
+
+    A page that cannot be read is known by its name alone, and hides no other.
+    """
+    known: dict[str, Path] = {}
+    for path in sorted((root / "reports").glob("[!_]*.qmd")):
+        try:
+            known |= {str(read_claim(path, root).id): path, path.stem: path} if has_claim(path) else {}
+        except ClaimbookError:
+            known[path.stem] = path
+    stem = name.removeprefix("reports/").removesuffix(".qmd")
+    if stem not in known:
+        raise ClaimError(f"There is no claim {name!r}{nearest(stem, known)}")
+    return known[stem]
 
 
 def open_page(

@@ -54,6 +54,7 @@ def verify(
     Checks their form, files, metrics, registrations, sources and ledger lines. With --replay, runs each cell again.
     """
     from helpers.audit import branches
+    from helpers.audit.verify import measured_only
     from helpers.audit.verify import verify as check
     from helpers.records import ledger
 
@@ -65,6 +66,9 @@ def verify(
         raise typer.Exit(1)
     if replay:
         _replay(ids)
+    if measured := measured_only(ids):
+        more = f" and {len(measured) - 3} more" if len(measured) > 3 else ""
+        typer.echo(f"measured: {', '.join(measured[:3])}{more}: nothing can derive their numbers again.")
     end = f"The ledger ends in {ledger.read().head or 'nothing yet'}."
     typer.echo(f"No findings. {end}{branches.history().caveat}")
 
@@ -112,9 +116,11 @@ def challenge(
 
     Leaves out each seed and question, moves thresholds, drops controls, takes other intervals and readings.
     """
-    from helpers.audit.challenge import find, lines
+    from helpers.audit.challenge import lines
+    from helpers.claims.case import open_case
+    from helpers.claims.drafts import find_page
 
-    for line in lines(find(page_or_claim)):
+    for line in lines(open_case(find_page(page_or_claim))):
         typer.echo(line)
 
 
@@ -149,9 +155,9 @@ def plan(
     By simulation from the present records or from assumed rates: the smallest numbers that decide with 80 % chance.
     """
     from helpers.audit.draws import Assumed
-    from helpers.audit.plan import find_page
     from helpers.audit.plan import plan as find
     from helpers.claims.case import open_case
+    from helpers.claims.drafts import find_page
 
     assumed = [Assumed.read(text) for text in assume or []]
     typer.echo(find(open_case(find_page(claim)), question, assumed, spread).sentence)

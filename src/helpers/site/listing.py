@@ -26,6 +26,7 @@ def summary(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[st
         else:
             lines.append(f"  stale: {'; '.join(page.why)}" if page.why else "  nothing has changed since")
             lines += [f"  code: {page.code}"] if page.code else []
+            lines += [f"  measured: {page.measured}, so nothing can derive them again"] if page.measured else []
     for notebook in dict.fromkeys(cell.notebook for cell in cells):
         if notebook not in {page.experiment for page in pages}:
             mine = [cell for cell in cells if cell.notebook == notebook]
@@ -40,7 +41,7 @@ def whole(cells: Sequence[CellStatus], pages: Sequence[PageStatus]) -> list[str]
         mine = [cell for cell in cells if cell.grid == grid]
         lines.append(f"{grid}: {_counts(mine)}")
         lines += [f"  {cell.state:<10} {cell.cell}{_because(cell.why)}" for cell in mine]
-    lines += [f"{page.page}: {_judged(page)}{_because(page.why)}" for page in pages]
+    lines += [f"{page.page}: {_judged(page)}{_because((*page.why, *filter(None, [page.measured])))}" for page in pages]
     return lines or NOTHING
 
 

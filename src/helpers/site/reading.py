@@ -14,11 +14,9 @@ from pathlib import Path
 
 from helpers.audit.reach import faults_of
 from helpers.audit.sizes import Shapes
-from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
-from helpers.claims.claim import front_matter, has_claim
-from helpers.claims.drafts import Draft, open_page
+from helpers.claims.drafts import Draft, find_page, open_page
 from helpers.claims.summary import does_not_claim, remade_by
 from helpers.site.effect import NOT_RUN, sizes, waiting
 from helpers.site.header import replays_of
@@ -62,25 +60,10 @@ def _wrapped(text: str, point: bool, most: int | None = None) -> list[str]:
     )  # fmt: skip
 
 
-def find(name: str, root: Path = ROOT) -> Path:
-    """Return the page of the claim ``name``: its id, its slug, or its page; ClaimError names the nearest."""
-    known: dict[str, Path] = {}
-    for path in sorted((root / "reports").glob("[!_]*.qmd")):
-        try:
-            if has_claim(path):
-                known |= {path.stem: path, str(front_matter(path).value["claim"].get("id", path.stem)): path}
-        except (ClaimError, AttributeError):  # a draft is found by its file
-            known[path.stem] = path
-    stem = Path(name).name.removesuffix(".qmd")
-    if stem not in known:
-        raise ClaimError(f"There is no claim {name!r}{nearest(stem, known)}")
-    return known[stem]
-
-
 def text_of(name: str, root: Path = ROOT) -> list[str]:
     """Return the lines about the claim ``name``."""
-    page = open_page(find(name, root), root)
-    assert page is not None  # `find` knows pages with a claim only
+    page = open_page(find_page(name, root), root)
+    assert page is not None  # only pages with a claim are found
     if isinstance(page, Draft):
         return Section(f"# {page.name}", [f"This page is a DRAFT. {page.why}"], 6).lines()
     return lines_of(page)

@@ -12,6 +12,7 @@ from helpers.base.collector import gc_paused
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
 from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
+from helpers.claims.confidence import MEASURED
 from helpers.claims.declared import Declared, Expected, telling
 from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
@@ -47,7 +48,8 @@ class CellStatus:
 class PageStatus:
     """A claim's page: verdict, stated confidence, why its records are stale, and how the criteria have changed.
 
-    ``code`` says of records that were made before a commit whether their code is committed since.
+    ``code`` says of records that were made before a commit whether their code is committed since. ``measured`` says of
+    how many records nothing can derive the judged numbers again.
 
     The ``verdict`` of a draft is DRAFT, and ``why`` the first thing that it lacks.
     """
@@ -60,6 +62,7 @@ class PageStatus:
     stale: tuple[str, ...] = ()
     changed: str = ""
     code: str = ""
+    measured: str = ""
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -236,7 +239,8 @@ def page_status(case: Case | Draft) -> PageStatus:
     parts = sorted({part for why in verdict.stale.values() for part in why})
     stale = [f"{part} changed since {len(verdict.stale)} of {len(verdict.records)} runs" for part in parts]
     page = provenance.portable(str(case.path)).removeprefix("./")
+    measured = next((row.found for row in confidence.rows if row.name == MEASURED.name), "")
     return PageStatus(
         page, case.claim.id, case.claim.experiment, verdict.word, confidence.stated, tuple(stale), confidence.changed,
-        committed.sentence(case.evidence().records),
+        committed.sentence(case.evidence().records), measured,
     )  # fmt: skip
