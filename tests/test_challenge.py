@@ -14,7 +14,7 @@ from test_claims_case import run_all
 from typer.testing import CliRunner
 
 from helpers import cli
-from helpers.audit.challenge import lines
+from helpers.audit.challenge import find, lines
 from helpers.audit.entries import check_registrations
 from helpers.audit.kept import Kept
 from helpers.audit.register import register
@@ -25,7 +25,6 @@ from helpers.base.estimands import Estimand
 from helpers.claims import challenge as challenges
 from helpers.claims.case import open_case
 from helpers.claims.challenge import Challenge, Outcome
-from helpers.claims.drafts import find_page
 from helpers.claims.ways import INTERVALS, as_registered, ways
 from helpers.records import ledger
 from helpers.records.recalled import nothing_recalled
@@ -105,10 +104,10 @@ def test_it_is_computed_once_and_shown_by_header_and_command(root, monkeypatch):
     assert re.search('question 7 is left out</bdi></th><td><span class="[^"]*">SUPPORTED', below)
     assert "the control 'the base model never says it' is dropped" in unescape(below) and challenges.IDLE in below
     assert place(placed.replace("SUPPORTED", "REFUTED"), case) == placed
-    assert lines(open_case(find_page("band", root), root))[-1] == found.sentence
-    assert len(lines(open_case(find_page("reports/band.qmd", root), root))) == len(found.outcomes) + 1
+    assert lines(find("band", root))[-1] == found.sentence
+    assert len(lines(find("reports/band.qmd", root))) == len(found.outcomes) + 1
     with pytest.raises(ClaimError, match="band"):
-        find_page("bnad", root)
+        find("bnad", root)
 
 
 def test_the_command_prints_every_way_of_a_page(root, monkeypatch):

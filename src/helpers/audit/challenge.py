@@ -1,8 +1,18 @@
-"""Challenge a claim: in which ways to analyse its records does the verdict hold?"""
+"""Challenge a claim, found by its page or its name: in which ways to analyse its records does the verdict hold?"""
 
 from __future__ import annotations
 
-from helpers.claims.case import Case
+from pathlib import Path
+
+from helpers.base import files
+from helpers.claims.case import Case, open_case
+from helpers.claims.drafts import find_page
+
+
+def find(page_or_claim: str, root: Path | None = None) -> Case:
+    """Open the claim of a page (``reports/lr-epochs-band.qmd``) or of that name; ClaimError names the nearest."""
+    root = root or files.ROOT
+    return open_case(find_page(page_or_claim, root), root)
 
 
 def lines(case: Case) -> list[str]:

@@ -116,11 +116,9 @@ def challenge(
 
     Leaves out each seed and question, moves thresholds, drops controls, takes other intervals and readings.
     """
-    from helpers.audit.challenge import lines
-    from helpers.claims.case import open_case
-    from helpers.claims.drafts import find_page
+    from helpers.audit.challenge import find, lines
 
-    for line in lines(open_case(find_page(page_or_claim))):
+    for line in lines(find(page_or_claim)):
         typer.echo(line)
 
 
