@@ -20,7 +20,7 @@ from helpers.site import lint as linter
 from helpers.site import listing, render
 from helpers.site.new import create
 from helpers.site.status import CellStatus, PageStatus
-from helpers.sweeps import executing, sweep
+from helpers.sweeps import executing, spent, sweep
 
 pytestmark = pytest.mark.unit
 COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "notebook", "bench")
@@ -321,11 +321,38 @@ def test_a_notebook_that_is_not_there_says_how_to_get_it(project):
         executing.run_notebook("sweep", "quick", project)
 
 
-def test_report_renders_after_it_ran(here, monkeypatch):
-    monkeypatch.setattr(executing, "run_notebook", lambda name, preset: here / f"{name}-{preset}.ipynb")
+def executed(path, *parts):
+    """Write a notebook as papermill leaves it: for each part a heading (or none) and the seconds of its cells."""
+    notebook = nbformat.v4.new_notebook()
+    for heading, *durations in parts:
+        notebook.cells += [nbformat.v4.new_markdown_cell(heading)] if heading else []
+        for seconds in durations:
+            cell = nbformat.v4.new_code_cell("1", metadata={"papermill": {"duration": seconds}} if seconds else {})
+            notebook.cells.append(cell)
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_the_seconds_of_a_notebook_are_those_of_its_headings_and_of_its_start(tmp_path):
+    path = executed(
+        tmp_path / "a.ipynb",
+        (None, 0.5),
+        ("# Train\n\nIt *trains*.", 3.0, 1.0),
+        ("No heading here.", 2.0),
+        ("## Draw", None),
+    )
+    assert list(spent.parts(path, 10.0).items()) == [("Train", 6.0), (spent.START, 4.0), ("Draw", 0.0)]
+
+
+def test_report_renders_after_it_ran_and_says_where_the_time_went(here, monkeypatch):
+    path = executed(here / "sweep-pocket.ipynb", ("# Train", 61.0), ("# Quick", 0.2))
+    monkeypatch.setattr(executing, "run_notebook", lambda name, preset: path)
     monkeypatch.setattr(render, "render_site", lambda names=(): render.Rendered(here / "index.html", 2))
     done = run("report", "--preset", "pocket")
     assert done.exit_code == 0 and "sweep-pocket.ipynb" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("Open ")
+    *_, opened, title, whole, train, site = done.stdout.splitlines()
+    assert opened.startswith("Open ") and title == "Where the time went:"
+    assert whole.endswith(" the notebook, of it") and train == "    1:01 Train"
+    assert re.fullmatch(r"  0:0\d rendering and checking the site", site)
     monkeypatch.setattr(executing, "run_notebook", lambda *_: (_ for _ in ()).throw(ClaimError("It broke.")))
     assert run("report").exit_code == 1

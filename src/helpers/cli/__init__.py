@@ -69,15 +69,23 @@ def main(
 def report(
     preset: Annotated[str, typer.Option(help="a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
-    """Run the sweep notebook with a preset, then render the site."""
+    """Run the sweep, render the site, say where the time went."""
     from helpers.records.provenance import git_state
+    from helpers.sweeps import spent
+    from helpers.sweeps.board import clock
     from helpers.sweeps.executing import run_notebook
 
     begin = time.monotonic()
     git_state()  # says here, and not only within a kernel, when records will have no commit
     executed = run_notebook("sweep", preset)
+    took = time.monotonic() - begin
     typer.echo(f"The executed notebook is {_shown(executed)}.")
     _render(begin)
+    typer.echo(f"Where the time went:\n  {clock(took)} the notebook, of it")
+    for part, seconds in spent.parts(executed, took).items():
+        if seconds >= 1:
+            typer.echo(f"    {clock(seconds)} {part}")
+    typer.echo(f"  {clock(time.monotonic() - begin - took)} rendering and checking the site")
 
 
 @app.command()
