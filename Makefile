@@ -32,11 +32,10 @@ report: $(READY) ## run a sweep of four cells (PRESET=smollm2) or three (pocket)
 site: $(READY) ## render the pages from existing records; runs no experiment
 	$(BIN)/claimbook site
 
-test: $(READY) ## run on every change: ruff, deptry, the quick tests, and the lint of the claims
+test: $(READY) ## run on every change: ruff, deptry and the quick tests, the lint of the claims among them
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/deptry src notebooks reports tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
-	$(BIN)/claimbook lint
 
 $(EVALS): $(READY)
 	@$(PIP) -e ".[evals]"

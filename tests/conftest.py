@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+LONGEST = (
+    "test_notebooks", "test_pages", "test_latentwire_cell", "test_lengths", "test_marker_cell", "test_site_fallback",
+    "test_compatibility", "test_stacked", "test_hostile_text", "test_actdiff_study", "test_eqprop_experiment",
+)  # fmt: skip
+"""The files that take longest, which begin first: one of them left for last would keep one worker busy alone."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for ``--dist loadgroup``, notebooks first: they are the longest, and one must not be left for last.
+    """Group tests for ``--dist loadgroup``, the longest first.
 
     Tests of one notebook share the records that its first run leaves; tests of one file share its fixtures.
     """
@@ -15,4 +21,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         notebook = item.path.stem == "test_notebooks"
         group = f"notebook-{asked.get('name', 'sweep')}" if notebook else item.path.stem
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path.stem != "test_notebooks")
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))

@@ -17,6 +17,7 @@ import torch
 import yaml
 from child import python_path
 from latentwire_fixture import TINY, cells, params, readers, wire
+from made_cell import bring, make_once
 
 from helpers.audit import replay
 from helpers.base import files
@@ -40,6 +41,17 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
+
+
+@pytest.fixture
+def made(made_once: Path, outputs: Path) -> None:
+    """Begin with the records of ``cells()``."""
+    bring(made_once, outputs)
 
 
 def test_a_cell_leaves_everything_a_page_needs() -> None:
@@ -87,6 +99,7 @@ def test_metrics_follow_from_the_stored_tables_alone(monkeypatch: pytest.MonkeyP
     assert other["em_latent_a"]["k"] == 8 and other["em_text_a"]["k"] == record.metric("em_text_a")["k"]
 
 
+@pytest.mark.check
 def test_a_cell_and_all_that_it_uses_are_made_again_to_the_last_bit() -> None:
     (record,) = cell.run_cells(cells(arm="as_published", bos_after_anchor=False, seed=1))
     compared = list(replay.replay([record.ref]))
@@ -144,12 +157,14 @@ def test_the_criteria_name_functions_beside_the_study() -> None:
         inspect.signature(function).bind([], MODELS, **one["arguments"])
 
 
+@pytest.mark.usefixtures("made")
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = cell.run_cells(cells())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("a model was loaded again"))
     assert [r.id for r in cell.run_cells(cells())] == [r.id for r in first]
 
 
+@pytest.mark.usefixtures("made")
 def test_arms_that_differ_in_evaluation_only_share_one_wire() -> None:
     records = cell.run_cells(cells(arm=["fixed", "fixed_banned"], prefix_gain=[1.0, 1.5]))
     assert len({r.id for r in records}) == 4
@@ -197,6 +212,7 @@ def test_training_goes_on_after_a_kill_with_the_same_losses_and_weights(
     assert evaluated.metrics == whole.metrics
 
 
+@pytest.mark.check
 def test_stretches_train_what_one_piece_trains(tmp_path: Path) -> None:
     (whole,) = cell.run_cells(cells(checkpoint_every=6))
     (pieces,) = cell.run_cells(cells(checkpoint_every=1))
@@ -227,6 +243,7 @@ def test_every_arm_is_a_whole_set_of_switches_with_a_title() -> None:
     assert params(arm="as_published", padding="right_masked").switches == ARMS["stage_a"]
 
 
+@pytest.mark.usefixtures("made")
 def test_pooled_scores_and_communication_of_several_seeds() -> None:
     records = cell.run_cells(cells(seed=[0, 1]))
     text = [criteria.score(records, of, side="a", channel="text", score="em") for of in (MODELS, RECIPE)]
@@ -301,6 +318,7 @@ def test_examples_over_a_limit_are_refused_or_dropped_and_counted(change: dict, 
         assert 0 < left_out["value"] < left_out["n"] == 96 + TINY["eval_samples"]
 
 
+@pytest.mark.usefixtures("made")
 def test_decoding_settings_do_not_train_again(monkeypatch: pytest.MonkeyPatch) -> None:
     cell.run_cells(cells())
     monkeypatch.setattr(wiring, "stretch", lambda *a, **k: pytest.fail("trained again"))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from claims_records import record
+from made_cell import bring, make_once
 from marker_fixture import MARKER, form, pocket, row
 
 from helpers.audit.replay import compare
@@ -67,6 +68,17 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "outputs"
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
+
+
+@pytest.fixture
+def made(made_once: Path, outputs: Path) -> None:
+    """Begin with the records of ``cells()``."""
+    bring(made_once, outputs)
+
+
 @pytest.fixture
 def session() -> Session:
     return Session(params())
@@ -75,6 +87,7 @@ def session() -> Session:
 # --- a cell
 
 
+@pytest.mark.usefixtures("made")
 def test_a_cell_leaves_everything_a_page_needs() -> None:
     (found,) = cell.run_cells(cells())
     assert found.status == "complete"
@@ -105,6 +118,7 @@ def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pyte
         assert one.metrics == other.metrics
 
 
+@pytest.mark.usefixtures("made")
 def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     (record,) = cell.run_cells(cells())
     stored = [record, *(runs.load(ref) for ref in record.inputs.values())]
@@ -114,6 +128,7 @@ def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPat
     assert record.metric("mass_ratio") == stored[1].metric("mass_ratio")
 
 
+@pytest.mark.usefixtures("made")
 def test_the_counts_at_the_largest_limit_are_those_of_the_completions() -> None:
     (record,) = cell.run_cells(cells())
     limits = record.table("limits")
@@ -121,6 +136,7 @@ def test_the_counts_at_the_largest_limit_are_those_of_the_completions() -> None:
     pd.testing.assert_frame_equal(largest, count_markers(record.table("completions"), MARKER))
 
 
+@pytest.mark.usefixtures("made")
 def test_cells_share_rows_and_contexts_and_the_base_model(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:
     loads, load = [], models.load
     monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
@@ -132,11 +148,13 @@ def test_cells_share_rows_and_contexts_and_the_base_model(monkeypatch: pytest.Mo
     assert [r.id for r in again] == [r.id for r in found] and len(loads) == 1
 
 
+@pytest.mark.usefixtures("made")
 def test_an_adapter_that_changes_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="changes no logits"):
         cell.run_cells(cells(lr=1e-30))
 
 
+@pytest.mark.usefixtures("made")
 def test_a_run_too_short_to_be_probed_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cell, "train", lambda *a, **k: pytest.fail("it was trained"))
     with pytest.raises(ParameterError, match="probe_every is 5, more than the 4 steps of this run"):
@@ -388,6 +406,7 @@ def test_an_effect_is_a_metric_that_criteria_can_judge() -> None:
 # --- tables, parameters
 
 
+@pytest.mark.usefixtures("made")
 def test_tables_for_figures() -> None:
     found = cell.run_cells(cells(tail=["whole_turn", "newline"]))
     shares = views.dilution(found[::-1])

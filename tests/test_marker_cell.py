@@ -16,6 +16,7 @@ import pytest
 import torch
 from child import python_path
 from claims_records import record as synthetic
+from made_cell import bring, make_once
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -59,6 +60,17 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
+
+
+@pytest.fixture
+def made(made_once: Path, outputs: Path) -> None:
+    """Begin with the records of ``cells()``."""
+    bring(made_once, outputs)
 
 
 def complete(outputs: Path) -> list[Path]:
@@ -148,12 +160,14 @@ def test_cells_of_several_models_are_not_run_on_the_first() -> None:
         cell.run_cells(cells(blocks=[{"seed": 0}, {"dtype": "bfloat16"}]))
 
 
+@pytest.mark.usefixtures("made")
 def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     first = cell.run_cells(cells())
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was loaded again"))
     assert [r.id for r in cell.run_cells(cells())] == [r.id for r in first]
 
 
+@pytest.mark.check
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
@@ -194,6 +208,7 @@ def lasting(record: runs.Record) -> dict:
     return {name: metric for name, metric in record.metrics.items() if not metric.get("measured")}
 
 
+@pytest.mark.usefixtures("made")
 def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     (record,) = cell.run_cells(cells())
     stored = {record.id: record, **{ref: runs.load(ref) for ref in record.inputs.values()}}
@@ -203,6 +218,7 @@ def test_metrics_follow_from_what_is_on_disk_alone(monkeypatch: pytest.MonkeyPat
     assert "source_rate" in record.metrics and record.metric("marker_share_of_labels")["k"] == 12
 
 
+@pytest.mark.usefixtures("made")
 def test_columns_that_follow_from_others_are_not_stored() -> None:
     (record,) = cell.run_cells(cells())
     kept = {name: set(record.table(name).columns) for name in record.tables}
@@ -235,6 +251,7 @@ def test_a_question_of_another_machine_is_asked_with_what_was_resolved_there() -
     assert portable(found.resolved()) == asked | {"dtype": "bfloat16"}
 
 
+@pytest.mark.usefixtures("made")
 def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads, load = [], models.load
     monkeypatch.setattr(models, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
@@ -246,13 +263,12 @@ def test_a_list_makes_one_record_a_cell_and_loads_the_base_once(monkeypatch: pyt
     assert len(runs.records("on_policy")) == len(runs.records("baseline")) == 1
 
 
-def test_a_cell_of_a_grid_equals_the_cell_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_of_a_grid_equals_the_cell_run_alone(made_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr(models, "choose_threads", lambda: 1)
     _, second = cell.run_cells(cells(lr=[1e-3, 3e-3]))
-    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "elsewhere"))
-    (alone,) = cell.run_cells(cells(lr=3e-3))
-    assert alone.id == second.id
+    alone = runs.load(made_once / second.ref)
+    assert alone.path != second.path
     assert alone.table("loss")["loss"].tolist() == second.table("loss")["loss"].tolist()
     assert alone.table("completions")["text"].tolist() == second.table("completions")["text"].tolist()
 
