@@ -75,8 +75,13 @@ def _is_known(name: str, records: Container[str], book: ledger.Ledger) -> bool:
     )
 
 
-def check_ledger(root: Path = files.ROOT) -> list[Finding]:
-    """Check chain and history of the ledger, and that it lists exactly the published records, as they are."""
+def check_ledger(
+    root: Path = files.ROOT, notebooks: Container[str] | None = None, pages: Container[str] | None = None
+) -> list[Finding]:
+    """Check chain and history of the ledger, and that it lists exactly the published records, as they are.
+
+    Where not everything was taken along, ``notebooks`` and ``pages`` name those of which nothing may be missing.
+    """
     try:
         book = ledger.read()
     except RecordError as error:
@@ -106,11 +111,13 @@ def check_ledger(root: Path = files.ROOT) -> list[Finding]:
         if not _is_known(name, there, book)
     ]
     for ref in sorted(set(standing) - set(there)):
+        if notebooks is not None and ref.partition("/")[0] not in notebooks:
+            continue
         findings.append(Finding(ref, "ledger", "was published and is missing. Restore it, or `claimbook withdraw` it."))
     for ref, file, commit in branches.changed_tables(book):
         findings.append(Finding(ref, f"files.{file}", f"was changed in commit {commit}, after it was published."))
     for page, line in book.standing("question").items():
-        if not (root / page).is_file():
+        if (pages is None or page in pages) and not (root / page).is_file():
             findings.append(
                 Finding(page, "question", f"was registered on {line.at[:10]} and is gone. Restore the page.")
             )

@@ -66,8 +66,11 @@ def _folders(refs: Sequence[str] | None) -> Iterator[Path]:
         yield here[0]
 
 
-def verify_folder(folder: Path, derive: Derive = derive) -> list[Finding]:
-    """Check one record by itself: shape, files, metrics (as ``derive`` gives them), sources."""
+def verify_folder(folder: Path, derive: Derive = derive, *, elsewhere: bool = False) -> list[Finding]:
+    """Check one record by itself: shape, files, metrics (as ``derive`` gives them), sources.
+
+    Of a record that was made ``elsewhere`` the data and the model need not lie on this disk.
+    """
     published = folder.resolve().is_relative_to(files.published_root().resolve())
     try:
         record = reading.read(folder, published=published)
@@ -78,7 +81,8 @@ def verify_folder(folder: Path, derive: Derive = derive) -> list[Finding]:
     findings = [*_check_identity(record), *_check_files(record)]
     if not findings:
         findings += check_metrics(record, derive)
-    return [*findings, *_check_criteria(record), *_check_derived(record), *_check_sources(record)]
+    findings += [*_check_criteria(record), *_check_derived(record), *_check_model(record)]
+    return findings if elsewhere else [*findings, *_check_sources(record)]
 
 
 def _check_identity(record: Record) -> Iterator[Finding]:
@@ -201,16 +205,19 @@ def check_metrics(record: Record, derive: Derive = derive) -> list[Finding]:
     return findings
 
 
+def _check_model(record: Record) -> Iterator[Finding]:
+    listed = record.model.get("files") or {}
+    if listed and files.sha256_json(listed) != record.model["sha256"]:
+        yield Finding(record.ref, "model.files", "are not those that the model's hash is of.")
+
+
 def _check_sources(record: Record) -> Iterator[Finding]:
     """What of the question lies on this disk, as it is now."""
     for what in questions.Changes().of(record):
         if what in ("data", "inputs", "version"):
             yield Finding(record.ref, what, "has changed since the run. Run it again.")
     folder = files.ROOT / files.expanded(record.model.get("source") or ".")
-    listed = record.model.get("files") or {}
-    if listed and files.sha256_json(listed) != record.model["sha256"]:
-        yield Finding(record.ref, "model.files", "are not those that the model's hash is of.")
-    for name, sha in listed.items():
+    for name, sha in (record.model.get("files") or {}).items():
         path = folder / name
         if record.model.get("source") and files.is_there(path) and files.sha256_file(path) != sha:
             yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")

@@ -66,8 +66,8 @@ class Fact:
         return f"{runs} · commit {', '.join(commits)}{count}"
 
     def _linked(self, text: str) -> Markup:
-        link = Markup('<a href="{}" title="{}">{}</a>')
-        return link.format(run_page(self.records[0]), self.hover, verbatim(text))
+        link = Markup('<a href="{}" title="{}" data-fact="{}">{}</a>')
+        return link.format(run_page(self.records[0]), self.hover, self.name, verbatim(text))
 
 
 def run_page(record: Record) -> str:
@@ -117,6 +117,14 @@ class Facts:
         known = {name for record in records for name in (*record.metrics, *dict(_paths(record.content)))}
         return sorted(known | set(self.evidence.derive) | {"count.records"})
 
+    def over(self, name: str, records: tuple[Record, ...]) -> Fact:
+        """Return the fact ``name`` of exactly these records, as one cell of them gives it."""
+        if name == "count.records":
+            return _plain(name, len(records), str(len(records)), records)
+        if self._is_metric(name, records):
+            return self._of_cell(name, replace(self.evidence.whole, records=records, absent=()), records)
+        return _entry(name, records)
+
     def _cells(self, wanted: Mapping[str, Any]) -> list[Cell]:
         """Cells in scope that agree; a constraint on a pooled axis (``seed=0``) picks records inside the cells."""
         axes = {axis for cell in self.evidence.inside for axis in cell.key}
@@ -148,9 +156,12 @@ class Facts:
         whole = cells[0]
         if over_scope:
             whole = replace(whole, key=dict(wanted), name=label(wanted), records=records, absent=())
+        return self._of_cell(name, whole, records)
+
+    def _of_cell(self, name: str, whole: Cell, records: tuple[Record, ...]) -> Fact:
         interval = whole.interval(name)
         if interval is None:
-            raise ClaimError(f"The fact {name!r} at {label(wanted)} has no value in its records. Leave it out.")
+            raise ClaimError(f"The fact {name!r} at {label(whole.key)} has no value in its records. Leave it out.")
         unit = next(
             (r.metrics[name].get("unit", "") for r in records if name in r.metrics), interval.extra.get("unit", "")
         )

@@ -15,6 +15,37 @@ Pages = Annotated[
 export_app = typer.Typer(no_args_is_help=True, help="Write claims and runs in forms that other tools read.")
 
 
+@export_app.command("bundle")
+def bundle(
+    pages: Pages = None,
+    out: Annotated[Path, typer.Option(help="the folder to write")] = HOME / "bundle",
+    site: Annotated[Path | None, typer.Option(help="pages that are rendered already, such as _site")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="hf:OWNER/SPACE, or pages: also put it there (GitHub Pages of this repository)")
+    ] = None,
+) -> None:
+    """Write pages, claims, records and ledger as a folder to host.
+
+    It opens from a disk and below any address. `claimbook verify FOLDER` checks it wherever it is.
+    """
+    from helpers.export import bundle as exporting
+    from helpers.export import hosts
+
+    host = None if to is None else hosts.parse(to)
+    done = exporting.export(out, pages or [], site)
+    for draft in done.drafts:
+        typer.echo(f"left out: {draft.name} is a draft: {draft.why}", err=True)
+    for notebook, count in done.unpublished.items():
+        typer.echo(f"left out: {count} records of {notebook}. `claimbook publish {notebook}` adds them.", err=True)
+    typer.echo(f"{out} holds {len(done.pages)} claims and {done.records} records.")
+    if host is None:
+        typer.echo(
+            f"Check it: `claimbook verify {out}`. Host it: the same command with --to hf:OWNER/SPACE or --to pages."
+        )
+    else:
+        typer.echo(f"It is at {host.upload(out)}")
+
+
 @export_app.command("claims")
 def claims(
     pages: Pages = None,

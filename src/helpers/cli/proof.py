@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +16,6 @@ def register(
 
     Its criteria, grid and question each get a line in the ledger.
     """
-    from pathlib import Path
-
     from helpers.audit.register import register as enter
 
     lines = enter(map(Path, pages), reason)
@@ -46,18 +45,25 @@ def withdraw(
 
 
 def verify(
-    ids: Annotated[list[str] | None, typer.Argument(help="<notebook>/<id>; default: every published record")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID|BUNDLE", help="<notebook>/<id>, or a bundle; default: every published record"),
+    ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="also run each cell again and compare its tables")] = False,
 ) -> None:
     """Check that published records can be trusted.
 
-    Checks their form, files, metrics, registrations, sources and ledger lines. With --replay, runs each cell again.
+    Checks their form, files, metrics, registrations, sources and ledger lines. With --replay, runs each cell again. Of
+    the folder of a bundle that somebody else made (`claimbook export bundle`), checks everything that needs no more.
     """
     from helpers.audit import branches
     from helpers.audit.verify import measured_only
     from helpers.audit.verify import verify as check
     from helpers.records import ledger
 
+    if ids and any(Path(one).is_dir() for one in ids):
+        _verify_bundles([Path(one) for one in ids], replay)
+        return
     findings = check(ids)
     for finding in findings:
         typer.echo(str(finding))
@@ -71,6 +77,23 @@ def verify(
         typer.echo(f"measured: {', '.join(measured[:3])}{more}: nothing can derive their numbers again.")
     end = f"The ledger ends in {ledger.read().head or 'nothing yet'}."
     typer.echo(f"No findings. {end}{branches.history().caveat}")
+
+
+def _verify_bundles(folders: list[Path], replay: bool) -> None:
+    from helpers.base.errors import ExportError
+    from helpers.export.checking import verify_bundle
+
+    if replay:
+        raise ExportError("The runs of a bundle cannot be replayed. Verify it without --replay.")
+    faults = 0
+    for folder in folders:
+        report = verify_bundle(folder)
+        for line in report.lines():
+            typer.echo(line)
+        faults += len(report.findings)
+    if faults:
+        typer.echo(f"{faults} findings", err=True)
+        raise typer.Exit(1)
 
 
 def _replay(ids: list[str] | None) -> None:

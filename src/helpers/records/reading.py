@@ -271,8 +271,11 @@ def published(only: str | None = None) -> Iterator[Record]:
     homes = sorted(folders(files.published_root()))
     for notebook, path in homes if only is None else [home for home in homes if home[0] == only]:
         places = [place for name, place in sorted(folders(path)) if not name.startswith(".")]
-        readable = (_readable(place, notebook, True) for place in places)
-        yield from (record for record in readable if record.status == "complete")
+        for place in places:
+            with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
+                record = _readable(place, notebook, True)
+                if record.status == "complete":
+                    yield record
 
 
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -59,16 +59,19 @@ def place(html: str, page: Case | Draft) -> str:
 
 def header(case: Case) -> Block:
     """Show the answer with its size, then verdict and confidence with what binds them and in how many ways it holds."""
+    return Block(Markup("{}{}{}").format(graph.flags(case), judged(case), proof(case)))
+
+
+def judged(case: Case) -> Markup:
+    """Return the part of the header that follows from the records of its case alone: effect, verdict, confidence."""
     verdict, sure, challenge = case.verdict(), case.confidence(), case.challenge()
     ways = challenge.sentence if challenge and challenge.sentence.rstrip(".") not in sure.binding else ""
     faults = (fault.sentence for fault in faults_of(Shapes(case), case.claim.primary))
     said = map(verbatim, (" ".join([verdict.sentence, *faults]), sure.binding, ways, case.claim.statement))
-    return Block(
-        Markup(
-            '{}{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {} {}</p>\n'
-            '<p class="cb-notes">The claim that is judged: {}</p>\n{}'
-        ).format(graph.flags(case), effect(case), badge(verdict.word), badge(sure.stated), *said, proof(case))
-    )
+    return Markup(
+        '{}<p class="cb-claim-badges">{} {}</p>\n<p>{} {} {}</p>\n'
+        '<p class="cb-notes">The claim that is judged: {}</p>\n'
+    ).format(effect(case), badge(verdict.word), badge(sure.stated), *said)
 
 
 def challenged(case: Case) -> Markup:
