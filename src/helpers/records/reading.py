@@ -270,12 +270,9 @@ def published(only: str | None = None) -> Iterator[Record]:
     """Yield every complete published record, by notebook (or of the notebook ``only``) and id, not those in outputs."""
     homes = sorted(folders(files.published_root()))
     for notebook, path in homes if only is None else [home for home in homes if home[0] == only]:
-        places = [place for name, place in sorted(folders(path)) if not name.startswith(".")]
-        for place in places:
-            with contextlib.suppress(FileNotFoundError):  # a folder without run.json is no record
-                record = _readable(place, notebook, True)
-                if record.status == "complete":
-                    yield record
+        for place in (place for name, place in sorted(folders(path)) if not name.startswith(".")):
+            with contextlib.suppress(FileNotFoundError):  # no record
+                yield from (one for one in [_readable(place, notebook, True)] if one.status == "complete")
 
 
 def folders(folder: Path) -> Iterator[tuple[str, Path]]:
