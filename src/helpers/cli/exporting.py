@@ -15,6 +15,21 @@ Pages = Annotated[
 export_app = typer.Typer(no_args_is_help=True, help="Write claims and runs in forms that other tools read.")
 
 
+@export_app.command("adapter")
+def adapter(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="<notebook>/<id> of a run that trained an adapter")],
+    out: Annotated[Path | None, typer.Option(help="the folder to write; default: _export/adapter-ID")] = None,
+) -> None:
+    """Write a run's adapter as a peft folder with its model card."""
+    from helpers.export import adapter as exporting
+
+    target = out or HOME / f"adapter-{run.rpartition('/')[2]}"
+    done = exporting.export(run, target)
+    said = f", on which {len(done.claims)} claims rest" if done.claims else ""
+    base = done.record.model["name"]
+    typer.echo(f"{target} holds the adapter of {run}{said}. Load it with PeftModel.from_pretrained on {base}.")
+
+
 @export_app.command("bundle")
 def bundle(
     pages: Pages = None,
