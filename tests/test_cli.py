@@ -344,6 +344,15 @@ def test_the_seconds_of_a_notebook_are_those_of_its_headings_and_of_its_start(tm
     assert list(spent.parts(path, 10.0).items()) == [("Train", 6.0), (spent.START, 4.0), ("Draw", 0.0)]
 
 
+def test_a_notebook_that_is_not_what_its_script_says_is_not_run(project):
+    script = project / "notebooks/sweep.py"
+    write_text(script, '# %% tags=["parameters"]\nlr = 1\n\n# %%\nprint(1 / float(lr))\n')
+    executing.check_twin("sweep", project)
+    write_text(script, script.read_text().replace("1 / float", "2 / float"))
+    with pytest.raises(ClaimbookError, match=r"is not what .*: run `jupytext --sync notebooks/sweep\.py`"):
+        executing.run_notebook("sweep", "quick", project)
+
+
 def test_report_renders_after_it_ran_and_says_where_the_time_went(here, monkeypatch):
     path = executed(here / "sweep-pocket.ipynb", ("# Train", 61.0), ("# Quick", 0.2))
     monkeypatch.setattr(executing, "run_notebook", lambda name, preset: path)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from helpers.audit import publishing
 from helpers.base import files
-from helpers.base.errors import ParameterError, RecordError, SweepError
+from helpers.base.errors import ClaimbookError, ParameterError, RecordError, SweepError
 from helpers.base.params import Cell, parse_grid
 from helpers.claims.declared import Declared, Expected
 from helpers.records import provenance, runs
@@ -302,3 +302,11 @@ def test_an_error_of_the_notebook_is_reported_and_a_killed_kernel_is_raised(here
     files.write_text(notebook, notebook.read_text().replace("print(", "import os; os.kill(os.getpid(), 9); print("))
     with pytest.raises(task.KernelLostError, match="was killed"):
         task.run_row(bad)
+
+
+def test_a_notebook_that_is_not_what_its_script_says_is_refused_before_ray_starts(here, monkeypatch):
+    path = sweep_toy.project(here, lr=0.1)
+    files.write_text(here / "notebooks/toy.py", "# %%\nseed = 1\n")
+    monkeypatch.setattr(driver, "connected", lambda *_: pytest.fail("Ray was started"))
+    with pytest.raises(ClaimbookError, match=r"run `jupytext --sync notebooks/toy\.py`"):
+        driver.sweep(path, launch="x", root=here)

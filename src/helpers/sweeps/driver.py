@@ -84,6 +84,9 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     if wanted:
         if not (root / "notebooks" / f"{grid.notebook}.ipynb").is_file():
             raise ParameterError(f"{path} cannot be swept: there is no notebooks/{grid.notebook}.ipynb to run.")
+        from helpers.sweeps.executing import check_twin  # papermill takes a second, and a complete sweep needs none
+
+        check_twin(grid.notebook, root)
         title = f"{grid.notebook}/{grid.name}"
         with state.marked(), Board(title) as board:
             board.show(Counts(len(grid.cells), state.outcome.before, 0, 0, 0), ["Ray is starting"])

@@ -49,6 +49,7 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.is_file():
         raise ClaimbookError(f"notebooks/{name}.ipynb is not there: `jupytext --sync notebooks/{name}.py` writes it.")
+    check_twin(name, root)
     p = read_params(name, root / "params" / name / f"{preset}.yaml", root)
     for cell in p:
         cell.check_inputs()
@@ -57,6 +58,18 @@ def run_notebook(name: str, preset: str, root: Path = files.ROOT) -> Path:
     with _Progress(name, runs_of(load_study(name, root), p)):
         execute(source, target, p.given, root)
     return target
+
+
+def check_twin(name: str, root: Path = files.ROOT) -> None:
+    """Raise ``ClaimbookError`` where a notebook is not what its script says: an edit of the script would not be run."""
+    script = root / "notebooks" / f"{name}.py"
+    if script.is_file():
+        twins = (jupytext.read(path) for path in (script, script.with_suffix(".ipynb")))
+        said, run = ([(cell.cell_type, cell.source) for cell in notebook.cells] for notebook in twins)
+        if said != run:
+            raise ClaimbookError(
+                f"notebooks/{name}.ipynb is not what its script says: run `jupytext --sync notebooks/{name}.py`."
+            )
 
 
 def execute(source: Path, target: Path, values: dict[str, Any], root: Path = files.ROOT) -> None:
