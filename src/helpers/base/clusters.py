@@ -29,8 +29,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
-from scipy import stats as distributions
 
 from helpers.base.errors import DataError
 from helpers.base.stats import Interval, checked_counts, checked_level, checked_values
@@ -114,6 +112,9 @@ def _bounds(tally: tuple[tuple[tuple[int, int], int], ...], level: float, prior:
 @functools.lru_cache(maxsize=8192)
 def _likelihood(tally: tuple[tuple[tuple[int, int], int], ...], prior: Prior) -> np.ndarray:
     """Return the likelihood of each cell of mu, with rho integrated over its prior (up to a factor)."""
+    from scipy import special
+    from scipy import stats as distributions
+
     log = np.zeros_like(_A)
     for (k, n), times in tally:
         log += times * (special.betaln(k + _A, n - k + _B) - special.betaln(_A, _B))
@@ -131,6 +132,8 @@ def exact_bounds(k: float, n: int, level: float) -> tuple[float, float]:
 
     Where values lie between 0 and 1, ``k`` may be their sum: none of them varies more than a trial with the same mean.
     """
+    from scipy import special
+
     tail = (1 - level) / 2
     low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
     return low, 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1 - tail))

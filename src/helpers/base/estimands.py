@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats as distributions
 
 from helpers.base.clusters import bounded_mean, cluster_rate, crossed_rate, exact_bounds
 from helpers.base.errors import DataError
@@ -136,6 +135,8 @@ def _stretched(recorded: Interval, level: float) -> Interval:
     """Return an interval that was recorded at one level as it is at another, its sides taken as those of a normal."""
     if recorded.low is None or recorded.high is None or RANGE in recorded.method or recorded.level == level:
         return recorded
+    from scipy import stats as distributions
+
     factor = float(np.divide(*distributions.norm.ppf([(1 + level) / 2, (1 + recorded.level) / 2])))
     low = recorded.value - factor * (recorded.value - recorded.low)
     high = recorded.value + factor * (recorded.high - recorded.value)

@@ -1,5 +1,7 @@
 """Intervals and bounds for rates and means, on scipy and statsmodels.
 
+Both are imported where they compute: most commands compute no interval, and a GPU machine may lack them.
+
 Every function returns an `Interval` that carries its counts, so that no rate travels without its N. A count of
 0 out of 0 is missing, not zero: it raises, and the caller leaves the metric out of the record.
 """
@@ -13,9 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
-from scipy import stats as distributions
-from statsmodels.stats.proportion import proportion_confint
 
 from helpers.base.errors import DataError
 
@@ -134,6 +133,8 @@ def max_rate(ks: Mapping[str, int], ns: Mapping[str, int], level: float = 0.95) 
     names = list(ks)
     k_g, n_g = checked_counts([ks[name] for name in names], [ns[name] for name in names])
     each = 1 - (1 - checked_level(level)) / len(names)
+    from statsmodels.stats.proportion import proportion_confint
+
     bounds = [proportion_confint(k, n, alpha=1 - each, method="beta") for k, n in zip(k_g, n_g, strict=True)]
     top = int(np.argmax(k_g / n_g))
     low, high = (float(max(side)) for side in zip(*bounds, strict=True))
@@ -164,6 +165,8 @@ def mean_interval(
         error = math.sqrt(groups / (groups - 1) * float(sums @ sums)) / n if groups > 1 else 0.0
     if groups < 2:
         return Interval(mean, None, None, n, None, method, checked_level(level), extra)
+    from scipy import stats as distributions
+
     half = error * float(distributions.t.ppf((1 + checked_level(level)) / 2, groups - 1))
     return Interval(mean, mean - half, mean + half, n, None, method, level, extra)
 
@@ -178,6 +181,8 @@ def paired_rate_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> I
     a, b = _zero_one(a, "a"), _zero_one(b, "b")
     if len(a) != len(b):
         raise DataError(f"a has {len(a)} items and b has {len(b)}: a paired difference needs the same items in both.")
+    from scipy import stats as distributions
+
     n, only_a, only_b = len(a), int((a > b).sum()), int((b > a).sum())
     z = float(distributions.norm.ppf((1 + checked_level(level)) / 2))
     value = (only_a - only_b) / n
@@ -202,12 +207,16 @@ def distinct_n(token_lists: Sequence[Sequence[Hashable]], n: int) -> float:
 
 def _wilson_bounds(k: float, n: float, level: float) -> tuple[float, float]:
     """Wilson bounds for counts that may be fractional (effective sizes); exact 0 and 1 at the ends."""
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = np.asarray(proportion_confint(k, n, alpha=1 - level, method="wilson"))
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
 
 
 def _tango_limit(plus: int, minus: int, n: int, z: float) -> float:
     """Lower limit of (plus - minus)/n: the root of Tango's score statistic (eq. 8 and 9) at +z, minus < n."""
+
+    from scipy import optimize
 
     def excess(delta: float) -> float:
         linear = (2 * n - plus + minus) * delta - plus - minus

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
 
@@ -35,6 +34,8 @@ def check_file(file: Path) -> None:
     """Raise ``ModelError`` unless ``file`` is one whole GGUF whose positions transformers reads as it means them."""
     if not file.is_file() or not is_gguf(file):
         raise ModelError(f"{file} is not a GGUF file. Give the path of one that ends in .gguf.")
+    from gguf import GGUFReader  # here, because models are made from a GGUF once, and a GPU machine may lack it
+
     with foreign_errors(f"{file} is cut short or no GGUF", "Copy or fetch it again"):
         reader = GGUFReader(file)
         fields = {name: field.contents() for name, field in reader.fields.items() if _READ.search(name)}
