@@ -94,7 +94,7 @@ def _in_fp32(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
     kept = vars(linear).get(_WIDE)
     if kept is None or kept[0] != versions:
         with torch.inference_mode(False), torch.no_grad():  # a copy made in inference mode could not train an adapter
-            kept = versions, tuple(None if one is None else one.float() for one in given)
+            kept = versions, (linear.weight.float(), None if linear.bias is None else linear.bias.float())
         vars(linear)[_WIDE] = kept
     return kept[1]
 
