@@ -9,7 +9,7 @@ from marker_fixture import form, pocket, row
 
 from helpers import bench
 from helpers.base.errors import ClaimbookError, ParameterError
-from helpers.bench import compare, comparisons, gradients, machine, measured, stacking, stock, techniques
+from helpers.bench import compare, comparisons, gpu, gradients, machine, measured, stacking, stock, techniques
 from helpers.bench.compare import Side
 from helpers.bench.options import Options
 from helpers.bench.study import STUDY
@@ -101,14 +101,15 @@ def test_what_is_counted_follows_from_its_table_and_what_is_timed_does_not(outpu
     assert record.metric("claimbook_status_1000_seconds")["measured"] is True
 
 
-def test_gpu_names_the_comparisons_that_are_worth_one(outputs, monkeypatch):
+def test_gpu_is_asked_for_alone_and_with_its_own_options(monkeypatch):
     asked = []
-    for name, one in comparisons.COMPARISONS.items():
-        found = measured.Measured({}, {}, {"name": "m", "sha256": "0" * 64})
-        fake = comparisons.Comparison(one.entry, lambda options, counts, n=name, f=found: (asked.append(n), f)[1])
-        monkeypatch.setitem(comparisons.COMPARISONS, name, fake)
-    bench.main(["gpu", "shape"])
-    assert asked == list(comparisons.GPU) and len(runs.records("bench")) == len(asked)
+    monkeypatch.setattr(gpu, "run", lambda **given: asked.append(given))
+    bench.main(["gpu"], None, Options(parts=("ways",), dry=True))
+    assert asked == [{"names": ("ways",), "dry": True}]
+    with pytest.raises(ParameterError, match="Ask for it alone"):
+        bench.main(["gpu", "shape"])
+    with pytest.raises(ParameterError, match="An option of gpu was given"):
+        bench.main(["gradients"], None, Options(dry=True))
 
 
 # Sides and their metrics
@@ -119,7 +120,7 @@ def sides() -> list[Side]:
 
 
 def test_every_side_is_held_against_the_first(monkeypatch):
-    monkeypatch.setattr(compare, "_peak", lambda make, side: 3.0)
+    monkeypatch.setattr(compare, "_peak", lambda make, side, memory: 3.0)
     table = compare.compare("toy", sides, agree=1e-4)
     assert list(table["way"]) == ["one", "other"] and (table["peak_mb"] == 3.0).all()
     assert table.loc[0, ["ratio", "ratio_low", "ratio_high"]].tolist() == [1.0, 1.0, 1.0]

@@ -166,9 +166,10 @@ def test_a_gate_that_was_stopped_goes_on_and_its_figures_follow_from_its_tables(
     assert len(runs.records("bench")) == 1
 
 
-def test_seconds_can_be_those_of_the_cpu(monkeypatch):
-    monkeypatch.setattr(compare, "_peak", lambda make, side: 0.0)
+def test_seconds_can_be_those_of_the_cpu_and_memory_can_be_left_out():
     ticks = iter(range(100))
     sides = lambda: [compare.Side("one", lambda: (6, [])), compare.Side("other", lambda: (6, []))]  # noqa: E731
-    table = compare.compare("toy", sides, clock=lambda: float(next(ticks)))
+    table = compare.compare("toy", sides, clock=lambda: float(next(ticks)), memory=None)
     assert table["seconds"].tolist() == [1.0, 1.0]
+    assert "toy_other_ratio" in compare.side_metrics(table)
+    assert not [name for name in compare.side_metrics(table) if "peak" in name]

@@ -133,6 +133,10 @@ def test_a_tiny_shape_is_measured_through_the_code_of_real_runs(quick):
     found = shapes.timed("tiny", paper(), shapes.Plan(1, 2, 2, Load(2, 3, 16), Load(1, 1, 8), 4))
     steps, hours = found.tables["training_steps"], found.tables["projection"]
     assert len(steps) == 2 and steps["step"].tolist() == [2, 3] and (steps["flops"] > 0).all()
+    factors = found.tables["factors"].set_index("factor")
+    assert factors.loc["in all", "published"] == PUBLISHED["hours"]
+    assert factors["published"].iloc[:2].sum() == pytest.approx(PUBLISHED["hours"], abs=0.01)
+    assert factors["projected"].iloc[:2].sum() == pytest.approx(factors.loc["in all", "projected"])
     assert hours["part"].tolist() == ["training", "completions", "scoring", "once", "in all"]
     metrics = found.metrics
     for name in ("step_seconds", "train_tokens_per_s", "mfu", "projected_hours", "transformers_tokens_per_s"):
@@ -185,12 +189,12 @@ def test_vllm_is_left_out_with_a_reason_and_used_through_its_interface(monkeypat
             return [SimpleNamespace(tokens=[1, 2, 3]) for _ in range(len(prompts) * n)]
 
     monkeypatch.setitem(sys.modules, "helpers.lm.vllm_engine", SimpleNamespace(VllmEngine=VllmEngine))
-    config, adapter = SHAPES["qwen2.5-7b"].config(), tmp_path / "adapter"
+    config, adapter, other = SHAPES["qwen2.5-7b"].config(), tmp_path / "adapter", tmp_path / "other"
     prompts = [Prompt(str(i), [1] * (i + 1)) for i in range(9)]
-    rates, start = engines.vllm_rates(tmp_path, adapter, 32, config, prompts, Load(4, 2, 512), 2)
+    rates, start = engines.vllm_rates(tmp_path, [adapter, other], 32, config, prompts, Load(4, 2, 512))
     assert calls == [
         (tmp_path, "bfloat16", 32, 4 + 512), (1, 2, 512, 305, 2, adapter), (4, 2, 512, 305, 0, adapter),
-        (4, 2, 512, 305, 1, adapter), "closed",
+        (4, 2, 512, 305, 1, other), "closed",
     ]  # fmt: skip
     assert len(rates) == 2 and start >= 0
 

@@ -13,7 +13,7 @@ __all__ = ["Options", "main"]
 def main(names: Sequence[str] = (), counts: Sequence[int] | None = None, options: Options | None = None) -> None:
     """Run the comparisons ``names`` (default: all), print tables, and write a record of each to ``outputs/bench``.
 
-    The name ``gpu`` stands for every comparison that is worth a GPU. ``scale`` measures at ``counts`` records. Raises
+    The name ``gpu`` stands for all that is worth a GPU (see ``gpu``). ``scale`` measures at ``counts`` records. Raises
     ``ParameterError`` for an unknown name.
     """
     # Imported by name. Otherwise every record would count all comparisons as its code.

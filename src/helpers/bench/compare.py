@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,13 +41,14 @@ def compare(
     repeats: int = REPEATS,
     agree: float | None = None,
     clock: Callable[[], float] = perf_counter,
+    memory: Literal["alone", "here"] | None = "alone",
 ) -> pd.DataFrame:
     """Time the sides that ``make`` returns; one row a side, times relative to the first side taken run by run.
 
     Columns hold median seconds, tokens a second, the ratio to the first side, and peak memory. Peak memory is what a
-    side adds: on CUDA to the allocated memory, on a CPU to a fresh process. With ``agree``, raises ``ClaimbookError``
-    if the results of a side differ from those of the first by more than this share. With ``process_time`` as ``clock``
-    seconds are those of the CPU, which other work on the machine does not stretch.
+    side adds: on CUDA to the allocated memory, on a CPU to a fresh process, or "here" to this one; None leaves it out.
+    With ``agree``, raises ``ClaimbookError`` if the results of a side differ from those of the first by more than this
+    share. With ``process_time`` as ``clock``, seconds are those of the CPU, which other work does not stretch.
     """
     sides = list(make())
     outcome = {side.name: side.run() for side in sides}  # warm-up, so that choosing kernels is not timed
@@ -69,7 +70,8 @@ def compare(
         row = {"what": name, "way": side.name, "seconds": np.median(took), "tokens": tokens}
         row |= {"tokens_per_s": tokens / np.median(took), "seconds_low": took.min(), "seconds_high": took.max()}
         row |= {"ratio": np.median(ratios), "ratio_low": ratios.min(), "ratio_high": ratios.max()}
-        row |= {"peak_mb": _peak(make, side), "runs": repeats, "agreed": json.dumps(agreed[-3:])}
+        row |= {"peak_mb": _peak(make, side, memory)} if memory else {}
+        row |= {"runs": repeats, "agreed": json.dumps(agreed[-3:])}
         rows.append(row | ({"kept_mb": side.kept() / 2**20} if side.kept else {}))
     return pd.DataFrame(rows)
 
@@ -94,7 +96,8 @@ def side_metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         metrics[f"{name}_seconds"] = metric("s", [low, float(row["seconds"]), high]) | {"n": runs}
         rates = [row["tokens"] / seconds for seconds in (low, row["seconds"], high)]
         metrics[f"{name}_tokens_per_s"] = metric("tokens/s", rates) | {"n": runs}
-        metrics[f"{name}_peak_mb"] = single(float(row["peak_mb"]), "MB")
+        if "peak_mb" in row:
+            metrics[f"{name}_peak_mb"] = single(float(row["peak_mb"]), "MB")
         if number:
             ratios = [float(row[key]) for key in ("ratio_low", "ratio", "ratio_high")]
             metrics[f"{name}_ratio"] = metric("x", ratios, "range of paired runs") | {"n": runs}
@@ -103,8 +106,8 @@ def side_metrics(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def _peak(make: Callable, side: Side) -> float:
-    if device() == "cpu":
+def _peak(make: Callable, side: Side, memory: str) -> float:
+    if device() == "cpu" and memory == "alone":
         return _peak_alone(make, side.name)
     with peak_memory() as peak:
         side.run()

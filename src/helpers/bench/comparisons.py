@@ -59,7 +59,8 @@ def _number_types(what: str, make: str) -> Comparison:
 
     def measure(options: Options, counts: Sequence[int] | None) -> Measured:
         models.refuse_emulated("bfloat16", "cpu")
-        table = compare(what, _named(make), clock=process_time)
+        # Either side loads both models, so that what one alone takes cannot be measured.
+        table = compare(what, _named(make), clock=process_time, memory=None)
         facts = models.facts("smollm2", device="cpu") | {"dtype": "float32+bfloat16"}
         return Measured({what: table}, side_metrics(table), facts)
 
@@ -102,8 +103,6 @@ COMPARISONS: dict[str, Comparison] = {
     "figures": _function("helpers.bench.figures:measure"),
 }
 
-GPU = ("techniques", "training", "stacked", "stacked-pocket", "shape", "sweep25")
-"""The comparisons that are worth a GPU."""
 BY_NAME = ("bf16", "bf16-training", "bf16-generation")
 """The comparisons that only some CPUs can make: they run where they are asked for."""
 
@@ -111,7 +110,7 @@ BY_NAME = ("bf16", "bf16-training", "bf16-generation")
 def _check(options: Options, counts: Sequence[int] | None, wanted: Sequence[str]) -> None:
     """Raise ``ParameterError`` for an unknown value, or an option of a comparison that is not ``wanted``."""
     given = {"shape": options.shape, "sweep25": options.cells, "scale": counts, "figures": options.figures}
-    given["bf16"] = options.preset
+    given |= {"bf16": options.preset, "gpu": options.parts or options.dry}
     for name, value in given.items():
         if value and name not in wanted:
             raise ParameterError(
@@ -136,9 +135,13 @@ def run(names: Sequence[str], counts: Sequence[int] | None, options: Options) ->
     for name in names:
         if name not in COMPARISONS and name != "gpu":
             raise ParameterError(f"There is no comparison {name!r}{nearest(name, [*COMPARISONS, 'gpu'])}")
-    wanted = [one for name in names for one in (GPU if name == "gpu" else (name,))]
-    wanted = wanted or [name for name in COMPARISONS if name not in BY_NAME]
+    wanted = names or [name for name in COMPARISONS if name not in BY_NAME]
     _check(options, counts, wanted)
+    if "gpu" in names:
+        if len(names) > 1:
+            raise ParameterError("gpu measures in parts of its own, within a limit of time. Ask for it alone.")
+        _named("helpers.bench.gpu:run")(names=options.parts, dry=options.dry)
+        return
     print(f"{models.choose_threads()} threads; medians over interleaved runs; non-padding tokens only")
     for name in dict.fromkeys(wanted):
         begin = perf_counter()

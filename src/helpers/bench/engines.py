@@ -72,9 +72,9 @@ def without_vllm() -> str:
 
 
 def vllm_rates(
-    folder: Path, adapter: Path, rank: int, config: Any, prompts: Sequence[Prompt], load: Load, repeats: int
+    folder: Path, adapters: Sequence[Path], rank: int, config: Any, prompts: Sequence[Prompt], load: Load
 ) -> tuple[list[float], float]:
-    """Return tokens/s of each repeat with vLLM serving ``adapter``, and the seconds that its engine took to start."""
+    """Return tokens/s with each of ``adapters`` on one vLLM engine, and the seconds that it took to start."""
     from helpers.lm.vllm_engine import VllmEngine
 
     torch.cuda.empty_cache()
@@ -84,9 +84,13 @@ def vllm_rates(
     begin = perf_counter()
     with VllmEngine(folder, dtype="bfloat16", memory_share=0.6, max_lora_rank=rank, max_length=longest) as engine:
         start = perf_counter() - begin
-        asking = {"n": load.n, "sampling": sampling, "stop": stop, "adapter": adapter}
-        engine.generate(asked[:1], seed=repeats, **asking)
-        return [_rate(lambda s=seed: engine.generate(asked, seed=s, **asking)) for seed in range(repeats)], start
+        asking = {"n": load.n, "sampling": sampling, "stop": stop}
+        engine.generate(asked[:1], seed=len(adapters), adapter=adapters[0], **asking)
+        rates = [
+            _rate(lambda seed=seed, adapter=adapter: engine.generate(asked, seed=seed, adapter=adapter, **asking))
+            for seed, adapter in enumerate(adapters)
+        ]
+        return rates, start
 
 
 def scoring_rates(model: nn.Module, form: ChatFormat, rows: Sequence[Sequence[int]], repeats: int) -> list[float]:

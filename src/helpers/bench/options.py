@@ -12,7 +12,8 @@ from helpers.base.params import Cell
 class Options:
     """``shape`` of the model with random weights, ``cells`` of the sweep (few, some, all). None: the device decides.
 
-    ``preset`` of the gate of bf16. ``figures`` to measure (all), each ``runs`` times.
+    ``figures`` to measure (all), each ``runs`` times; ``preset`` of the gate of bf16; ``parts`` of gpu (all), which
+    runs at a toy shape with ``dry``.
     """
 
     shape: str | None = None
@@ -20,6 +21,8 @@ class Options:
     figures: tuple[str, ...] = ()
     runs: int = 1
     preset: str | None = None
+    parts: tuple[str, ...] = ()
+    dry: bool = False
 
 
 class BenchCell(Cell):

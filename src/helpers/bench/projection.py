@@ -41,6 +41,7 @@ class Workload:
     """The amount of work of a grid, in all of its cells and once before them."""
 
     cells: int
+    epochs: int
     steps: int
     completions: int
     contexts: int
@@ -73,6 +74,7 @@ def workload(cells: Sequence[SweepCell]) -> Workload:
     models = len(cells) + len({cell.seed for cell in cells})  # the base model is evaluated once a seed
     return Workload(
         cells=len(cells),
+        epochs=sum(cell.epochs for cell in cells),
         steps=sum(steps),
         completions=models * evaluated * shared.samples + data,
         contexts=models * evaluated + doses * len(shared.personas) * shared.dose_questions,
@@ -113,6 +115,23 @@ def projection(work: Workload, speed: Speed, answer: float, context: float) -> p
     return pd.concat(
         [table, pd.DataFrame([whole | table[["hours", "low", "high"]].sum().to_dict()])], ignore_index=True
     )
+
+
+def factors(work: Workload, hours: pd.DataFrame) -> pd.DataFrame:
+    """Return the published hours over those of `projection`, for training and for all the rest of a cell.
+
+    The published log gives minutes of an epoch, and minutes of a cell whatever its epochs.
+    """
+    projected = hours.set_index("part")["hours"]
+    published = {
+        "training": work.epochs * PUBLISHED["epoch_minutes"] / 60,
+        "evaluation, data and start": work.cells * PUBLISHED["fixed_minutes"] / 60,
+    }
+    ours = [projected["training"], projected["in all"] - projected["training"]]
+    table = pd.DataFrame({"factor": published.keys(), "published": published.values(), "projected": ours})
+    whole = {"factor": "in all", "published": PUBLISHED["hours"], "projected": projected["in all"]}
+    table = pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
+    return table.assign(ratio=table["published"] / table["projected"])
 
 
 def _seconds(tokens: float, rate: Range) -> list[float]:

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from helpers.base import leftovers
-from helpers.base.errors import ParameterError, nearest
+from helpers.base.errors import ModelError, ParameterError, nearest
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.bench import machine
 from helpers.lm import models
@@ -90,8 +90,17 @@ def random_weights(shape: Shape) -> Iterator[Path]:
             model = AutoModelForCausalLM.from_config(shape.config(), dtype=dtype)
         model.save_pretrained(folder)
         del model
-        AutoTokenizer.from_pretrained(models.local_folder(shape.tokenizer)).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(models.local_folder(tokenizer_of(shape))).save_pretrained(folder)
         yield folder
+
+
+def tokenizer_of(shape: Shape) -> str:
+    """Return the model whose tokenizer counts the prompts of ``shape``: the pocket model's where SmolLM2 is absent."""
+    try:
+        models.local_folder(shape.tokenizer)
+    except ModelError:
+        return "pocket"
+    return shape.tokenizer
 
 
 def recipe_rows(loaded: models.LoadedModel, p: SweepCell, count: int) -> list[Row]:

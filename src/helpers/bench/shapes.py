@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -20,8 +21,16 @@ from helpers.bench.engines import Load, scoring_rates, transformers_rates, vllm_
 from helpers.bench.flops import Sizes, step_flops
 from helpers.bench.measured import Measured, metric, single
 from helpers.bench.options import Options
-from helpers.bench.projection import PUBLISHED, Range, Speed, projection, workload
-from helpers.bench.random_model import ANSWER_MEAN, ANSWER_SPREAD, SHAPES, random_weights, recipe_rows, shape_named
+from helpers.bench.projection import PUBLISHED, Range, Speed, factors, projection, workload
+from helpers.bench.random_model import (
+    ANSWER_MEAN,
+    ANSWER_SPREAD,
+    SHAPES,
+    random_weights,
+    recipe_rows,
+    shape_named,
+    tokenizer_of,
+)
 from helpers.bench.techniques import batches_of, checkpointed
 from helpers.lm import models
 from helpers.studies.marker.on_policy import persona_prompts
@@ -32,7 +41,10 @@ from helpers.studies.marker.train import train
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to measure: steps of warm-up and after it, repeats, the generation of each engine, rows to score."""
+    """How much to measure: steps of warm-up and after it, repeats, the generation of each engine, rows to score.
+
+    Ways that are compared with each other (`helpers.bench.gpu`) take ``compared`` steps each.
+    """
 
     warm: int
     steps: int
@@ -40,6 +52,7 @@ class Plan:
     transformers: Load
     vllm: Load
     scored: int
+    compared: int = 4
 
 
 PLANS = {
@@ -54,31 +67,65 @@ def measure(options: Options) -> Measured:
     return timed(shape_named(options.shape), grid, PLANS[machine.device()])
 
 
-def timed(name: str, grid: Grid[SweepCell], plan: Plan) -> Measured:
-    """Measure a shape for this grid and plan, as `measure` does."""
-    recipe = grid[0]
+@dataclass(frozen=True)
+class Held:
+    """A model of a shape in memory, the folder that it came from, and how long it took to load."""
+
+    name: str
+    folder: Path
+    loaded: models.LoadedModel
+    loading: float
+
+
+@contextlib.contextmanager
+def held(name: str) -> Iterator[Held]:
+    """Make and load a model of the shape ``name``."""
     with random_weights(SHAPES[name]) as folder:
         begin = perf_counter()
         loaded = models.load(str(folder))
         machine.settle()
-        loading = perf_counter() - begin
-        rows = recipe_rows(loaded, recipe, (plan.warm + plan.steps) * recipe.batch_size)
-        lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
-        model = models.attach_lora(loaded.model, **lora, rslora=recipe.rslora, seed=0)
+        yield Held(name, folder, loaded, perf_counter() - begin)
+
+
+def timed(name: str, grid: Grid[SweepCell], plan: Plan) -> Measured:
+    """Measure a shape for this grid and plan, as `measure` does."""
+    with held(name) as model:
+        return timed_on(model, grid, plan, without_vllm())
+
+
+def timed_on(shape: Held, grid: Grid[SweepCell], plan: Plan, without: str) -> Measured:
+    """Measure a shape as `measure` does; ``without`` says why vLLM is left out, and is empty where it is timed."""
+    recipe, name, loaded = grid[0], shape.name, shape.loaded
+    rows = recipe_rows(loaded, recipe, (plan.warm + plan.steps) * recipe.batch_size)
+    model = models.attach_lora(loaded.model, **recipe.lora() | {"seed": 0})
+    try:
         steps, trained = _train(model, recipe, rows, plan)
-        rates, generated = _rates(model, loaded, recipe, rows, plan, folder)
-    once = loading + generated.get("engine_start_seconds", 0.0)
+        rates, generated = _rates(model, loaded, recipe, rows, plan, shape.folder, without)
+    finally:
+        models.detach(model)
+    work, once = workload(grid), shape.loading + generated.get("engine_start_seconds", 0.0)
     speed = Speed(_range(steps["seconds"]), _range(rates[generated["engine"]]), _range(rates["scoring"]), once)
-    hours = projection(workload(grid), speed, ANSWER_MEAN, fmean(len(row.tokens) for row in rows))
-    metrics = _metrics(steps, rates, hours, loaded) | {"load_seconds": single(loading, "s")}
+    hours = projection(work, speed, ANSWER_MEAN, fmean(len(row.tokens) for row in rows))
+    metrics = _metrics(steps, rates, hours, loaded) | {"load_seconds": single(shape.loading, "s")}
     metrics |= {"train_peak_mb": single(trained.pop("peak_mb"), "MB")}
     if "engine_start_seconds" in generated:
         metrics["engine_start_seconds"] = single(generated.pop("engine_start_seconds"), "s")
     chosen = {"shape": name, "dtype": loaded.dtype, "batch": recipe.batch_size, "lora_r": recipe.lora_r}
+    chosen["tokenizer"] = tokenizer_of(SHAPES[name])
     chosen |= {"answer_mean": ANSWER_MEAN, "answer_spread": ANSWER_SPREAD, **trained, **generated}
-    model_facts = {"name": f"{name} (random weights)", "sha256": files.sha256_json(SHAPES[name].config().to_dict())}
-    model_facts |= {"parameters": loaded.parameters, "dtype": loaded.dtype, "device": loaded.device}
-    return Measured({"training_steps": steps, "projection": hours}, metrics, model_facts, chosen, name)
+    tables = {"training_steps": steps, "projection": hours, "factors": factors(work, hours)}
+    return Measured(tables, metrics, facts_of(shape), chosen, name)
+
+
+def facts_of(shape: Held) -> dict[str, Any]:
+    """Return the ``model`` entry of a record: weights are drawn, so the configuration stands for their content."""
+    facts = {
+        "name": f"{shape.name} (random weights)",
+        "sha256": files.sha256_json(SHAPES[shape.name].config().to_dict()),
+    }
+    return facts | {
+        "parameters": shape.loaded.parameters, "dtype": shape.loaded.dtype, "device": shape.loaded.device,
+    }  # fmt: skip
 
 
 def _train(model: PeftModel, p: SweepCell, rows: list[Row], plan: Plan) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -109,7 +156,7 @@ def _train(model: PeftModel, p: SweepCell, rows: list[Row], plan: Plan) -> tuple
 
 
 def _rates(
-    model: PeftModel, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path
+    model: PeftModel, loaded: models.LoadedModel, p: SweepCell, rows: list[Row], plan: Plan, folder: Path, without: str
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Return tokens/s of each engine and of scoring; the engine of the projection, and if not vLLM, why."""
     prompts = persona_prompts(loaded, p.personas, "eval", p.eval_questions, p.style, p.asking)
@@ -118,13 +165,13 @@ def _rates(
         "transformers": transformers_rates(model, prompts, plan.transformers, plan.repeats),
         "scoring": scoring_rates(model, form, [row.tokens for row in rows[: plan.scored]], plan.repeats),
     }
-    reason = without_vllm()
-    if reason:
-        return rates, {"engine": "transformers", "vllm": reason}
-    models.save_adapter(model, folder / "adapter")
-    rates["vllm"], start = vllm_rates(
-        folder, folder / "adapter", p.lora_r, model.config, prompts, plan.vllm, plan.repeats
-    )
+    if without:
+        return rates, {"engine": "transformers", "vllm": without}
+    adapters = [folder / f"adapter-{number}" for number in range(plan.repeats)]
+    for number, adapter in enumerate(adapters):  # one engine serves the adapters of all cells
+        next(weight for weight in model.parameters() if weight.requires_grad).data.add_(1e-3 * number)
+        models.save_adapter(model, adapter)
+    rates["vllm"], start = vllm_rates(folder, adapters, p.lora_r, model.config, prompts, plan.vllm)
     return rates, {"engine": "vllm", "vllm": "timed", "engine_start_seconds": start}
 
 

@@ -50,7 +50,7 @@ def measure(options: Options) -> Measured:
     table = compare("techniques", technique_sides, agree=None if on_cuda else AGREE)
     loaded = models.load("smollm2")
     rows, targets = example_rows(loaded, STEPS[machine.device()] * BATCH)
-    flops = _flops(loaded, rows, targets)
+    flops = epoch_flops(loaded.model, rows, targets, BATCH, LORA["r"])
     table["mfu"] = flops / table["seconds"] / machine.measured_peak(loaded.model.dtype)
     note = {"steps": STEPS[machine.device()], "batch": BATCH, "dtype": loaded.dtype, "lora_r": LORA["r"]}
     return Measured({"techniques": table}, side_metrics(table), models.facts("smollm2"), note)
@@ -64,10 +64,14 @@ def technique_sides() -> Sequence[Side]:
 def _sides(dtype: str, steps: int, name: str = "smollm2") -> list[Side]:
     loaded = models.load(name, dtype=dtype)
     rows, targets = example_rows(loaded, steps * BATCH)
-    model = models.attach_lora(loaded.model, **LORA)
+    p = SweepCell(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0)
+    return sides_of(models.attach_lora(loaded.model, **LORA), rows, targets, p)
+
+
+def sides_of(model: PeftModel, rows: Sequence[Row], targets: Sequence[Sequence[int]], p: SweepCell) -> list[Side]:
+    """Return an epoch of ``rows`` as ``p`` trains it: all techniques, then each one off. All start alike."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     begin = [parameter.detach().clone() for parameter in trained]
-    p = SweepCell(lr=1e-4, epochs=1, batch_size=BATCH, warmup=0.0)
     tokens = sum(len(row.tokens) for row in rows)
 
     def side(name: str, losses: Callable[[], list[float]]) -> Side:
@@ -196,10 +200,12 @@ def checkpointed(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         model.disable_input_require_grads()
 
 
-def _flops(loaded: models.LoadedModel, rows: Sequence[Row], targets: Sequence[Sequence[int]]) -> float:
-    """Return the FLOPs that the steps need at least, which are the same for every way."""
-    sizes = Sizes.of(loaded.model.config)
+def epoch_flops(
+    model: nn.Module, rows: Sequence[Row], targets: Sequence[Sequence[int]], batch: int, rank: int
+) -> float:
+    """Return the FLOPs that an epoch of steps needs at least, which are the same for every way."""
+    sizes = Sizes.of(model.config)
     return sum(
-        step_flops(sizes, [rows[i].tokens for i in batch], sum(len(targets[i]) for i in batch), LORA["r"])
-        for batch in batches_of(len(rows), BATCH)
+        step_flops(sizes, [rows[i].tokens for i in part], sum(len(targets[i]) for i in part), rank)
+        for part in batches_of(len(rows), batch)
     )

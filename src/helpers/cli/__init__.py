@@ -264,17 +264,23 @@ def bench(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="for figures: how often to measure each")] = 1,
     preset: Annotated[str | None, typer.Option(help="for bf16: pocket or smollm2 (the default)")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="for gpu: one part, such as ways; default: all")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="for gpu: a toy shape, on any device")] = False,
 ) -> None:
     """Time our code against plain code, each timing as a record.
 
     training, evaluation, techniques (each switched off in turn), stacked and stacked-pocket (adapters in one pass),
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
-    records), figures (each beside its bound; an hour or more). gpu: all of those worth a GPU. By name only, on a CPU
-    that has bf16: bf16 (do six cells stay the same?), bf16-training, bf16-generation.
+    records), figures (each beside its bound; an hour or more). gpu: all that is worth a GPU, within nine minutes. By
+    name only, on a CPU that has bf16: bf16 (do six cells stay the same?), bf16-training, bf16-generation.
     """
     from helpers import bench as timing
 
-    timing.main(names or (), records, timing.Options(shape, cells, tuple(figure or ()), runs, preset))
+    timing.main(
+        names or (),
+        records,
+        timing.Options(shape, cells, tuple(figure or ()), runs, preset, tuple(part or ()), dry_run),
+    )
 
 
 def _render(begin: float, pages: Sequence[str] = ()) -> None:
