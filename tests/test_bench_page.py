@@ -11,6 +11,7 @@ from helpers.base.files import ROOT
 from helpers.bench import machine, measured, views
 from helpers.bench.measured import Measured, metric, single
 from helpers.claims import open_case
+from helpers.records import runs
 from helpers.show.markup import unseal
 from helpers.site import page
 from helpers.site.fallback import execute
@@ -93,6 +94,42 @@ def test_a_technique_that_does_not_pay_is_seen_on_a_cpu_as_well(slowest, word, m
     here = page.elsewhere(open_case(PAGE), {}, "params/bench/cpu.yaml")
     assert here.verdict("techniques_pay").word == word
     assert open_case(PAGE).verdict("techniques_pay").word == "NOT RUN"
+
+
+def compared(what: str, value: float, low: float, high: float) -> None:
+    table = pd.DataFrame({"way": ["ours", "theirs"], "ratio": [1.0, value]})
+    ratio = single(value, "x") | {"low": low, "high": high, "n": 3, "method": "range of paired runs"}
+    model = {"name": "smollm2", "sha256": "0" * 64, "parameters": 135_000_000}
+    measured.keep(what, Measured({what: table}, {f"{what}_theirs_ratio": ratio}, model), "helpers.bench.marker")
+
+
+def test_a_chart_says_what_is_compared_by_how_much_on_which_machine_and_what_was_not_run(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    compared("training", 2.5, 2.25, 2.75)
+    text = views.ratios({"training": "training", "evaluation": "completions"}, "The plain ways", "ours").fragment
+    assert "training: theirs 2.5 x [2.25, 2.75]" in text and "range of 3 paired runs" in text
+    assert "NOT RUN: training on a GPU, completions on a GPU, completions on a CPU" in text
+    (record,) = runs.records("bench")
+    assert record.environment["hardware"]["cpu"] in text
+    assert views.ratios({"stacked": "SmolLM2"}, "x", "y").fragment.count("NOT RUN") == 1
+
+
+def test_what_did_not_pay_is_read_from_the_records(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    assert "faster in every pair" in views.unpaid(["training", "stacked", "capture"]).fragment
+    compared("training", 2.5, 2.25, 2.75)
+    compared("stacked", 0.875, 0.75, 1.25)
+    compared("capture", 0.5, 0.25, 0.75)
+    text = views.unpaid(["training", "stacked", "capture"]).fragment
+    assert "not faster in every pair" in text and "never faster" in text and "2.50" not in text
+
+
+def test_a_gate_that_is_not_complete_shows_no_number(monkeypatch) -> None:
+    monkeypatch.setattr(machine, "device", lambda: "cpu")
+    text = views.same_in_bf16("smollm2", "SmolLM2").fragment
+    assert "Not measured: no record of six cells of SmolLM2" in text and not any(
+        c.isdigit() for c in text.replace("SmolLM2", "")
+    )
 
 
 @pytest.mark.check
