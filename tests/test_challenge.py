@@ -25,7 +25,7 @@ from helpers.base.estimands import Estimand
 from helpers.claims import challenge as challenges
 from helpers.claims.case import open_case
 from helpers.claims.challenge import Challenge, Outcome
-from helpers.claims.ways import INTERVALS, as_registered, ways
+from helpers.claims.ways import INTERVALS, PARTS, _left_out, _parts, as_registered, ways
 from helpers.records import ledger
 from helpers.records.recalled import nothing_recalled
 from helpers.records.reread import Reread, WithoutQuestions, changes
@@ -258,3 +258,10 @@ def test_thresholds_move_by_a_tenth_and_stay_on_their_scale(threshold, unit, mov
     found = [way.asked.question.outcomes[0].when.threshold for way in _thresholds(asked, evidence)]
     assert found == pytest.approx(moved)
     assert asked.question.outcomes[0].when.threshold == threshold
+
+
+def test_of_many_seeds_parts_are_left_out():
+    assert [list(part) for part in _parts([0, 3])] == [[0], [3]] and list(_parts([7])) == []
+    parts = list(_parts(range(112)))
+    assert len(parts) <= PARTS and [seed for part in parts for seed in part] == list(range(112))
+    assert _left_out("seed", parts[1]) == "seeds 6 to 11 are left out"

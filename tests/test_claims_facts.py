@@ -6,6 +6,7 @@ import pytest
 from claims_records import rate, record
 
 from helpers.base.errors import ClaimError
+from helpers.claims import facts as facts_module
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.facts import Facts, number
 from helpers.show.markup import unseal
@@ -50,6 +51,20 @@ def test_seeds_are_pooled_and_all_runs_named():
     gain = facts(seeds=(0, 1, 2)).fact("gain", lr=1e-4)
     assert (gain.value, gain.n) == (2.5, 3)
     assert facts(seeds=(0, 1)).fact("source_rate", lr=1e-4, seed=1).n == 32
+
+
+def test_a_number_over_thousands_of_runs_names_a_few_of_them_and_their_count():
+    found = facts(seeds=range(2_000)).fact("source_rate", lr=1e-4)
+    assert found.hover.startswith("2000 runs: toy-0.0001-0, ") and "and 1988 more" in found.hover
+    assert len(found._repr_markdown_()) < 2_000
+
+
+def test_an_entry_is_found_wherever_its_name_is_nested():
+    one = record({"seed": 0}, {}, params={"a.b": {"c.d": 1}, "empty": {}}, data={"data/x.y/z.csv": "0" * 64})
+    for path, value in dict(facts_module._paths(one.content)).items():
+        assert facts_module._at(one.content, path) == value
+    for path in ("metrics", "params", "params.a", "params.empty", "params.a.b", "x", "", "data.data/x"):
+        assert facts_module._at(one.content, path) is facts_module._ABSENT
 
 
 def test_zero_keeps_its_width_and_negative_bounds_read_well():

@@ -257,3 +257,9 @@ def test_verdicts_of_every_question_are_logged_with_their_readings():
     assert entry.day == "2026-01-02" and body.count("cb-badge") == 2
     for said in ("Not asked of this grid: <bdi>No cell has tail", "No cell is clean", '<a href="band.html">'):
         assert said in body
+
+
+def test_an_entry_of_many_failures_shows_the_first_and_counts_the_rest():
+    made = [record({"seed": seed}, {}, status="failed", error=f"error {seed}") for seed in range(2_000)]
+    body = str(log._runs_body(made, "abc", set()))
+    assert body.count("<li>") < 20 and "error 7" in body and "error 8" not in body and "1992 more" in body

@@ -65,6 +65,27 @@ def test_the_page_of_all_completions_is_told_the_places_that_were_counted(tmp_pa
     assert any(isinstance(text, list) for text in written) and any(isinstance(text, str) for text in written)
 
 
+def test_no_data_file_of_completions_is_larger_than_a_megabyte(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
+    texts = [f"{number} " + "<\u6f22[ZLT]" * 2_000 for number in range(60)]  # six bytes each character, if not more
+    make_record(tmp_path / "outputs", "pocket-0a", texts)
+    make_record(tmp_path / "outputs", "pocket-0b", ["short"], lr=1e-3)
+    assert completions.write(read_project(make_project(tmp_path)), tmp_path / "_site") == 61
+    page = (tmp_path / "_site/completions.html").read_text(encoding="utf-8")
+    runs = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    folder = tmp_path / "_site/completions"
+    assert [(run["first"], run["rows"]) for run in runs] == [(0, 60), (runs[0]["pieces"], 1)]
+    assert runs[0]["pieces"] > 1 and len(list(folder.iterdir())) == runs[0]["pieces"] + 1
+    assert all(path.stat().st_size < 1_000_000 for path in folder.iterdir())
+    read = [
+        "".join(text)
+        for number in range(runs[0]["pieces"])
+        for text in json.loads((folder / f"{number}.js").read_text().partition(", ")[2][:-3])["text"]
+    ]
+    assert read == texts
+
+
 def test_an_empty_marker_is_refused():
     with pytest.raises(DataError, match="marker is empty"):
         occurrences.split("text", "")

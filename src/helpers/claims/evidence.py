@@ -152,8 +152,13 @@ class Evidence:
     def partner(self, cell: Cell, changed: Mapping[str, Any]) -> Cell | None:
         """The cell that differs from ``cell`` in exactly ``changed``, in or out of scope; None when there is none."""
         check_constraints(changed, [other.key for other in self.cells])
-        key = {**cell.key, **changed}
-        return next((other for other in self.cells if other.key == key), None)
+        if any(isinstance(value, list | dict) for value in changed.values()):
+            return None  # one cell has one value
+        return self._by_key.get(frozenset({**cell.key, **changed}.items()))
+
+    @cached_property
+    def _by_key(self) -> dict[frozenset[tuple[str, Any]], Cell]:
+        return {frozenset(cell.key.items()): cell for cell in self.cells[::-1]}  # of equal ones the first
 
 
 def full_key(record: Record) -> Key:

@@ -20,6 +20,9 @@ from helpers.show.markup import Inline, seal, verbatim
 
 RUN_PAGE = "runs.html"
 SHOWN = 4
+HOVERED = 12
+"""Runs that a tooltip names: a number over ten thousand would make each link half a megabyte."""
+_ABSENT = object()
 SUFFIX = {"rate": "%"} | dict.fromkeys(("share", "cosine", "probability", "rank correlation"), "")
 
 
@@ -58,10 +61,11 @@ class Fact:
 
     @property
     def hover(self) -> str:
-        """The tooltip of the link: run, commit and N, or all runs when there are several."""
+        """The tooltip of the link: run, commit and N, or how many runs and the first of them."""
         commits = list(dict.fromkeys(_commit(record) for record in self.records))
         ids = [record.id for record in self.records]
-        runs = f"run {ids[0]}" if len(ids) == 1 else f"{len(ids)} runs: {', '.join(ids)}"
+        named = ", ".join(ids[:HOVERED]) + (f" and {len(ids) - HOVERED} more" if len(ids) > HOVERED else "")
+        runs = f"run {ids[0]}" if len(ids) == 1 else f"{len(ids)} runs: {named}"
         count = f" · N {self.n}" if self.n is not None else ""
         return f"{runs} · commit {', '.join(commits)}{count}"
 
@@ -239,12 +243,12 @@ def _plain(name: str, value: Any, text: str, records: tuple[Record, ...], unit: 
 
 def _entry(name: str, records: tuple[Record, ...]) -> Fact:
     """An entry of ``run.json``: one value, a range, or the distinct values; and in how many records it is."""
-    having = tuple(record for record in records if name in dict(_paths(record.content)))
+    there = [(record, value) for record in records if (value := _at(record.content, name)) is not _ABSENT]
+    having, values = tuple(record for record, _ in there), [value for _, value in there]
     if not having:
         known = {path for record in records for path, _ in _paths(record.content)}
         metrics = {metric for record in records for metric in record.metrics}
         raise ClaimError(f"There is no fact {name!r}{nearest(name, known | metrics | {'count.records'})}")
-    values = [dict(_paths(record.content))[name] for record in having]
     unit = "s" if name.startswith("seconds.") else ""
     text, value = _summary(values, unit)
     if len(having) < len(records):
@@ -275,6 +279,23 @@ def _shown(value: Any, unit: str = "") -> str:
     if isinstance(value, list):
         return ", ".join(_shown(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _at(content: Mapping[str, Any], path: str) -> Any:
+    """Return the entry of ``run.json`` at the dotted ``path`` as `_paths` names it; ``_ABSENT`` where it has none.
+
+    A name may hold dots itself.
+    """
+    value = _ABSENT if path == "metrics" else content.get(path, _ABSENT)
+    if value is not _ABSENT and not isinstance(value, dict):
+        return value
+    for at in (place for place, mark in enumerate(path) if mark == "."):
+        inner = content.get(path[:at])
+        if isinstance(inner, dict) and path[:at] != "metrics":
+            value = _at(inner, path[at + 1 :])
+            if value is not _ABSENT:
+                return value
+    return _ABSENT
 
 
 def _paths(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

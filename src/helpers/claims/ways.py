@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from helpers.claims.case import Case
 
 PARTS = 20
-"""So many groups of questions are left out in turn where more questions than these were asked."""
+"""So many groups of questions, or of seeds, are left out in turn where there are more of them than these."""
 MOVED = 10  # a threshold moves by the tenth part
 INTERVALS: dict[str, Method] = {
     "rates are bounded by Wilson's interval": "wilson",
@@ -145,12 +145,22 @@ def _added(case: Case, asked: Asked) -> Iterator[Way]:
 
 def _seeds(asked: Asked, scoped: Evidence) -> Iterator[Way]:
     seeds = sorted({record.cell.get("seed") for record in scoped.records} - {None})
-    for seed in seeds if len(seeds) > 1 else ():
-        keys = [*asked.evidence.records, *asked.controls.evidence.records]
-        others = {record.cell.get("seed") for record in keys} | {key.get("seed") for key in asked.evidence.absent}
-        kept = others - {seed}
-        change = _cells(functools.partial(only_seeds, seeds=kept))
-        yield Way("seed", f"seed {seed} is left out", asked.over(change))
+    keys = [*asked.evidence.records, *asked.controls.evidence.records]
+    others = {record.cell.get("seed") for record in keys} | {key.get("seed") for key in asked.evidence.absent}
+    for out in _parts(seeds):
+        change = _cells(functools.partial(only_seeds, seeds=others - set(out)))
+        yield Way("seed", _left_out("seed", out), asked.over(change))
+
+
+def _parts(every: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield what is left out in turn: each of ``every``, or of many each part of them; nothing where there is one."""
+    step = -(-len(every) // PARTS)
+    for first in range(0, len(every), step) if len(every) > 1 else ():
+        yield every[first : first + step]
+
+
+def _left_out(what: str, out: Sequence[Any]) -> str:
+    return f"{what} {out[0]} is left out" if len(out) == 1 else f"{what}s {out[0]} to {out[-1]} are left out"
 
 
 def _questions(asked: Asked, scoped: Evidence, study: Study, count: ByQuestion | None) -> Iterator[Way]:
@@ -160,10 +170,8 @@ def _questions(asked: Asked, scoped: Evidence, study: Study, count: ByQuestion |
         names = [name for name in study.asked_in if name in record.tables]
         found |= set(record.table(names[0])[study.asked_in[names[0]]]) if names else set()
     every = sorted(found, key=lambda key: (str(type(key)), key))
-    step = -(-len(every) // PARTS) if len(every) > PARTS else 1
-    for first in range(0, len(every), step) if len(every) > 1 else ():
-        out = every[first : first + step]
-        said = f"question {out[0]} is left out" if len(out) == 1 else f"questions {out[0]} to {out[-1]} are left out"
+    for out in _parts(every):
+        said = _left_out("question", out)
         counted = _fewer(count, out, found) if count else None
 
         def read(record: Record, anew: Study | None, out: Sequence[Any] = out) -> Record:

@@ -1,4 +1,6 @@
-"""A searchable browser of all completions as static files: ``completions.html`` and one data file a run beside it.
+"""A searchable browser of all completions as static files: ``completions.html``, and data files beside it.
+
+Each run has data files of its own, several where its completions are more than a browser should read at once.
 
 It works from a disk, without a server: data files are scripts that call one function with JSON. The page adds texts to
 the document as text nodes only, so no completion can be read as HTML.
@@ -16,11 +18,14 @@ from helpers.base import files, occurrences
 from helpers.base.errors import RecordError
 from helpers.base.files import is_plain
 from helpers.records.reading import Record, records
+from helpers.show.markup import script_json
 from helpers.site.browser import browser, write_shards
 from helpers.site.frame import Project, write_page
 
 REQUIRED = ("persona", "question", "index", "text")
 OPTIONAL = ("role", "tokens", "finish")
+PIECE, ROW = 800_000, 100
+"""Bytes in a data file, by its texts as they are written there and what the other columns of a row take at most."""
 
 
 def write(project: Project, site: Path) -> int:
@@ -35,10 +40,23 @@ def write(project: Project, site: Path) -> int:
 
 def _shards(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the data of each record's completions, and add to ``runs`` what the page needs to know about it."""
-    for number, record in enumerate(all_records()):
-        table = record.table("completions")
-        runs.append(_entry(record, f"completions/{number}.js", len(table)))
-        yield _encode(table, record.ref, _marker(record))
+    first = 0
+    for record in all_records():
+        pieces = _pieces_of(record.table("completions"), record.ref, _marker(record))
+        runs.append(_entry(record, first, len(pieces), sum(map(len, pieces))))
+        first += len(pieces)
+        yield from (_encode(piece, _marker(record)) for piece in pieces)
+
+
+def _pieces_of(table: pd.DataFrame, ref: str, marker: str | None) -> list[pd.DataFrame]:
+    """Return the rows of a table in their order, as many to a piece as a data file may hold, one at least."""
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        raise RecordError(f"The completions of {ref} have no column {missing[0]!r}: run the experiment again.")
+    texts = table["text"].map(lambda text: _pieces(str(text), marker) if marker else str(text))
+    worded = [texts, *(table[name].map(str) for name in ("persona", "question"))]
+    written = sum((column.map(lambda value: len(script_json(value))) for column in worded), start=ROW).cumsum()
+    return [piece for _, piece in table.groupby(written // PIECE, sort=True)] or [table]
 
 
 def all_records() -> Iterator[Record]:
@@ -49,10 +67,10 @@ def all_records() -> Iterator[Record]:
         yield from (record for record in records(name) if "completions" in record.tables)
 
 
-def _entry(record: Record, file: str, rows: int) -> dict[str, Any]:
+def _entry(record: Record, first: int, pieces: int, rows: int) -> dict[str, Any]:
     cell = ", ".join(f"{name}={value}" for name, value in record.cell.items())
     entry = {"run": record.id, "experiment": record.notebook, "cell": cell or record.id}
-    return entry | {"file": file, "rows": rows, "published": record.published}
+    return entry | {"first": first, "pieces": pieces, "rows": rows, "published": record.published}
 
 
 def _marker(record: Record) -> str | None:
@@ -61,15 +79,12 @@ def _marker(record: Record) -> str | None:
     return marker if isinstance(marker, str) and marker else None
 
 
-def _encode(table: pd.DataFrame, ref: str, marker: str | None) -> dict[str, Any]:
+def _encode(table: pd.DataFrame, marker: str | None) -> dict[str, Any]:
     """Return columns as lists; columns that repeat (persona, question) as a list of values and a list of indices.
 
     A text that holds ``marker`` is a list of pieces, every second one an occurrence, so that the page highlights and
     filters exactly what was counted.
     """
-    missing = [name for name in REQUIRED if name not in table.columns]
-    if missing:
-        raise RecordError(f"The completions of {ref} have no column {missing[0]!r}: run the experiment again.")
     encoded: dict[str, Any] = {}
     for name in (*REQUIRED, *(name for name in OPTIONAL if name in table.columns)):
         column = table[name].astype(object).where(table[name].notna(), None)

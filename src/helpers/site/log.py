@@ -169,7 +169,10 @@ def _runs_body(made: Sequence[Record], commit: str, linked: set[str]) -> Markup:
         short = ", ".join(sorted(sha[:12] for sha in criteria))
         items.append(Markup("<strong>Criteria then in force:</strong> {}").format(verbatim(short)))
     failure = Markup("<strong>Failed:</strong> {}: {}")
-    return _list([*items, *(failure.format(_named(record, linked), verbatim(record.error)) for record in failed)])
+    items += [failure.format(_named(record, linked), verbatim(record.error)) for record in failed[:SHOWN]]
+    if len(failed) > SHOWN:
+        items.append(Markup("<strong>Failed:</strong> {} more").format(len(failed) - SHOWN))
+    return _list(items)
 
 
 def _list(items: Iterable[Markup]) -> Markup:

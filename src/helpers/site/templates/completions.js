@@ -1,5 +1,5 @@
 const runs = JSON.parse(at("data").textContent);
-const ALL = "*";
+const ALL = "*", MOST_TOGETHER = 200;
 const ids = ["experiment", "cell", "persona", "question", "marker", "search"];
 let turn = 0, only = null, lost = "";
 
@@ -15,7 +15,7 @@ const pieces = (data, row) => [data.text[row] ?? ""].flat();
 function fillCells(wanted) {
   const here = runs.map((run, number) => [number, run]).filter(([, run]) => run.experiment === at("experiment").value);
   const cells = here.map(([number, run]) => [String(number), `${run.cell} (${run.rows}${run.published ? "" : ", not published"})`]);
-  fill(at("cell"), here.length > 1 ? [...cells, [ALL, `all ${here.length} cells`]] : cells, wanted);
+  fill(at("cell"), here.length > 1 && here.length <= MOST_TOGETHER ? [...cells, [ALL, `all ${here.length} cells`]] : cells, wanted);
 }
 
 function selected() {
@@ -24,37 +24,40 @@ function selected() {
   return runs.flatMap((run, number) => run.experiment === at("experiment").value ? [number] : []);
 }
 
+// The data files of runs, each with the number of its run.
+const filesOf = (numbers) => numbers.flatMap((number) => Array.from({length: runs[number].pieces}, (_, piece) => [number, runs[number].first + piece]));
+
 async function refresh() {
-  const mine = ++turn, numbers = selected();
-  for (const [done, number] of numbers.entries()) {
-    if (!shards.has(number)) at("state").textContent = `Loading ${done + 1} of ${numbers.length}.`;
-    await load(number, runs[number].file);
+  const mine = ++turn, numbers = selected(), files = filesOf(numbers);
+  for (const [done, [, file]] of files.entries()) {
+    if (!shards.has(file)) at("state").textContent = `Loading ${done + 1} of ${files.length}.`;
+    await load(file, `completions/${file}.js`);
     if (mine !== turn) return;
   }
   let known = true;
   for (const name of ["persona", "question"]) {
-    const values = [...new Set(numbers.flatMap((number) => shards.get(number)[name].values))].sort();
+    const values = [...new Set(files.flatMap(([, file]) => shards.get(file)[name].values))].sort();
     const options = [["", `all ${values.length} ${name}s`], ...values.map((text) => ["=" + text, text])];
     const wanted = at(name).dataset.wanted;
     if (!fill(at(name), options, wanted ?? at(name).value) && wanted !== undefined) known = false;
     delete at(name).dataset.wanted;
   }
-  search(known ? numbers : []);
+  search(known ? files : []);
 }
 
-function search(numbers) {
+function search(files) {
   const persona = at("persona").value, question = at("question").value, marker = at("marker").value;
   const text = at("search").value.toLowerCase();
   const found = [];
-  for (const number of numbers) {
-    const data = shards.get(number);
+  for (const [number, file] of files) {
+    const data = shards.get(file);
     for (let row = 0; row < data.text.length; row++) {
       if (persona && "=" + value(data, "persona", row) !== persona) continue;
       if (question && "=" + value(data, "question", row) !== question) continue;
       if (only !== null && String(value(data, "index", row)) !== only) continue;
       if (marker && (pieces(data, row).length > 1) !== (marker === "yes")) continue;
       if (text && !pieces(data, row).join("").toLowerCase().includes(text)) continue;
-      found.push([number, row]);
+      found.push([number, data, row]);
     }
   }
   show(found);
@@ -63,11 +66,11 @@ function search(numbers) {
 const show = pager(25, (items, total) => {
   at("state").textContent = lost + (total === 1 ? "1 completion" : `${total.toLocaleString("en")} completions`);
   if (only !== null) at("state").textContent += ` at index ${only}; change a filter to see the others`;
-  at("results").replaceChildren(...items.map(([number, row]) => sample(number, row)));
+  at("results").replaceChildren(...items.map(([number, data, row]) => sample(number, data, row)));
 });
 
-function sample(number, row) {
-  const run = runs[number], data = shards.get(number), box = make("article", "cb-sample");
+function sample(number, data, row) {
+  const run = runs[number], box = make("article", "cb-sample");
   const head = make("p", "cb-address"), link = make("a", "", `${run.cell} · ${value(data, "persona", row)} · ${value(data, "question", row)} · no. ${value(data, "index", row)}`);
   link.href = "#" + new URLSearchParams({run: run.run, persona: value(data, "persona", row), question: value(data, "question", row), index: value(data, "index", row)});
   const notes = [value(data, "role", row), value(data, "tokens", row) === null ? null : value(data, "tokens", row) + " tokens", value(data, "finish", row) && "finish: " + value(data, "finish", row)];
