@@ -14,7 +14,7 @@ import pytest
 
 from helpers.base.errors import ClaimbookError, DataError
 from helpers.base.files import ROOT
-from helpers.studies.imported import importing, lm_eval
+from helpers.studies.imported import importing, inspect_log, lm_eval
 from helpers.studies.imported.params import LogCell
 
 pytestmark = pytest.mark.check
@@ -179,3 +179,38 @@ def test_samples_of_lm_eval_without_their_results_are_refused(project, lm_eval_r
         imported(project, LogCell(label="alone", tool="lm-eval", file=str(alone)))
     with pytest.raises(DataError, match="holds no results"):
         lm_eval.tasks(tmp_path)
+
+
+def test_samples_of_inspect_are_read_by_the_batch_in_bounded_memory(tmp_path, monkeypatch):
+    """Written by Inspect's own writer. Reading sample by sample lists all of them each time; reading all keeps all."""
+    import tracemalloc
+
+    from inspect_ai import log as logs
+    from inspect_ai.model import ChatMessageUser
+    from inspect_ai.scorer import Score
+
+    names, said = [f"s{at}" for at in range(400)], "x" * 50_000
+    samples = [
+        logs.EvalSample(id=name, epoch=1, input="?", target="A", scores={"match": Score(value="C" if at % 4 else "I")},
+                        messages=[ChatMessageUser(content=f"{at}{said}")])
+        for at, name in enumerate(names)
+    ]  # fmt: skip
+    data = logs.EvalDataset(name="many", samples=len(names), sample_ids=names)
+    spec = logs.EvalSpec(
+        created="2026-01-02T03:04:05+00:00", task="t", dataset=data, model="m", config=logs.EvalConfig()
+    )
+    path = tmp_path / "many.eval"
+    logs.write_eval_log(logs.EvalLog(eval=spec, status="success", samples=samples), str(path), format="eval")
+    monkeypatch.setattr(inspect_log, "BATCH", 50)
+    batches, plain = [], logs.read_eval_log_samples_by_id
+    monkeypatch.setattr(
+        logs,
+        "read_eval_log_samples_by_id",
+        lambda path, keys, **more: batches.append(len(keys)) or plain(path, keys, **more),
+    )
+    tracemalloc.start()
+    rows = list(inspect_log.read(path, None).rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [row.sample for row in rows] == names and sum(row.value for row in rows) == 300
+    assert batches == [50] * 8 and peak < len(said) * len(names) / 2

@@ -18,6 +18,8 @@ from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stat
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+UNREAD = {"attachments", "events", "messages", "output", "store"}
+BATCH = 1_000
 REMEDY = "Check that it is a log of Inspect, and that the installed inspect-ai is no older than the one that wrote it"
 
 
@@ -61,7 +63,7 @@ def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row
     """Yield the rows of all samples; those that have no scores come last, when the names of the scores are known."""
     names, seen, lacking = dict[str, None](), set[tuple[str, int]](), list[tuple[str, int, State, str, bool]]()
     with foreign_errors(f"The samples of {path.name} cannot be read", REMEDY):
-        for sample in logs.read_eval_log_samples(str(path), all_samples_required=False):
+        for sample in _samples(logs, path, head):
             key, shared = (str(sample.id), sample.epoch), _cluster(sample, cluster, path.name)
             seen.add(key)
             values = {} if sample.error else dict(_values(sample.scores or {}))
@@ -79,6 +81,22 @@ def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row
     for sample, epoch, state, shared, limited in lacking:
         for name in names or (plain_name(scorer.name) for scorer in head.eval.scorers or []):
             yield Row(sample, epoch, name, None, state, shared, limited)
+
+
+def _samples(logs: Any, path: Path, head: Any) -> Iterator[Any]:
+    """Yield the samples in the order of the data set, without what was said in them.
+
+    They are read by the thousand: one by one, each would read the list of all of them again. A log in JSON is one
+    document, which is read whole.
+    """
+    if path.suffix == ".json":
+        yield from logs.read_eval_log(str(path)).samples or []
+        return
+    order = {str(name): at for at, name in enumerate(head.eval.dataset.sample_ids or [])}
+    keys = [(one.id, one.epoch) for one in logs.read_eval_log_sample_summaries(str(path))]
+    keys.sort(key=lambda key: (order.get(str(key[0]), len(order)), key[1]))
+    for at in range(0, len(keys), BATCH):
+        yield from logs.read_eval_log_samples_by_id(str(path), keys[at : at + BATCH], exclude_fields=UNREAD)
 
 
 def _cluster(sample: Any, key: str | None, where: str) -> str:
