@@ -17,7 +17,7 @@ from helpers.base.files import ROOT
 from helpers.cli import app
 
 pytestmark = pytest.mark.unit
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "reports").glob("*.qmd"))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", *sorted((ROOT / "reports").glob("*.qmd"))]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 CODE = re.compile(r"^```\w*\n(.*?)^```$|^((?: {4}\S[^\n]*\n)+)|`([^`\n]+)`", re.M | re.S)
 
@@ -51,6 +51,13 @@ def test_every_make_target_and_command_of_a_text_exists(path: Path):
     text = path.read_text()
     assert {line.split()[0] for line in typed(text, "make")} <= make_targets()
     assert [why for line in typed(text, "claimbook") if (why := fault(shlex.split(line)))] == []
+
+
+def test_every_path_that_agents_are_told_of_is_there():
+    text = (ROOT / "AGENTS.md").read_text()
+    paths = [path for path in re.findall(r"`([\w*./-]+/[\w*./-]*)`", text) if not path.startswith(".venv")]
+    assert len(paths) >= 6 and [path for path in paths if not list(ROOT.glob(path.rstrip("/")))] == []
+    assert len(typed(text, "claimbook")) >= 6 and len(text.splitlines()) <= 60
 
 
 def test_the_texts_do_name_commands():
