@@ -8,6 +8,7 @@ import sys
 
 import nbformat
 import pytest
+import typer
 import yaml
 from claims_records import rate, record
 from typer.testing import CliRunner
@@ -52,7 +53,13 @@ def test_help_names_every_command_and_imports_nothing_heavy():
     code = f"import sys, helpers.cli, helpers.site.kept; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     shown = run("--help").output
-    assert all(name in shown for name in COMMANDS) and "..." not in shown.partition("Commands:")[2]
+    assert all(name in shown for name in COMMANDS) and "..." not in shown.partition("Begin:")[2]
+    grouped = [name for names in cli.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(typer.main.get_command(cli.app).commands)
+    assert [line for line in shown.splitlines() if line.endswith(":")] == [
+        "Options:",
+        *(f"{one}:" for one in cli.GROUPS),
+    ]
 
 
 def test_what_reads_records_imports_no_models_and_no_notebooks():

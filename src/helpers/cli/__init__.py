@@ -1,4 +1,4 @@
-"""The command line: ``claimbook report | sweep | site | publish | status | lint | new | check | mask | bench``.
+"""The command line: ``claimbook COMMAND``, each command thin over the room that does the work.
 
 What a command needs is imported inside it, so that ``claimbook --help`` answers at once.
 """
@@ -27,12 +27,29 @@ if TYPE_CHECKING:
     from helpers.site.kept import Answer
 
 
+GROUPS = {
+    "Begin": ("new", "next", "import", "record"),
+    "Run": ("report", "sweep", "notebook", "check", "mask", "bench"),
+    "Judge": ("plan", "register", "challenge", "coverage"),
+    "Read and share": ("status", "read", "site", "publish", "export"),
+    "Prove": ("lint", "verify", "derive", "withdraw", "ledger"),
+}
+"""The commands by what they are for; a test holds that each of them stands here once."""
+
+
 class _OneSentence(TyperGroup):
     """Claimbook's own errors end a command with their sentence and exit code 1; a traceback is left to real bugs."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # `--traceback` is typed behind a command that has just failed as well as in front of it.
         return super().parse_args(ctx, sorted(args, key=lambda argument: argument != "--traceback"))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Show the commands in groups, in the order of a study."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                commands = [(name, self.commands[name]) for name in names]
+                formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in commands])
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -17,15 +17,19 @@ def new(
     copied: Annotated[
         str | None, typer.Option("--from", help="begin as a copy of this experiment, such as sweep")
     ] = None,
-    from_import: Annotated[bool, typer.Option("--from-import", help="claim something of imported logs")] = False,
-    study: Annotated[str, typer.Option(help="with --from-import: the --name under which they were")] = "imported",
+    from_import: Annotated[
+        bool, typer.Option("--from-import", help="claim something of imported logs, or of recorded commands")
+    ] = False,
+    study: Annotated[str, typer.Option(help="with --from-import: the --name that they were given")] = "imported",
     metric: Annotated[str | None, typer.Option(help="with --from-import: the score that is judged")] = None,
     at_least: Annotated[float | None, typer.Option(help="with --from-import: the threshold from below")] = None,
     at_most: Annotated[float | None, typer.Option(help="with --from-import: the threshold from above")] = None,
-    log: Annotated[str | None, typer.Option(help="with --from-import: the label of one log; default: all")] = None,
+    log: Annotated[
+        str | None, typer.Option(help="with --from-import: the label of one log or command; default: all")
+    ] = None,
     against: Annotated[str | None, typer.Option(help="the log that --log is compared with, by sample")] = None,
 ) -> None:
-    """Write a new study, or a claim about imported logs."""
+    """Write a new study, or a claim about logs or commands."""
     if blank + (copied is not None) + from_import != 1:
         raise ClaimError(
             f"Say how {name} begins: `claimbook new {name} --blank`, `claimbook new {name} --from sweep` for a copy, "
