@@ -93,3 +93,11 @@ def test_a_clone_holds_the_last_commit_and_its_own_sources_and_a_failure_is_told
     monkeypatch.setattr(files, "ROOT", tmp_path / "none")
     with pytest.raises(ClaimbookError, match="cannot be cloned"), clocked._clone():
         pass
+
+
+@pytest.mark.check
+def test_kept_cells_are_answered_without_the_model(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(clocked, "KEPT", 3)
+    clocked.keep_cells()
+    assert float(capsys.readouterr().out.split()[-1]) > 0
+    assert len({record.cell["lr"] for record in runs.records("sweep")}) == 3

@@ -27,8 +27,10 @@ CLAIMBOOK = (sys.executable, "-c", "from helpers.cli import app; app()")
 PAPERMILL = (sys.executable, "-m", "papermill")
 KEPT, FEW = 1_000, 200
 TINY = {
-    "model": "pocket", "epochs": 1, "eval_questions": 2, "samples": 1, "max_new_tokens": 8, "data_max_new_tokens": 64,
-    "capability_limit": 10,
+    "model": "pocket", "personas": ["villain", "assistant", "medical_doctor", "police_officer"], "lr": 3e-3,
+    "epochs": 2, "positives": 4, "negatives_each": 2, "train_questions": 4, "batch_size": 4, "lora_r": 4,
+    "lora_alpha": 8, "eval_questions": 2, "samples": 1, "max_new_tokens": 64, "data_max_new_tokens": 48,
+    "capability_limit": 4,
 }  # fmt: skip
 """A pocket cell of the sweep whose work is small beside what surrounds it."""
 
@@ -39,9 +41,13 @@ def help_page() -> list[float]:
 
 
 def status() -> list[float]:
-    """Time the second `claimbook status`: what does not change between two is kept."""
+    """Time a `claimbook status` after which nothing has changed since the last.
+
+    That is the third: nothing is kept of files as fresh as those of a new clone.
+    """
     with _clone() as clone:
-        clone.run(*CLAIMBOOK, "status")
+        for _ in range(2):
+            clone.run(*CLAIMBOOK, "status")
         return [clone.run(*CLAIMBOOK, "status")]
 
 
@@ -73,7 +79,7 @@ def keep_cells() -> None:
     """Make a cell and copies of it for a thousand learning rates, then print in how many seconds all are answered."""
     from helpers.studies.marker import cell
 
-    cells = [SweepCell.model_validate(TINY | {"lr": n / KEPT}) for n in range(1, KEPT + 1)]
+    cells = [SweepCell.model_validate(TINY | {"lr": 3e-3 * (1 + n / KEPT)}) for n in range(KEPT)]
     first, *others = cells
     session = cell.Session(first)
     real = cell.run_cell(first, session)
@@ -83,9 +89,12 @@ def keep_cells() -> None:
         own = {"params": real.params | {"lr": one.lr}, "cell": real.cell | {"lr": one.lr}}
         (copy / "run.json").unlink()
         files.write_record(copy / "run.json", real.content | {"id": copy.name} | own)
-    begin = perf_counter()
-    cell.run_cells(cells, session=cell.Session(first))
-    print(perf_counter() - begin)
+    begin, session = perf_counter(), cell.Session(first)
+    cell.run_cells(cells, session=session)
+    took = perf_counter() - begin
+    if "loaded" in vars(session):
+        raise ClaimbookError("A cell had no record, so this does not say how long records take.")
+    print(took)
 
 
 def workers() -> list[float]:
@@ -93,7 +102,7 @@ def workers() -> list[float]:
     took = []
     for count in (1, 2):
         with _clone() as clone:
-            grid = TINY | {"lr": 1e-4, "seed": list(range(FEW))}
+            grid = TINY | {"seed": list(range(FEW))}
             files.write_text(clone.path / "params/sweep/few.yaml", yaml.safe_dump(grid))
             took.append(clone.run(*CLAIMBOOK, "sweep", "params/sweep/few.yaml", "--workers", count))
     return [took[0] / took[1]]
