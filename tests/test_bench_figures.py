@@ -70,7 +70,8 @@ def test_every_figure_has_a_name_of_its_own_and_a_function():
     assert len(names) == len(set(names)) >= 10
     for source in figures.SOURCES:
         module, _, function = source.by.partition(":")
-        assert not inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        asked = inspect.signature(getattr(importlib.import_module(module), function)).parameters.values()
+        assert all(one.default is not one.empty for one in asked), f"{source.by} cannot be called as it stands"
 
 
 def test_a_clone_holds_the_last_commit_and_its_own_sources_and_a_failure_is_told(tmp_path, monkeypatch):
