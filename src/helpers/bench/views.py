@@ -104,7 +104,8 @@ def _words(name: str) -> str:
 
 def newest(what: str) -> dict[str, Record]:
     """Return the newest record of the comparison ``what`` on each kind of device."""
-    return {record.cell["device"]: record for record in runs.records("bench") if record.cell["what"] == what}
+    made = [record for record in runs.records("bench") if record.cell.get("what") == what]
+    return {record.cell["device"]: record for record in made}
 
 
 def ratios(comparisons: Mapping[str, str], heading: str, read: str) -> Block:

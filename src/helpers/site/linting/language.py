@@ -94,7 +94,7 @@ SITE: dict[str, dict[str, Sort]] = {
     "samples": {"chosen": Sort.BLOCK},
     "bench": {
         "projected": Sort.FACT, "ways": Sort.BLOCK, "metrics": Sort.BLOCK, "hours": Sort.BLOCK, "recorded": Sort.BLOCK,
-        "passes": Sort.BLOCK,
+        "passes": Sort.BLOCK, "ratios": Sort.BLOCK, "unpaid": Sort.BLOCK, "same_in_bf16": Sort.BLOCK,
     },
     "findings": {"found": Sort.BLOCK},
     "overview": {"claims": Sort.BLOCK, "runs": Sort.BLOCK},
