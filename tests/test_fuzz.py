@@ -16,7 +16,7 @@ from collections import Counter
 import pytest
 import yaml
 from claims_records import record
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from sweep_toy import ToyCell
 from toy_study import CRITERIA, PAGE
@@ -43,7 +43,7 @@ SECONDS = 20
 """What one example may take before it counts as a hang; the machine may be busy."""
 fuzz = settings(
     max_examples=MANY or 60, derandomize=not MANY, deadline=None, database=None, print_blob=True,
-    phases=[Phase.generate],
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 
@@ -165,6 +165,9 @@ def params_file(counted, folder, content):
 
 @fuzz
 @given(near(CRITERIA) | raw)
+@example(
+    CRITERIA.replace("controls: {heads: ", "controls: ").replace("}, note: Coins have two sides.}}", "}}").encode()
+)
 def criteria_file(counted, folder, content):
     path = folder / "criteria.yaml"
     path.write_bytes(content)
@@ -201,6 +204,7 @@ LINE |= {"sha256": "0" * 64, "before": []}
 
 @fuzz
 @given(near(json.dumps(LINE)).map(lambda text: _json_of(text)) | raw)
+@example(json.dumps(LINE | {"x" * 5_000: 1}, separators=(",", ":")).encode())
 def ledger_file(counted, folder, content):
     path = folder / "published/ledger.jsonl"
     path.write_bytes(content.strip() + b"\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
@@ -101,9 +101,13 @@ def _sentence(model: type[BaseModel], place: Place, fault: ErrorDetails) -> str:
 
 def _known(model: Any, place: Place) -> list[str]:
     """Names of the fields allowed at ``place`` below ``model`` (steps through lists and dictionaries of models)."""
+    is_key = False  # of a dictionary, and not the name of a field
     for step in place:
-        if isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
-            model = _inner_model(model.model_fields[str(step)].annotation)
+        if is_key:
+            is_key = False
+        elif isinstance(model, type) and issubclass(model, BaseModel) and step in model.model_fields:
+            annotation = model.model_fields[str(step)].annotation
+            model, is_key = _inner_model(annotation), get_origin(annotation) is dict
     return list(model.model_fields)
 
 

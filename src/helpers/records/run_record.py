@@ -263,12 +263,12 @@ def check(content: Any) -> dict[str, Any]:
         RunRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(_spelt, first["loc"])) or "it"
+        where = ".".join(map(spelt, first["loc"])) or "it"
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
     return content
 
 
-def _spelt(part: str | int) -> str:
+def spelt(part: str | int) -> str:
     """Return one step of the path to a fault, shortened and quoted where a key is odd."""
     return str(part) if isinstance(part, int) or (part.isprintable() and len(part) <= 80) else shown(part)
 
