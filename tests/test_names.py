@@ -335,7 +335,7 @@ def test_a_half_that_names_files_elsewhere_is_refused(root, name):
     half = root / "outputs/toy/.partial-new"
     (half / "steps").mkdir(parents=True)
     name = "a//b" if name == "a/b" else name  # a step may write into a folder of its own
-    manifest = {"name": "work", "kind": "one", "seconds": 0.0, "files": {name.format(root=root): "0"}}
+    manifest = {"name": "work", "kind": "one", "seconds": 0.0, "finished": "", "files": {name.format(root=root): "0"}}
     (half / "steps/work.json").write_text(json.dumps(manifest))
     assert "not a plain file name" in refused(root, lambda: Steps(half, "toy/new").value("work", dict))
     refused(root, lambda: Steps(half, "toy/new").value(name, dict))
