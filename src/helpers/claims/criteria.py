@@ -114,7 +114,9 @@ class Question(Strict):
         return set().union(*(condition.metrics() for condition in conditions))
 
 
-class _File(Strict):
+class CriteriaFile(Strict):
+    """A criteria file as it is written."""
+
     version: int = Field(ge=1)
     note: str = ""
     metrics: dict[str, Metric] = Field(min_length=1)
@@ -177,7 +179,7 @@ def read_criteria(path: Path) -> Criteria:
 def _parse_file(path: Path, text: str, sha256: str) -> Criteria:
     """By content, because a claim's page asks several times and reading YAML with its lines is slow."""
     document = read_document(text, path)
-    file = validate(_File, document)
+    file = validate(CriteriaFile, document)
     regimes: dict[str, Condition] = {}
     for name, regime in file.regimes.items():  # in order: a regime may use those before it
         regimes[name] = _parsed(

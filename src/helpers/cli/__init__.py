@@ -21,14 +21,14 @@ from helpers.cli.check import check
 from helpers.cli.exporting import export_app
 from helpers.cli.importing import import_app
 from helpers.cli.mask import mask
-from helpers.cli.new import new, next_, read
+from helpers.cli.new import new, next_, read, schemas
 
 if TYPE_CHECKING:
     from helpers.site.kept import Answer
 
 
 GROUPS = {
-    "Begin": ("new", "next", "import", "record"),
+    "Begin": ("new", "next", "import", "record", "schemas"),
     "Run": ("report", "sweep", "notebook", "check", "mask", "bench"),
     "Judge": ("plan", "register", "challenge", "coverage"),
     "Read and share": ("status", "read", "site", "publish", "export"),
@@ -206,7 +206,7 @@ def publish(
 
 
 PROOF = (proof.register, proof.derive, proof.withdraw, proof.verify, proof.challenge, proof.coverage, proof.plan)
-for command in (check, mask, new, read, recording.record, *PROOF):
+for command in (check, mask, new, read, schemas, recording.record, *PROOF):
     app.command()(command)
 app.command(name="next")(next_)
 app.add_typer(proof.ledger_app, name="ledger")

@@ -62,6 +62,13 @@ def read(claim: Annotated[str, typer.Argument(help="a claim by its id, or its pa
     typer.echo("\n".join(text_of(claim)))
 
 
+def schemas() -> None:
+    """Write JSON Schemas of params, criteria and pages, by which editors check."""
+    from helpers.site.schemas import write
+
+    _show(write())
+
+
 def _claim(
     name: str, study: str, metric: str | None, at_least: float | None, at_most: float | None, log: str | None,
     against: str | None,
