@@ -118,6 +118,9 @@ def test_quarto_is_found_where_its_extra_puts_it(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    shutil.copytree(ROOT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("*.qmd"))
+    (tmp_path / "reports/index.qmd").write_text("---\ntitle: Home\n---\n\nHello.\n")
+    shutil.copy(ROOT / "_quarto.yml", tmp_path)
     render.render_site(tmp_path, tmp_path / "_site")
     assert called.read_text().split()[0] == "render"
 
