@@ -56,7 +56,11 @@ def _of_the_effect(front: Document, code: Code, case: Case, axes: Mapping[str, s
     numbers, sentence = case.claim.effect.numbers, case.claim.effect.sentence
     place: tuple[str, ...] = ("claim", "effect")
     pieces = re.split(r"\{(\w+)\}", sentence)
-    around = {name: f"{PART.split(pieces[at - 1])[-1]} {pieces[at + 1]}" for at, name in enumerate(pieces) if at % 2}
+    around = {
+        name: f"{PART.split(pieces[at - 1])[-1]} {PART.split(pieces[at + 1])[0]}"
+        for at, name in enumerate(pieces)
+        if at % 2
+    }
     for name, one in numbers.items():
         use, line = FactUse(0, "", one.metric, one.cell), front.lines.get((*place, "numbers", name), 1)
         for words in (one.label, around.get(name, "")):
