@@ -22,18 +22,18 @@ def test_synthetic_records_are_true_ones(tmp_path, monkeypatch):
         shutil.copytree(files.ROOT / name, tmp_path / name)
     for name, value in {"ROOT": tmp_path, "PARAMS": tmp_path / "params"}.items():
         monkeypatch.setattr(files, name, value)
-    monkeypatch.setattr(synthetic, "CONFIRMED", 4)
+    monkeypatch.setattr(synthetic, "CONFIRMED", 7)
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "outputs/published"))
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     shutil.copytree(verify.__file__.partition("src")[0] + "data/pocket", tmp_path / "data/pocket")
     before = {folder.name for folder in findings.published_folders()}
-    assert synthetic.fill(1, lrs=(1e-4, 3e-4, 1e-3), epochs=(1, 3, 10)) == 108
+    assert synthetic.fill(1, lrs=(1e-4, 3e-4, 1e-3), epochs=(1, 3, 10)) == 189
     new = [folder for folder in findings.published_folders() if folder.name not in before]
     assert len(new) == 27 and {folder.parent.name for folder in new} == {"sweep"}
     assert [str(one) for folder in new[::9] for one in verify.verify_folder(folder)] == []
     assert set(ledger.read().standing("record")) == {f"{f.parent.name}/{f.name}" for f in findings.published_folders()}
     states = [cell.state for cell in cells_of("sweep", root=tmp_path) if cell.grid == synthetic.GRID]
-    assert states == ["complete"] * 108
+    assert states == ["complete"] * 189
     assert reading.read(new[0], published=True).note == synthetic.REASON
 
 
@@ -62,7 +62,7 @@ def test_each_figure_of_scale_has_its_number(monkeypatch, tmp_path):
     [source] = [one for one in figures.SOURCES if one.by.endswith("scale:figures")]
     values = source.measure()
     assert len(values) == len(source.figures) and values[-3:] == [2.0, 0.5, 100.0 + len(scale.COMMANDS) - 1]
-    counted = STUDY.metrics({}, {"scale": pd.DataFrame(rows), "sizes": scale.sizes()}, {})
+    counted = STUDY.metrics({"what": "scale"}, {"scale": pd.DataFrame(rows), "sizes": scale.sizes()}, {})
     assert counted["bytes_of_published_record"]["value"] > 10_000 and counted["bytes_of_row_inside_Ray"]["n"] == 1
     assert scale.metrics(pd.DataFrame(rows))["largest_page_9_mb"]["unit"] == "MB"
 

@@ -350,13 +350,13 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
 
 
 def test_whoever_writes_and_renames_does_it_by_files():
-    """The folder of a step replaces an older one, under the lock of its run."""
+    """The folder of a step replaces an older one, under the lock of its run, and an export one that it made before."""
     sources = (files.ROOT / "src" / "helpers").rglob("*.py")
     named = re.compile(r"temporary_path\(|temporary\.re(?:name|place)\(")
     places = {
         path.relative_to(files.ROOT / "src/helpers").as_posix() for path in sources if named.search(path.read_text())
     }
-    assert places == {"base/files.py", "base/leftovers.py", "records/steps.py"}
+    assert places == {"base/files.py", "base/leftovers.py", "records/steps.py", "export/places.py"}
 
 
 def test_a_temporary_folder_too_far_down_for_rays_sockets_is_said(monkeypatch):

@@ -5,6 +5,7 @@ The bounds at ten thousand records are those of `figures.SOURCES`.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -69,6 +70,15 @@ def measure(counts: Sequence[int] = COUNTS) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+MEASURER = """
+import json, resource, subprocess, sys
+code = subprocess.call([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""A small process between: one that is started from a large one counts the memory of that as its own."""
+
+
 def run(root: Path, arguments: Sequence[str]) -> dict[str, float]:
     """Run Python in the project at ``root``; return seconds, CPU seconds and memory of its largest process in MB.
 
@@ -77,18 +87,14 @@ def run(root: Path, arguments: Sequence[str]) -> dict[str, float]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLAIMBOOK_")}
     paths = os.pathsep.join(filter(None, [str(root / "src"), environment.get("PYTHONPATH")]))
     begin = perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *arguments], cwd=root, env=environment | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL
-    ) as child:
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode not in (0, 1):
-        raise RecordError(f"{' '.join(arguments)} ended with {child.returncode} in {root}. Its output says why.")
-    return {
-        "seconds": perf_counter() - begin,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_mb": used.ru_maxrss / 1024,
-    }
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURER, *arguments], cwd=root, env=environment | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    seconds, (code, cpu_seconds, peak_mb) = perf_counter() - begin, json.loads(done.stdout)
+    if code not in (0, 1):
+        raise RecordError(f"{' '.join(arguments)} ended with {code} in {root}. Its output says why.")
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_mb}
 
 
 def sizes_of(site: Path) -> dict[str, float]:

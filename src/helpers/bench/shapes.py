@@ -97,7 +97,8 @@ def timed_on(shape: Held, grid: Grid[SweepCell], plan: Plan, without: str) -> Me
     """Measure a shape as `measure` does; ``without`` says why vLLM is left out, and is empty where it is timed."""
     recipe, name, loaded = grid[0], shape.name, shape.loaded
     rows = recipe_rows(loaded, recipe, (plan.warm + plan.steps) * recipe.batch_size)
-    model = models.attach_lora(loaded.model, **recipe.lora() | {"seed": 0})
+    lora: dict[str, Any] = recipe.lora() | {"seed": 0}
+    model = models.attach_lora(loaded.model, **lora)
     try:
         steps, trained = _train(model, recipe, rows, plan)
         rates, generated = _rates(model, loaded, recipe, rows, plan, shape.folder, without)

@@ -55,7 +55,8 @@ def _pieces_of(table: pd.DataFrame, ref: str, marker: str | None) -> list[pd.Dat
         raise RecordError(f"The completions of {ref} have no column {missing[0]!r}: run the experiment again.")
     texts = table["text"].map(lambda text: _pieces(str(text), marker) if marker else str(text))
     worded = [texts, *(table[name].map(str) for name in ("persona", "question"))]
-    written = sum((column.map(lambda value: len(script_json(value))) for column in worded), start=ROW).cumsum()
+    lengths = [column.map(lambda value: len(script_json(value))) for column in worded]
+    written = (pd.concat(lengths, axis=1).sum(axis=1) + ROW).cumsum()
     return [piece for _, piece in table.groupby(written // PIECE, sort=True)] or [table]
 
 
