@@ -30,6 +30,19 @@ def adapter(
     typer.echo(f"{target} holds the adapter of {run}{said}. Load it with PeftModel.from_pretrained on {base}.")
 
 
+@export_app.command("inspect")
+def inspect(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="<notebook>/<id> of a run whose tables hold samples")],
+    out: Annotated[Path | None, typer.Option(help="the file to write; default: _export/ID.eval")] = None,
+) -> None:
+    """Write a run as a log of Inspect, which its viewer opens."""
+    from helpers.export import inspect_log
+
+    target = out or HOME / f"{run.rpartition('/')[2]}.eval"
+    samples, scores = inspect_log.export(run, target)
+    typer.echo(f"{target} holds {samples} samples and {scores} scores. Open it: inspect view --log-dir {target.parent}")
+
+
 @export_app.command("bundle")
 def bundle(
     pages: Pages = None,
