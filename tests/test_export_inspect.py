@@ -53,7 +53,9 @@ def test_inspect_s_own_reader_and_tools_open_it(project):
     inspect_log.export(record.ref, out)
     log, table = read_eval_log(str(out)), record.table("completions")
     assert log.status == "success" and len(log.samples) == len(table)
-    assert log.samples[0].output.completion == table["text"].iloc[0] and log.samples[0].target == table["gold"].iloc[0]
+    shown = {one.id: (one.output.completion, one.target) for one in log.samples}
+    names = table["id"].astype(str) + "/" + table["channel"].astype(str) + "/" + table["side"].astype(str)
+    assert shown == {name: (text, gold) for name, text, gold in zip(names, table["text"], table["gold"], strict=True)}
     assert log.eval.metadata["record"] == record.ref and log.eval.model == f"claimbook/{record.model['name']}"
     dumped = subprocess.run([sys.executable, "-m", "inspect_ai", "log", "dump", "--header-only", str(out)],
                             capture_output=True, text=True, check=True)  # fmt: skip

@@ -43,6 +43,19 @@ def inspect(
     typer.echo(f"{target} holds {samples} samples and {scores} scores. Open it: inspect view --log-dir {target.parent}")
 
 
+@export_app.command("eee")
+def eee(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="<notebook>/<id> of a run")],
+    out: Annotated[Path | None, typer.Option(help="the file to write; default: _export/ID.json")] = None,
+) -> None:
+    """Write a run in the form of Every Eval Ever, a result a metric."""
+    from helpers.export import eee as exporting
+
+    target = out or HOME / f"{run.rpartition('/')[2]}.json"
+    results = exporting.export(run, target)
+    typer.echo(f"{target} holds {results} results. Check it with the package every_eval_ever, which wants Python 3.12.")
+
+
 @export_app.command("bundle")
 def bundle(
     pages: Pages = None,
