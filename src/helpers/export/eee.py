@@ -72,9 +72,10 @@ def _result(record: Record, name: str) -> dict[str, Any]:
     score: dict[str, Any] = {"score": metric["value"], "details": _texts({"k": metric.get("k"), "n": metric.get("n")})}
     if metric.get("low") is not None and metric.get("high") is not None:
         interval = {"lower": metric["low"], "upper": metric["high"], "confidence_level": metric.get("level", 0.95)}
-        score["uncertainty"] = {"confidence_interval": interval | {"method": str(metric.get("method"))}}
+        spread: dict[str, Any] = {"confidence_interval": interval | {"method": str(metric.get("method"))}}
         if metric.get("n") is not None:
-            score["uncertainty"]["num_samples"] = int(metric["n"])
+            spread["num_samples"] = int(metric["n"])
+        score["uncertainty"] = spread
     return {
         "evaluation_result_id": f"{record.ref}#{name}",
         "evaluation_name": f"{record.notebook}: {name}",
