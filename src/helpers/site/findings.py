@@ -9,8 +9,8 @@ from helpers.show.markup import Block, verbatim
 from helpers.site.blocks import badge
 
 FOUND = Markup(
-    '<p>{} <em>{}</em> {}</p>\n<p class="cb-caption">From {}, on the page <a href="{}">{}</a>: question '
-    "<code>{}</code> of <code>{}</code>.</p>"
+    '<p>{} <em>{}</em> {}</p>\n<p class="cb-caption">From {}, on the page <a href="{}">{}</a>, by the criteria in '
+    "<code>{}</code>.</p>"
 )
 
 
@@ -30,4 +30,4 @@ def _found(case: Case, name: str) -> Markup:
     shown = f"{seen} runs" if seen else "no run yet"
     href = case.path.with_suffix(".html").name
     said = [badge(verdict.word), verbatim(asked.question), verbatim(verdict.brief)]
-    return FOUND.format(*said, shown, href, case.claim.slug, name, verbatim(case.claim.criteria))
+    return FOUND.format(*said, shown, href, case.claim.slug, verbatim(case.claim.criteria))
