@@ -21,7 +21,8 @@ from helpers.export.samples import Samples, samples_of
 from helpers.records import reading
 from helpers.records.reading import Record
 
-STOPS = {"length": "max_tokens"}
+STOPS: dict[str, Any] = {"length": "max_tokens"}
+"""Inspect's names of why an answer ended, by ours; any other is "stop"."""
 
 
 def export(ref: str, out: Path) -> tuple[int, int]:
