@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from made_cell import bring, make_once
 
 LONGEST = (
     "test_notebooks", "test_pages", "test_latentwire_cell", "test_lengths", "test_marker_cell", "test_site_fallback",
@@ -23,3 +26,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.fixture(scope="module")
+def made_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of the module's ``cells()``, made by its ``cell``."""
+    module = request.module
+    return make_once(lambda: module.cell.run_cells(module.cells()), tmp_path_factory)
+
+
+@pytest.fixture
+def made(made_once: Path, outputs: Path) -> None:
+    """Begin with those records in the module's ``outputs``."""
+    bring(made_once, outputs)

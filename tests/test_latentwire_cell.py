@@ -17,7 +17,6 @@ import torch
 import yaml
 from child import python_path
 from latentwire_fixture import TINY, cells, params, readers, wire
-from made_cell import bring, make_once
 
 from helpers.audit import replay
 from helpers.base import files
@@ -41,17 +40,6 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     return tmp_path / "outputs"
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
-
-
-@pytest.fixture
-def made(made_once: Path, outputs: Path) -> None:
-    """Begin with the records of ``cells()``."""
-    bring(made_once, outputs)
 
 
 def test_a_cell_leaves_everything_a_page_needs() -> None:

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from claims_records import record
-from made_cell import bring, make_once
 from marker_fixture import MARKER, form, pocket, row
 
 from helpers.audit.replay import compare
@@ -66,17 +65,6 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     return tmp_path / "outputs"
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
-
-
-@pytest.fixture
-def made(made_once: Path, outputs: Path) -> None:
-    """Begin with the records of ``cells()``."""
-    bring(made_once, outputs)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 import torch
 from child import python_path
 from claims_records import record as synthetic
-from made_cell import bring, make_once
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -60,17 +59,6 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLAIMBOOK_OUTPUTS", str(tmp_path / "outputs"))
     monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path / "published"))
     return tmp_path / "outputs"
-
-
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_once(lambda: cell.run_cells(cells()), tmp_path_factory)
-
-
-@pytest.fixture
-def made(made_once: Path, outputs: Path) -> None:
-    """Begin with the records of ``cells()``."""
-    bring(made_once, outputs)
 
 
 def complete(outputs: Path) -> list[Path]:
