@@ -56,7 +56,7 @@ def test_a_claim_with_more_to_say_than_fits_counts_what_it_leaves_out(project):
     page.write_text(f"{head}{heading}\n{many}{rest}")
     lines = reading.text_of("a-claim", project)
     assert fits(lines) and any(line.endswith("more, on the page)") for line in lines)
-    assert len(lines) >= 58, "a caveat takes three lines, so two at most stay free, as the length of a path in a command has it"
+    assert len(lines) >= 58, "a caveat takes three lines, so two stay free where a path wraps a command otherwise"
     assert all(line.isprintable() for line in lines) and [line for line in lines if line in HEADS] == HEADS[1:]
 
 
