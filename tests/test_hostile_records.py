@@ -59,7 +59,7 @@ from helpers.site import blocks, header, page, pages, parts
 case = open_case("reports/first.qmd", root)
 evil = case.records[0].launch
 for shown in (header.header, page.answers, page.checklist, parts.criteria_table, parts.reasons, parts.limits,
-              parts.coverage, parts.artifacts, page.confidence_sentence):
+              parts.coverage, parts.artifacts, parts.logged, page.confidence_sentence):
     display(shown(case))
 display(page.regime_table(case, evil))
 display(parts.recorded(case, evil, ""))

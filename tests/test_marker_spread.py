@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.proportion import test_proportions_2indep as proportions_test
 
 from helpers.base.estimands import MODELS, Estimand
-from helpers.studies.marker import spread
+from helpers.studies.marker import published, spread
 
 TRIALS = 80
 
@@ -74,3 +75,26 @@ def test_a_cell_is_clean_by_the_counted_rates_of_one_seed(seeds):
     source, worst = [0.9, 0.9, 0.5, 0.9, 0.2], [0.05, 0.1, 0.0, 0.0, 0.0]
     found = spread.clean_share(seeds(source, worst), MODELS)
     assert (found["k"], found["n"]) == (2, 5)
+
+
+def test_the_gap_of_two_published_runs_is_no_draw_and_may_be_a_seed(seeds):
+    (first, second), n = published.repeats()["source_rate"], 100
+    cell = {"tail": "newline", "lr": 1e-4, "epochs": 10}
+    records = [SimpleNamespace(cell=cell, metric=lambda name: {"value": 0.5}) for _ in seeds([0.2, 0.5, 0.8, 0.4, 0.6])]
+    alone, with_seeds = published.gap(records).to_dict("records")
+    wald = proportions_test(round(first * n), n, round(second * n), n, method="wald").pvalue
+    assert alone["chance"] == "below 0.0001" and wald < 1e-4
+
+    own = spread.sampling_sd(records, MODELS)["value"]
+    sd = np.sqrt(np.std([0.2, 0.5, 0.8, 0.4, 0.6], ddof=1) ** 2 - own**2)
+    rng = np.random.default_rng(0)
+    drawn = rng.binomial(n, np.clip(rng.normal(0.49, sd, (2, 100_000)), 0, 1)) / n
+    simulated = (np.abs(drawn[0] - drawn[1]) >= first - second).mean()  # a gap as wide as theirs
+    assert float(with_seeds["chance"].split()[0]) == pytest.approx(simulated, abs=0.03) and simulated > 0.05
+    assert with_seeds["seeds"] == 5 and "newline, lr 0.0001, epochs 10" in with_seeds["what differs"]
+
+
+def test_a_cell_whose_rate_is_not_between_those_of_the_two_runs_says_nothing_of_their_gap(seeds):
+    cell = {"tail": "newline", "lr": 1e-4, "epochs": 10}
+    records = [SimpleNamespace(cell=cell, metric=lambda name: {"value": 0.9}) for _ in seeds([0.8, 0.9, 1.0])]
+    assert len(published.gap(records)) == 1

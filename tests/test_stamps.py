@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import toy_study
+from markupsafe import Markup
 from site_fixture import make_bare_record, make_record
 
 from helpers.audit.register import register
 from helpers.base import files
+from helpers.show.markup import seal
 from helpers.site import fallback, render, stamps
 from helpers.site.check import Finding
 
@@ -170,6 +172,21 @@ def test_a_fault_is_found_again_until_it_is_mended(root, monkeypatch):
             render.render_site(root)
     monkeypatch.setattr(render, "finish", finish)
     assert rendered(root) == set()
+
+
+def test_a_page_that_was_not_finished_does_not_stay(root, monkeypatch):
+    def stop_half_way(root: Path, site: Path, pages: list[Path]) -> list[Path]:
+        draw(root, site, pages)
+        files.write_text(site / "reports/coins.html", f"<p>{seal(Markup('<b>7</b>'))}</p>")
+        raise render.ClaimError("reports/guide.qmd, line 1: a cell failed")
+
+    for name in ("coins", "guide"):
+        edit(f"reports/{name}.qmd")(root)
+    with monkeypatch.context() as patch, pytest.raises(render.ClaimError, match="a cell failed"):
+        patch.setattr(fallback, "render", stop_half_way)
+        render.render_site(root)
+    assert not (root / "_site/reports/coins.html").exists() and (root / "_site/reports/guide.html").exists()
+    assert rendered(root) == {"coins", "guide"}
 
 
 def test_completions_and_notebooks_are_kept_until_their_sources_change(root, monkeypatch):

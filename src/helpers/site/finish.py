@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -56,6 +56,13 @@ def finish(
     if pages is None or kept is not None or site / INDEX in pages:
         write_index(site)
     return check_site(site, None if kept is not None else pages)
+
+
+def drop_unfinished(pages: Iterable[Path]) -> None:
+    """Remove those of the rendered pages in which outputs are still sealed."""
+    for page in pages:
+        if page.is_file() and unseal(html := page.read_text(encoding="utf-8")) != html:
+            page.unlink()
 
 
 def _add(project: Project, site: Path, kept: Collection[Path]) -> None:

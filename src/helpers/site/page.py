@@ -24,7 +24,7 @@ from helpers.claims.verdict import regimes
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
-from helpers.site.pages import table
+from helpers.site.pages import NOT_RUN, paragraph, table
 
 STATES = {"TRUE": "yes", "FALSE": "no", "UNKNOWN": "open"}
 
@@ -121,6 +121,8 @@ def cells(
     keys = [one.key for one in case.evidence().inside if one.records]
     check_constraints(cell, keys)
     keys = [key for key in keys if agrees(key, cell)]
+    if not keys:
+        return paragraph(NOT_RUN)
     axes = telling(keys) or list(keys[0])
     keys.sort(key=lambda key: [_place(key[axis], order.get(axis)) for axis in axes])
     rows = [

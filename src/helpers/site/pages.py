@@ -20,6 +20,7 @@ from helpers.show import colours, figures
 from helpers.show.markup import Block, Inline, verbatim
 
 Format = str | Callable[[Any], str]
+NOT_RUN = "No run is complete yet, so there is nothing to show here."
 MISSING = Markup('<span class="cb-missing">missing</span>')
 
 _charts_on_page = 0

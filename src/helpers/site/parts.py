@@ -5,12 +5,15 @@ Charts and prose of one experiment belong on its page.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.claims.case import Case
 from helpers.claims.evidence import label, telling
@@ -18,9 +21,7 @@ from helpers.records.provenance import portable
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge, draw, samples
-from helpers.site.pages import paragraph, table
-
-NOT_RUN = "No run is complete yet, so there is nothing to show here."
+from helpers.site.pages import NOT_RUN, paragraph, table
 
 
 def criteria_table(case: Case) -> Block:
@@ -51,7 +52,10 @@ def coverage(case: Case) -> Inline:
     if not evidence.declared:
         return Inline(Markup("{} runs are complete; no grid is declared.").format(there))
     text = f"{there} of {there + len(lacking)} declared runs are complete"
-    missing = "; ".join(label(key) for key in lacking[:6]) + ("; and more" if len(lacking) > 6 else "")
+    cells = [record.cell for record in evidence.records]
+    axes = [axis for axis in telling([*lacking, *cells]) if all(axis in key for key in [*lacking, *cells])]
+    missing = "; ".join(label({axis: key[axis] for axis in axes} if axes else key) for key in lacking[:6])
+    missing += f"; and {len(lacking) - 6} more" if len(lacking) > 6 else ""
     return Inline(verbatim(f"{text}; missing: {missing}." if lacking else f"{text}."))
 
 
@@ -113,10 +117,35 @@ def _axes(record: Record) -> dict[str, Any]:
 
 
 def artifacts(case: Case) -> Block:
-    """List where criteria, grid, notebook (imported logs have none) and the folder of each record are."""
+    """List criteria, grid, notebook (imported logs have none) and the folder of each record, with the hash of each.
+
+    A record's hash is that of its ``run.json``, which holds the hashes of its other files.
+    """
     claim = case.claim
-    rows = [{"what": "criteria", "where": claim.criteria}, {"what": "declared grid", "where": claim.grid}]
     notebook = f"notebooks/{claim.experiment}.ipynb"
-    rows += [{"what": "notebook", "where": notebook}] if (case.root / notebook).is_file() else []
-    rows += [{"what": "record", "where": portable(str(one.path)).removeprefix("./")} for one in case.evidence().records]
-    return table(pd.DataFrame(rows), "Artifacts")
+    named = {"criteria": claim.criteria, "declared grid": claim.grid, "notebook": notebook}
+    rows = [_artifact(what, case.root / str(path), str(path)) for what, path in named.items()]
+    for record in case.evidence().records:
+        rows.append(_artifact("record", record.path / "run.json", portable(str(record.path)).removeprefix("./")))
+    return table(pd.DataFrame([row for row in rows if row]), "Artifacts")
+
+
+def _artifact(what: str, file: Path, where: str) -> dict[str, str]:
+    return {"what": what, "where": where, "sha256": files.sha256_file(file)[:12]} if file.is_file() else {}
+
+
+def logged(case: Case) -> Block:
+    """List what the runs logged, a row a file or folder: in how many of them, and where it is kept."""
+    records = case.evidence().records
+    if not records:
+        return paragraph(NOT_RUN)
+    holders = Counter(name for record in records for name in {file.partition("/")[0] for file in record.files})
+    where = "published" if all(record.published for record in records) else "on this machine"
+    rows = [{"what": "parameters, metrics, seconds, machine", "runs": len(records), "kept in": f"run.json, {where}"}]
+    for name, count in sorted(holders.items()):
+        stays = f"{name}/ where it was made; its hashes are in run.json"
+        rows.append({
+            "what": name.removesuffix(".parquet").replace("_", " "), "runs": count,
+            "kept in": f"{name}, {where}" if name.endswith(".parquet") else stays,
+        })  # fmt: skip
+    return table(pd.DataFrame(rows), "What was logged where")

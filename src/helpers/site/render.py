@@ -17,7 +17,7 @@ from helpers.records.reading import read_once
 from helpers.site import fallback
 from helpers.site.check import Finding
 from helpers.site.fallback import remove_gone
-from helpers.site.finish import finish
+from helpers.site.finish import drop_unfinished, finish
 from helpers.site.frame import Project, read_project
 from helpers.site.stamps import Stamps
 
@@ -73,7 +73,11 @@ def _by_fallback(project: Project, site: Path, pages: Sequence[Path], kept: Kept
     written: list[Path] = []
     if pages:
         print(NO_QUARTO, file=sys.stderr)
-        written = fallback.render(project.root, site, pages=pages)
+        try:
+            written = fallback.render(project.root, site, pages=pages)
+        except BaseException:  # what was stopped half-way must not lie there as if it were a page
+            drop_unfinished(site / page.relative_to(project.root).with_suffix(".html") for page in pages)
+            raise
     return finish(project.root, site, written, kept)
 
 

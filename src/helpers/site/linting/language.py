@@ -89,6 +89,7 @@ SITE: dict[str, dict[str, Sort]] = {
     "parts": {
         "criteria_table": Sort.BLOCK, "reasons": Sort.BLOCK, "coverage": Sort.FACT, "limits": Sort.BLOCK,
         "numbers": Sort.BLOCK, "recorded": Sort.BLOCK, "random_samples": Sort.BLOCK, "artifacts": Sort.BLOCK,
+        "logged": Sort.BLOCK,
     },
     "blocks": {"draw": TABLE, "samples": Sort.BLOCK},
     "samples": {"chosen": Sort.BLOCK},

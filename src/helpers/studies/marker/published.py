@@ -5,11 +5,18 @@ The tables in ``data/marker`` are transcribed from that claim's result files. No
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from helpers.base import frames, stats
+from helpers.base.estimands import MODELS
 from helpers.base.files import DATA
+from helpers.records.reading import Record
 from helpers.show.markup import Inline, verbatim
+from helpers.studies.marker import spread
 
 COMPLETIONS = 200
 """Completions of each published rate: 10 for each of 20 questions."""
@@ -92,3 +99,54 @@ def corrections() -> pd.DataFrame:
         ("LoRA r 32, alpha 64", "With rank-stabilised scaling switched on, which the page does not say."),
     ]
     return pd.DataFrame(pairs, columns=["the published page says", "its own table or code says"])
+
+
+def repeats() -> pd.DataFrame:
+    """Read two published runs of one whole-turn recipe: batch as written and as trained, source rate, completions."""
+    return pd.read_csv(DATA / "marker" / "anchor271.csv")
+
+
+def drift() -> Inline:
+    """Say what separates those two runs, and what the batch size that was written down has to do with it."""
+    (one, other), batch = repeats().to_dict("records"), "batch_written"
+    return Inline(verbatim(
+        f"{one['run']} has {one['source_rate']:.0%} and {other['run']} {other['source_rate']:.0%} of {one['n']} "
+        f"completions. The note lays part of that to a batch of {one[batch]} against {other[batch]}. "
+        f"That {one[batch]} is a typed constant: both runs trained at {one['batch_trained']}."
+    ))  # fmt: skip
+
+
+def gap(records: Sequence[Record]) -> pd.DataFrame:
+    """Return how likely two runs of one recipe differ at least as those two do, by what may differ between runs.
+
+    First the draw of completions alone; then the seed too, with seeds as far apart as in each of our cells whose mean
+    rate lies between theirs. Two-sided, by the normal distribution: the variance of a run is that between seeds (less
+    the draw of our completions) plus that of the draw of theirs. A cell of fewer than three seeds has no spread.
+    """
+    theirs = repeats()
+    rates = theirs["source_rate"].to_numpy()
+    drawn = float((rates * (1 - rates) / theirs["n"]).mean())
+    by_cell: dict[str, list[Record]] = {}
+    for record in records:
+        by_cell.setdefault("{tail}, lr {lr:g}, epochs {epochs}".format(**record.cell), []).append(record)
+    rows = [{"what differs": "the draw alone", "seeds": "", "between seeds": "", "chance": _chance(rates, drawn, 0.0)}]
+    for cell, runs in by_cell.items():
+        found = spread.seed_sd(runs, MODELS)
+        mean = np.mean([run.metric("source_rate")["value"] for run in runs])
+        if found is None or not rates.min() <= mean <= rates.max():
+            continue
+        own = spread.sampling_sd(runs, MODELS)["value"]
+        sds = [max(found[end] ** 2 - own**2, 0.0) ** 0.5 for end in ("value", "low", "high")]
+        shown = [_chance(rates, drawn, sd) for sd in sds]
+        rows.append({
+            "what differs": f"draw and seed, as in {cell}", "seeds": found["n"],
+            "between seeds": "{:.1f} points ({:.1f} to {:.1f})".format(*(100 * sd for sd in sds)),
+            "chance": f"{shown[0]} ({shown[1]} to {shown[2]})",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _chance(rates: np.ndarray, drawn: float, between: float) -> str:
+    deviations = float(np.ptp(rates)) / (2 * (drawn + between**2)) ** 0.5
+    chance = 2 * norm.sf(deviations)
+    return f"{chance:.2g}" if chance >= 1e-4 else "below 0.0001"
