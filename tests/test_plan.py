@@ -307,3 +307,12 @@ def test_an_estimate_over_all_seeds_is_drawn_within_the_ends_of_its_unit():
     for number in range(50):
         drawn = wide.draw(numpy_stream(0, "estimate", number), 1, None)([0], MODELS)
         assert -1 <= drawn.low <= drawn.value <= drawn.high <= 1
+
+
+def test_an_estimate_over_seeds_is_planned_with_no_fewer_than_give_it():
+    """One seed shows no spread between seeds, however far six of them lie apart."""
+    case = open_case("reports/seed-spread.qmd")
+    planned = plan(case)
+    assert (planned.seeds or 0) >= 3
+    drawn = Fit(0.1, sides=(0.05, 0.08), together=6, least=3).draw(numpy_stream(0, "least"), 5, None)
+    assert drawn([0, 1], MODELS) is None and drawn([0, 1, 2], MODELS) is not None

@@ -27,6 +27,8 @@ from helpers.claims.evidence import Cell, full_key
 from helpers.records.study import Size
 
 ALIKE = 0.1
+Drawn = Callable[[list[int], Estimand], Interval | None]
+"""Gives the interval over the seeds that are picked by number; ``None`` where they are too few to give one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Fit:
 
     ``alike`` are the intra-class correlations of seeds and questions of a rate; ``spread`` is the standard deviation of
     the seeds of any other number, ``sides`` how far one seed's own bounds reach, at ``of``. Where a number is computed
-    over all seeds at once, ``sides`` are those of ``together`` seeds.
+    over all seeds at once, ``sides`` are those of ``together`` seeds, and fewer than ``least`` do not give it.
     """
 
     mean: float
@@ -47,9 +49,10 @@ class Fit:
     unit: str = ""
     of: Size | None = None
     together: int = 0
+    least: int = 1
 
-    def draw(self, rng: np.random.Generator, runs: int, size: Size | None) -> Callable[[list[int], Estimand], Interval]:
-        """Draw ``runs`` seeds; return what gives the interval over some of them."""
+    def draw(self, rng: np.random.Generator, runs: int, size: Size | None) -> Drawn:
+        """Draw ``runs`` seeds; return what gives the interval over some of them, or ``None`` where they are too few."""
         if self.together:
             return self._estimate(rng, size)
         if self.shape is None:
@@ -64,9 +67,7 @@ class Fit:
         p_s = _beta(mean, self.alike[0], rng.random((runs, 1)))
         return rng.binomial(trials, _beta(p_s, self.alike[1], rng.random((1, clusters))))
 
-    def _numbers(
-        self, rng: np.random.Generator, runs: int, size: Size | None
-    ) -> Callable[[list[int], Estimand], Interval]:
+    def _numbers(self, rng: np.random.Generator, runs: int, size: Size | None) -> Drawn:
         ends = bounds_of(self.unit) or (-np.inf, np.inf)
         values = np.clip(rng.normal(self.mean, self.spread, runs), *ends)
         below, above = (None, None) if self.sides is None else (side / self._grown(size) ** 0.5 for side in self.sides)
@@ -77,11 +78,13 @@ class Fit:
         ]  # fmt: skip
         return lambda picked, estimand: estimands.number([seeds[one] for one in picked], self.unit, estimand)
 
-    def _estimate(self, rng: np.random.Generator, size: Size | None) -> Callable[[list[int], Estimand], Interval]:
+    def _estimate(self, rng: np.random.Generator, size: Size | None) -> Drawn:
         away, (below, above), at_95 = rng.normal(), self.sides or (0.0, 0.0), float(norm.ppf(0.975))
         ends = bounds_of(self.unit) or (-np.inf, np.inf)
 
-        def interval(picked: list[int], estimand: Estimand) -> Interval:
+        def interval(picked: list[int], estimand: Estimand) -> Interval | None:
+            if len(picked) < self.least:
+                return None
             less = (self.together / (len(picked) * self._grown(size))) ** 0.5
             value = float(np.clip(self.mean + away * less * (below + above) / 2 / at_95, *ends))
             wide = less * float(norm.ppf((1 + estimand.level) / 2)) / at_95
@@ -171,7 +174,9 @@ def _number(metric: str, cell: Cell, found: Interval, shapes: Shapes) -> Fit:
     of, unit = shapes.size_of(full_key(cell.records[0])), str(found.extra.get("unit", ""))
     if "values" not in found.extra and found.bounds is not None and len(cell.records) > 1:
         sides = found.value - found.bounds[0], found.bounds[1] - found.value
-        return Fit(found.value, None, sides=sides, unit=unit, of=of, together=len(cell.records))
+        runs = [cell.records[: number + 1] for number in range(len(cell.records))]
+        least = 1 + sum(shapes.interval(replace(cell, records=some), metric) is None for some in runs)
+        return Fit(found.value, None, sides=sides, unit=unit, of=of, together=len(cell.records), least=least)
     seeds = (shapes.interval(replace(cell, records=(record,)), metric) for record in cell.records)
     single = [one for one in seeds if one is not None]
     own = [(one.value - one.bounds[0], one.bounds[1] - one.value) for one in single if one.bounds is not None]

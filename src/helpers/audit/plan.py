@@ -18,13 +18,12 @@ import numpy as np
 from scipy import stats as distributions
 from tqdm.auto import tqdm
 
-from helpers.audit.draws import ALIKE, Assumed, Fit, fit
+from helpers.audit.draws import ALIKE, Assumed, Drawn, Fit, fit
 from helpers.audit.reach import Fault, faults_of
 from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
 from helpers.base.estimands import Estimand
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import Interval
 from helpers.claims.case import Case
 from helpers.claims.criteria import Question
 from helpers.claims.evidence import Cell, Derived, Evidence
@@ -228,7 +227,7 @@ class Simulation:
 
     def _drawn(self, cell: Cell, records: tuple[Record, ...], size: Size | None, rng: np.random.Generator) -> Cell:
         """The cell with drawn records, whose metrics are drawn when they are asked for."""
-        kept: dict[str, Callable[[list[int], Estimand], Interval] | None] = {}
+        kept: dict[str, Drawn | None] = {}
         level = self.question.level
 
         def compute(metric: str, over: tuple[Record, ...], estimand: Estimand) -> Mapping[str, Any] | None:
@@ -241,7 +240,7 @@ class Simulation:
             if draw is None:
                 return None
             found = draw(sorted({record.cell["seed"] for record in over}), estimand)
-            return found.metric(str(found.extra.get("unit", "")))
+            return None if found is None else found.metric(str(found.extra.get("unit", "")))
 
         derive = {name: Derived(functools.partial(compute, name), name in self.wide) for name in self.question.metrics}
         return replace(cell, records=records, absent=(), derive=derive)
