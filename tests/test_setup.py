@@ -99,7 +99,7 @@ def test_every_import_is_declared_and_make_test_says_so():
     assert "Scanning" in done.stderr and "\x1b" not in done.stderr
 
 
-EXTRAS = {"evals": ["inspect-ai", "lm-eval"], "quarto": ["quarto-cli"], "vllm": ["vllm"]}
+EXTRAS = {"evals": ["inspect-ai", "lm-eval"], "quarto": ["quarto-cli"], "track": ["trackio", "wandb"], "vllm": ["vllm"]}
 
 
 @pytest.mark.parametrize(("extra", "packages"), EXTRAS.items())

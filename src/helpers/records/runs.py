@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
-from helpers.records import provenance, questions, reading, run_record, source
+from helpers.records import curves, provenance, questions, reading, run_record, source
 from helpers.records.derive import checked_metrics, derive
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record, load, records, table
@@ -251,6 +251,7 @@ class Run:
                 self._lock.acquire(poll_interval=0.2)
 
     def _start(self) -> None:
+        curves.check()
         self._begin = time.perf_counter()
         head = {"schema": run_record.SCHEMA, "id": self.id, "notebook": self.notebook, "status": "running"}
         head |= {"started": _now(), "ended": None, "seconds": {}}

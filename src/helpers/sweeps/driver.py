@@ -22,7 +22,7 @@ from helpers.base import files, leftovers
 from helpers.base.disk import disk_errors
 from helpers.base.errors import ParameterError, SweepError
 from helpers.claims.case import stale_records
-from helpers.records import reading
+from helpers.records import curves, reading
 from helpers.records.reading import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
@@ -69,10 +69,11 @@ def sweep(path: Path, options: Options | None = None, *, launch: str, root: Path
     """Make every cell of the grid at ``path`` that has no complete record; ``launch`` is the command to record.
 
     Raises:
-        ParameterError: the grid does not exist or a parameter in it is wrong.
+        ParameterError: the grid does not exist, a parameter in it is wrong, or curves cannot be sent as asked.
         SweepError: Ray or the store cannot be used, or a machine has other code or other outputs.
     """
     options = options or Options()
+    curves.check()
     grid = read_grid(path, root)
     tidy()
     for cell in grid.cells:

@@ -20,6 +20,7 @@ from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import nll
 from helpers.lm.parts import decoder_and_head
+from helpers.records import curves
 from helpers.studies.actdiff.capture import padded
 
 Documents = Sequence[Sequence[int]]
@@ -57,7 +58,7 @@ def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = 
     settle_training(model, "documents", lambda rows, _: token_losses(model, rows)[0].mean())
     descent = Descent(parameters, lr=lr, clip=1.0)
     losses = []
-    with training(model):
+    with curves.sent(label, {"lr": lr, "steps": len(rounds)}) as send, training(model):
         for batch in tqdm(rounds, desc=label, leave=False):
             loss = token_losses(model, batch)[0].mean()
             check_finite(loss.item(), len(losses) + 1, lr)
@@ -65,6 +66,7 @@ def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = 
             descent.clip()
             descent.step(lr)
             losses.append(loss.item())
+            send(len(losses), {"loss": losses[-1]})
     return losses
 
 

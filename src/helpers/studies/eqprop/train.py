@@ -17,6 +17,7 @@ from helpers.base import files
 from helpers.base.errors import ModelError, ParameterError
 from helpers.base.rng import torch_stream
 from helpers.lm.descent import Descent, check_finite
+from helpers.records import curves
 from helpers.studies.eqprop.control import Average, Controller, jacobian_penalty
 from helpers.studies.eqprop.gradients import Estimate, Gradient, estimate
 from helpers.studies.eqprop.model import Block, EquilibriumTransformer, equilibrium, load_tensors
@@ -83,8 +84,8 @@ class Trainer:
         """Whether all steps are done or the fuse has blown."""
         return self.step >= self.recipe.steps or self.fused_at is not None
 
-    def run(self, until: int | None = None, label: str = "train") -> None:
-        """Train up to step ``until`` (all by default)."""
+    def run(self, until: int | None = None, label: str = "train", send: curves.Send = curves.nowhere) -> None:
+        """Train up to step ``until`` (all by default); ``send`` gets the log of every step."""
         stop = min(self.recipe.steps, self.recipe.steps if until is None else until)
         with tqdm(total=stop, initial=self.step, desc=label, leave=False) as bar:
             while self.warmed < self.recipe.prewarm:
@@ -92,6 +93,7 @@ class Trainer:
                 self.warmed += 1
             while self.step < stop and not self.done:
                 self.take_step()
+                send(self.step, self.log[-1])
                 every = self.recipe.validate_every
                 if self.step == self.recipe.steps or (every and self.step % every == 0):
                     losses = self.validate()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from helpers.base.errors import RecordError
-from helpers.records import runs
+from helpers.records import curves, runs
 from helpers.studies.eqprop import setup
 from helpers.studies.eqprop.model import Block, load_model, save_model
 from helpers.studies.eqprop.params import TriangulationCell
@@ -30,7 +30,8 @@ def trained(p: TriangulationCell, name: str) -> runs.Record:
     ) as run:  # fmt: skip
         if not run.complete:
             trainer = Trainer(arm.model().to(p.device), setup.corpus(p), arm.recipe)
-            _train_in_segments(run, trainer, stops(arm, p.segment))
+            with curves.sent(run.label, params) as send:
+                _train_in_segments(run, trainer, stops(arm, p.segment), send)
             run.step("result", lambda: {"log": trainer.table(), "validation": trainer.validation_table()})
             run.finish(finish_reasons={"fuse" if trainer.fused_at else "all steps": 1})
         return run.record
@@ -41,7 +42,7 @@ def stops(arm: setup.Arm, segment: int) -> list[int]:
     return sorted({*arm.snapshots, *range(segment, arm.recipe.steps, segment), arm.recipe.steps})
 
 
-def _train_in_segments(run: runs.Run, trainer: Trainer, ends: list[int]) -> None:
+def _train_in_segments(run: runs.Run, trainer: Trainer, ends: list[int], send: curves.Send) -> None:
     """Train segment by segment. Each is a step of the run and starts from the state that the last one saved."""
     behind: Path | None = None
     for end in ends:
@@ -49,7 +50,7 @@ def _train_in_segments(run: runs.Run, trainer: Trainer, ends: list[int]) -> None
         def train(folder: Path, end: int = end, behind: Path | None = behind) -> None:
             if behind is not None and trainer.step == 0:
                 trainer.load(behind)
-            trainer.run(until=end, label=run.id)
+            trainer.run(until=end, label=run.id, send=send)
             trainer.save(folder)
             save_model(trainer.averaged(), folder)
 

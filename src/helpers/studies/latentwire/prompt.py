@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from helpers.base.rng import stream_seed
 from helpers.lm.descent import Descent, check_finite
+from helpers.records import curves
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.losses import teacher_logits, token_nll
@@ -40,12 +41,14 @@ def tune(lm: FrozenLM, taught: Taught, p: WireCell) -> tuple[Tensor, pd.DataFram
     every = torch.arange(p.latents, device=lm.device)
     rows = []
     plan = enumerate(tqdm(list(batches(len(taught.texts), p)), desc=f"prompt {lm.side}", leave=False))
-    for step, picked in plan:
-        context, lengths = composer.contexts(lm, prompt(every).expand(len(picked), -1, -1), latent=True)
-        labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
-        loss = token_nll(teacher_logits(lm, context, lengths, labels), labels.targets)[labels.counted].mean()
-        check_finite(loss.item(), step + 1, p.lr)
-        loss.backward()
-        descent.step(learning_rate(step, p))
-        rows.append({"step": step + 1, "side": lm.side, "loss": loss.item()})
+    with curves.sent(f"prompt {lm.side} s{p.seed}", p.model_dump(mode="json")) as send:
+        for step, picked in plan:
+            context, lengths = composer.contexts(lm, prompt(every).expand(len(picked), -1, -1), latent=True)
+            labels = composer.labels(lm, [taught.answers[lm.side][i] for i in picked])
+            loss = token_nll(teacher_logits(lm, context, lengths, labels), labels.targets)[labels.counted].mean()
+            check_finite(loss.item(), step + 1, p.lr)
+            loss.backward()
+            descent.step(learning_rate(step, p))
+            rows.append({"step": step + 1, "side": lm.side, "loss": loss.item()})
+            send(step + 1, rows[-1])
     return prompt(every).detach(), pd.DataFrame(rows)

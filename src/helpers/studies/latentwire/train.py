@@ -23,6 +23,7 @@ from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import numpy_stream
 from helpers.lm.descent import Descent, check_finite, warmup_cosine
 from helpers.lm.modes import training
+from helpers.records import curves
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.encoder import to_bytes
@@ -65,7 +66,7 @@ def batches(size: int, p: WireCell) -> Iterator[list[int]]:
 
 def stretch(
     wire: Wire, lms: Sequence[FrozenLM], taught: Taught, p: WireCell, *,
-    first: int, last: int, before: Path | None, folder: Path,
+    first: int, last: int, before: Path | None, folder: Path, send: curves.Send = curves.nowhere,
 ) -> dict[str, pd.DataFrame]:  # fmt: skip
     """Train steps ``first`` + 1 to ``last`` from the checkpoint ``before``; write the next checkpoint to ``folder``.
 
@@ -89,6 +90,8 @@ def stretch(
             descent.step(lr)
             seconds = time.perf_counter() - began
             losses += [row | {"norm": norm, "lr": lr, "seconds": seconds} for row in rows]
+            numbers = {f"{row['side']}/{key}": value for row in rows for key, value in row.items() if key != "step"}
+            send(step, numbers | {"norm": norm, "lr": lr})
     save_state(folder, wire, composer, descent.optimizer)
     names = ["step", "side", "pad", "real", "norm", "share", "identity_error"]
     return {"loss": pd.DataFrame(losses), "gradient": pd.DataFrame(gradients, columns=names)}

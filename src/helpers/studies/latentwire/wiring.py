@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.base.files import write_atomic
 from helpers.lm.modes import evaluating
-from helpers.records import runs
+from helpers.records import curves, runs
 from helpers.studies.latentwire import data
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
@@ -39,7 +39,8 @@ def wire_record(p: WireCell, session: Session) -> runs.Record:
         prefix=f"{label}-s{p.seed}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
-            _train(run, p, session)
+            with curves.sent(run.label, p.resolved()) as send:
+                _train(run, p, session, send)
         return run.record
 
 
@@ -72,7 +73,7 @@ def trained(record: runs.Record, p: WireCell, session: Session) -> Wire:
     return wire.eval()
 
 
-def _train(run: runs.Run, p: WireCell, session: Session) -> None:
+def _train(run: runs.Run, p: WireCell, session: Session, send: curves.Send) -> None:
     taught = functools.cache(lambda: Taught.of(session.split.train, session.lms, Composer.of(p)))
     marks = [*range(p.checkpoint_every, p.steps, p.checkpoint_every), p.steps]
     before: Path | None = None
@@ -81,7 +82,9 @@ def _train(run: runs.Run, p: WireCell, session: Session) -> None:
 
         def work(folder: Path, first: int = first, last: int = last, before: Path | None = before) -> None:
             wire = session.wire(p)
-            made = stretch(wire, session.lms, taught(), p, first=first, last=last, before=before, folder=folder)
+            made = stretch(
+                wire, session.lms, taught(), p, first=first, last=last, before=before, folder=folder, send=send
+            )
             made["curve"] = _probe(wire, p, session, last)
             for name, table in made.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)

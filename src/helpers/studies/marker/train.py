@@ -19,6 +19,7 @@ from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.stacked import Stack
+from helpers.records import curves
 from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import Row
 
@@ -65,8 +66,10 @@ def _run(
         for epoch in range(max(lane.p.epochs for lane in lanes))
         for start in range(0, len(rows), batch_size)
     ]
+    names = [f"{lane.number}-lr{lane.p.lr:g}-ep{lane.p.epochs}/" for lane in lanes] if len(lanes) > 1 else [""]
+    recipes = {f"{name}recipe": lane.p.model_dump(mode="json") for name, lane in zip(names, lanes, strict=True)}
     # Dropout layers draw from the global generator. The fork gives them a named stream and restores the global one.
-    with torch.random.fork_rng(), training(model):
+    with curves.sent(label, recipes) as send, torch.random.fork_rng(), training(model):
         torch.manual_seed(stream_seed(seed, "dropout"))
         _tell(on_step, lanes, 0)
         for step, batch in enumerate(tqdm(order, desc=label, leave=False)):
@@ -81,6 +84,7 @@ def _run(
             shared = {"tokens": tokens, "seconds": seconds / len(going), "together": len(going)}
             for lane, row in done:
                 lane.log.append({"step": step + 1} | row | shared)
+            send(step + 1, {names[lane.number] + key: value for lane, row in done for key, value in row.items()})
             _tell(on_step, [lane for lane, _ in done], step + 1)
 
 
