@@ -6,16 +6,18 @@ import importlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from helpers import bench
 from helpers.base import files
-from helpers.base.errors import ClaimbookError, ParameterError
-from helpers.bench import clocked, figures
+from helpers.base.errors import ClaimbookError, ParameterError, RecordError
+from helpers.bench import clocked, figures, recorded, views
 from helpers.bench.figures import Figure, Source
 from helpers.bench.options import Options
 from helpers.records import runs
+from helpers.records.reading import Record
 
 pytestmark = pytest.mark.unit
 AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -102,3 +104,29 @@ def test_kept_cells_are_answered_without_the_model(outputs, monkeypatch, capsys)
     clocked.keep_cells()
     assert float(capsys.readouterr().out.split()[-1]) > 0
     assert len({record.cell["lr"] for record in runs.records("sweep")}) == 3
+
+
+def test_what_is_read_off_records_says_so_where_there_is_none(monkeypatch):
+    made = {
+        "bf16-smollm2": {"seconds": {"loss-0-float32": 3.0, "dose-0-bfloat16": 2.0, "base": 9.0}, "metrics": {}},
+        "bf16-training": {"seconds": {}, "metrics": {"bf16_training_float32_ratio": {"value": 1.4}}},
+    }
+    records = [
+        Record(Path(what), content | {"notebook": "bench", "id": what, "cell": {"what": what, "device": "cpu"}},
+               published=False)
+        for what, content in made.items()
+    ]  # fmt: skip
+    monkeypatch.setattr(recorded.runs, "records", lambda notebook: records)
+    assert recorded.bf16_ratios() == [1.4, 1.5]
+    with pytest.raises(
+        RecordError, match=r"^NOT RUN: no record of shape-qwen2\.5-7b is complete\. Measure it on a GPU"
+    ):
+        recorded.gpu_hours()
+    source = Source("helpers.bench.recorded:bf16_ratios", (Figure("a", 1), Figure("b", 1)), once=True)
+    assert len(figures._runs(source, 3)[0]) == 1
+
+
+def test_bf16_on_a_gpu_is_not_named_as_not_run(monkeypatch):
+    monkeypatch.setattr(views, "newest", lambda what: {})
+    shown = str(views.ratios({"bf16-training": "training", "techniques": "SmolLM2"}, "heading", "bf16").fragment)
+    assert "training on a CPU" in shown and "training on a GPU" not in shown and "SmolLM2 on a GPU" in shown

@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from helpers.base.errors import ModelError
+from helpers.lm import forward
 from helpers.lm.exact import ways_of
 from helpers.lm.packed import Layout, hidden_states, logits_at, nll
 
@@ -106,3 +107,12 @@ def test_rows_longer_than_a_sliding_window_are_those_of_the_model_itself() -> No
     assert str(ways_of(model)) == "packed"
     for row, ours in zip(ROWS, found, strict=True):
         torch.testing.assert_close(ours, model(torch.tensor([row])).logits[0, :-1], rtol=1e-5, atol=1e-5)
+
+
+def test_on_a_cpu_attention_in_bf16_is_that_of_fp32_rounded_once():
+    drawn = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 6, 8, generator=drawn).bfloat16() for _ in range(3))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
+    got = forward._attend(q, k, v, is_causal=True)
+    assert got.dtype == torch.bfloat16 and torch.equal(got, wanted.bfloat16())
+    assert torch.equal(forward._attend(q.float(), k.float(), v.float(), is_causal=True), wanted)

@@ -35,10 +35,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Source:
-    """``by`` names a function ``module:function`` that returns a number for each of ``figures``, in their order."""
+    """``by`` names a function ``module:function`` that returns a number for each of ``figures``, in their order.
+
+    With ``once`` it reads a record, which is the same at every run.
+    """
 
     by: str
     figures: tuple[Figure, ...]
+    once: bool = False
 
     def measure(self) -> Sequence[float]:
         module, _, function = self.by.partition(":")
@@ -79,6 +83,24 @@ SOURCES: tuple[Source, ...] = (
         "helpers.bench.scale:grids",
         (Figure("grid of 100,000 cells, read", 10), Figure("grid of 100,000,000 cells, refused", 10)),
     ),
+    Source(
+        "helpers.bench.recorded:bf16_ratios",
+        (
+            Figure("training of SmolLM2, fp32 over bf16", 1.68, "x", least=True),
+            Figure("cells of SmolLM2, fp32 over bf16", 1.44, "x", least=True),
+        ),
+        once=True,
+    ),
+    Source(
+        "helpers.bench.recorded:bf16_gate",
+        (
+            Figure("rates that bf16 changes", 0, "comparisons"),
+            Figure("tenths of a loss that bf16 changes", 0, "comparisons"),
+            Figure("points of a dose curve that bf16 changes", 0, "comparisons"),
+        ),
+        once=True,
+    ),
+    Source("helpers.bench.recorded:gpu_hours", (Figure("published grid on one GPU, projected", 2, "h"),), once=True),
 )
 
 
@@ -117,6 +139,7 @@ def _runs(source: Source, runs: int) -> tuple[list[Sequence[float]], dict[str, f
     values: list[Sequence[float]] = []
     load, before = 0.0, _cpu()
     try:
+        runs = 1 if source.once else runs
         for _ in range(runs):
             load = max(load, os.getloadavg()[0])
             values.append(source.measure())
@@ -134,7 +157,7 @@ def _cpu() -> float:
 
 
 def _row(figure: Figure, values: Sequence[float], spent: dict[str, float], why: str) -> dict[str, Any]:
-    bound = f"{'>=' if figure.least else '<='} {figure.bound:g} {figure.unit}"
+    bound = f"{'>=' if figure.least else '<='} {figure.bound:g} {figure.unit}".strip()
     row: dict[str, Any] = {"figure": figure.name, "bound": bound, "runs": len(values)}
     row |= {"lowest": min(values, default=None), "highest": max(values, default=None)}
     row["kept"] = "yes" if values and all(map(figure.keeps, values)) else "no" if values else "not measured"

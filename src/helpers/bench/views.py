@@ -11,6 +11,7 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError
 from helpers.bench.agreement import DOSE, LOSS, SHARE
 from helpers.bench.measured import metric_part
+from helpers.bench.recorded import newest
 from helpers.claims.case import Case
 from helpers.records import runs
 from helpers.records.reading import Record
@@ -20,6 +21,8 @@ from helpers.site.pages import chart, paragraph, table
 
 NUMBERS = {"seconds": "seconds", "tokens_per_s": "tokens a second", "ratio": "over the first", "mfu": "MFU",
            "peak_mb": "peak memory"}  # fmt: skip
+CPU_ONLY = ("bf16-training", "bf16-generation")
+"""Comparisons that say nothing on a GPU, where bf16 is the default."""
 
 
 def record_of(case: Case, what: str) -> Record | None:
@@ -102,23 +105,19 @@ def _words(name: str) -> str:
     return name.removeprefix("environment.").removeprefix("packages.").replace(".", " ").replace("_", " ")
 
 
-def newest(what: str) -> dict[str, Record]:
-    """Return the newest record of the comparison ``what`` on each kind of device."""
-    made = [record for record in runs.records("bench") if record.cell.get("what") == what]
-    return {record.cell["device"]: record for record in made}
-
-
 def ratios(comparisons: Mapping[str, str], heading: str, read: str) -> Block:
     """Draw how much longer each other way takes than the first: the median of paired runs and their range.
 
     ``comparisons`` maps names to words. ``read`` says in half a sentence what the first way is. A device without a
-    record is named as NOT RUN below the heading.
+    record is named as NOT RUN below the heading, where it could have one.
     """
     rows, machines, absent = [], {}, []
     for what, words in comparisons.items():
         found = newest(what)
         absent += [
-            f"{words} on a {'GPU' if device == 'cuda' else 'CPU'}" for device in ("cuda", "cpu") if device not in found
+            f"{words} on a {'GPU' if device == 'cuda' else 'CPU'}"
+            for device in ("cuda", "cpu")
+            if device not in found and not (device == "cuda" and what in CPU_ONLY)
         ]
         for record in found.values():
             place = _machine(record)
