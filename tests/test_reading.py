@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from helpers.base.errors import ClaimError
 from helpers.claims.case import open_case
 from helpers.cli import app
+from helpers.export.claims import claims_of
 from helpers.site import from_import, reading
 from helpers.site.from_import import Comparison
 from helpers.site.status import cases_in
@@ -47,6 +48,15 @@ def test_the_text_says_what_the_page_says_in_the_order_of_a_reader(project):
     for said in (case.verdict().sentence, case.confidence().binding, case.claim.statement, case.records[0].ref):
         assert said in whole
     assert "no command here can run them again" in whole and lines[-1] == "  claimbook site a-claim"
+
+
+def test_a_claim_for_others_says_the_same(project):
+    """`claimbook export claims` and `claimbook read` share what is not claimed and what makes it again."""
+    case = open_case("reports/a-claim.qmd", project)
+    whole, [stated] = " ".join(" ".join(reading.lines_of(case)).split()), claims_of([case]).claims
+    assert len(stated.does_not_claim) >= 4 and stated.remake == [case.records[0].launch, "claimbook site a-claim"]
+    for said in (*stated.does_not_claim, *stated.remake):
+        assert " ".join(said.split()) in whole
 
 
 def test_a_claim_with_more_to_say_than_fits_counts_what_it_leaves_out(project):

@@ -1,4 +1,7 @@
-"""What a reader of a claim alone must be told beside its verdict: what it does not say, and how it is made again."""
+"""What a reader of a claim alone must be told beside its verdict: what it does not say, and how it is made again.
+
+`claimbook read` and the exports say it in the same words.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from helpers.claims.case import Case
+from helpers.records.study import load_study
 
 OPEN = {
     "NOT RUN": "It says nothing yet: no complete record answers its question.",
@@ -47,9 +51,22 @@ def _spoken(scope: Mapping[str, Any]) -> str:
     return " and ".join(parts)
 
 
+def unmet(case: Case) -> list[str]:
+    """Return the lines of the checklist that cap the confidence, a sentence each; none where nothing was judged."""
+    sure = case.confidence()
+    rows = [] if sure.without_records else [row for row in sure.rows if not row.ticked]
+    return [f"{row.name}: {row.found.rstrip('.')}; {row.why}." for row in rows]
+
+
 def remade_by(case: Case) -> list[str]:
-    """Return the commands that make the records again, and then the page."""
-    page = f"claimbook site {case.claim.slug}"
-    if case.claim.grid and (case.root / "notebooks" / f"{case.claim.experiment}.ipynb").is_file():
-        return [f"claimbook sweep {case.claim.grid}", page]
-    return [*dict.fromkeys(record.launch for record in case.evidence().records), page]
+    """Return the commands that make the records again, and then the page.
+
+    What was imported, or was a command of its own, has no notebook and no replay: it is made as it was.
+    """
+    claim, study = case.claim, case.study or load_study(case.claim.experiment, case.root)
+    notebook = f"notebooks/{claim.experiment}.ipynb"
+    if study.replay is None and not (case.root / notebook).is_file():
+        made = [record.launch for record in case.evidence().records]
+    else:
+        made = [f"claimbook sweep {claim.grid}" if claim.grid else f"papermill {notebook} out.ipynb"]
+    return [*dict.fromkeys(made), f"claimbook site {claim.slug}"]

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from helpers.audit.judgement import evidence_of
 from helpers.base import files
 from helpers.base.errors import ClaimError, ExportError, nearest
+from helpers.claims import summary
 from helpers.claims.case import Case
 from helpers.claims.claim import Kind, Level, Slug
 from helpers.claims.drafts import Draft
 from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Word
-from helpers.export.remaking import commands
 from helpers.records import ledger, reading
 from helpers.records.run_record import Count, Number, Place, Ref, Sha
 from helpers.records.study import load_study
@@ -218,8 +218,8 @@ def stated_by(case: Case) -> ClaimStated:
         primary=claim.primary,
         criteria=CriteriaUsed(path=claim.criteria, sha256=case.criteria.sha256, registered=_registered(case)),
         requires=_requires(case),
-        does_not_claim=list(_not_claimed(case)),
-        remake=commands(case),
+        does_not_claim=[*summary.does_not_claim(case), *summary.unmet(case), *caveats(read_page(case.path))],
+        remake=summary.remade_by(case),
         records=evidence_of(case),
     )
 
@@ -279,11 +279,3 @@ def _requires(case: Case) -> Requires:
         data=dict(sorted(data.items())),
         claims=[Needed(claim=one.target, relation=one.kind) for one in case.claim.relations if one.kind in CARRIES],
     )
-
-
-def _not_claimed(case: Case) -> Iterator[str]:
-    verdict, sure = case.verdict(), case.confidence()
-    if verdict.recipe and not verdict.carries_over:
-        yield verdict.recipe
-    yield from (f"{row.name}: {row.found}; {row.why}." for row in sure.rows if not row.ticked and row.name != "recipe")
-    yield from caveats(read_page(case.path))

@@ -17,7 +17,7 @@ from helpers.audit.sizes import Shapes
 from helpers.base.files import ROOT
 from helpers.claims.case import Case
 from helpers.claims.drafts import Draft, find_page, open_page
-from helpers.claims.summary import does_not_claim, remade_by
+from helpers.claims.summary import does_not_claim, remade_by, unmet
 from helpers.site.effect import NOT_RUN, sizes, waiting
 from helpers.site.header import replays_of
 from helpers.site.linting.prose import read_page
@@ -87,8 +87,7 @@ def lines_of(case: Case) -> list[str]:
         Section("## Made again by", remade_by(case), 3),
     ]
     above, below = ([line for part in parts for line in part.lines()] for parts in (before, after))
-    checks = [f"{row.name}: {row.found.rstrip('.')}; {row.why}." for row in sure.rows if not row.ticked]
-    own = caveats(read_page(case.path)) + ([] if sure.without_records else checks)
+    own = caveats(read_page(case.path)) + unmet(case)
     left = LINES - len(above) - len(below) - 1
     return [*above, *Section("## Caveats", own, left, points=True).lines(), *below]
 
