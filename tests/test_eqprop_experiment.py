@@ -25,7 +25,19 @@ from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.records.reading import Record, read
 from helpers.records.study import load_study
-from helpers.studies.eqprop import costs, experiment, experiments, findings, probes, setup, study, training, views
+from helpers.studies.eqprop import (
+    averages,
+    costs,
+    experiment,
+    experiments,
+    findings,
+    material,
+    probes,
+    setup,
+    study,
+    training,
+    views,
+)
 from helpers.studies.eqprop.arms import BASIC, LEVERS, MATCHED, WARM_UP
 from helpers.studies.eqprop.gradients import Gradient, estimate
 from helpers.studies.eqprop.model import BackpropTransformer, EquilibriumTransformer, group_vectors
@@ -365,7 +377,7 @@ def test_an_estimate_that_is_not_finite_is_missing_not_zero():
     whole = table[table["group"] == "all"]
     assert not table["finite"].any() and whole["cosine"].isna().all()
     assert pairs.query("gradient == 'wild'")["cosine"].isna().all() and sequences["cosine"].isna().any()
-    assert findings.mean(whole["cosine"], "cosine") is None
+    assert averages.mean(whole["cosine"], "cosine") is None
 
 
 def test_a_sequence_is_lost_by_its_own_adjoint_and_overflow_counts_as_lost():
@@ -382,11 +394,11 @@ def test_a_sequence_is_lost_by_its_own_adjoint_and_overflow_counts_as_lost():
 
 def test_only_sequences_with_an_equilibrium_are_compared(everything):
     p = everything[0]
-    bench = experiments.Bench(tiny(settled=1e-30), {})
+    bench = material.Bench(tiny(settled=1e-30), {})
     model = EquilibriumTransformer(setup.size(tiny()), seed=0, dtype=torch.float64)
     with pytest.raises(DataError, match="No sequence of batch probe settles to 1e-30"):
         bench.settled(model, 2, "probe")
-    batches, (settled, drawn) = experiments.Bench(tiny(settled=1.0), {}).settled(model, 2, "probe")
+    batches, (settled, drawn) = material.Bench(tiny(settled=1.0), {}).settled(model, 2, "probe")
     assert settled == drawn == 9 and all(tokens.shape == (2, 8) for tokens, _ in batches)
     assert p.metric("settled_share_free")["n"] == 3 * 4, "four sequences are drawn for three that are used"
 

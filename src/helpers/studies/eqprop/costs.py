@@ -55,6 +55,14 @@ def cost_table(p: TriangulationCell, repeats: int = 3, batch: int | None = None)
     return _timed(work, repeats, reference=f"BPTT-{HORIZONS[0]}")
 
 
+def seconds_of(p: TriangulationCell, ways: Mapping[str, Gradient], repeats: int = 3) -> pd.DataFrame:
+    """Return the seconds of one estimate by each of ``ways`` on a training batch, and its ratio to the first."""
+    model = EquilibriumTransformer(setup.size(p), seed=p.seed).to(p.device)
+    tokens, targets = (t.to(p.device) for t in setup.corpus(p).batch(p.seed, "cost", p.batch, p.context))
+    work = {name: lambda how=how: estimate(model, tokens, targets, how) for name, how in ways.items()}
+    return _timed(work, repeats, reference=next(iter(work)))
+
+
 def _timed(work: Mapping[str, Callable[[], object]], repeats: int, reference: str) -> pd.DataFrame:
     times: dict[str, list[float]] = {name: [] for name in work}
     work[reference]()  # the very first call pays for allocations that no contender causes

@@ -9,7 +9,6 @@ from tqdm.auto import tqdm
 from helpers.records import runs
 from helpers.records.study import own_cells
 from helpers.studies.eqprop import setup
-from helpers.studies.eqprop.arms import NEEDS
 from helpers.studies.eqprop.experiments import EXPERIMENTS, Bench
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.study import STUDY
@@ -25,7 +24,7 @@ def run_cells(cells: Sequence[TriangulationCell], *, notebook: str = STUDY.name)
 
 def run_cell(p: TriangulationCell, notebook: str = STUDY.name) -> runs.Record:
     """Read the record of one experiment, or train its checkpoints and measure."""
-    arms = {name: trained(p, name) for name in NEEDS[p.experiment]}
+    arms = {name: trained(p, name) for name in setup.needed(p)}
     with runs.open_run(
         STUDY, params=p.resolved(), cell=p.coordinates(), prefix=f"{p.experiment}-s{p.seed}",
         data=setup.data_files(p), model=setup.arm(p, "ep").facts(),

@@ -11,29 +11,13 @@ import pandas as pd
 from helpers.base import frames, stats
 from helpers.base.frames import number
 from helpers.records.study import Metrics, Tables
-from helpers.studies.eqprop.arms import BASIC, SETTLED, UNSETTLED, Arms, curves
+from helpers.studies.eqprop import left_open_findings
+from helpers.studies.eqprop.arms import EXACT, LOOSE, SETTLED, UNSETTLED, Arms, curves
+from helpers.studies.eqprop.averages import Findings, mean, metric_part, paired
 
-Findings = dict[str, dict[str, Any] | None]
-"""Metrics by name; None for one that could not be measured."""
 STATES = {"controlled": SETTLED, "free": UNSETTLED}
 LOST, OVERFLOWED = 0.9, -1.0
 """A sequence is lost if its adjoint has a lower cosine to the exact one. One that overflowed counts as -1."""
-
-
-def mean(values: pd.Series, unit: str) -> dict[str, Any] | None:
-    """Return the mean with a t interval over batches; None if any is missing, because the rest would be biased."""
-    return None if values.empty or values.isna().any() else stats.mean_interval(values.to_numpy(float)).metric(unit)
-
-
-def paired(table: pd.DataFrame, key: str, a: Any, b: Any, value: str, unit: str, on: str = "batch") -> dict | None:
-    """Return the mean of ``value`` at ``key`` = a minus that at b, paired by ``on``."""
-    wide = table.pivot_table(index=on, columns=key, values=value, dropna=False)
-    return mean(wide[a] - wide[b], unit) if {a, b} <= set(wide) else None
-
-
-def metric_part(name: object) -> str:
-    """Spell the name of a gradient or arm as part of a metric's name."""
-    return str(name).replace(", ", "_").replace(" = ", "").replace(" ", "_").replace("-", "_").lower()
 
 
 def _triangulation(tables: Tables, arms: Arms) -> Findings:
@@ -109,11 +93,16 @@ def _one_step(tables: Tables, arms: Arms) -> Findings:
     for state, arm in STATES.items():
         rows = descent[descent["arm"] == arm]
         metrics |= _best_steps(rows, state)
-        for name in (*BASIC, "penalised"):
+        for name in _estimated(rows):
             cells = rows[rows["gradient"] == name].drop_duplicates("batch")
             metrics[f"step_cosine_{metric_part(name)}_{state}"] = mean(cells["cosine"], "cosine")
             metrics[f"step_decades_{metric_part(name)}_{state}"] = mean(np.log10(cells["ratio"]), "decades")
     return metrics
+
+
+def _estimated(rows: pd.DataFrame) -> list[str]:
+    """Return the gradients of a table that are compared with the exact one."""
+    return [name for name in rows["gradient"].unique() if name != EXACT]
 
 
 def _best_steps(rows: pd.DataFrame, state: str) -> Findings:
@@ -127,7 +116,7 @@ def _best_steps(rows: pd.DataFrame, state: str) -> Findings:
     for (name, scale), part in best.groupby(["gradient", "scale"]):
         metrics[f"best_change_{metric_part(name)}_{scale}_{state}"] = mean(part["change"], "nats")
     for scale, part in best.groupby("scale"):
-        for name in (*BASIC, "penalised"):
+        for name in _estimated(rows):
             metrics[f"shortfall_{metric_part(name)}_{scale}_{state}"] = paired(
                 part, "gradient", name, "exact", "change", "nats"
             )
@@ -245,6 +234,13 @@ def _mixing(tables: Tables, arms: Arms) -> Findings:
     half = losses["position"].max() // 2
     wide = losses.assign(late=losses["position"] > half)
     gap = wide.pivot_table(index=["batch", "late"], columns="arm", values="loss").reset_index()
+    for arm in (one for one in ("bptt", LOOSE) if LOOSE in gap):
+        behind = gap.assign(gap=gap[arm] - gap["backprop"])
+        metrics[f"gap_{metric_part(arm)}_minus_backprop"] = mean(behind.groupby("batch")["gap"].mean(), "nats")
+        metrics[f"late_gap_minus_early_gap_{metric_part(arm)}"] = paired(behind, "late", True, False, "gap", "nats")
+        metrics[f"reach_{metric_part(arm)}_minus_backprop"] = paired(
+            share, "arm", arm, "backprop", "share", "ratio", on="sequence"
+        )
     gap["gap"] = gap[SETTLED] - gap["backprop"]
     metrics["gap_ep_minus_backprop"] = mean(gap.groupby("batch")["gap"].mean(), "nats")
     metrics["late_gap_minus_early_gap"] = paired(gap, "late", True, False, "gap", "nats")
@@ -259,6 +255,9 @@ FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
     "exp5": _grid,
     "exp6": _branches,
     "exp7": _mixing,
+    "plateau": left_open_findings.plateau,
+    "margin": left_open_findings.margin,
+    "gap": left_open_findings.gap,
 }
 
 

@@ -5,6 +5,10 @@ F(z) - s beta g(z) - (J - J^T)(z - z0) = 0. To first order J (z - z0) cancels an
 a = -(z - z0) / (s beta) solves J^T a = -g: the adjoint, although F is no gradient field (Scurria et al., 2602.03670).
 Without the correction (Scellier et al. 2018, 1808.04873) the answer belongs to J instead of J^T, at any beta.
 N phases at the N-th roots of unity leave an error O(beta^N) (Laborieux & Zenke 2022, 2209.00530).
+
+Lock-in detection needs one phase and no settled end of it: the nudge swings as beta cos(w k), and the adjoint is read
+out as the part of z that swings with it, over whole periods. What stands still or drifts slowly is left out. A mode
+that settles in more steps than a period lags behind, which costs O(w^2).
 """
 
 from __future__ import annotations
@@ -20,17 +24,20 @@ from helpers.base.errors import ParameterError
 from helpers.studies.eqprop.jacobian import Jacobian
 from helpers.studies.eqprop.model import EquilibriumTransformer
 
-Variant = Literal["frozen", "tracking", "vector_field"]
-VARIANTS = ("frozen", "tracking", "vector_field")
+Variant = Literal["frozen", "tracking", "vector_field", "lock_in"]
+VARIANTS = ("frozen", "tracking", "vector_field", "lock_in")
+PERIODS = 3
+"""Of a nudge that swings, the first of which is not read out."""
 
 
 @dataclass(frozen=True)
 class Nudge:
     """The settings of the nudged phases.
 
-    ``variant``: J at z0 (frozen), at the moving common mode (tracking), or no correction (vector_field). ``select``
-    reads out where the adjoint changes least, instead of at the last step. ``navg`` averages the adjoint over the last
-    steps before the readout. ``beta`` is a nudge per token, because g is the slope of the token sum.
+    ``variant``: J at z0 (frozen), at the moving common mode (tracking), no correction (vector_field), or J at z0 and
+    one phase whose nudge swings (lock_in), for which ``phases``, ``select`` and ``navg`` keep their defaults.
+    ``select`` reads out where the adjoint changes least, instead of at the last step. ``navg`` averages the adjoint
+    over the last steps before the readout. ``beta`` is a nudge per token, because g is the slope of the token sum.
     """
 
     variant: Variant = "frozen"
@@ -51,6 +58,10 @@ class Nudge:
             raise ParameterError(f"The nudged phase has {self.steps} steps (T2). Give 1 or more.")
         if not 1 <= self.navg <= self.steps:
             raise ParameterError(f"navg is {self.navg}. Average over 1 to T2 = {self.steps} steps.")
+        if self.variant == "lock_in" and (self.phases != 2 or self.select or self.navg > 1):
+            raise ParameterError("lock_in has one phase and one readout. Leave phases, select and navg out.")
+        if self.variant == "lock_in" and self.steps < 3 * PERIODS:
+            raise ParameterError(f"lock_in swings {PERIODS} times, and T2 is {self.steps}. Give {3 * PERIODS} or more.")
 
 
 class Phases:
@@ -96,6 +107,8 @@ def nudged_phases(
     model: EquilibriumTransformer, x_btc: Tensor, z0_btc: Tensor, targets_bt: Tensor, nudge: Nudge, eps: float
 ) -> Readout:
     """Run the nudged phases from ``z0_btc`` and read the adjoint out, finite or not."""
+    if nudge.variant == "lock_in":
+        return _locked_in(model, x_btc, z0_btc, targets_bt, nudge, eps)
     phases = Phases(z0_btc, nudge)
     correction = Correction(model, x_btc, z0_btc, phases, nudge.variant)
     recent: list[Tensor] = []
@@ -114,6 +127,26 @@ def nudged_phases(
             best = readout if best is None or not nudge.select or change < best.change else best
     assert best is not None  # the last step always reads out
     return best
+
+
+def _locked_in(
+    model: EquilibriumTransformer, x_btc: Tensor, z0_btc: Tensor, targets_bt: Tensor, nudge: Nudge, eps: float
+) -> Readout:
+    """Swing the nudge of one phase, and return what of the state swings with it. ``change``: between two periods."""
+    period = nudge.steps // PERIODS
+    jacobian, z = Jacobian(model, z0_btc, x_btc), z0_btc
+    seen = [torch.zeros_like(z0_btc) for _ in range(PERIODS)]
+    # Steps that do not fill a period are taken before the others, so that the nudge is at its peak when one begins.
+    for step in range(-(nudge.steps % PERIODS), PERIODS * period):
+        swing = math.cos(2 * math.pi * step / period)
+        pull = model.field(z, x_btc) - swing * nudge.beta * model.loss_slope(z, targets_bt)
+        z = z + eps * (pull - jacobian.antisymmetric(z - z0_btc))
+        if step >= 0:
+            seen[step // period] -= math.cos(2 * math.pi * (step + 1) / period) * (z - z0_btc)
+    adjoints = [2 / (nudge.beta * period) * one for one in seen[1:]]
+    adjoint = torch.stack(adjoints).mean(0)
+    change = float((adjoints[-1] - adjoints[0]).norm() / adjoint.norm())
+    return Readout(adjoint, z0_btc, nudge.steps, change)
 
 
 class Correction:

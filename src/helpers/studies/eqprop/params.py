@@ -10,16 +10,19 @@ from pydantic import Field, model_validator
 from helpers.base import files
 from helpers.base.errors import DataError, ParameterError
 from helpers.base.params import Cell
+from helpers.studies.eqprop.arms import RECOVERY
 
-Experiment = Literal["exp1", "exp2", "exp3", "exp4", "exp5", "exp6", "exp7"]
-EXPERIMENTS: tuple[str, ...] = get_args(Experiment)
+Seven = Literal["exp1", "exp2", "exp3", "exp4", "exp5", "exp6", "exp7"]
+Experiment = Literal[Seven, "plateau", "margin", "gap"]
+EXPERIMENTS: tuple[str, ...] = get_args(Seven)
+"""The campaign's own. The others ask what its log left open."""
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
 class TriangulationCell(Cell):
-    """One experiment with one seed. In a grid, ``experiment`` may be ``all``.
+    """One experiment with one seed. In a grid, ``experiment`` may be ``all``, which are the campaign's seven.
 
     The first block is the text and the model, the second the gradients, the third the training that all arms share. The
     rest belongs to single experiments.
@@ -97,6 +100,27 @@ class TriangulationCell(Cell):
     distances: list[Count] = Field(default=[1, 2, 4, 8, 16, 24], min_length=2, description="of influence, in tokens")
     directions: Count = Field(default=4, description="random perturbations a sequence and distance")
     influence_delta: Positive = 1e-2
+
+    penalised: Literal["exact", "all"] = Field(
+        default="exact", description="gradients to which experiment 2 also adds that of the Jacobian penalty"
+    )
+    loose_target: float = Field(
+        default=0.0, ge=0, description="residual target of the loose arm of experiment 7; 0 for none"
+    )
+    loose_floor: Positive = Field(default=0.01, description="least weight of the penalty in that arm")
+    recovery_steps: list[Count] = Field(
+        default=[4, 3, 2, 4, 4, 2, 8],
+        min_length=7,
+        max_length=7,
+        description="steps that one budget buys each gradient where frozen EP stops: " + ", ".join(RECOVERY),
+    )
+    recovery_every: Count = Field(default=1, description="steps between validations of these trainings")
+    margin_weights: list[Annotated[float, Field(ge=0)]] = Field(
+        default=[0.0, 0.1], min_length=2, description="fixed weights of the penalty; 0 for none"
+    )
+    margin_lrs: list[Positive] = Field(default=[3e-3, 1e-2], min_length=1)
+    margin_steps: int = Field(default=4, ge=2, description="steps of each training by exact gradients")
+    margin_every: Count = Field(default=2, description="steps between two looks at its equilibrium")
     device: str = "cpu"
 
     def check_inputs(self) -> None:

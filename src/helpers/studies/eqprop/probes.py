@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from helpers.base.rng import torch_stream
+from helpers.studies.eqprop import arms
 from helpers.studies.eqprop import holomorphic as holo
+from helpers.studies.eqprop.arms import EXACT
 from helpers.studies.eqprop.control import jacobian_penalty
 from helpers.studies.eqprop.gradients import Estimate, Gradient, cosine, estimate
 from helpers.studies.eqprop.jacobian import growth_factors, non_normality
@@ -128,13 +130,15 @@ def descent(
     rates: Sequence[float],
     free_steps: int,
     penalty: float,
+    penalised: Sequence[str] = (EXACT,),
 ) -> pd.DataFrame:
     """Return the change of the loss by one gradient step, on the gradient's own batch, over a grid of learning rates.
 
     Columns gradient (``exact`` among them), batch, lr, scale, change (nats; negative is better), cosine and ratio to
     the exact gradient. ``scale``: the gradient as it is (raw), or scaled to the norm of the exact one (matched), which
-    tells a wrong length from a wrong direction. ``penalised`` is the exact gradient plus ``penalty`` times that of the
-    Jacobian penalty: the step of a controlled training.
+    tells a wrong length from a wrong direction. Of the gradients ``penalised`` there is a second one, plus ``penalty``
+    times that of the Jacobian penalty at a settled state: the step of a controlled training. The cosine of each is to
+    the exact gradient without penalty.
     """
     rows = []
     check = Gradient("bptt", steps=free_steps, eps=exact.eps)
@@ -142,10 +146,13 @@ def descent(
     tried = copy.deepcopy(model).float()
     for at, batch in enumerate(batches):
         before = token_losses(tried, *batch, check).mean().item()
-        gradients = {"exact": estimate(model, *batch, exact).gradients}
-        gradients["penalised"] = _penalised(model, batch, exact, gradients["exact"], penalty, at)
-        gradients |= {name: estimate(model, *batch, how).gradients for name, how in others.items()}
-        truth = group_vectors(gradients["exact"])["all"]
+        slopes, gradients = _penalty_slopes(model, batch, exact, at), {}
+        for name, how in {EXACT: exact, **others}.items():
+            gradients[name] = estimate(model, *batch, how).gradients
+            if name in penalised:
+                total = {key: value + penalty * slopes[key] for key, value in gradients[name].items()}
+                gradients[arms.penalised(name)] = total
+        truth = group_vectors(gradients[EXACT])["all"]
         for name, gradient in gradients.items():
             flat = group_vectors(gradient)["all"]
             length = float(flat.norm() / truth.norm())
@@ -156,15 +163,12 @@ def descent(
     return pd.DataFrame(rows)
 
 
-def _penalised(
-    model: EquilibriumTransformer, batch: Batch, exact: Gradient, gradient: dict[str, Tensor], weight: float, seed: int
-) -> dict[str, Tensor]:
+def _penalty_slopes(model: EquilibriumTransformer, batch: Batch, exact: Gradient, seed: int) -> dict[str, Tensor]:
     with torch.no_grad():
         x = model.embed(batch[0])
         z = model.relax(x, exact.steps, exact.eps)
     probe = torch.randn(x.shape, generator=torch_stream(seed, "descent penalty"), dtype=torch.float64)
-    _, slopes = jacobian_penalty(model, z, x, probe.to(x.device, x.dtype))
-    return {name: value + weight * slopes[name] for name, value in gradient.items()}
+    return jacobian_penalty(model, z, x, probe.to(x.device, x.dtype))[1]
 
 
 @torch.no_grad()
@@ -173,6 +177,28 @@ def _loss_after(model: Block, gradient: dict[str, Tensor], lr: float, batch: Bat
     for key, value in moved.named_parameters():
         value.sub_((lr * gradient[key]).to(value.dtype))
     return token_losses(moved, *batch, check).mean().item()
+
+
+def margin(
+    model: EquilibriumTransformer, batch: Batch, short: int, long: int, eps: float, settled: float, growth_steps: int
+) -> dict[str, float | None]:
+    """Measure how far a model is from losing its equilibrium, on one batch.
+
+    ``settled`` is the share of sequences with a residual of at most ``settled`` after ``long`` free steps, ``residual``
+    that of the batch after ``short``; ``growth`` the growth factor and ``penalty`` the Jacobian penalty (one probe) at
+    the state after ``long`` steps, ``growth`` that of the worst sequence; ``loss`` is after ``short`` steps (nats).
+    """
+    with torch.no_grad():
+        x = model.embed(batch[0])
+        near = model.relax(x, short, eps)
+        z = model.relax(x, long - short, eps, start=near)
+        share = float((model.residuals(z, x) <= settled).float().mean())
+        loss = float(model.token_loss(near, batch[1]).mean())
+    probe = torch.randn(x.shape, generator=torch_stream(0, "margin"), dtype=torch.float64).to(x.device, x.dtype)
+    penalty, _ = jacobian_penalty(model, z, x, probe)
+    growth = float(growth_factors(model, z, x, eps, growth_steps).max())
+    found = {"loss": loss, "residual": model.residual(near, x)[0], "growth": growth, "penalty": penalty}
+    return {"settled": share} | {name: number(value) for name, value in found.items()}
 
 
 @torch.no_grad()

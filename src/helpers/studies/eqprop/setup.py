@@ -11,7 +11,7 @@ import torch
 from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.rng import stream_seed
-from helpers.studies.eqprop.arms import MATCHED, WARM_UP
+from helpers.studies.eqprop.arms import LOOSE, MATCHED, NEEDS, WARM_UP
 from helpers.studies.eqprop.control import Controller
 from helpers.studies.eqprop.gradients import Gradient
 from helpers.studies.eqprop.model import MODELS, Block, ModelConfig
@@ -103,17 +103,41 @@ def gradients(p: TriangulationCell) -> dict[str, Gradient]:
     }
 
 
+def recoveries(p: TriangulationCell) -> dict[str, Gradient]:
+    """Return the gradients by which a model that frozen EP holds is trained on, by their names in `arms.RECOVERY`."""
+    ways = gradients(p)
+    frozen = ways["frozen"]
+    return {
+        "frozen": frozen,
+        "tracking": ways["tracking"],
+        "N = 4": frozen.with_nudge(phases=4),
+        # One phase takes twice the steps for the work of two.
+        "lock-in": frozen.with_nudge(variant="lock_in", phases=2, steps=2 * p.t2),
+        "averaged": frozen.with_nudge(steps=p.t2_long, navg=p.navg),
+        "long free phase": replace(frozen, steps=p.t1_long),
+        "exact": ways["bptt"],
+    }
+
+
+def needed(p: TriangulationCell) -> tuple[str, ...]:
+    """Return the arms that the experiment of ``p`` needs."""
+    loose = (LOOSE,) if p.experiment == "exp7" and p.loose_target else ()
+    return NEEDS[p.experiment] + loose
+
+
 def arm(p: TriangulationCell, name: str) -> Arm:
     """Return the training arm ``name``. ``free`` arms have neither penalty nor gate; the others share both."""
-    if name not in MATCHED + WARM_UP:
-        raise ParameterError(f"There is no training arm {name!r}{nearest(name, MATCHED + WARM_UP)}")
+    known = (*MATCHED, LOOSE, *WARM_UP)
+    if name not in known:
+        raise ParameterError(f"There is no training arm {name!r}{nearest(name, known)}")
     if name in WARM_UP:
         return _warm_up_arm(p, name)
-    method, _, free = name.partition(", ")
+    method, _, kept = name.partition(", ")
     ways = {"ep": "frozen", "tracking": "tracking", "bptt": "bptt", "backprop": "backprop"}
     recipe = replace(base_recipe(p), gradient=gradients(p)[ways[method]])
-    if free:
-        recipe = replace(recipe, controller=OFF, gate=0.0)
+    if kept:
+        loose = replace(recipe.controller, target=p.loose_target, floor=p.loose_floor) if name == LOOSE else OFF
+        recipe = replace(recipe, controller=loose, gate=0.0)
     kind = "backprop" if method == "backprop" else "equilibrium"
     return Arm(name, kind, size(p), recipe, tuple(sorted({*p.snapshots, p.steps})))
 
@@ -133,6 +157,19 @@ def grid_recipe(p: TriangulationCell, floor: float, target: float, maximum: floa
     controller = Controller(target=target, floor=floor, ceiling=maximum, kappa=p.kappa)
     changes = {"gradient": gradients(p)["frozen"], "controller": controller, "steps": p.grid_steps, "lr": p.grid_lr}
     return replace(base_recipe(p), **changes, seed=stream_seed(p.seed, "grid"))
+
+
+def recovery_recipe(p: TriangulationCell, name: str, steps: int) -> Recipe:
+    """Return the recipe that goes on, where frozen EP stops, by the gradient ``name``, on unseen batches."""
+    changes = {"gradient": recoveries(p)[name], "steps": steps, "lr": p.grid_lr, "validate_every": 0}
+    return replace(base_recipe(p), **changes, seed=stream_seed(p.seed, "recovery"))
+
+
+def margin_recipe(p: TriangulationCell, weight: float, lr: float) -> Recipe:
+    """Return the recipe of a training by exact gradients whose penalty has a fixed weight, without gate."""
+    controller = Controller(p.res_target, weight, weight, kappa=0.0) if weight else OFF
+    changes = {"gradient": gradients(p)["bptt"], "controller": controller, "steps": p.margin_steps, "lr": lr}
+    return replace(base_recipe(p), **changes, gate=0.0, fuse=0.0, validate_every=0)
 
 
 def size(p: TriangulationCell, resinit: float | None = None) -> ModelConfig:
