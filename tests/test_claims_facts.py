@@ -147,6 +147,8 @@ def test_numbers_over_a_scope_are_facts():
         (1.0, "rate", 9, "100 %"),
         (-0.02, "points", 40, "−2 points"), (1234567, "", None, "1,234,567"), (12.3456, "s", None, "12.3 s"),
         (0.000012, "nats", 3, "1.2e-05 nats"), (-0.00001, "rate", 9, "0 %"),
+        (0.01, "points", 40, "1 point"), (-0.01, "points", 40, "−1 point"),
+        (1, "seeds", 9, "1 seed"), (1.0, "s", 3, "1 s"),
     ],
 )  # fmt: skip
 def test_numbers(value, unit, n, text):

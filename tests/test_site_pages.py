@@ -10,8 +10,9 @@ import pytest
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
+from helpers.claims.case import open_case
 from helpers.show.markup import Inline
-from helpers.site import blocks, pages
+from helpers.site import blocks, page, pages, parts
 from helpers.site.markdown import anchor_of, convert
 
 pytestmark = pytest.mark.unit
@@ -169,3 +170,19 @@ return 1  # why
     assert '<span class="cf">return</span>' in body and '<span class="co"># why</span>' in body
     assert '<details class="cb-callout cb-callout-tip" open><summary class="cb-callout-title">Say "so"' in body
     assert "<em>two</em> paragraphs<a" in body and "A note." in body
+
+
+def test_cells_of_numbers_and_of_words_on_one_axis_are_all_shown():
+    """The tail of the mask grid is a word, or the number of the last labels."""
+    case = open_case("reports/mask-answers.qmd")
+    shown = page.cells(case, {"source": "source_rate"}, "Every cell").fragment
+    assert shown.index(">16<") < shown.index(">end_of_turn<") < shown.index(">whole_turn<")
+
+
+def test_missing_runs_are_named_a_cell_at_a_time_with_their_seeds():
+    case = open_case("reports/seed-spread.qmd")
+    lacking = case.evidence().absent
+    said = str(parts.coverage(case).fragment)
+    if lacking:
+        assert f"of {len(lacking) + len(case.evidence().records)} declared runs" in said
+        assert said.count("(seed ") <= 5 and "seed=" not in said

@@ -214,12 +214,18 @@ def _kind(interval: Interval) -> str:
 
 
 def _joined(bounds: tuple[float, float], interval: Interval, unit: str) -> str:
-    low, high = (number(end, unit, interval.n).removesuffix(f" {_suffix(unit)}") for end in bounds)
+    low, high = (_digits(end, unit, interval.n) for end in bounds)
     return f"{low}{' to ' if bounds[0] < 0 else '–'}{high}"
 
 
 def number(value: float, unit: str, n: int | None = None) -> str:
     """Return a value with its unit: rates in per cent (with a decimal below 10 % or from N 200), others in 3 digits."""
+    digits, word = _digits(value, unit, n), _suffix(unit)
+    one = digits.strip("\N{MINUS SIGN}") == "1" and word.isalpha() and len(word) > 2
+    return f"{digits} {word.removesuffix('s') if one else word}".strip()
+
+
+def _digits(value: float, unit: str, n: int | None) -> str:
     if unit in ("rate", "points"):
         value = 100 * value
         shown = f"{value:.1f}" if abs(value) < 10 or (n or 0) >= 200 else f"{value:.0f}"
@@ -229,8 +235,7 @@ def number(value: float, unit: str, n: int | None = None) -> str:
         shown = f"{value:.{min(6, 1 - math.floor(math.log10(1 - abs(value))))}f}"
     else:
         shown = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"
-    shown = "0" if shown == "-0" else shown.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else shown
-    return f"{shown} {_suffix(unit)}".strip()
+    return "0" if shown == "-0" else shown.replace("-", "\N{MINUS SIGN}", 1) if value < 0 else shown
 
 
 def _suffix(unit: str) -> str:

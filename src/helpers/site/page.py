@@ -134,7 +134,8 @@ def cells(
 
 
 def _place(value: Any, order: Sequence[Any] | None) -> Any:
-    return list(order).index(value) if order else value
+    """Where a value of an axis is sorted: as ``order`` says, or else numbers before words."""
+    return list(order).index(value) if order else (isinstance(value, str), value)
 
 
 def _plain(value: Any) -> str:

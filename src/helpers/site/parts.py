@@ -52,11 +52,17 @@ def coverage(case: Case) -> Inline:
     if not evidence.declared:
         return Inline(Markup("{} runs are complete; no grid is declared.").format(there))
     text = f"{there} of {there + len(lacking)} declared runs are complete"
+    if not lacking:
+        return Inline(verbatim(f"{text}."))
     cells = [record.cell for record in evidence.records]
     axes = [axis for axis in telling([*lacking, *cells]) if all(axis in key for key in [*lacking, *cells])]
-    missing = "; ".join(label({axis: key[axis] for axis in axes} if axes else key) for key in lacking[:6])
-    missing += f"; and {len(lacking) - 6} more" if len(lacking) > 6 else ""
-    return Inline(verbatim(f"{text}; missing: {missing}." if lacking else f"{text}."))
+    by_cell: dict[str, list[str]] = {}
+    for key in lacking:
+        cell = label({axis: key[axis] for axis in axes if axis != "seed"} if axes else key)
+        by_cell.setdefault(cell, []).append(str(key.get("seed", "")))
+    missing = [f"{cell} (seed {', '.join(seeds)})" if any(seeds) else cell for cell, seeds in by_cell.items()]
+    more = f"; and {len(missing) - 4} cells more" if len(missing) > 5 else ""
+    return Inline(verbatim(f"{text}; missing: {'; '.join(missing[: 4 if more else 5])}{more}."))
 
 
 def limits(case: Case) -> Block:
