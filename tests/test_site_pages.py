@@ -185,4 +185,12 @@ def test_missing_runs_are_named_a_cell_at_a_time_with_their_seeds():
     said = str(parts.coverage(case).fragment)
     if lacking:
         assert f"of {len(lacking) + len(case.evidence().records)} declared runs" in said
-        assert said.count("(seed ") <= 5 and "seed=" not in said
+        assert said.count("(seed") <= 5 and "seed=" not in said
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [([4], "seed 4"), ([4, 5], "seeds 4, 5"), ([4, 5, 6], "seeds 4 to 6"), ([1, 3, 4], "seeds 1, 3, 4")],
+)
+def test_seeds_in_a_row_are_named_by_their_ends(seeds, said):
+    assert parts._seeds(seeds) == said

@@ -56,13 +56,20 @@ def coverage(case: Case) -> Inline:
         return Inline(verbatim(f"{text}."))
     cells = [record.cell for record in evidence.records]
     axes = [axis for axis in telling([*lacking, *cells]) if all(axis in key for key in [*lacking, *cells])]
-    by_cell: dict[str, list[str]] = {}
+    by_cell: dict[str, list[int]] = {}
     for key in lacking:
         cell = label({axis: key[axis] for axis in axes if axis != "seed"} if axes else key)
-        by_cell.setdefault(cell, []).append(str(key.get("seed", "")))
-    missing = [f"{cell} (seed {', '.join(seeds)})" if any(seeds) else cell for cell, seeds in by_cell.items()]
+        by_cell.setdefault(cell, []).extend([key["seed"]] if "seed" in key else [])
+    missing = [f"{cell} ({_seeds(sorted(seeds))})" if seeds else cell for cell, seeds in by_cell.items()]
     more = f"; and {len(missing) - 4} cells more" if len(missing) > 5 else ""
     return Inline(verbatim(f"{text}; missing: {'; '.join(missing[: 4 if more else 5])}{more}."))
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Name seeds in order, those without a gap between them by the first and the last."""
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def limits(case: Case) -> Block:
