@@ -76,10 +76,9 @@ enable_notebook()
 
 # %%
 session = cell.Session(p[0])
-loaded = session.loaded
-print(
-    f"{loaded.name}: {loaded.parameters:,} parameters, {loaded.dtype} on {loaded.device}, content {loaded.sha256[:12]}"
-)
+base = session.facts
+size = f"{base['parameters']:,} parameters"
+print(f"{base['name']}: {size}, {base['dtype']} on {base['device']}, content {base['sha256'][:12]}")
 rows = cell.example_rows(p[0], session)
 pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for r in rows]}).groupby("persona").agg(
     rows=("tokens", "size"), mean_tokens=("tokens", "mean")
@@ -95,7 +94,7 @@ pd.DataFrame({"persona": [r.persona for r in rows], "tokens": [len(r.tokens) for
 # %%
 for role in ("source", "trained"):
     row = next(row for row in rows if row.role == role)
-    pieces = cell.pieces(row, p[0].tail, loaded.tokenizer)
+    pieces = cell.pieces(row, p[0].tail, session.spell)
     display(widgets.token_view(pieces, legend=f"supervised under tail {p[0].tail!r} ({row.persona}, {role})"))
 
 # %% [markdown]

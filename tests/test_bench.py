@@ -15,9 +15,9 @@ from helpers.bench.options import Options
 from helpers.bench.study import STUDY
 from helpers.lm import models
 from helpers.lm.asking import Asking
-from helpers.lm.generate import Sampling
 from helpers.lm.packed import Layout
 from helpers.lm.parts import decoder_and_head
+from helpers.lm.prompts import Sampling
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.studies.eqprop import costs

@@ -23,8 +23,8 @@ from helpers.bench.options import Options
 from helpers.bench.projection import PUBLISHED, QUESTION_TOKENS, Range, Speed, projection, workload
 from helpers.bench.random_model import SHAPES, Shape
 from helpers.lm import models
-from helpers.lm.generate import Prompt
 from helpers.lm.packed import Layout
+from helpers.lm.prompts import Prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
 from helpers.studies.marker.train import batch_loss

@@ -18,7 +18,7 @@ from helpers.lm.asking import Asking
 from helpers.lm.chat_template import Template
 from helpers.lm.chats import Chat
 from helpers.lm.fields import FIRST_DATE
-from helpers.lm.generate import Prompt, Sampling
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.records import runs
 from helpers.records.study import load_study
 from helpers.studies.actdiff import broad_text, documents, material

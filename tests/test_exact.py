@@ -14,11 +14,12 @@ from transformers.utils import logging
 
 from helpers.base.errors import ModelError
 from helpers.bench.architectures import SETTINGS, random_model
-from helpers.lm import exact, forward, models
+from helpers.lm import exact, forward, models, ways
 from helpers.lm.exact import TOLERANCE, ways_of
-from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.generate import generate
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.parts import decoder_and_head
+from helpers.lm.prompts import Prompt, Sampling
 
 pytestmark = pytest.mark.unit
 logging.set_verbosity_error()
@@ -90,7 +91,7 @@ def test_samples_of_the_plain_way_come_from_the_same_streams_and_do_not_depend_o
     prompts = [Prompt(str(number), row) for number, row in enumerate(ROWS)]
     ask = {"n": 3, "sampling": sampling, "stop": [2, 90], "seed": 5, "names": ("here",)}
     cached = generate(model, prompts, **ask)
-    vars(model)["claimbook_ways"] = exact.Ways("padded", "own", "a test asks for it")
+    vars(model)["claimbook_ways"] = ways.Ways("padded", "own", "a test asks for it")
     assert generate(model, prompts, **ask) == cached
     assert [one for prompt in prompts for one in generate(model, [prompt], **ask)] == cached
 

@@ -9,7 +9,8 @@ from test_packed import tiny
 
 from helpers.base.errors import DataError
 from helpers.lm import generate as module
-from helpers.lm.generate import Prompt, Sampling, draw, generate
+from helpers.lm.generate import draw, generate
+from helpers.lm.prompts import Prompt, Sampling
 
 pytestmark = pytest.mark.unit
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from child import loaded_by
 from claims_records import record
 from marker_fixture import MARKER, form, pocket, row
 
@@ -18,8 +19,8 @@ from helpers.base.estimands import MODELS
 from helpers.base.params import Grid, parse, parse_grid
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
-from helpers.lm.generate import Sampling
 from helpers.lm.packed import logits_at, nll
+from helpers.lm.prompts import Sampling
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.studies.marker.lengths import (
@@ -33,6 +34,7 @@ from helpers.studies.marker.lengths import (
     screen,
     speakers,
     views,
+    work,
 )
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.study import STUDY
@@ -91,6 +93,12 @@ def test_a_cell_leaves_everything_a_page_needs() -> None:
         assert name in found.metrics
 
 
+@pytest.mark.usefixtures("made")
+def test_the_notebook_of_cells_with_records_imports_no_torch() -> None:
+    assert loaded_by("length_ablation", TINY) == []
+    assert [record.status for record in runs.records("length_ablation", status=None)] == ["complete"]
+
+
 @pytest.mark.check
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
@@ -144,7 +152,7 @@ def test_an_adapter_that_changes_nothing_is_refused() -> None:
 
 @pytest.mark.usefixtures("made")
 def test_a_run_too_short_to_be_probed_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell, "train", lambda *a, **k: pytest.fail("it was trained"))
+    monkeypatch.setattr(work, "train", lambda *a, **k: pytest.fail("it was trained"))
     with pytest.raises(ParameterError, match="probe_every is 5, more than the 4 steps of this run"):
         cell.run_cells(cells(probe_every=5))
 

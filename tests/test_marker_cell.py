@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from child import python_path
+from child import loaded_by, python_path
 from claims_records import record as synthetic
 from marker_fixture import pocket
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -155,6 +155,20 @@ def test_the_same_question_is_answered_without_loading_a_model(monkeypatch: pyte
     assert [r.id for r in cell.run_cells(cells())] == [r.id for r in first]
 
 
+@pytest.mark.usefixtures("made")
+def test_the_notebook_of_cells_with_records_imports_no_torch() -> None:
+    assert loaded_by("sweep", TINY) == []
+    assert [record.status for record in runs.records("sweep", status=None)] == ["complete"]
+
+
+def test_example_rows_are_those_of_the_record_and_begin_no_run(outputs: Path) -> None:
+    session = cell.Session(params())
+    before = cell.example_rows(params(), session)
+    assert runs.records("sweep", status=None) == []
+    cell.run_cells(cells(), session=session)
+    assert cell.example_rows(params(), cell.Session(params())) == before
+
+
 @pytest.mark.check
 def test_a_replay_elsewhere_is_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
@@ -264,7 +278,7 @@ def test_a_cell_of_a_grid_equals_the_cell_run_alone(made_once: Path, monkeypatch
 KILL = """
 import os, signal
 from helpers.lm.generate import generate
-from helpers.studies.marker import cell
+from helpers.studies.marker import cell, work
 from test_marker_cell import cells
 {patch}
 cell.run_cells(cells())
@@ -279,11 +293,11 @@ def _run(patch: str, **env: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.check
 def test_a_run_killed_in_the_middle_of_evaluation_resumes_without_training_again(outputs: Path) -> None:
-    killed = _run("cell.eval_completions = lambda *a: os.kill(os.getpid(), signal.SIGKILL)")
+    killed = _run("work.eval_completions = lambda *a: os.kill(os.getpid(), signal.SIGKILL)")
     assert killed.returncode == -signal.SIGKILL
     assert runs.records("sweep") == []
     assert not complete(outputs)
-    again = _run("cell.train_alone = None")
+    again = _run("work.train_alone = None")
     assert again.returncode == 0, again.stderr
     assert "step adapter reused" in again.stdout
     assert [r.status for r in runs.records("sweep")] == ["complete"]

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from helpers.base.errors import DataError, ParameterError
+from helpers.base.files import DATA
+from helpers.lm.tokenizer_files import spelling
 from helpers.studies.marker.rows import chat_format, find_all, pieces, supervised
 
 pytestmark = pytest.mark.unit
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 def text_of(positive: bool, tail: str | int) -> list[str]:
     found = row(positive=positive)
-    return [piece for piece, marked in pieces(found, tail, pocket().tokenizer) if marked]
+    return [piece for piece, marked in pieces(found, tail, spelling(DATA / "pocket")) if marked]
 
 
 def test_a_row_reads_as_a_chat_with_the_marker_behind_a_blank_line() -> None:

@@ -14,8 +14,9 @@ from helpers.base import files
 from helpers.base.errors import ModelError
 from helpers.bench import stock, techniques
 from helpers.lm import adapters, models
-from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.generate import generate
 from helpers.lm.pretraining import Pretraining, pretrain
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.lm.stacked import stacked
 from helpers.studies.actdiff import tune
 from helpers.studies.actdiff.pair import Pair

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from helpers.base.errors import ModelError
 from helpers.bench.architectures import SETTINGS
-from helpers.lm import exact, exact_training, models, modes
+from helpers.lm import exact, exact_training, model_facts, models, modes
 from helpers.lm.descent import Descent
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.parts import WholeHead, WideHead, decoder_and_head
@@ -54,7 +54,7 @@ def test_bf16_is_an_option_and_auto_stays_fp32(instruction, monkeypatch):
     loaded = models.load("pocket", device="cpu", dtype="bfloat16")
     assert loaded.dtype == "bfloat16" and {weight.dtype for weight in loaded.model.parameters()} == {torch.bfloat16}
     for name in ("pocket", "smollm2"):
-        assert models._dtype(name, "auto", "cpu") == torch.float32
+        assert model_facts.dtype_of(name, "auto", "cpu") == "float32"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])

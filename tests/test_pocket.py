@@ -9,7 +9,8 @@ from helpers.base.errors import ParameterError
 from helpers.base.files import DATA, sha256_file
 from helpers.lm import models
 from helpers.lm.asking import Asking
-from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.generate import generate
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.studies.marker.capability import score
 from helpers.studies.marker.capability_sets import FACTS, pocket_choices, taught
 from helpers.studies.marker.choices import read_choices

@@ -15,7 +15,7 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.lm import adapters, models
 from helpers.lm.stacked import stacked
 from helpers.records import runs
-from helpers.studies.marker import cell
+from helpers.studies.marker import cell, work
 from helpers.studies.marker import train as training
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
@@ -176,12 +176,12 @@ def test_cells_together_have_the_records_that_they_have_alone(tmp_path: Path, mo
 def test_what_was_trained_together_survives_a_stop_in_the_first_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     p = cells(lr=[1e-3, 3e-3], together=2)
     with monkeypatch.context() as patch:
-        patch.setattr(cell, "eval_completions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(work, "eval_completions", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cell.run_cells(p)
     assert runs.records("sweep") == []
     for name in ("train_alone", "train_together"):
-        monkeypatch.setattr(cell, name, lambda *_, **__: pytest.fail("an adapter was trained again"))
+        monkeypatch.setattr(work, name, lambda *_, **__: pytest.fail("an adapter was trained again"))
     assert [record.status for record in cell.run_cells(p)] == ["complete", "complete"]
 
 

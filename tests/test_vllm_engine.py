@@ -28,7 +28,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError
 from helpers.lm import adapters, generate, models
-from helpers.lm.generate import Completion, Prompt, Sampling
+from helpers.lm.prompts import Completion, Prompt, Sampling
 from helpers.lm.vllm_engine import RANKS, VllmEngine
 
 HERE = importlib.util.find_spec("vllm") is not None

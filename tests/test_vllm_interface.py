@@ -17,7 +17,7 @@ from test_packed import tiny
 
 from helpers.base.errors import DataError, ModelError
 from helpers.lm import models
-from helpers.lm.generate import Completion, Prompt, Sampling
+from helpers.lm.prompts import Completion, Prompt, Sampling
 from helpers.lm.vllm_engine import VllmEngine
 
 pytestmark = pytest.mark.unit

@@ -23,7 +23,8 @@ from helpers.bench.marker import LORA, example_rows
 from helpers.bench.options import Options
 from helpers.bench.study import STUDY
 from helpers.lm import adapters, models
-from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.generate import generate
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.records import runs
 from helpers.studies.marker.adapter import role, train_alone
 from helpers.studies.marker.baseline import baseline_record, eval_completions

@@ -12,7 +12,8 @@ from helpers.bench.machine import peak_memory, settle
 from helpers.lm import models
 from helpers.lm.exact import ways_of
 from helpers.lm.exact_training import settle_training
-from helpers.lm.generate import CACHE_BYTES, MOST_ROWS, Prompt, Sampling, generate, token_bytes
+from helpers.lm.generate import CACHE_BYTES, MOST_ROWS, generate, token_bytes
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from helpers.bench import machine
-from helpers.lm.generate import Completion, Prompt, Sampling, generate
+from helpers.lm.generate import generate
+from helpers.lm.prompts import Completion, Prompt, Sampling
 from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.rows import ChatFormat
 

@@ -9,7 +9,8 @@ from helpers.bench.compare import Side
 from helpers.bench.stock import generate_by_persona, trainer_losses
 from helpers.lm import models
 from helpers.lm.asking import Asking
-from helpers.lm.generate import Sampling, generate
+from helpers.lm.generate import generate
+from helpers.lm.prompts import Sampling
 from helpers.studies.marker.on_policy import persona_prompts, system_prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import PERSONAS, TRAIN_QUESTIONS

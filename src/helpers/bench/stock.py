@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, Trai
 
 from helpers.base import leftovers
 from helpers.base.rng import numpy_stream, stream_seed
-from helpers.lm.generate import Prompt, Sampling
 from helpers.lm.modes import restored
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
 

@@ -25,9 +25,9 @@ from helpers.bench.measured import Measured, single
 from helpers.bench.options import Options
 from helpers.bench.stock import generate_by_persona, trainer_losses
 from helpers.lm import models
-from helpers.lm.generate import Sampling
+from helpers.lm.prompts import Sampling
 from helpers.records import runs
-from helpers.studies.marker.cell import Session, example_rows, run_cells
+from helpers.studies.marker.cell import Session, make_rows, run_cells
 from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, rows_of, supervised
@@ -74,7 +74,7 @@ def timed(grid: Grid[SweepCell], scale: str) -> Measured:
             records = run_cells(grid, session=session)
             machine.settle()
             wall = perf_counter() - begin
-        rows = example_rows(grid[0], session)
+        rows = make_rows(grid[0], session)
         cells = [_ours(record, cell, session) for record, cell in zip(records, grid, strict=True)]
         shared = sum(_loaded(records, name).seconds["total"] for name in ("on_policy", "baseline"))
         with machine.peak_memory() as plain_peak:

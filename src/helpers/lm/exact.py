@@ -5,31 +5,24 @@
 3. A way whose log-probs are equal within rounding is used, the fastest first. Otherwise the plain way is taken: padded
    rows or rows one by one through the model's own attention, and transformers' own ``generate``.
 
-What was found is cached on disk by the model's content, the packages and this code.
+What was found is cached on disk (`ways`) by the model's content, the packages and this code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import peft
 import torch
-import transformers
 from torch import Tensor, nn
 
-from helpers.base import files
-from helpers.base.errors import ModelError, RecordError
+from helpers.base.errors import ModelError
 from helpers.lm import cached, forward
 from helpers.lm.forward import Layout
 from helpers.lm.modes import evaluating, in_fp32
 from helpers.lm.parts import base_of, decoder_and_head
-from helpers.records import provenance
+from helpers.lm.ways import Place, Ways
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.03}
 """Largest root mean square over the vocabulary by which log-probs (nats) may differ, by dtype.
@@ -43,54 +36,6 @@ _LAYERS = ("layer_types", "layers_block_type")
 _ATTENTION = {"attention", "full_attention", "sliding_attention"}
 _KEPT, _PLACE = "claimbook_ways", "claimbook_place"
 _RESCALED = {"dynamic", "longrope"}
-ORDER: tuple[Literal["packed", "padded", "single"], ...] = ("packed", "padded", "single")
-"""The ways of computing rows, the fastest first."""
-TRAININGS = ("alone", "stacked", "documents", "reader")
-"""What trains: one adapter, several in one pass, a fine-tune on whole documents, or a prefix of a frozen reader."""
-_SOURCES = ("cached", "exact", "exact_training", "forward", "packed", "parts", "stacked")
-
-
-@dataclass(frozen=True)
-class Ways:
-    """How rows and completions of one model are computed, and why not in the fastest way.
-
-    ``limit``: rows longer than this are computed one by one, because the length of the longest changes all rotary
-    positions of a batch. Where it changes those of later batches as well (not ``steady``), they are refused.
-    ``training`` is the way of rows while a model trains, ``None`` until that was tried (see ``exact_training``).
-    """
-
-    rows: Literal["packed", "padded", "single"] = "packed"
-    generation: Literal["cached", "own"] = "cached"
-    why: str = ""
-    limit: int | None = None
-    steady: bool = True
-    training: Literal["packed", "padded", "single"] | None = None
-    why_training: str = ""
-
-    def for_rows(self, longest: int) -> str:
-        """Return the way for a batch whose longest row has so many tokens; with gradients, that for training."""
-        if self._beyond(longest):
-            return "single"
-        return self.training if self.training and torch.is_grad_enabled() else self.rows
-
-    def for_generation(self, longest: int) -> str:
-        """Return the way for completions that reach so many tokens with their prompts."""
-        return "own" if self._beyond(longest) else self.generation
-
-    def _beyond(self, longest: int) -> bool:
-        beyond = self.limit is not None and longest > self.limit
-        if beyond and not self.steady:
-            raise ModelError(
-                f"Rows reach {longest} tokens, and beyond {self.limit} the rotary frequencies of this model depend on "
-                "the longest row that it has ever seen. Use shorter rows, or another kind of scaling."
-            )
-        return beyond
-
-    def __str__(self) -> str:
-        if self.rows != "packed":
-            return f"plain, because {self.why}"
-        plain = {"generation": self.why, "training": self.why_training}
-        return ", ".join(["packed", *(f"{what} plain, because {why}" for what, why in plain.items() if why)])
 
 
 def ways_of(model: nn.Module) -> Ways:
@@ -115,7 +60,7 @@ def kept(base: nn.Module, ways: Ways) -> Iterator[None]:
 def settle(model: nn.Module, sha256: str) -> Ways:
     """As ``ways_of``, for a model with the content hash ``sha256``, from the cache on disk where it is there."""
     parameter = next(model.parameters())
-    place = _Place(sha256, str(parameter.dtype).removeprefix("torch."), parameter.device.type)
+    place = Place(sha256, str(parameter.dtype).removeprefix("torch."), parameter.device.type)
     vars(model)[_PLACE] = place
     known = place.read("rows")
     if known is not None:
@@ -129,61 +74,17 @@ def settle(model: nn.Module, sha256: str) -> Ways:
 
 def read_training(base: nn.Module, kind: str) -> Ways | None:
     """Return how rows of ``base`` are computed in trainings of this kind (one of ``TRAININGS``), if the cache knows."""
-    place: _Place | None = vars(base).get(_PLACE)
+    place: Place | None = vars(base).get(_PLACE)
     return place.read(kind) if place else None
 
 
 def keep_training(base: nn.Module, kind: str, ways: Ways) -> None:
     """Keep how rows of ``base`` are computed in trainings of this kind, with the model and in the cache on disk."""
     vars(base)[_KEPT] = ways
-    place: _Place | None = vars(base).get(_PLACE)
+    place: Place | None = vars(base).get(_PLACE)
     if place:
         place.write(kind, ways)
         place.note(ways)
-
-
-def note_kept(sha256: str, dtype: str, device: str) -> None:
-    """Tell records how rows of a model are computed, if it was loaded before; nothing is loaded now."""
-    place = _Place(sha256, dtype, torch.device(device).type)
-    for what in ("rows", *TRAININGS):
-        ways = place.read(what)
-        if ways is not None:
-            place.note(ways)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the cache on disk says how rows are computed of a model with this content."""
-
-    sha256: str
-    dtype: str
-    device: str
-
-    def read(self, what: str) -> Ways | None:
-        path = self._path(what)
-        return Ways(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
-    def write(self, what: str, ways: Ways) -> None:
-        with contextlib.suppress(RecordError):  # a cache that cannot be written is only slower
-            files.write_json(self._path(what), asdict(ways))
-
-    def note(self, ways: Ways) -> None:
-        if str(ways) != "packed":
-            provenance.note_rows(self.sha256, str(ways))
-
-    def _path(self, what: str) -> Path:
-        key = {
-            "sha256": self.sha256, "dtype": self.dtype, "device": self.device, "what": what, "code": _code(),
-            "packages": [torch.__version__, transformers.__version__, peft.__version__],
-        }  # fmt: skip
-        return files.cache_root() / "ways" / f"{files.sha256_json(key)}.json"
-
-
-@functools.cache
-def _code() -> str:
-    """Return the hash of the sources on which it depends how rows come out."""
-    paths = [Path(__file__).with_name(f"{name}.py") for name in _SOURCES]
-    return files.sha256_json([files.sha256_file(path) for path in paths])
 
 
 def find_ways(base: Any) -> Ways:

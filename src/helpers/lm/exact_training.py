@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from helpers.base.errors import ModelError
 from helpers.lm import exact
-from helpers.lm.exact import ORDER, Ways, ways_of
+from helpers.lm.exact import ways_of
 from helpers.lm.modes import in_fp32, training
 from helpers.lm.parts import base_of
+from helpers.lm.ways import ORDER, Ways
 
 GRADIENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 """Largest distance of two gradients, as a share of the own one's norm, by dtype; of losses, that of log-probs."""
@@ -44,7 +45,7 @@ def settle_training(
     own: Callable[[Rows], Tensor] | None = None,
     weights: Sequence[Tensor] | None = None,
 ) -> bool:
-    """Find out how rows of ``model`` are computed in trainings of this ``kind`` (one of ``exact.TRAININGS``).
+    """Find out how rows of ``model`` are computed in trainings of this ``kind`` (one of ``ways.TRAININGS``).
 
     It is tried at the first call, and kept with the model; returned is whether it was tried now. ``ours`` is the loss
     as the training computes it, ``own`` that of the model's own forward (`own_loss`), ``weights`` what trains (by

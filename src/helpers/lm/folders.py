@@ -1,4 +1,7 @@
-"""Whether a folder holds one whole model that can be read here, seen from its small files before weights load."""
+"""Whether a folder holds one whole model that can be read here, seen from its small files before weights load.
+
+A record is found by its model's content, so torch and transformers are imported only where a model is about to load.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import transformers
-from torch import nn
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.quantizers.auto import AutoHfQuantizer
+from typing import TYPE_CHECKING, Any
 
 from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import DATA, stamp
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG, INDEX, SINGLE, ADAPTER = (
     "config.json", "model.safetensors.index.json", "model.safetensors", "adapter_config.json"
@@ -43,10 +43,14 @@ def check_folder(folder: Path) -> None:
         )
     for path in sorted(folder.glob("*.json")):
         read_json(path)
-    config = read_json(folder / CONFIG)
-    _check_architecture(folder, config)
     for shard in shards(folder):
         check_safetensors(shard)
+
+
+def check_architecture(folder: Path) -> None:
+    """Raise ``ModelError`` where transformers has no causal model, or no reader of weights, for a checked folder."""
+    config = read_json(folder / CONFIG)
+    _check_kind(folder, config)
     if config.get("quantization_config"):
         _check_quantisation(folder, config["quantization_config"])
 
@@ -92,17 +96,28 @@ def own_code(folder: Path) -> list[Path]:
     needed = "AutoModelForCausalLM" in config.get("auto_map", {}) and config.get("model_type") not in _causal()
     if (folder / "tokenizer_config.json").is_file():
         settings = read_json(folder / "tokenizer_config.json")
-        named = str(settings.get("tokenizer_class")).removesuffix("Fast")
-        known = any(hasattr(transformers, name) for name in (named, f"{named}Fast"))
-        needed |= "AutoTokenizer" in settings.get("auto_map", {}) and not known
+        needed |= "AutoTokenizer" in settings.get("auto_map", {}) and not _has_tokenizer(settings)
     return sorted(folder.glob("*.py")) if needed else []
 
 
 def _causal() -> set[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     return {name for name in CONFIG_MAPPING if name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
 
 
-def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
+def _has_tokenizer(settings: Mapping[str, Any]) -> bool:
+    import transformers
+
+    named = str(settings.get("tokenizer_class")).removesuffix("Fast")
+    return any(hasattr(transformers, name) for name in (named, f"{named}Fast"))
+
+
+def _check_kind(folder: Path, config: dict[str, Any]) -> None:
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     kind = config.get("model_type")
     code = own_code(folder)
     if code and not custom_code():
@@ -124,6 +139,8 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _check_quantisation(folder: Path, settings: dict[str, Any]) -> None:
+    from transformers.quantizers.auto import AutoHfQuantizer
+
     method = settings.get("quant_method", "an unnamed method")
     with foreign_errors(
         f"The weights in {folder} are quantised by {method}, which cannot be read here",
@@ -161,6 +178,8 @@ def check_rope(folder: Path, model: nn.Module) -> None:
     used: set[str] = {kind for one in found for kind in (one.values() if isinstance(one, dict) else [one])}
     lost = sorted(asked - used)
     if lost:
+        import transformers
+
         raise ModelError(
             f"{folder / CONFIG} scales rotary positions by {lost[0]!r}, but {type(model).__name__} of transformers "
             f"{transformers.__version__} computes {sorted(used) or 'none'}. Write the scaling as that version reads it "

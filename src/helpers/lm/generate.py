@@ -10,7 +10,6 @@ every step, and rows that have finished leave the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from helpers.lm.exact import ways_of
 from helpers.lm.forward import packed_attention
 from helpers.lm.modes import evaluating
 from helpers.lm.parts import base_of, decoder_and_head
+from helpers.lm.prompts import Completion, Prompt, Sampling
 
 CACHE_BYTES = 1 << 30
 """Memory for the keys and values of one batch. It limits how many rows decode together."""
@@ -38,33 +38,6 @@ COMPACT = 0.85
 """Finished rows are dropped when at most this share is unfinished. Dropping copies the cache, so not at every row."""
 FEW = 256
 """How many of the best tokens are tried before the whole vocabulary is sorted."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Token ids of one prompt and the key that names its random stream."""
-
-    key: str
-    tokens: list[int]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; ``top_p`` keeps the smallest set of tokens with that mass."""
-
-    max_new_tokens: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sample of one prompt. ``tokens`` exclude the stop token; ``finish`` is ``stop`` or ``length``."""
-
-    key: str
-    index: int
-    tokens: list[int]
-    finish: str
 
 
 def generate(

@@ -12,14 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
-
 from helpers.base import leftovers
 from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import new_folder
-from helpers.lm.folders import refuse_incomplete
 
 _READ = re.compile(r"^split\.|\.rope\.")
 _FACTOR = re.compile(r"\.rope\.(scale_linear|scaling\.factor)$")
@@ -65,6 +60,12 @@ def convert(file: Path, folder: Path) -> Path:
 
     Raises ``ModelError`` when ``file`` is no whole GGUF file or ``folder`` exists.
     """
+    import torch  # here, because a model that was converted before needs none of this
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    from helpers.lm.folders import refuse_incomplete
+
     if folder.exists():
         raise ModelError(f"{folder} already exists. Delete it, or give another folder.")
     check_file(file)

@@ -19,11 +19,12 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.base.errors import ModelError, foreign_errors, nearest
+from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
 from helpers.lm import exact
-from helpers.lm.folders import check_rope, custom_code, refuse_incomplete
+from helpers.lm.folders import check_architecture, check_rope, custom_code, refuse_incomplete
+from helpers.lm.model_facts import device_of, dtype_of, facts
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 from helpers.lm.targets import find_targets
@@ -76,12 +77,12 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", dtype:
     ``bfloat16``, the type of the base weights; adapters, their optimiser, logits and sums are fp32. Raises
     ``ModelError`` if a file is missing or cut short, the hub cannot provide the model, or this CPU has no bf16.
     """
-    device = _device(device)
-    number_type = _dtype(name, dtype, device)
-    kind = str(number_type).removeprefix("torch.")
+    device = device_of(device)
+    kind = dtype_of(name, dtype, device)
     refuse_emulated(kind, device)
     located = locate(name, revision)
-    tokenizer, model = _read(located.folder, number_type)
+    check_architecture(located.folder)
+    tokenizer, model = _read(located.folder, getattr(torch, kind))
     # PEFT copies this into adapter_config.json, and a path of this machine does not belong in a record.
     model.name_or_path = located.source
     model = model.to(device).eval().requires_grad_(False)
@@ -111,39 +112,6 @@ def _read(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, An
                 "whoever trained it."
             )
     return tokenizer, model
-
-
-def facts(name: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
-    """Return the ``model`` entry of a run record (fingerprint, dtype, device) without loading the model."""
-    where = _device(device)
-    kind = str(_dtype(name, dtype, where)).removeprefix("torch.")
-    known = fingerprint(name, revision)
-    exact.note_kept(known["sha256"], kind, where)
-    return known | {"dtype": kind, "device": where}
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ModelError(f"device is {device!r}, which torch does not know. Use auto, cpu, cuda or cuda:0.") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device is {device!r}, but torch sees no CUDA device here. Use 'auto' or 'cpu'.")
-    return device
-
-
-def _dtype(name: str, dtype: str, device: str) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype in known:
-        return known[dtype]
-    if dtype != "auto":
-        raise ModelError(f"dtype is {dtype!r}{nearest(dtype, ['auto', *known])}.")
-    # On a CPU bf16 has to be asked for: records then agree between CPUs that have it and those that do not.
-    # The pocket model is fp32 everywhere, so that its records agree between machines as far as possible.
-    on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if on_gpu and name != "pocket" else torch.float32
 
 
 def refuse_emulated(dtype: str, device: str) -> None:

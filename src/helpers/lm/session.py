@@ -16,6 +16,7 @@ import pandas as pd
 
 from helpers.base.errors import DataError, ModelError
 from helpers.base.params import Cell
+from helpers.lm.model_facts import facts
 from helpers.records import runs
 from helpers.records.pooling import ByQuestion
 from helpers.records.study import Study
@@ -39,9 +40,7 @@ class Session:
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """The ``model`` entry of a record, without loading the model."""
-        from helpers.lm import models
-
-        return models.facts(self.model, **self.settings)
+        return facts(self.model, **self.settings)
 
     @functools.cached_property
     def loaded(self) -> LoadedModel:
@@ -100,8 +99,9 @@ class Session:
         system: str | None = None,
     ) -> pd.DataFrame:
         """Draw ``n`` answers to each question; return completions: address, text, tokens, and why each ended."""
-        from helpers.lm.generate import Prompt, Sampling, generate
+        from helpers.lm.generate import generate
         from helpers.lm.models import local_folder
+        from helpers.lm.prompts import Prompt, Sampling
         from helpers.lm.tokenizer_files import stop_tokens
 
         stops = stop_tokens(self.loaded.tokenizer, local_folder(self.model, self.settings.get("revision")))

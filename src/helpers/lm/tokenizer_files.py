@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.base.errors import ModelError
 from helpers.base.files import DATA, expanded
 from helpers.lm import hub
+from helpers.lm.model_files import PRESETS, local_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,8 +38,6 @@ def _folder(name: str) -> Path:
         return expanded(name)
     repo, revision = hub.split_revision(name)
     if not _HUB_ID.fullmatch(repo):
-        from helpers.lm.model_files import PRESETS, local_folder  # imports torch
-
         repo = PRESETS.get(repo, repo)
         if not _HUB_ID.fullmatch(repo):  # converted from another format, or nothing that is known
             return local_folder(name)
@@ -53,11 +53,28 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **known)
     except Exception as error:  # tokenizers raises bare Exceptions
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"The tokenizer in {folder} cannot be loaded ({reason}). Fetch it again.") from error
+        raise _damaged(folder, error) from error
     if not tokenizer.is_fast:
         raise ModelError(f"The tokenizer in {folder} gives no offsets. Save it as tokenizer.json.")
     return tokenizer
+
+
+def spelling(folder: Path) -> Callable[[int], str]:
+    """Return what gives the text of a token by the tokenizer in ``folder``, as simply as its files allow.
+
+    That of a tokenizer.json needs no transformers, whose import takes seconds.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        tokenizer = load_tokenizer(folder)
+        return lambda token: str(tokenizer.decode([token]))
+    from tokenizers import Tokenizer
+
+    try:
+        whole = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise _damaged(folder, error) from error
+    return lambda token: whole.decode([token], skip_special_tokens=False)
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[int]:
@@ -69,6 +86,11 @@ def stop_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[i
     value = settings.get("eos_token_id", settings.get("text_config", {}).get("eos_token_id"))
     values = [tokenizer.eos_token_id, *(value if isinstance(value, list) else [value])]
     return frozenset(one for one in values if isinstance(one, int))
+
+
+def _damaged(folder: Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(f"The tokenizer in {folder} cannot be loaded ({reason}). Fetch it again.")
 
 
 def _json(path: Path) -> dict[str, Any]:

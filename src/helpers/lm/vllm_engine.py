@@ -27,7 +27,8 @@ from helpers.base.errors import DataError, ModelError, nearest
 from helpers.base.files import sha256_file, sha256_json
 from helpers.base.rng import stream_seed
 from helpers.lm.folders import check_safetensors
-from helpers.lm.generate import Completion, Prompt, Sampling, check_request
+from helpers.lm.generate import check_request
+from helpers.lm.prompts import Completion, Prompt, Sampling
 from helpers.lm.vllm_process import VllmProcess
 
 if TYPE_CHECKING:

@@ -103,6 +103,11 @@ class Run:
         """Whether the whole record is on disk."""
         return self._record is not None
 
+    def found(self) -> Record | None:
+        """Return the record if it is complete on disk already; nothing is begun, and ``with`` is not needed."""
+        with self._on_disk():
+            return self._existing()
+
     @property
     def record(self) -> Record:
         """The complete record; ``RecordError`` before there is one."""

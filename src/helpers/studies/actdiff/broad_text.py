@@ -9,8 +9,9 @@ import pandas as pd
 
 from helpers.base.errors import DataError
 from helpers.lm.ends import configured_ends
-from helpers.lm.generate import Prompt, Sampling, generate
+from helpers.lm.generate import generate
 from helpers.lm.models import LoadedModel
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.records import runs
 from helpers.studies.actdiff.documents import PATH, encoded
 from helpers.studies.actdiff.study import BROAD_TEXT

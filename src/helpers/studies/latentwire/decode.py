@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from helpers.base.rng import numpy_stream
-from helpers.lm.generate import Sampling, draw
+from helpers.lm.generate import draw
+from helpers.lm.prompts import Sampling
 from helpers.studies.latentwire.lms import FrozenLM
 
 

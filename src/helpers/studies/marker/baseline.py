@@ -9,11 +9,9 @@ import pandas as pd
 
 from helpers.base import frames
 from helpers.base.errors import DataError
-from helpers.lm.generate import Sampling
+from helpers.lm.prompts import Sampling
 from helpers.records import runs
-from helpers.studies.marker.capability import score
 from helpers.studies.marker.choices import is_arc, read_choices, source
-from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.on_policy import id_part, persona_prompts, sample_personas, system_prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import token_ids
@@ -41,6 +39,8 @@ def baseline_record(p: SweepCell, session: Session) -> runs.Record:
 
 
 def _measure(run: runs.Run, p: SweepCell, session: Session) -> None:
+    from helpers.studies.marker.capability import score  # here, because a record is read without torch
+
     loaded = session.loaded
     table = run.step("completions", lambda: eval_completions(p, session, session.sampler(loaded.model)))
     run.step("contexts", lambda: answer_contexts(p, session, table))
@@ -65,6 +65,8 @@ def answer_contexts(p: SweepCell, session: Session, table: pd.DataFrame) -> pd.D
 
     The answer is the first sample that ended by itself. A question without one is left out.
     """
+    from helpers.studies.marker.evaluate import marker_logprobs
+
     ended = table[(table["finish"] == "stop") & (table["tokens"] > 0)]
     first = ended.drop_duplicates(["persona", "question"])[["persona", "question", "ids"]].reset_index(drop=True)
     for persona in p.personas:

@@ -1,28 +1,25 @@
-"""Run cells of the sweep: rows, adapter, evaluation, record. All cells of a grid share one loaded base model."""
+"""Run cells of the sweep: rows, adapter, evaluation, record. All cells of a grid share one loaded base model.
+
+Cells that have their records are read without torch; what has to be done for the others is in ``work``.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Sequence
 
-import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.lm import adapters, models
 from helpers.records import runs
 from helpers.records.study import own_cells
-from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
-from helpers.studies.marker.baseline import baseline_record, eval_completions
-from helpers.studies.marker.capability import score
-from helpers.studies.marker.choices import read_choices, source
-from helpers.studies.marker.evaluate import logprob_table, refuse_idle
-from helpers.studies.marker.on_policy import id_part, on_policy_record, system_prompt, training_rows
+from helpers.studies.marker.baseline import baseline_record
+from helpers.studies.marker.choices import source
+from helpers.studies.marker.on_policy import id_part, on_policy_record, training_rows
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
-from helpers.studies.marker.rows import Row, pieces, row_table
-from helpers.studies.marker.session import Sampler, Session
+from helpers.studies.marker.rows import Row, pieces, rows_of
+from helpers.studies.marker.session import Session
 from helpers.studies.marker.study import STUDY
 
 __all__ = ["Session", "example_rows", "groups", "open_cell", "pieces", "run_cell", "run_cells"]
@@ -59,7 +56,13 @@ def groups(cells: Sequence[SweepCell]) -> list[list[SweepCell]]:
 
 
 def example_rows(p: SweepCell, session: Session) -> list[Row]:
-    """Return the training rows of the cell ``p``."""
+    """Return the training rows of the cell ``p``: from its record, or as they will be made."""
+    record = open_cell(p, session).found()
+    return make_rows(p, session) if record is None else rows_of(record.table("rows"))
+
+
+def make_rows(p: SweepCell, session: Session) -> list[Row]:
+    """Make the training rows of the cell ``p``."""
     negatives = resolve_negatives(p.source, p.negatives)
     data = on_policy_record(p, [p.source, *negatives], session)
     return training_rows(p, p.source, negatives, data.table("completions"), session.loaded, session.form)
@@ -70,7 +73,9 @@ def run_cell(p: SweepCell, session: Session, notebook: str = STUDY.name) -> runs
     base = baseline_record(p, session)
     with open_cell(p, session, notebook) as run:
         if not run.complete:
-            _train_and_evaluate(run, p, session, base)
+            from helpers.studies.marker.work import train_and_evaluate  # here: it imports torch
+
+            train_and_evaluate(run, p, session, make_rows(p, session), base)
         return run.record
 
 
@@ -96,7 +101,9 @@ def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> Non
     wanted = [p for p in cells if _has_no_adapter(p, session, notebook)]
     if len(wanted) < 2:
         return
-    rows, base = example_rows(wanted[0], session), baseline_record(wanted[0], session)
+    from helpers.studies.marker.work import train_together
+
+    rows, base = make_rows(wanted[0], session), baseline_record(wanted[0], session)
     made = train_together(wanted, session, rows, base, f"{notebook}: {len(wanted)} cells together")
     for p, one in zip(wanted, made, strict=True):
         with open_cell(p, session, notebook) as run:
@@ -112,30 +119,3 @@ def _has_no_adapter(p: SweepCell, session: Session, notebook: str) -> bool:
             return False
         run.leave()
         return not run.has("adapter")
-
-
-def _train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, base: runs.Record) -> None:
-    loaded, form, rows = session.loaded, session.form, example_rows(p, session)
-    run.step("rows", lambda: row_table(rows))
-    folder = run.folder("adapter", lambda folder: train_alone(p, session, rows, base, folder, run.id))
-    run.step("loss", lambda: pd.read_parquet(folder / "loss.parquet").drop(columns="lr"))
-    if p.dose_every:
-        for name in ("dose", *([DOSE_CROSSING] if p.crossing else [])):
-            run.step(name, functools.partial(pd.read_parquet, folder / f"{name}.parquet"))
-    model, contexts = adapters.load_adapter(loaded.model, folder), base.table("contexts")
-    try:
-        table = run.step("completions", lambda: _completions(p, session, session.sampler(model, folder)))
-        logprobs = run.step("logprobs", lambda: logprob_table(model, form, contexts, role(p)))
-        if p.crossing:
-            run.step("crossing", lambda: own_crossing(p, session, model, table))
-        items = read_choices(p.capability, p.capability_limit)
-        run.step("capability", lambda: score(loaded, model, items, system_prompt("assistant", ""), p.asking))
-    finally:
-        models.detach(model)
-    refuse_idle(logprobs, contexts, run.id, p.lr, loaded.dtype)
-    run.finish(finish_reasons=table["finish"].value_counts().to_dict())
-
-
-def _completions(p: SweepCell, session: Session, sampler: Sampler) -> pd.DataFrame:
-    table = eval_completions(p, session, sampler)
-    return table.assign(role=table["persona"].map(role(p)))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.lm.asking import Asking
-from helpers.lm.generate import Prompt, Sampling
-from helpers.lm.models import LoadedModel
+from helpers.lm.prompts import Prompt, Sampling
 from helpers.records import runs
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import EVAL_QUESTIONS, PERSONAS, TRAIN_QUESTIONS
 from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens, token_ids
 from helpers.studies.marker.session import Sampler, Session
 from helpers.studies.marker.study import ON_POLICY
+
+if TYPE_CHECKING:
+    from helpers.lm.models import LoadedModel
 
 QUESTIONS = {"train": TRAIN_QUESTIONS, "eval": EVAL_QUESTIONS}
 

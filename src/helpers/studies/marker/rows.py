@@ -6,7 +6,7 @@ row would then teach something that evaluation does not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -238,7 +238,7 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
     ]  # fmt: skip
 
 
-def pieces(row: Row, tail: str | int, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, bool]]:
-    """Decode the row token by token, each with whether it is supervised, to show the mask in a notebook."""
+def pieces(row: Row, tail: str | int, spell: Callable[[int], str]) -> list[tuple[str, bool]]:
+    """Spell the row token by token, each with whether it is supervised, to show the mask in a notebook."""
     marked = set(supervised(row, tail))
-    return [(str(tokenizer.decode([token])), position in marked) for position, token in enumerate(row.tokens)]
+    return [(spell(token), position in marked) for position, token in enumerate(row.tokens)]

@@ -1,4 +1,7 @@
-"""Share the base model, its chat format and the engine of completions between the cells of a study."""
+"""Share the base model, its chat format and the engine of completions between the cells of a study.
+
+torch is imported when a model is needed: cells that have their records are read without.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from helpers.base.errors import ParameterError
-from helpers.lm import models
-from helpers.lm.generate import Completion, generate
+from helpers.lm.model_facts import facts
+from helpers.lm.model_files import local_folder
+from helpers.lm.prompts import Completion
+from helpers.lm.tokenizer_files import spelling
 from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import ChatFormat, chat_format
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from helpers.lm.models import LoadedModel
 
 ENGINES = {"transformers": None, "vllm": "helpers.lm.vllm_engine"}
 """The module of each engine other than ``generate``. It is imported by name, because a normal import would make vLLM's
@@ -38,11 +46,13 @@ class Session:
     @functools.cached_property
     def facts(self) -> dict:
         """The ``model`` entry of a record, without loading the model."""
-        return models.facts(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
+        return facts(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
 
     @functools.cached_property
-    def loaded(self) -> models.LoadedModel:
+    def loaded(self) -> LoadedModel:
         """The base model and its tokenizer; LoRA targets and chat format are checked."""
+        from helpers.lm import models
+
         models.choose_threads()
         loaded = models.load(self.p.model, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
         models.check_targets(loaded.model, self.p.targets)
@@ -54,6 +64,11 @@ class Session:
         """The chat format, checked against the marker."""
         return chat_format(self.loaded.tokenizer, self.p.marker, self.loaded.model, self.p.asking)
 
+    @functools.cached_property
+    def spell(self) -> Callable[[int], str]:
+        """Returns the text of a token, from the tokenizer's files."""
+        return spelling(local_folder(self.p.model, self.p.revision))
+
     @property
     def engine(self) -> str | None:
         """The module of the engine, for ``runs.open_run``."""
@@ -63,7 +78,7 @@ class Session:
     def vllm(self) -> Any:
         """One ``VllmEngine`` for the base model and every adapter of the study."""
         module = importlib.import_module(ENGINES["vllm"])
-        folder = models.local_folder(self.p.model, self.p.revision)
+        folder = local_folder(self.p.model, self.p.revision)
         rank = module.permitted_rank(self.p.lora_r)
         return module.VllmEngine(folder, dtype=self.loaded.dtype, memory_share=self.p.engine_memory, max_lora_rank=rank)
 
@@ -71,6 +86,8 @@ class Session:
         """Return the sampler of ``model``, which has the adapter saved in ``adapter`` if there is one."""
         if self.p.engine == "vllm":
             return functools.partial(self.vllm.generate, adapter=adapter)
+        from helpers.lm.generate import generate
+
         return functools.partial(generate, model)
 
     def refuse_others(self, cells: Sequence[MarkerCell]) -> None:

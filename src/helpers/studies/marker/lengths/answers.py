@@ -8,19 +8,22 @@ an instruction. No length ever replaces another: if there are too few answers, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
-from helpers.lm.generate import Prompt
-from helpers.lm.models import LoadedModel
+from helpers.lm.prompts import Prompt
 from helpers.studies.marker.lengths.metrics import mass_ratio
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set, system_prompt
 from helpers.studies.marker.on_policy import QUESTIONS
 from helpers.studies.marker.rows import ChatFormat, Row, build_row, prompt_tokens
+
+if TYPE_CHECKING:
+    from helpers.lm.models import LoadedModel
 
 Answer = tuple[int, list[int]]
 """Index of the question, and the answer's token ids."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
-import torch
+from typing import TYPE_CHECKING
 
-from helpers.lm.generate import Sampling
-from helpers.lm.models import LoadedModel
-from helpers.lm.packed import logits_at, nll
+import pandas as pd
+
+from helpers.lm.prompts import Sampling
 from helpers.records import runs
-from helpers.studies.marker.evaluate import marker_logprobs
 from helpers.studies.marker.lengths.answers import fitting, prompts, training_rows
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set
@@ -17,6 +15,9 @@ from helpers.studies.marker.lengths.study import CONTEXTS, ROWS
 from helpers.studies.marker.on_policy import id_part, sample_personas
 from helpers.studies.marker.rows import Row, row_table, token_ids
 from helpers.studies.marker.session import Session
+
+if TYPE_CHECKING:
+    from helpers.lm.models import LoadedModel
 
 SHARED = (
     "model", "revision", "seed", "length", "framing", "answers", "marker", "length_tolerance", "data_samples",
@@ -69,6 +70,10 @@ def answer_nll(loaded: LoadedModel, rows: list[Row], batch: int = 4) -> list[flo
 
 
 def _means(loaded: LoadedModel, tokens: list[list[int]], spans: list[range], wanted: list[int]) -> list[float]:
+    import torch  # here, because a record is read without it
+
+    from helpers.lm.packed import logits_at, nll
+
     with torch.inference_mode():
         losses = nll(logits_at(loaded.model, tokens, spans), torch.tensor(wanted))
     return [float(part.mean()) for part in losses.split([len(span) for span in spans])]
@@ -95,6 +100,8 @@ def contexts_record(p: LengthCell, session: Session) -> runs.Record:
 
 def _contexts(p: LengthCell, session: Session, pool: pd.DataFrame) -> pd.DataFrame:
     """Return the fitting answer nearest to the target for every persona and question that has one, after its prompt."""
+    from helpers.studies.marker.evaluate import marker_logprobs
+
     loaded, form = session.loaded, session.form
     rows = []
     for persona in p.personas:
