@@ -27,6 +27,7 @@ from helpers.claims import open_case
 from helpers.records import derive, ledger, provenance, questions, study
 from helpers.records import reading as records
 from helpers.site import header
+from helpers.site import lint as linting
 from helpers.site.lint import lint
 
 pytestmark = pytest.mark.unit
@@ -254,6 +255,23 @@ def test_only_manifests_of_a_record_s_own_files_lie_under_its_steps(house, name,
 def test_files_among_the_published_records_that_belong_to_none_are_found(house, name):
     files.write_text(house / "published" / name, "{}")
     assert f"published/{name}: files: belongs to no record" in findings(house)
+
+
+def test_verify_reads_the_ledger_once_for_all_records(house, monkeypatch):
+    monkeypatch.setattr(files, "CLOCK_NS", 0)  # it was written just now
+    texts, text = [], ledger._text
+    monkeypatch.setattr(ledger, "_text", lambda place: texts.append(place) or text(place))
+    assert findings(house) == "" and len(texts) == 1
+
+
+def test_lint_proves_a_record_once_however_many_pages_rest_on_it(house, monkeypatch):
+    page = (house / "reports/coins.qmd").read_text()
+    files.write_text(house / "reports/again.qmd", page.replace(": coins\n  slug: coins", ": again\n  slug: again"))
+    proved, real = [], linting.verify_folder
+    monkeypatch.setattr(linting, "verify_folder", lambda folder, *given: proved.append(folder) or real(folder, *given))
+    shown = lint(house)
+    assert {"reports/coins.qmd", "reports/again.qmd"} <= {one.path for one in shown}, "both are read"
+    assert len(proved) == 6 and set(proved) == {*(house / "published").glob("coins*/*")}
 
 
 def test_what_lies_in_the_outputs_does_not_stand_for_what_was_published(house):

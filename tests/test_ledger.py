@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -11,7 +12,7 @@ from toy_study import commit, project
 from typer.testing import CliRunner
 
 from helpers import cli
-from helpers.audit import branches, verify
+from helpers.audit import branches, entries, verify
 from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records import ledger
@@ -44,6 +45,43 @@ def test_each_line_holds_the_hash_of_the_line_before(house):
     assert [line.name for line in book.lines] == ["coins/a", "coins/b", "coins/c"]
     assert [line.before for line in book.lines] == [[], [book.hashes[0]], [book.hashes[1]]]
     assert book.head == book.hashes[-1] and ledger.read() == book
+
+
+def test_a_ledger_is_parsed_once_and_anew_when_it_was_changed_however_its_times_and_size_look(house, monkeypatch):
+    ledger.append(published(f"coins/{name}") for name in "abc")
+    monkeypatch.setattr(files, "CLOCK_NS", 0)  # it was written just now
+    texts = []
+    text = ledger._text
+    monkeypatch.setattr(ledger, "_text", lambda place: texts.append(place) or text(place))
+    assert ledger.read() is ledger.read() and len(texts) == 1
+    before = ledger.path().stat()
+    forged = ledger.path().read_text().replace("coins/a", "coins/z")
+    with ledger.path().open("r+") as file:
+        file.write(forged)
+    os.utime(ledger.path(), ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (ledger.path().stat().st_size, ledger.path().stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(RecordError, match="line 2 does not follow"):
+        ledger.read()
+
+
+class Counted(tuple):
+    """Lines that say how often all of them are gone through."""
+
+    passes = 0
+
+    def __iter__(self):
+        Counted.passes += 1
+        return super().__iter__()
+
+
+def test_the_events_of_each_object_are_found_without_going_through_all_lines_for_each():
+    lines = [ledger.Line(at=ledger.now(), before=[], **published(f"coins/{number}")) for number in range(50)]
+    book = ledger.Ledger(Counted(lines), (SHA,) * 50)
+    assert [book.of("record", line.name) for line in lines] == [[line] for line in lines]
+    assert Counted.passes == 1 and not book.of("record", "coins/none") and not book.of("grid", "coins/0")
+    names = [*(f"{line.name}/run.json" for line in lines), "ledger.jsonl", "coins/none/run.json", "judged/coins.json"]
+    assert entries._unknown(names, {line.name for line in lines}, book) == ["coins/none/run.json", "judged/coins.json"]
+    assert Counted.passes == 2
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -66,13 +66,11 @@ def _is_used(kind: ledger.Kind, book: ledger.Ledger) -> bool:
     return kind in ("criteria", "grid", "question") or any(line.kind == kind for line in book.lines)
 
 
-def _is_known(name: str, records: Container[str], book: ledger.Ledger) -> bool:
-    """Whether a file among the published ones is the ledger, a judgement, or in the folder of a record."""
-    first, _, rest = name.partition("/")
-    judged = {f"{line.name.partition('/')[0]}.json" for line in book.lines if line.kind == "judgement"}
-    return (
-        name == ledger.path().name or (first == "judged" and rest in judged) or "/".join(name.split("/")[:2]) in records
-    )
+def _unknown(names: Iterable[str], records: Container[str], book: ledger.Ledger) -> list[str]:
+    """Return which files among the published ones are neither the ledger, nor a judgement, nor in a record's folder."""
+    judged = {f"judged/{line.name.partition('/')[0]}.json" for line in book.lines if line.kind == "judgement"}
+    known = {ledger.path().name, *judged}
+    return sorted(name for name in names if name not in known and "/".join(name.split("/")[:2]) not in records)
 
 
 def check_ledger(
@@ -107,8 +105,7 @@ def check_ledger(
             )
     findings += [
         Finding(f"published/{name}", "files", "belongs to no record. Delete it.")
-        for name in sorted(files_in(files.published_root()))
-        if not _is_known(name, there, book)
+        for name in _unknown(files_in(files.published_root()), there, book)
     ]
     for ref in sorted(set(standing) - set(there)):
         if notebooks is not None and ref.partition("/")[0] not in notebooks:

@@ -219,5 +219,5 @@ def _check_sources(record: Record) -> Iterator[Finding]:
     folder = files.ROOT / files.expanded(record.model.get("source") or ".")
     for name, sha in (record.model.get("files") or {}).items():
         path = folder / name
-        if record.model.get("source") and files.is_there(path) and files.sha256_file(path) != sha:
+        if record.model.get("source") and files.is_there(path) and files.sha256_kept(path) != sha:
             yield Finding(record.ref, f"model.files.{name}", f"is not what lies in {record.model['source']} now.")

@@ -319,8 +319,18 @@ def content_hash(path: Path) -> str:
 @functools.lru_cache(maxsize=4096)
 def _content_hash(path: str, key: tuple[int, ...]) -> str:
     if Path(path).suffix not in TEXT:
-        return sha256_file(Path(path))
+        return _sha256_kept(path, key)
     return sha256_bytes(Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+
+
+def sha256_kept(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, cached while its stamp stays: for a file that many records name."""
+    return _sha256_kept(str(path), stamp(path))
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_kept(path: str, key: tuple[int, ...]) -> str:
+    return sha256_file(Path(path))
 
 
 def sha256_file(path: Path) -> str:

@@ -36,6 +36,7 @@ completions.write(frame.read_project(ROOT), ROOT / "_site")
 GRID = "from pathlib import Path; from helpers.sweeps.grid import read_grid; read_grid(Path({path!r})).expected"
 COMMANDS: dict[str, tuple[str, ...]] = {
     "judgement": ("-m", "helpers.bench.synthetic", "judge"),
+    "status, nothing kept": ("-c", CLI, "status"),
     "status": ("-c", CLI, "status"),
     "lint, nothing kept": ("-c", CLI, "lint"),
     "lint": ("-c", CLI, "lint"),

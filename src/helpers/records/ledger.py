@@ -92,9 +92,16 @@ class Ledger:
         """Hash of the last line; ``None`` before the first."""
         return self.hashes[-1] if self.hashes else None
 
-    def of(self, kind: Kind, name: str) -> list[Line]:
+    def of(self, kind: Kind, name: str) -> Sequence[Line]:
         """Return the events of one object, oldest first."""
-        return [line for line in self.lines if (line.kind, line.name) == (kind, name)]
+        return self._by_object.get((kind, name), ())
+
+    @functools.cached_property
+    def _by_object(self) -> dict[tuple[Kind, str], list[Line]]:
+        by_object: dict[tuple[Kind, str], list[Line]] = {}
+        for line in self.lines:
+            by_object.setdefault((line.kind, line.name), []).append(line)
+        return by_object
 
     def of_these_tables(self, name: str) -> set[str]:
         """Return the hashes that a record has had since it was published: deriving metrics again keeps its tables."""
@@ -124,7 +131,16 @@ def path() -> Path:
 
 def read(text: str | None = None) -> Ledger:
     """Return the ledger (or that of ``text``); ``RecordError`` names the first line that is malformed or unchained."""
-    return _parsed(_text(path()) if text is None else text)
+    if text is not None:
+        return _parsed(text)
+    place = path()
+    return _lying(place, files.stamp(place)) if place.is_file() else _parsed(_text(place))
+
+
+@functools.lru_cache(maxsize=4)  # every record is checked against it
+def _lying(place: Path, stamp: tuple[int, ...]) -> Ledger:
+    """Return the ledger at ``place``, read once while its stamp stays."""
+    return _parsed(_text(place))
 
 
 def _text(place: Path) -> str:
@@ -134,7 +150,7 @@ def _text(place: Path) -> str:
         raise RecordError(f"The ledger cannot be read ({error}). Restore the file from git.") from None
 
 
-@functools.lru_cache(maxsize=4)  # every record is checked against it
+@functools.lru_cache(maxsize=4)
 def _parsed(text: str) -> Ledger:
     rows = text.split("\n")
     if rows.pop() != "":

@@ -27,6 +27,8 @@ from helpers.records import provenance, run_record
 from helpers.records.locks import is_locked
 
 PARTIAL = ".partial-"
+MOST_SHARED = 16_384
+"""Records that are held at once where they are shared, at about 56 KB each. Fewer than are there would be none."""
 
 
 class Record:
@@ -218,7 +220,7 @@ def share() -> None:
     """Read every record once from now on, and again where it changes. It is shared: leave its content as it is."""
     global _reader
     if _reader is _read:
-        _reader = functools.lru_cache(maxsize=4096)(_read)
+        _reader = functools.lru_cache(maxsize=MOST_SHARED)(_read)
 
 
 @contextlib.contextmanager

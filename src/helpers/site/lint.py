@@ -7,13 +7,15 @@ sentence with file, line and rule.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.audit.entries import check_ledger, check_registrations
+from helpers.audit.findings import Finding as VerifyFinding
 from helpers.audit.kept import Kept
 from helpers.audit.verify import verify_folder
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
@@ -35,6 +37,7 @@ from helpers.site.remaining import study_files
 from helpers.site.status import pages_in
 
 Fault = tuple[int, str, str]
+Prove = Callable[[Path], list[VerifyFinding]]
 LEDGER = "outputs/published/ledger.jsonl"
 PLACED = re.compile(r"^(?P<path>[^:\n]*?)(?::|, line )(?P<line>\d+): (?P<what>.*)$", re.DOTALL)
 TITLES = (("title",), ("subtitle",), ("description",), ("claim", "statement"))
@@ -69,9 +72,14 @@ def lint(root: Path = ROOT, *, execute: bool = False) -> list[Finding]:
     known = {page.claim.id for page in pages if page.claim is not None}
     findings += [finding for case in cases for finding in _claim(case, known)]
     kept = Kept()
-    findings += [finding for case in cases for finding in _proof(case, kept)]
+
+    @functools.cache  # several pages rest on a record
+    def prove(folder: Path) -> list[VerifyFinding]:
+        return verify_folder(folder, kept.derive)
+
+    findings += [finding for case in cases for finding in _proof(case, kept, prove)]
     unfinished = [page.case for page in pages if isinstance(page, Draft) and page.case is not None]
-    findings += [finding for case in unfinished for finding in _records(case, kept)]
+    findings += [finding for case in unfinished for finding in _records(case, prove)]
     findings += [Finding(LEDGER, 1, "ledger", f"{one.where}: {one.what}") for one in check_ledger(root)]
     if (root / log.PROSE).is_file():
         findings += _log(root / log.PROSE, root, site)
@@ -159,15 +167,15 @@ def _claim(case: Case, known: set[str]) -> Iterator[Finding]:
         yield from _findings(case.path, case.root, rule)
 
 
-def _proof(case: Case, kept: Kept) -> Iterator[Finding]:
+def _proof(case: Case, kept: Kept, prove: Prove) -> Iterator[Finding]:
     """Yield faults of the criteria, grids and records that a page rests on."""
     name = case.path.relative_to(case.root).as_posix()
     for one in check_registrations(case.root, [case.path], kept.judge):
         yield Finding(name, 1, "registration", f"{one.where} {one.what}")
-    yield from _records(case, kept)
+    yield from _records(case, prove)
 
 
-def _records(case: Case, kept: Kept) -> Iterator[Finding]:
+def _records(case: Case, prove: Prove) -> Iterator[Finding]:
     """Yield faults of the records that a page rests on, whether it can be judged or not."""
     name = case.path.relative_to(case.root).as_posix()
     cited = {record.ref: record for record in case.evidence().records}
@@ -175,7 +183,7 @@ def _records(case: Case, kept: Kept) -> Iterator[Finding]:
         with contextlib.suppress(RecordError):  # an unreadable input is reported below, with the record that used it
             cited[ref] = load(ref)
     for record in cited.values():
-        for one in verify_folder(record.path, kept.derive):
+        for one in prove(record.path):
             yield Finding(name, 1, "record", f"{one.where}: {one.field}: {one.what}")
 
 
