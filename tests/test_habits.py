@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 from helpers.base.files import ROOT
 from helpers.cli import app
@@ -111,3 +112,35 @@ def test_the_citation_is_of_this_version():
     assert citation["version"] == project["version"] and citation["license"] == project["license"]
     assert [one["name"] for one in citation["authors"]] == [one["name"] for one in project["authors"]]
     assert {"cff-version", "message", "title", "type"} <= set(citation)
+
+
+def commands_of(group: TyperGroup, *names: str) -> dict[tuple[str, ...], typer.core.TyperCommand]:
+    """Return the commands that do something, by the words that name them."""
+    found = {}
+    for name, one in group.commands.items():
+        found |= commands_of(one, *names, name) if isinstance(one, TyperGroup) else {(*names, name): one}
+    return found
+
+
+LEAVES = commands_of(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("names", LEAVES, ids=" ".join)
+def test_every_command_shows_an_example_that_it_would_take(names):
+    shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+    (line,) = [line.strip() for line in shown.splitlines() if line.strip().startswith("Example: ")]
+    program, *words = shlex.split(line.removeprefix("Example: "))
+    assert (program, *words[: len(names)]) == ("claimbook", *names)
+    LEAVES[names].make_context(" ".join(names), words[len(names) :])  # raises what click says of a wrong line
+    usage = " ".join(shown.partition("\n\n")[0].split()).partition(f"{names[-1]} [OPTIONS]")[2]
+    assert re.fullmatch(r"( [\[{](-- )?[A-Z]+(/ID(\|BUNDLE)?|\[/ID\])?[\]}](\.\.\.)?)*", usage), usage
+    options = [one for one in LEAVES[names].params if one.param_type_name == "option"]
+    assert [one.name for one in options if not one.help] == [], "an option that nobody explains"
+
+
+def test_no_line_of_a_listing_is_cut():
+    groups = [(), ("import",), ("export",), ("ledger",)]
+    for names in groups:
+        shown = CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).output
+        listed = shown.partition("Options:")[2]
+        assert listed.count("\n") > 5 and "..." not in listed

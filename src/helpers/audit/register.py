@@ -168,7 +168,7 @@ def _registered_text(line: ledger.Line | None, root: Path) -> str | None:
         return None
     path = root / line.name
     texts = itertools.chain([files.read_text(path)], (text for _, text in history(root, line.name)))
-    return next((text for text in texts if files.sha256_bytes(text.encode()) == line.sha256), None)
+    return next((text for text in texts if files.text_hash(text.encode(), path.suffix) == line.sha256), None)
 
 
 def _unexplained(thing: Registered, before: ledger.Line) -> str:

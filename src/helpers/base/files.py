@@ -25,6 +25,8 @@ DATA = ROOT / "data"
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
+SCHEMA_LINE = re.compile(rb"\A# yaml-language-server: [ -~]*\n")
+"""A comment, printable ASCII to its end, so that nothing that a reader of YAML takes for content can hide in it."""
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")  # room for ".partial-" and ".lock" in the 255 of a disk
 
 
@@ -311,7 +313,8 @@ def stamp(path: Path) -> tuple[int, ...]:
 def content_hash(path: Path) -> str:
     """Hex SHA-256 of a file's content, cached while its stamp stays; text counts with universal newlines.
 
-    A clone on Windows may hold the same text with other line ends, and the same question must have the same id.
+    A clone on Windows may hold the same text with other line ends, and the same question must have the same id. Nor
+    does the first line of a YAML file count where it names a schema for editors.
     """
     return _content_hash(str(path), stamp(path))
 
@@ -320,7 +323,13 @@ def content_hash(path: Path) -> str:
 def _content_hash(path: str, key: tuple[int, ...]) -> str:
     if Path(path).suffix not in TEXT:
         return _sha256_kept(path, key)
-    return sha256_bytes(Path(path).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return text_hash(Path(path).read_bytes(), Path(path).suffix)
+
+
+def text_hash(content: bytes, suffix: str) -> str:
+    """Hex SHA-256 of the content of a text file, as `content_hash` gives it."""
+    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return sha256_bytes(SCHEMA_LINE.sub(b"", content) if suffix in (".yaml", ".yml") else content)
 
 
 def sha256_kept(path: Path) -> str:

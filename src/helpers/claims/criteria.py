@@ -31,7 +31,7 @@ from pydantic import Field, field_validator
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.estimands import Estimand, look_level
-from helpers.base.files import read_text, sha256_bytes
+from helpers.base.files import content_hash, read_text
 from helpers.claims.computed import Metric, derived, module_of
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import POOLED, Derived
@@ -136,7 +136,7 @@ class CriteriaFile(Strict):
 
 @dataclass(frozen=True)
 class Criteria:
-    """A criteria file as read; ``sha256`` is the hash of its bytes, the one that runs record."""
+    """A criteria file as read; ``sha256`` is the hash of its content, the one that runs record."""
 
     path: Path
     sha256: str
@@ -172,7 +172,7 @@ def modules_of(criteria: Criteria) -> list[str]:
 def read_criteria(path: Path) -> Criteria:
     """Read a criteria file strictly; ClaimError names file, line and field of the first fault."""
     text = read_text(Path(path), ClaimError)
-    return _parse_file(Path(path), text, sha256_bytes(Path(path).read_bytes()))
+    return _parse_file(Path(path), text, content_hash(Path(path)))
 
 
 @functools.lru_cache(maxsize=64)

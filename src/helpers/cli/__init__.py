@@ -86,7 +86,10 @@ def main(
 def report(
     preset: Annotated[str, typer.Option(help="a file in params/sweep/, without .yaml")] = "smollm2",
 ) -> None:
-    """Run the sweep, render the site, say where the time went."""
+    """Run the sweep, render the site, say where the time went.
+
+    Example: claimbook report --preset pocket
+    """
     from helpers.records.provenance import git_state
     from helpers.sweeps import spent
     from helpers.sweeps.board import clock
@@ -107,7 +110,7 @@ def report(
 
 @app.command()
 def sweep(
-    grid: Annotated[str, typer.Argument(help="params/<notebook>/<grid>.yaml")],
+    grid: Annotated[str, typer.Argument(metavar="GRID", help="params/<notebook>/<grid>.yaml")],
     workers: Annotated[
         int | None, typer.Option(min=1, help="tasks to run at once on this machine; default: all cores")
     ] = None,
@@ -125,7 +128,9 @@ def sweep(
 ) -> None:
     """Run the cells of a grid that have no record yet.
 
-    They run on this machine, or on the Ray cluster at RAY_ADDRESS.
+    They run on this machine, or on the Ray cluster at RAY_ADDRESS. A sweep that was killed goes on where it was.
+
+    Example: claimbook sweep params/sweep/pocket_grid.yaml --workers 2
     """
     from pathlib import Path
 
@@ -152,11 +157,15 @@ def sweep(
 
 @app.command()
 def site(
-    pages: Annotated[list[str] | None, typer.Argument(metavar="PAGE", help="pages by name, such as index")] = None,
+    pages: Annotated[
+        list[str] | None, typer.Argument(metavar="PAGE", help="a page by its name; default: all that changed")
+    ] = None,
 ) -> None:
     """Render pages from existing records, without running anything.
 
     Without PAGE: those whose records, source or code changed since they were rendered.
+
+    Example: claimbook site lr-epochs-band
     """
     _render(time.monotonic(), pages or [])
 
@@ -171,6 +180,8 @@ def publish(
     """Copy complete records to outputs/published/, which git tracks.
 
     The records that they used are copied too. A record that cannot be read is left out and named.
+
+    Example: claimbook publish sweep --where lr=1e-4 --where seed=0
     """
     from helpers.audit.publishing import publish as copy
     from helpers.base import files
@@ -216,10 +227,15 @@ app.add_typer(export_app, name="export")
 
 @app.command()
 def status(
-    notebook: Annotated[str | None, typer.Argument(help="show only this experiment")] = None,
+    notebook: Annotated[
+        str | None, typer.Argument(metavar="NOTEBOOK", help="of one notebook only, such as sweep; default: all")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="list every cell, and say why one is stale or failed")] = False,
 ) -> None:
-    """Show the verdict on each claim, and what is missing or stale."""
+    """Show the verdict on each claim, and what is missing or stale.
+
+    Example: claimbook status sweep --all
+    """
     from helpers.site.kept import recall
 
     def look() -> Answer:
@@ -238,6 +254,8 @@ def lint(
     """Check every page before it is shown to others.
 
     Finds typed numbers, false statements, dead links and more. The exit code is 1 if there are findings.
+
+    Example: claimbook lint --execute
     """
     from helpers.audit.branches import history
     from helpers.site.lint import lint as look
@@ -252,10 +270,12 @@ def lint(
 
 
 @app.command()
-def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) -> None:
+def notebook(names: Annotated[list[str], typer.Argument(metavar="NOTEBOOK", help="such as sweep")]) -> None:
     """Run notebooks and save the outputs in the paired .ipynb.
 
     Each runs with the parameters of its own first cell. Git tracks the outputs.
+
+    Example: claimbook notebook sweep
     """
     from helpers.records.provenance import git_state
     from helpers.sweeps.executing import refresh_notebook
@@ -268,7 +288,7 @@ def notebook(names: Annotated[list[str], typer.Argument(help="such as sweep")]) 
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="comparisons to run, such as training, or gpu; default: all")
+        list[str] | None, typer.Argument(metavar="COMPARISON", help="such as training, or gpu; default: all")
     ] = None,
     records: Annotated[list[int] | None, typer.Option(min=100, help="for scale: how many records to write")] = None,
     shape: Annotated[
@@ -290,6 +310,8 @@ def bench(
     shape (a 7B model with random weights), sweep25 (the cells of one tail), gradients, capture, layers, scale (many
     records), figures (each beside its bound; an hour or more). gpu: all that is worth a GPU, within nine minutes. By
     name only, on a CPU that has bf16: bf16 (do six cells stay the same?), bf16-training, bf16-generation.
+
+    Example: claimbook bench training
     """
     from helpers import bench as timing
 

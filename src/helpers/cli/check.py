@@ -14,7 +14,7 @@ WIDTH = 18
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="a folder, a .gguf file, a hub id or a preset")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a folder, a .gguf file, a hub id or a preset")],
     cell: Annotated[
         Path | None,
         typer.Option(
@@ -30,6 +30,8 @@ def check(
 
     Packed or plain rows, template, end tokens, tails, LoRA targets, vLLM, memory, and an estimate of what a cell costs.
     The exit code is 1 where a study would refuse the model.
+
+    Example: claimbook check smollm2 --set targets=all-linear
     """
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     from helpers.bench.check import look

@@ -9,8 +9,10 @@ from typing import Annotated, Literal, cast
 import typer
 
 Name = Annotated[str, typer.Option(help="the study that the logs belong to: params/NAME, outputs/NAME")]
-GivenLabel = Annotated[str | None, typer.Option(help="what to call the log; default: the name of its file")]
-Cluster = Annotated[str | None, typer.Option(help="key that samples of one cluster share, such as passage")]
+GivenLabel = Annotated[str | None, typer.Option(help="what to call it; default: the name of its file")]
+Cluster = Annotated[
+    str | None, typer.Option(help="key of what some samples share, such as passage; default: none share anything")
+]
 
 TableTool = Literal["csv", "jsonl", "parquet"]
 
@@ -19,12 +21,15 @@ import_app = typer.Typer(no_args_is_help=True, help="Make records of results tha
 
 @import_app.command("inspect")
 def inspect_logs(
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG.eval...", help="logs of Inspect, .eval or .json")],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG", help="logs of Inspect, .eval or .json")],
     name: Name = "imported",
     label: GivenLabel = None,
     cluster: Cluster = None,
 ) -> None:
-    """Import logs of Inspect."""
+    """Import logs of Inspect, a record a log.
+
+    Example: claimbook import inspect logs/run.eval --name mmlu
+    """
     from helpers.studies.imported.importing import label_of, relative
     from helpers.studies.imported.params import LogCell
 
@@ -40,7 +45,12 @@ def lm_eval_run(
     label: GivenLabel = None,
     cluster: Cluster = None,
 ) -> None:
-    """Import the newest run of lm-evaluation-harness in a folder, a record a task."""
+    """Import the newest lm-eval run in a folder.
+
+    Each task becomes a record. A sample under several filters is one sample, judged under each.
+
+    Example: claimbook import lm-eval results --name mmlu
+    """
     from helpers.studies.imported import lm_eval
     from helpers.studies.imported.importing import label_of, relative
     from helpers.studies.imported.params import LogCell
@@ -57,7 +67,10 @@ def _table(tool: TableTool) -> Callable[..., None]:
     def read(
         file: Annotated[Path, typer.Argument(metavar="FILE", help="one row a sample")],
         columns: Annotated[
-            list[str], typer.Option("--map", help="metric=COLUMN,id=,epoch=,group=,cluster=; metric.NAME= for more")
+            list[str],
+            typer.Option(
+                "--map", help="metric=COLUMN, and id=, epoch=, group=, cluster=, metric.NAME=, joined by commas"
+            ),
         ],
         name: Name = "imported",
         label: GivenLabel = None,
@@ -78,7 +91,10 @@ def _table(tool: TableTool) -> Callable[..., None]:
 
 
 for kind, spoken in (("csv", "a CSV file"), ("jsonl", "a file of JSON lines"), ("parquet", "a parquet file")):
-    import_app.command(kind, help=f"Import {spoken} with one row a sample.")(_table(cast(TableTool, kind)))
+    example = f"claimbook import {kind} scores.{kind} --map metric=right,id=item"
+    import_app.command(kind, help=f"Import {spoken} with one row a sample.\n\nExample: {example}")(
+        _table(cast(TableTool, kind))
+    )
 
 
 def _refuse_shared_label(label: str | None, logs: list[Path]) -> None:

@@ -26,8 +26,10 @@ JUDGED = ("trl", "assistant")
 
 
 def mask(
-    dataset: Annotated[str, typer.Argument(help="conversations: a .jsonl or .parquet file, a folder or a hub id")],
-    model: Annotated[str, typer.Argument(help="whose tokenizer: a folder, a hub id or a preset")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="conversations: a .jsonl or .parquet file, a folder or a hub id")
+    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="whose tokenizer: a folder, a hub id or a preset")],
     template: Annotated[
         str | None, typer.Option(help="the chat template for training: a file, or a name that the tokenizer has")
     ] = None,
@@ -48,6 +50,8 @@ def mask(
     """Show which tokens of a chat data set carry loss.
 
     The exit code is 1 where the stop token of an answer carries none: such a model does not learn to stop.
+
+    Example: claimbook mask rows.jsonl smollm2 --mask assistant
     """
     from helpers.base.files import write_text
     from helpers.lm.chats import find_files

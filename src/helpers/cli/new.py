@@ -12,10 +12,10 @@ from helpers.base.errors import ClaimError
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="lower case, words joined by hyphens, such as my-ablation")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="lower case, words joined by hyphens, such as my-study")],
     blank: Annotated[bool, typer.Option("--blank", help="begin with a study in one short module")] = False,
     copied: Annotated[
-        str | None, typer.Option("--from", help="begin as a copy of this experiment, such as sweep")
+        str | None, typer.Option("--from", metavar="STUDY", help="begin as a copy of a study, such as sweep")
     ] = None,
     from_import: Annotated[
         bool, typer.Option("--from-import", help="claim something of imported logs, or of recorded commands")
@@ -27,9 +27,16 @@ def new(
     log: Annotated[
         str | None, typer.Option(help="with --from-import: the label of one log or command; default: all")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="the log that --log is compared with, by sample")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="with --from-import: the label that --log is compared with, by sample")
+    ] = None,
 ) -> None:
-    """Write a new study, or a claim about logs or commands."""
+    """Write a new study, or a claim about logs or commands.
+
+    It begins in one of three ways: --blank, --from STUDY or --from-import.
+
+    Example: claimbook new my-study --blank
+    """
     if blank + (copied is not None) + from_import != 1:
         raise ClaimError(
             f"Say how {name} begins: `claimbook new {name} --blank`, `claimbook new {name} --from sweep` for a copy, "
@@ -40,22 +47,31 @@ def new(
         return
     from helpers.site.new import create
     from helpers.site.remaining import numbered, remaining
+    from helpers.site.schemas import write
 
-    _show(create(name, copied))
+    made = create(name, copied)
+    _show([*made, *(path for path in write(notebook=name.replace("-", "_")) if path not in made)])
     typer.echo("\n".join(["", *numbered(remaining(name))]))
 
 
-def next_(name: Annotated[str, typer.Argument(help="of a study, such as my-ablation")]) -> None:
-    """List what remains to be done for a study."""
+def next_(name: Annotated[str, typer.Argument(metavar="STUDY", help="such as my-study")]) -> None:
+    """List what remains to be done for a study, each step with its command.
+
+    Example: claimbook next my-study
+    """
     from helpers.site.remaining import numbered, remaining
 
     typer.echo("\n".join(numbered(remaining(name)) or [f"Nothing remains to be done for {name}."]))
 
 
-def read(claim: Annotated[str, typer.Argument(help="a claim by its id, or its page, such as lr-epochs-band")]) -> None:
+def read(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="by its id or its page, such as lr-epochs-band")],
+) -> None:
     """Show a claim in plain text.
 
     At most 60 lines, 100 wide: the answer with its size, how sure, why, and what the claim does not say.
+
+    Example: claimbook read lr-epochs-band
     """
     from helpers.site.reading import text_of
 
@@ -63,7 +79,12 @@ def read(claim: Annotated[str, typer.Argument(help="a claim by its id, or its pa
 
 
 def schemas() -> None:
-    """Write JSON Schemas of params, criteria and pages, by which editors check."""
+    """Write the JSON Schemas by which editors complete and check files.
+
+    One for the params of each study, one for criteria, one for pages. The first line of a params file names its own.
+
+    Example: claimbook schemas
+    """
     from helpers.site.schemas import write
 
     _show(write())
@@ -74,12 +95,14 @@ def _claim(
     against: str | None,
 ) -> None:  # fmt: skip
     from helpers.site.from_import import Comparison, create
+    from helpers.site.schemas import write
 
     if metric is None or (at_least is None) == (at_most is None):
         raise ClaimError("Say what is claimed: --metric NAME with either --at-least or --at-most and a number.")
     threshold = at_most if at_least is None else at_least
     assert threshold is not None  # one of the two was given
-    _show(create(name, study, Comparison(metric, threshold, at_least is not None, log, against)))
+    made = create(name, study, Comparison(metric, threshold, at_least is not None, log, against))
+    _show([*made, *(path for path in write(notebook=study) if path not in made)])
     typer.echo(f"\nRead the page: claimbook site {name}")
 
 

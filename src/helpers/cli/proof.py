@@ -9,12 +9,16 @@ import typer
 
 
 def register(
-    pages: Annotated[list[str], typer.Argument(help="pages with a claim, such as reports/lr-epochs-band.qmd")],
+    pages: Annotated[
+        list[str], typer.Argument(metavar="PAGE", help="pages with a claim, such as reports/lr-epochs-band.qmd")
+    ],
     reason: Annotated[str | None, typer.Option(help="why something already registered has changed")] = None,
 ) -> None:
     """Register how a claim will be judged, before its runs.
 
     Its criteria, grid and question each get a line in the ledger.
+
+    Example: claimbook register reports/my-study.qmd
     """
     from helpers.audit.register import register as enter
 
@@ -24,8 +28,11 @@ def register(
     typer.echo(f"{len(lines)} new lines; commit outputs/published/ledger.jsonl." if lines else "Nothing has changed.")
 
 
-def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as sweep")]) -> None:
-    """Derive metrics again after raising METRICS_VERSION."""
+def derive(notebook: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="whose records, such as sweep")]) -> None:
+    """Derive metrics again after raising METRICS_VERSION.
+
+    Example: claimbook derive sweep
+    """
     from helpers.audit.publishing import derive_again
     from helpers.records.reading import records
 
@@ -34,10 +41,13 @@ def derive(notebook: Annotated[str, typer.Argument(help="whose records, such as 
 
 
 def withdraw(
-    record: Annotated[str, typer.Argument(help="<notebook>/<id> of a published record")],
+    record: Annotated[str, typer.Argument(metavar="NOTEBOOK/ID", help="a published record")],
     reason: Annotated[str, typer.Option(help="why; the ledger keeps the reason")],
 ) -> None:
-    """Delete a published record and say why in the ledger."""
+    """Delete a published record and say why in the ledger.
+
+    Example: claimbook withdraw sweep/ID --reason "a wrong template"
+    """
     from helpers.audit.publishing import withdraw as take_back
 
     take_back(record, reason)
@@ -47,7 +57,7 @@ def withdraw(
 def verify(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID|BUNDLE", help="<notebook>/<id>, or a bundle; default: every published record"),
+        typer.Argument(metavar="NOTEBOOK/ID|BUNDLE", help="records, or folders; default: every published record"),
     ] = None,
     replay: Annotated[bool, typer.Option("--replay", help="also run each cell again and compare its tables")] = False,
 ) -> None:
@@ -55,6 +65,8 @@ def verify(
 
     Checks their form, files, metrics, registrations, sources and ledger lines. With --replay, runs each cell again. Of
     the folder of a bundle that somebody else made (`claimbook export bundle`), checks everything that needs no more.
+
+    Example: claimbook verify sweep/ID --replay
     """
     from helpers.audit import branches
     from helpers.audit.verify import measured_only
@@ -109,16 +121,20 @@ def _replay(ids: list[str] | None) -> None:
         raise typer.Exit(1)
 
 
-ledger_app = typer.Typer(help="The ledger of everything registered and published.", no_args_is_help=True)
+ledger_app = typer.Typer(help="Join ledgers that diverged, or print the last hash.", no_args_is_help=True)
 
 
 @ledger_app.command("merge")
 def ledger_merge(
     theirs: Annotated[
-        str | None, typer.Argument(help="a ledger file or a git revision; default: the two sides of a conflict")
+        str | None,
+        typer.Argument(metavar="LEDGER", help="a ledger file or a git revision; default: the two sides of a conflict"),
     ] = None,
 ) -> None:
-    """Join ledgers that diverged on two branches, keeping both chains."""
+    """Join ledgers that diverged on two branches, keeping both chains.
+
+    Example: claimbook ledger merge origin/main
+    """
     from helpers.audit.branches import join
 
     typer.echo(f"{join(theirs)} lines; commit outputs/published/ledger.jsonl.")
@@ -126,18 +142,25 @@ def ledger_merge(
 
 @ledger_app.command("head")
 def ledger_head() -> None:
-    """Print the hash of the last line, to be posted elsewhere."""
+    """Print the hash of the last line, to be posted elsewhere.
+
+    Example: claimbook ledger head
+    """
     from helpers.records import ledger
 
     typer.echo(ledger.read().head or "The ledger is empty.")
 
 
 def challenge(
-    page_or_claim: Annotated[str, typer.Argument(help="such as reports/lr-epochs-band.qmd, or lr-epochs-band")],
+    page_or_claim: Annotated[
+        str, typer.Argument(metavar="CLAIM", help="by its id or its page, such as lr-epochs-band")
+    ],
 ) -> None:
     """Show whether a verdict holds however its records are analysed.
 
     Leaves out each seed and question, moves thresholds, drops controls, takes other intervals and readings.
+
+    Example: claimbook challenge lr-epochs-band
     """
     from helpers.audit.challenge import find, lines
 
@@ -152,6 +175,8 @@ def coverage(
     """Simulate how often the intervals cover the true value.
 
     One line for each kind of interval and number of seeds, with its lowest coverage. 1,000 draws take some minutes.
+
+    Example: claimbook coverage --times 200
     """
     from helpers.audit.coverage import table, worst
 
@@ -161,8 +186,10 @@ def coverage(
 
 
 def plan(
-    claim: Annotated[str, typer.Argument(metavar="PAGE_OR_CLAIM", help="such as lr-epochs-band")],
-    question: Annotated[str | None, typer.Argument(help="of its criteria; default: the primary one")] = None,
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="by its id or its page, such as lr-epochs-band")],
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="of its criteria; default: the primary one")
+    ] = None,
     assume: Annotated[
         list[str] | None,
         typer.Option(help="metric=value, or metric=value@axis=value: expect it, before or instead of records"),
@@ -174,6 +201,8 @@ def plan(
     """Say how many seeds, questions and samples a claim needs.
 
     By simulation from the present records or from assumed rates: the smallest numbers that decide with 80 % chance.
+
+    Example: claimbook plan lr-epochs-band --assume source_rate=0.9
     """
     from helpers.audit.draws import Assumed
     from helpers.audit.plan import plan as find

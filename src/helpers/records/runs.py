@@ -273,7 +273,7 @@ class Run:
     def _criteria(self) -> dict[str, str] | None:
         path = files.PARAMS / self.notebook / "criteria.yaml"
         name = provenance.portable(str(path)).removeprefix("./")
-        return {"path": name, "sha256": files.sha256_file(path)} if path.is_file() else None
+        return {"path": name, "sha256": files.content_hash(path)} if path.is_file() else None
 
     def _seconds(self) -> dict[str, float]:
         """Seconds each step took when it was really run, and in total with what this process did between its steps."""

@@ -144,7 +144,7 @@ def artifacts(case: Case) -> Block:
 
 
 def _artifact(what: str, file: Path, where: str) -> dict[str, str]:
-    return {"what": what, "where": where, "sha256": files.sha256_file(file)[:12]} if file.is_file() else {}
+    return {"what": what, "where": where, "sha256": files.content_hash(file)[:12]} if file.is_file() else {}
 
 
 def logged(case: Case) -> Block:

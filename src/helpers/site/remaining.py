@@ -21,6 +21,7 @@ from helpers.records import ledger, provenance
 from helpers.records.reading import published, records
 from helpers.records.source import find_module
 from helpers.records.study import study_place
+from helpers.site.schemas import stale
 
 SHOWN = 3
 TRIAL = 9
@@ -59,6 +60,8 @@ def remaining(slug: str, root: Path = ROOT) -> list[Step]:
         trial = f"papermill notebooks/{claim.experiment}.ipynb out.ipynb"
         # A cell outside of the grid: one of it would have begun before the criteria were registered.
         steps.insert(0, Step("Try it as it stands.", f"{trial} -p seed {TRIAL}" if _has_seed(cells) else trial))
+    if stale(root, claim.experiment):
+        steps.append(Step("Write the schemas by which editors check your files.", "claimbook schemas"))
     if not _is_registered(claim):
         steps.append(Step("Register how the claim will be judged, before the runs.", f"claimbook register {rel}"))
     if missing and _is_uncommitted([*own, ledger.path()], root):

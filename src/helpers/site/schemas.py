@@ -1,23 +1,25 @@
 """``claimbook schemas``: JSON Schemas of params files, criteria and pages, from the models that read them.
 
-Editors complete and check files by them (``.vscode/settings.json`` says which file has which). A schema refuses nothing
-that its reader takes, and less than it refuses: what hangs on several fields is left to the reader.
+Editors complete and check files by them: the first line of each names its schema, and is no part of the file's hash. A
+schema refuses nothing that its reader takes, and less than it refuses: what hangs on several fields is left to the
+reader. The front matter of a page has a schema but no such line, since no editor reads Markdown by it.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any
 
-from helpers.base.files import ROOT, write_text
+from helpers.base.files import ROOT, SCHEMA_LINE, write_atomic
 from helpers.base.params import BLOCKS, Cell
 from helpers.claims.claim import Claim
 from helpers.claims.criteria import CriteriaFile
 from helpers.records.study import load_study
 
 FOLDER = "schemas"
-SETTINGS = ".vscode/settings.json"
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -62,23 +64,33 @@ def page_schema() -> dict[str, Any]:
     return known | {"type": "object", "properties": {"title": {"type": "string"}, "claim": schema}}
 
 
-def texts(root: Path = ROOT) -> dict[Path, str]:
-    """Return every schema file and the settings of the editor, as they should be."""
-    schemas = {"criteria": criteria_schema(), "page": page_schema()}
-    globs = {f"./{FOLDER}/criteria.json": ["params/*/*criteria.yaml"]}
-    for path in sorted((root / "params").glob("*/experiment.yaml")):
-        study = load_study(path.parent.name, root)
-        if study.cell is not None:
-            name = f"params-{path.parent.name}"
-            schemas[name] = grid_schema(study.cell)
-            globs[f"./{FOLDER}/{name}.json"] = [f"params/{path.parent.name}/!(*criteria|experiment).yaml"]
-    made = {root / FOLDER / f"{name}.json": f"{json.dumps(one, indent=1)}\n" for name, one in schemas.items()}
-    return made | {root / SETTINGS: f"{json.dumps({'yaml.schemas': globs}, indent=1)}\n"}
+def contents(root: Path = ROOT, notebook: str = "*") -> dict[Path, bytes]:
+    """Return the schemas, and the files of ``params/<notebook>/`` with the line that names theirs, as they should be.
+
+    A file in another encoding than UTF-8 without a mark keeps its first line.
+    """
+    schemas, made = {"criteria": criteria_schema(), "page": page_schema()}, {}
+    for experiment in sorted((root / "params").glob(f"{notebook}/experiment.yaml")):
+        study, own = load_study(experiment.parent.name, root), f"params-{experiment.parent.name}"
+        schemas |= {own: grid_schema(study.cell)} if study.cell is not None else {}
+        for path in sorted(set(experiment.parent.glob("*.yaml")) - {experiment}):
+            name = "criteria" if path.name.endswith("criteria.yaml") else own
+            content = SCHEMA_LINE.sub(b"", path.read_bytes())
+            if name in schemas and not content.startswith(MARKS):
+                made[path] = f"# yaml-language-server: $schema=../../{FOLDER}/{name}.json\n".encode() + content
+    texts = {root / FOLDER / f"{name}.json": f"{json.dumps(one, indent=1)}\n" for name, one in schemas.items()}
+    return {path: text.encode() for path, text in texts.items()} | made
 
 
-def write(root: Path = ROOT) -> list[Path]:
-    """Write what has changed, and return it."""
-    changed = {path: text for path, text in texts(root).items() if not path.is_file() or path.read_text() != text}
-    for path, text in changed.items():
-        write_text(path, text)
+def stale(root: Path = ROOT, notebook: str = "*") -> dict[Path, bytes]:
+    """Return those of `contents` that are not on disk so."""
+    wanted = contents(root, notebook).items()
+    return {path: content for path, content in wanted if not path.is_file() or path.read_bytes() != content}
+
+
+def write(root: Path = ROOT, notebook: str = "*") -> list[Path]:
+    """Write what is stale, and return it."""
+    changed = stale(root, notebook)
+    for path, content in changed.items():
+        write_atomic(path, lambda temporary, content=content: temporary.write_bytes(content))
     return list(changed)
