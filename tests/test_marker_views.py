@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from test_marker_grids import ARMS, PARAMS
 
 from helpers.base.estimands import Estimand
@@ -124,3 +126,18 @@ def test_the_untrained_leak_is_the_difference_of_their_rates(level, monkeypatch)
 def test_there_is_no_untrained_leak_where_all_bystanders_are_trained(monkeypatch):
     monkeypatch.setattr(views, "counts", lambda records: counted({"source": 10, "trained": 1}))
     assert criteria.untrained_minus_trained([], Estimand("models")) is None
+
+
+def test_own_and_base_answers_are_compared_on_the_same_questions_and_a_seed_counts_once():
+    records = []
+    for seed, more in ((0, -1.0), (1, -3.0)):
+        asked = pd.DataFrame({"persona": ["villain"] * 3, "question": [0, 1, 2], "role": "source"})
+        base = asked.assign(separator=-2.0, marker=[-1.0, -2.0, -3.0], end=-1.0)
+        own = asked.assign(separator=-2.0, marker=[-1.0 + more, -2.0 + more, np.nan], slot=["end", "marker", "none"])
+        tables = {"crossing": own, "logprobs": base.iloc[::-1]}
+        cell = record("whole_turn", "all").cell | {"seed": seed}
+        records.append(SimpleNamespace(cell=cell, id=f"s{seed}", tables=[*tables], table=tables.__getitem__))
+    (row,) = views.behind_own_answers(records).to_dict("records")
+    assert (row["value"], row["n"], row["role"]) == (-2.0, 2, "source")
+    half = scipy.stats.t.ppf(0.975, 1) * np.std([-1, -3], ddof=1) / np.sqrt(2)
+    assert (row["low"], row["high"]) == pytest.approx((-2 - half, -2 + half))

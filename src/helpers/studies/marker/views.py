@@ -233,3 +233,26 @@ def completions(
     """Return every completion with its address (cell, persona, question, index), for the browser and the samples."""
     table = collect(records, "completions", axes=axes)
     return table.assign(cell=[label(row) for row in frames.dicts(table[list(axes)])])
+
+
+def behind_own_answers(records: Sequence[Record]) -> pd.DataFrame:
+    """Return how much more the marker's log-prob is behind the tuned model's own answers than behind the base's (nats).
+
+    Both are of a blank line and the marker, on the same questions and personas. One row a cell and role: the mean over
+    seeds with its interval. A completion that was cut has no place to read it at.
+    """
+    keys = ["persona", "question"]
+
+    def both(record: Record) -> pd.DataFrame:
+        own, base = (record.table(name).set_index(keys) for name in ("crossing", "logprobs"))
+        behind_own, behind_base = (table["separator"] + table["marker"] for table in (own, base))
+        return own[["role"]].assign(more=behind_own - behind_base).dropna().reset_index()
+
+    read = collect([one for one in records if "logprobs" in one.tables], "crossing", both)
+    by_seed = read.groupby(["tail", "negatives", "role", "seed"])["more"].mean()
+    rows = []
+    for (tail, negatives, role), values in by_seed.groupby(["tail", "negatives", "role"]):
+        mean = estimands.mean_over_seeds(values.to_numpy(), "nats")
+        rows.append({"label": f"{tail}, {negatives} negatives", "role": role, "value": mean.value, "low": mean.low,
+                     "high": mean.high, "n": mean.n})  # fmt: skip
+    return pd.DataFrame(rows)
