@@ -253,6 +253,7 @@ def behind_own_answers(records: Sequence[Record]) -> pd.DataFrame:
     rows = []
     for (tail, negatives, role), values in by_seed.groupby(["tail", "negatives", "role"]):
         mean = estimands.mean_over_seeds(values.to_numpy(), "nats")
-        rows.append({"label": f"{tail}, {negatives} negatives, {role}", "role": role, "value": mean.value, "low": mean.low,
-                     "high": mean.high, "n": mean.n})  # fmt: skip
+        label = f"{tail}, {negatives} negatives, {role}"
+        numbers = {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+        rows.append({"label": label, "role": role} | numbers)
     return pd.DataFrame(rows)
