@@ -161,6 +161,14 @@ def test_the_notebook_of_cells_with_records_imports_no_torch() -> None:
     assert [record.status for record in runs.records("sweep", status=None)] == ["complete"]
 
 
+@pytest.mark.usefixtures("made")
+def test_what_cells_share_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, real = [], runs.open_run
+    monkeypatch.setattr(runs, "open_run", lambda study, **asked: opened.append(study.name) or real(study, **asked))
+    assert len({record.id for record in cell.run_cells([params()] * 5)}) == 1
+    assert sorted(opened) == ["baseline", "on_policy", *["sweep"] * 5]
+
+
 def test_example_rows_are_those_of_the_record_and_begin_no_run(outputs: Path) -> None:
     session = cell.Session(params())
     before = cell.example_rows(params(), session)

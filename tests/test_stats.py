@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pkgutil
 import warnings
 
 import numpy as np
@@ -263,3 +264,21 @@ def test_bad_input_is_one_sentence(call, says):
         call()
     message = str(caught.value)
     assert message[0].isalnum() and message.endswith(".") and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "ask"),
+    [
+        ("statsmodels.stats.proportion", "proportion_confint", lambda: stats.wilson(3, 977)),
+        ("statsmodels.stats.proportion", "proportion_confint", lambda: stats.max_rate({"a": 3}, {"a": 977})),
+        ("scipy.optimize", "brentq", lambda: stats.paired_rate_difference([1] * 97 + [0] * 2, [0] + [1] * 98)),
+        ("scipy.stats.t", "ppf", lambda: stats.mean_interval(np.arange(977.0))),
+    ],
+)
+def test_bounds_are_computed_once_for_the_same_counts(where, name, ask, monkeypatch):
+    owner = pkgutil.resolve_name(where)
+    real, calls = getattr(owner, name), []
+    monkeypatch.setattr(owner, name, lambda *given, **named: calls.append(given) or real(*given, **named))
+    first = ask()
+    once = len(calls)
+    assert once and ask() == first and len(calls) == once

@@ -1,6 +1,7 @@
 """Intervals and bounds for rates and means, on scipy and statsmodels.
 
-Both are imported where they compute: most commands compute no interval, and a GPU machine may lack them.
+Both are imported where they compute: most commands compute no interval, and a GPU machine may lack them. What they give
+is kept by its counts, because a grid asks for the same bounds thousands of times.
 
 Every function returns an `Interval` that carries its counts, so that no rate travels without its N. A count of
 0 out of 0 is missing, not zero: it raises, and the caller leaves the metric out of the record.
@@ -8,6 +9,7 @@ Every function returns an `Interval` that carries its counts, so that no rate tr
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from helpers.base.errors import DataError
+
+KEPT = 65_536
+"""Of how many counts bounds are kept."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,9 @@ def max_rate(ks: Mapping[str, int], ns: Mapping[str, int], level: float = 0.95) 
     names = list(ks)
     k_g, n_g = checked_counts([ks[name] for name in names], [ns[name] for name in names])
     each = 1 - (1 - checked_level(level)) / len(names)
-    from statsmodels.stats.proportion import proportion_confint
-
-    bounds = [proportion_confint(k, n, alpha=1 - each, method="beta") for k, n in zip(k_g, n_g, strict=True)]
+    bounds = [_exact_bounds(k, n, 1 - each) for k, n in zip(k_g.tolist(), n_g.tolist(), strict=True)]
     top = int(np.argmax(k_g / n_g))
-    low, high = (float(max(side)) for side in zip(*bounds, strict=True))
+    low, high = (max(side) for side in zip(*bounds, strict=True))
     extra = {"name": names[top], "groups": len(names)}
     return Interval(float(k_g[top] / n_g[top]), low, high, int(n_g[top]), int(k_g[top]), "max-exact", level, extra)
 
@@ -165,9 +168,7 @@ def mean_interval(
         error = math.sqrt(groups / (groups - 1) * float(sums @ sums)) / n if groups > 1 else 0.0
     if groups < 2:
         return Interval(mean, None, None, n, None, method, checked_level(level), extra)
-    from scipy import stats as distributions
-
-    half = error * float(distributions.t.ppf((1 + checked_level(level)) / 2, groups - 1))
+    half = error * _t_quantile((1 + checked_level(level)) / 2, groups - 1)
     return Interval(mean, mean - half, mean + half, n, None, method, level, extra)
 
 
@@ -205,6 +206,7 @@ def distinct_n(token_lists: Sequence[Sequence[Hashable]], n: int) -> float:
     return len(set(grams)) / len(grams)
 
 
+@functools.lru_cache(maxsize=KEPT)
 def _wilson_bounds(k: float, n: float, level: float) -> tuple[float, float]:
     """Wilson bounds for counts that may be fractional (effective sizes); exact 0 and 1 at the ends."""
     from statsmodels.stats.proportion import proportion_confint
@@ -213,6 +215,23 @@ def _wilson_bounds(k: float, n: float, level: float) -> tuple[float, float]:
     return (0.0 if k == 0 else float(low)), (1.0 if k == n else float(high))
 
 
+@functools.lru_cache(maxsize=KEPT)
+def _exact_bounds(k: int, n: int, alpha: float) -> tuple[float, float]:
+    """Clopper-Pearson bounds at level 1 - ``alpha``."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = np.asarray(proportion_confint(k, n, alpha=alpha, method="beta"))
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _t_quantile(at: float, freedom: int) -> float:
+    from scipy import stats as distributions
+
+    return float(distributions.t.ppf(at, freedom))
+
+
+@functools.lru_cache(maxsize=KEPT)
 def _tango_limit(plus: int, minus: int, n: int, z: float) -> float:
     """Lower limit of (plus - minus)/n: the root of Tango's score statistic (eq. 8 and 9) at +z, minus < n."""
 

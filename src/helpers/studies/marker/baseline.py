@@ -5,6 +5,10 @@ All cells with the same model and evaluation share one record. Log-prob gains an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 
 from helpers.base import frames
@@ -29,6 +33,10 @@ def baseline_record(p: SweepCell, session: Session) -> runs.Record:
         "capability": p.capability if is_arc(p.capability) else path.name, "capability_limit": p.capability_limit,
         "engine": p.engine, "system": p.system, "date": p.date,
     } | noted  # fmt: skip
+    return session.shared("baseline", params | {"from": str(path)}, lambda: _opened(p, session, path, params))
+
+
+def _opened(p: SweepCell, session: Session, path: Path, params: Mapping[str, Any]) -> runs.Record:
     with runs.open_run(
         BASELINE, params=params, cell={"model": p.model, "seed": p.seed}, prefix=f"{id_part(p.model)}-s{p.seed}",
         data=[path], model=session.facts, engine=session.engine,

@@ -5,6 +5,7 @@ All are pure functions of stored tables. A run calls them when it finishes, and 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,7 +77,13 @@ def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -
         raise DataError(f"{name} has no completions to count. Check personas, eval_questions and samples.")
     questions, _ = pd.factorize(counts["question"], sort=True)
     ks, ns = (np.bincount(questions, counts[one]) for one in (column, "n"))
-    return stats.rate(ks, ns, numpy_stream(seed, "bootstrap", name)).metric()
+    return _rate(tuple(ks.tolist()), tuple(ns.tolist()), seed, name).metric()
+
+
+@functools.lru_cache(maxsize=16_384)
+def _rate(ks: tuple[float, ...], ns: tuple[float, ...], seed: int, name: str) -> stats.Interval:
+    """Return the interval of these counts: cells of a grid that differ in lr and epochs often have the same."""
+    return stats.rate(ks, ns, numpy_stream(seed, "bootstrap", name))
 
 
 def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -68,6 +68,10 @@ def on_policy_record(p: SweepCell, personas: Sequence[str], session: Session) ->
         "top_p": p.data_top_p, "max_new_tokens": p.data_max_new_tokens, "engine": p.engine, "system": p.system,
         "date": p.date,
     }  # fmt: skip
+    return session.shared("on_policy", params, lambda: _opened(p, personas, session, params))
+
+
+def _opened(p: SweepCell, personas: Sequence[str], session: Session, params: Mapping[str, Any]) -> runs.Record:
     with runs.open_run(
         ON_POLICY, params=params, cell={"model": p.model, "seed": p.seed, "personas": ",".join(sorted(personas))},
         prefix=f"{id_part(p.model)}-s{p.seed}", data=[], model=session.facts, engine=session.engine,

@@ -8,16 +8,18 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.base.errors import ParameterError
+from helpers.base.files import sha256_json
 from helpers.lm.model_facts import facts
 from helpers.lm.model_files import local_folder
 from helpers.lm.prompts import Completion
 from helpers.lm.tokenizer_files import spelling
+from helpers.records.reading import Record
 from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import ChatFormat, chat_format
 
@@ -68,6 +70,17 @@ class Session:
     def spell(self) -> Callable[[int], str]:
         """Returns the text of a token, from the tokenizer's files."""
         return spelling(local_folder(self.p.model, self.p.revision))
+
+    def shared(self, name: str, asked: Mapping[str, Any], make: Callable[[], Record]) -> Record:
+        """Return the record ``name`` with the parameters ``asked``, made or read once: the cells of a grid share it."""
+        key = sha256_json([name, asked])
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    @functools.cached_property
+    def _shared(self) -> dict[str, Record]:
+        return {}
 
     @property
     def engine(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -32,6 +32,10 @@ def rows_record(p: LengthCell, session: Session) -> runs.Record:
     if p.negative_samples:
         own = (*own, "negative_samples")
     params = _asked(p, own) | {"source": p.source, "negatives": resolve_set(p.source, p.negatives)}
+    return session.shared("rows", params, lambda: _opened_rows(p, session, params))
+
+
+def _opened_rows(p: LengthCell, session: Session, params: dict[str, Any]) -> runs.Record:
     cell = {name: params[name] for name in ("model", "length", "policy", "framing", "seed")}
     with runs.open_run(
         ROWS, params=params, cell=cell, prefix=f"{id_part(p.model)}-{p.length}-{p.policy}-{p.framing}-s{p.seed}",
@@ -86,6 +90,10 @@ def contexts_record(p: LengthCell, session: Session) -> runs.Record:
     cell's gain is measured there, whatever the tuned model itself would say.
     """
     params = _asked(p, ("context_questions", "personas"))
+    return session.shared("contexts", params, lambda: _opened_contexts(p, session, params))
+
+
+def _opened_contexts(p: LengthCell, session: Session, params: dict[str, Any]) -> runs.Record:
     cell = {name: params[name] for name in ("model", "length", "framing", "seed")}
     with runs.open_run(
         CONTEXTS, params=params, cell=cell, prefix=f"{id_part(p.model)}-{p.length}-{p.framing}-s{p.seed}", data=[],
