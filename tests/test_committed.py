@@ -51,24 +51,27 @@ def test_a_record_is_committed_since_its_code_is(root, is_first):
         commit(root, "A = 0\n")
     files.write_text(root / CODE, "A = 1\n")
     early = run()
-    assert committed.before_commit(early) and committed.committed_since(early) is None
-    assert committed.state(early) == ("" if is_first else committed.NEVER)
+    assert committed.before_commit(early) and committed.committed_since(early, committed.head_now()) is None
+    assert committed.state(early, committed.head_now()) == ("" if is_first else committed.NEVER)
     commit(root, "A = 2\n")
-    assert committed.state(early) == committed.NEVER
+    assert committed.state(early, committed.head_now()) == committed.NEVER
     first = commit(root, "A = 1  # a comment, and other line ends\r\n")
     commit(root, "A = 3\n")
-    assert committed.committed_since(early) == first
-    assert committed.state(early) == f"committed since: same code ({first[:7]})"
+    assert committed.committed_since(early, committed.head_now()) == first
+    assert committed.state(early, committed.head_now()) == f"committed since: same code ({first[:7]})"
 
 
 def test_what_was_uncommitted_beside_the_code_does_not_count(root):
     base = commit(root, "A = 1\n")
     files.write_text(root / "params/coins/other.yaml", "bias: 0.7\n")
     dirty = run()
-    assert dirty.provenance["dirty"] and committed.committed_since(dirty) == base
+    assert dirty.provenance["dirty"] and committed.committed_since(dirty, committed.head_now()) == base
     (root / "params/coins/other.yaml").unlink()
     clean = run(seed=1)
-    assert not committed.before_commit(clean) and committed.state(clean) == committed.sentence([clean]) == ""
+    assert (
+        not committed.before_commit(clean)
+        and committed.state(clean, committed.head_now()) == committed.sentence([clean]) == ""
+    )
 
 
 def test_status_and_page_say_it(root):
@@ -105,3 +108,21 @@ def test_records_that_no_grid_declares_are_listed_on_the_page_and_by_publish(roo
         in done.stderr
     )
     assert done.stderr.count("declared by no") == 1
+
+
+def test_git_is_asked_for_the_head_no_more_often_where_there_are_more_records(root, monkeypatch):
+    commit(root, "A = 0\n")
+    files.write_text(root / CODE, "A = 1\n")
+    asked, git = [], committed.git
+
+    def times(of) -> int:
+        asked.clear()
+        of()
+        return asked.count("rev-parse")
+
+    monkeypatch.setattr(committed, "git", lambda *words, **named: asked.append(words[0]) or git(*words, **named))
+    one = [run()]
+    more = [*one, *(run(seed) for seed in range(1, 6))]
+    assert committed.sentence(more).startswith("6 records were made with uncommitted changes")
+    assert times(lambda: committed.sentence(more)) == times(lambda: committed.sentence(one)) == 1
+    assert times(lambda: status.cells_of("coins", root=root)) == 1

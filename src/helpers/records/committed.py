@@ -27,24 +27,27 @@ def before_commit(record: Record) -> bool:
     return not made.get("commit") or made.get("dirty") is not False
 
 
-def committed_since(record: Record) -> str | None:
-    """Return the first commit, from the record's own on, that holds the code of a record `before_commit`."""
-    head = _head()
+def committed_since(record: Record, head: str) -> str | None:
+    """Return the first commit, from the record's own on to ``head``, with the code of a record `before_commit`."""
     code = tuple(sorted(record.code["files"].items()))
     return _first(code, record.provenance.get("commit"), head) if head and before_commit(record) else None
 
 
-def state(record: Record) -> str:
-    """Return what a reader must know of the commit of a record; nothing where its tree was clean, or without git."""
-    if not before_commit(record) or not _head():
+def state(record: Record, head: str) -> str:
+    """Return what a reader must know of the commit of a record; nothing where its tree was clean, or without git.
+
+    ``head`` is `head_now`, which is asked for once for all records: it starts a process.
+    """
+    if not before_commit(record) or not head:
         return ""
-    commit = committed_since(record)
+    commit = committed_since(record, head)
     return f"{SINCE} ({commit[:7]})" if commit else NEVER
 
 
 def sentence(records: Iterable[Record]) -> str:
     """Say how many of some records were made before a commit, and which commits hold their code since."""
-    states = [said for record in records if (said := state(record))]
+    head = head_now()
+    states = [said for record in records if (said := state(record, head))]
     if not states:
         return ""
     made = "1 record was" if len(states) == 1 else f"{len(states)} records were"
@@ -52,7 +55,8 @@ def sentence(records: Iterable[Record]) -> str:
     return f"{made} made with uncommitted changes: {counts}."
 
 
-def _head() -> str:
+def head_now() -> str:
+    """Return the commit that is checked out; nothing where there is none."""
     return (git("rev-parse", "--verify", "--quiet", "HEAD") or b"").decode().strip()
 
 

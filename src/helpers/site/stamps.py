@@ -214,7 +214,8 @@ class _Sources:
         experiment = read_experiment(notebook, self.root)
         used = {ref.partition("/")[0] for record in experiment.complete for ref in record.inputs.values()}
         inputs = {name: self._folders(name) for name in sorted(used - {notebook}) if files.is_plain(name)}
-        code = {record.id: committed.state(record) for record in experiment.complete}
+        head = committed.head_now()
+        code = {record.id: committed.state(record, head) for record in experiment.complete}
         return files.sha256_json([self._folders(notebook), inputs, dict(experiment.stale), code])
 
 

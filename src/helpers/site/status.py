@@ -156,6 +156,7 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
     experiment = known or read_experiment(notebook, root)
     started = [record for record in experiment.records if "params" in record.content]
     rows, grids, met = [], dict[str, Sequence[Expected]](), set[str]()
+    head = committed.head_now()
     for name, expected in _declared(notebook, root):
         if isinstance(expected, ClaimbookError):
             why = (portable(str(expected)),)
@@ -171,7 +172,7 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
         told = telling([one.key for one in expected])
         for number, one in enumerate(expected):
             cell = label({axis: one.key[axis] for axis in told})
-            rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale)))
+            rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale, head)))
     rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
     return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
 
@@ -211,12 +212,14 @@ def _unreadable(record: Record) -> CellStatus:
     return CellStatus(record.notebook, folder, record.id, "unreadable", (record.error,), record.id)
 
 
-def _state(mine: Sequence[Record], stale: Mapping[str, list[str]]) -> tuple[State, tuple[str, ...], str | None]:
+def _state(
+    mine: Sequence[Record], stale: Mapping[str, list[str]], head: str
+) -> tuple[State, tuple[str, ...], str | None]:
     """Return the state of a run from its records, why, and the id of the record that decides it."""
     whole = [record for record in mine if record.status == "complete"]
     fresh = [record for record in whole if record.id not in stale]
     if fresh:
-        why = (*_criteria(fresh[-1]), *filter(None, [committed.state(fresh[-1])]))
+        why = (*_criteria(fresh[-1]), *filter(None, [committed.state(fresh[-1], head)]))
         return "complete", why, fresh[-1].id
     if whole:
         return "stale", tuple(stale[whole[-1].id]), whole[-1].id
