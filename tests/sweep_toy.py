@@ -97,7 +97,7 @@ def main() -> None:
     import json
     import sys
 
-    from helpers.sweeps import Options, sweep
+    from helpers.sweeps.driver import Options, sweep
 
     grid = Path(sys.argv[1])
     options = Options(workers=2, **json.loads(sys.argv[2]))

@@ -21,7 +21,8 @@ from helpers.site import lint as linter
 from helpers.site import listing, render
 from helpers.site.new import create
 from helpers.site.status import CellStatus, PageStatus
-from helpers.sweeps import executing, spent, sweep
+from helpers.sweeps import executing, spent
+from helpers.sweeps.driver import sweep
 
 pytestmark = pytest.mark.unit
 COMMANDS = ("report", "sweep", "site", "publish", "status", "lint", "new", "notebook", "bench")

@@ -36,6 +36,11 @@ def test_papermill_loads_the_plugin_by_itself():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_papermill_starts_without_what_sweeps_and_records_need():
+    code = "import sys, papermill; print(*{'pandas', 'helpers.records', 'helpers.claims'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
+
+
 def test_an_error_of_ours_is_one_line(capsys):
     show("ParameterError", "lr is 9, but must be less than 1.", [SENTENCE, *FRAMES])
     where = "(In [3] of the executed notebook has the traceback)."

@@ -136,8 +136,8 @@ def sweep(
     from pathlib import Path
 
     from helpers.records.provenance import git_state
-    from helpers.sweeps import Options
-    from helpers.sweeps import sweep as run
+    from helpers.sweeps.driver import Options
+    from helpers.sweeps.driver import sweep as run
 
     git_state()  # says here, and not only within a kernel, when records will have no commit
     command = f"claimbook sweep {_shown(grid)}"
