@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 Arm = Literal[
-    "fixed", "fixed_banned", "fixed_first_token", "padding_bug", "double_shift", "padding_first_token", "as_published",
+    "fixed", "fixed_banned", "fixed_first_token", "padding_bug", "double_shift", "padding_and_shift",
+    "padding_first_token", "as_published",
     "stage_a", "stage_b", "stage_a_no_bos", "stage_a_first_token", "stage_a_gain", "stage_a_sampled", "stage_a_chat",
 ]  # fmt: skip
 
@@ -25,6 +26,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "fixed_first_token": FIXED | {"first_token_ce": 0.5},
     "padding_bug": FIXED | {"padding": "left_unmasked"},
     "double_shift": FIXED | {"label_shift": "twice"},
+    "padding_and_shift": FIXED | {"padding": "left_unmasked", "label_shift": "twice"},
     "padding_first_token": FIXED | {"padding": "left_unmasked", "first_token_ce": 0.5},
     "as_published": STAGE_A | {"padding": "left_unmasked"},
     "stage_a": STAGE_A,
@@ -40,6 +42,7 @@ SWITCHES = tuple(FIXED)
 
 Padding = Literal["left_unmasked", "right_masked"]
 Shift = Literal["twice", "once"]
+AnchorMode = Literal["text", "chat", "chat_or_text"]
 
 TITLES = {
     "fixed": "all fixed",
@@ -47,6 +50,7 @@ TITLES = {
     "fixed_first_token": "all fixed, first-token loss",
     "padding_bug": "padding bug",
     "double_shift": "double shift",
+    "padding_and_shift": "padding bug and double shift",
     "padding_first_token": "padding bug, first-token loss",
     "as_published": "as published",
     "stage_a": "stage A (padding fixed)",
@@ -64,13 +68,17 @@ SIDES: tuple[Side, ...] = get_args(Side)
 """The two readers of one wire, by their names in metrics and tables."""
 TextChannel = Literal["text", "first_tokens", "last_tokens", "no_context"]
 PrefixChannel = Literal["latent", "shuffled", "mean", "constant"]
-Channel = Literal[TextChannel, PrefixChannel]
+NarrowChannel = Literal["latent_8", "latent_4"]
+Channel = Literal[TextChannel, PrefixChannel, NarrowChannel]
 TEXT_CHANNELS: tuple[TextChannel, ...] = get_args(TextChannel)
 PREFIX_CHANNELS: tuple[PrefixChannel, ...] = get_args(PrefixChannel)
 CHANNELS: tuple[Channel, ...] = (*TEXT_CHANNELS, *PREFIX_CHANNELS)
 """The possible inputs of a reader: the text, as many of its tokens as there are latents, nothing, or a prefix."""
+NARROW: dict[NarrowChannel, int] = {"latent_8": 8, "latent_4": 4}
+"""Latents sent with fewer bits a number than the 16 of ``latent``, where a run asks for them."""
 WORDS = {
     "text": "text", "first_tokens": "first M tokens", "last_tokens": "last M tokens", "no_context": "no context",
-    "latent": "latents", "shuffled": "another text's latents", "mean": "mean latents", "constant": "learned constant",
+    "latent": "latents", "latent_8": "latents at 8 bits", "latent_4": "latents at 4 bits",
+    "shuffled": "another text's latents", "mean": "mean latents", "constant": "learned constant",
 }  # fmt: skip
 """The names of the channels in tables and figures."""

@@ -13,12 +13,13 @@ from helpers.records import runs
 from helpers.records.study import own_cells
 from helpers.studies.latentwire import data, wire, wiring
 from helpers.studies.latentwire.adapter import Wire
-from helpers.studies.latentwire.arms import TEXT_CHANNELS
+from helpers.studies.latentwire.arms import NARROW, TEXT_CHANNELS, TextChannel
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.decode import Decoding
 from helpers.studies.latentwire.encoder import to_bytes
 from helpers.studies.latentwire.evaluate import evaluate, partners, text_middles
 from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.opening import Opening
 from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.session import Session
 from helpers.studies.latentwire.study import STUDY, TEXT, reader_pair
@@ -28,8 +29,7 @@ __all__ = ["Session", "run_cell", "run_cells"]
 READ_BY_TEXT = (
     "model_a", "model_b", "revision_a", "revision_b", "data", "squad_train", "squad_validation", "train_samples",
     "eval_samples", "data_seed", "long_texts", "byte_max", "answer_limit", "latents", "anchor", "anchor_mode",
-    "anchor_tokens", "date",
-    "dtype", "device", *wiring.DECODING,
+    "anchor_tokens", "date", "answer_end", "text_examples", "dtype", "device", *wiring.DECODING,
 )  # fmt: skip
 """The parameters that the text channels depend on.
 
@@ -72,25 +72,39 @@ def text_record(p: WireCell, session: Session) -> runs.Record:
         prefix=f"{pair}-ban{params['eos_ban_steps']}", data=data.files(p), model=session.facts,
     ) as run:  # fmt: skip
         if not run.complete:
-            table = run.step("completions", lambda: _text_channels(p, session))
+            table = run.step("completions", lambda: text_table(p, session, session.split.validation))
+            if p.text_examples:
+                run.step("examples", lambda: {"bytes": sum(len(_worked(one, p).encode()) for one in data.worked(p))})
             run.finish(finish_reasons=table["finish"].value_counts().to_dict())
         return run.record
 
 
-def _text_channels(p: WireCell, session: Session) -> pd.DataFrame:
-    some, tables = session.split.validation, []
+def text_table(
+    p: WireCell, session: Session, examples: Sequence[Example], channels: Sequence[TextChannel] = TEXT_CHANNELS
+) -> pd.DataFrame:
+    """Return the answers of both readers on the text of ``examples``, or on what ``channels`` leave of it."""
+    tables = []
     for lm in session.lms:
-        for channel in TEXT_CHANNELS:
-            middles = text_middles(lm, some, channel, p.latents)
-            tables.append(evaluate(lm, Composer.of(p), middles, some, channel, decoding(p), **_how(p)))
+        opening = Opening(lm, Composer.of(p).opening(lm, data.worked(p))) if p.text_examples else None
+        for channel in channels:
+            middles = text_middles(lm, examples, channel, p.latents)
+            batch, seed = p.eval_batch, p.data_seed
+            given = (lm, Composer.of(p), middles, examples, channel, decoding(p))
+            tables.append(evaluate(*given, batch=batch, seed=seed, opening=opening))
     return pd.concat(tables, ignore_index=True)
+
+
+def _worked(one: Example, p: WireCell) -> str:
+    return f"{one.text}{p.anchor}{one.answers[0]}\n"
 
 
 def _evaluate(run: runs.Run, p: WireCell, session: Session, inputs: dict[str, runs.Record]) -> None:
     made = wiring.trained(inputs["wire"], p, session)
     constant = wiring.prompts(inputs["prompt"])
     table = run.step("completions", lambda: _prefix_channels(p, session, made, constant))
-    run.step("bytes", lambda: {"latent": message_bytes(p, session.split.validation, made)})
+    widths = {"latent": 16} | (NARROW if p.narrow else {})
+    some = session.split.validation
+    run.step("bytes", lambda: {name: message_bytes(p, some, made, bits) for name, bits in widths.items()})
     latent = table[table["channel"] == "latent"]
     run.finish(finish_reasons=latent["finish"].value_counts().to_dict())
 
@@ -98,7 +112,8 @@ def _evaluate(run: runs.Run, p: WireCell, session: Session, inputs: dict[str, ru
 def _prefix_channels(p: WireCell, session: Session, made: Wire, constant: dict[str, Tensor]) -> pd.DataFrame:
     """Evaluate both readers on their latents, on another text's, on the mean over training texts, and on a constant."""
     some = session.split.validation
-    z_bmd, _ = wire.send(encoded(made, some, p))
+    sent = encoded(made, some, p)
+    z_bmd, _ = wire.send(sent)
     mean_md = encoded(made, session.split.train[: p.probe_samples], p).mean(0)
     tables = []
     for lm in session.lms:
@@ -109,9 +124,13 @@ def _prefix_channels(p: WireCell, session: Session, made: Wire, constant: dict[s
                 "mean": adapter(mean_md[None]).expand(len(some), -1, -1),
                 "constant": constant[lm.side].to(z_bmd).expand(len(some), -1, -1),
             }  # fmt: skip
+            if p.narrow:
+                prefixes |= {name: adapter(wire.send(sent, bits)[0]) for name, bits in NARROW.items()}
         for channel, prefix in prefixes.items():
             middles = p.switches["prefix_gain"] * prefix
-            tables.append(evaluate(lm, Composer.of(p), middles, some, channel, decoding(p), **_how(p)))
+            tables.append(
+                evaluate(lm, Composer.of(p), middles, some, channel, decoding(p), batch=p.eval_batch, seed=p.data_seed)
+            )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -126,9 +145,9 @@ def encoded(made: Wire, examples: list[Example], p: WireCell) -> Tensor:
         )
 
 
-def message_bytes(p: WireCell, examples: list[Example], made: Wire) -> float:
-    """Return the bytes of a message, latents in fp16. All messages have the same size."""
-    _, sent = wire.send(encoded(made, examples[:1], p))
+def message_bytes(p: WireCell, examples: list[Example], made: Wire, bits: int = 16) -> float:
+    """Return the bytes of a message, ``bits`` a number. All messages have the same size."""
+    _, sent = wire.send(encoded(made, examples[:1], p), bits)
     return float(sent)
 
 
@@ -136,7 +155,3 @@ def decoding(p: WireCell) -> Decoding:
     """Return the settings of decoding, which all channels share."""
     s = p.switches
     return Decoding(p.max_new_tokens, s["eos_ban_steps"], s["first_token_temperature"], s["first_token_top_p"])
-
-
-def _how(p: WireCell) -> dict[str, int]:
-    return {"batch": p.eval_batch, "seed": p.data_seed}

@@ -8,6 +8,7 @@ are shifted twice. Targets are addressed by position; no library is ever given `
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
@@ -19,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from helpers.base.errors import DataError, ModelError
 from helpers.lm.asking import Asking, cut
 from helpers.lm.fields import FIRST_DATE
-from helpers.studies.latentwire.arms import Padding, Shift
-from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.arms import AnchorMode, Padding, Shift
+from helpers.studies.latentwire.examples import Example
+from helpers.studies.latentwire.lms import FrozenLM, has_template
 from helpers.studies.latentwire.params import WireCell
 
 HERE = "\u241fprefix\u241f"
@@ -68,7 +70,7 @@ class Composer:
     """The policy of one run."""
 
     anchor: str = "Answer: "
-    mode: Literal["text", "chat"] = "text"
+    mode: AnchorMode = "text"
     bos_after_anchor: bool = False
     padding: Padding = "right_masked"
     label_shift: Shift = "once"
@@ -100,7 +102,7 @@ class Composer:
         before, anchor = self._frame(lm)
         if latent:
             return Frame(before, anchor + (bos if self.bos_after_anchor else []))
-        return Frame(before if self.mode == "chat" else bos, anchor)
+        return Frame(before if self._by_template(lm) else bos, anchor)
 
     def _frame(self, lm: FrozenLM) -> tuple[list[int], list[int]]:
         """Return the tokens before the middle part, and those behind it that no answer changes."""
@@ -117,9 +119,9 @@ class Composer:
 
     def _written(self, lm: FrozenLM) -> tuple[str, str, str]:
         """Return the text before the middle part, what stands for that, and the text behind it with the anchor."""
-        if self.mode == "text":
+        if not self._by_template(lm):
             return "", "\n", self.anchor
-        if not getattr(lm.tokenizer, "chat_template", None):
+        if not has_template(lm):
             raise ModelError(f"anchor_mode is chat, but {lm.name} has no chat template. Use anchor_mode text.")
         turn = [{"role": "user", "content": HERE}]
         filled = Asking(date=self.date).write(lm.tokenizer, turn, answering=True)
@@ -131,10 +133,28 @@ class Composer:
         before, _, after = filled.partition(HERE)
         return before, HERE, after + self.anchor
 
-    def contexts(self, lm: FrozenLM, middle: Sequence[Tensor] | Tensor, *, latent: bool) -> tuple[Tensor, Tensor]:
-        """Embed frame and middle parts [m, D]; return them right-padded with zeros [B, C, D], and their lengths [B]."""
+    def _by_template(self, lm: FrozenLM) -> bool:
+        return self.mode == "chat" or (self.mode == "chat_or_text" and has_template(lm))
+
+    def opening(self, lm: FrozenLM, examples: Sequence[Example]) -> list[int]:
+        """Return the tokens that all text prompts begin with: what stands before a text, and worked examples.
+
+        They are the reader's own and never sent. Each has the shape of the question that follows, with its answer.
+        """
+        anchor = replace(self, mode="text").frame(lm, latent=False).after
+        worked = [lm.ids(one.text) + anchor + self.answer(lm, one.answers[0]) for one in examples]
+        return [*self.frame(lm, latent=False).before, *itertools.chain.from_iterable(worked)]
+
+    def contexts(
+        self, lm: FrozenLM, middle: Sequence[Tensor] | Tensor, *, latent: bool, opened: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Embed frame and middle parts [m, D]; return them right-padded with zeros [B, C, D], and their lengths [B].
+
+        Where a reader has ``opened`` the prompt already, the part before the middle is left out.
+        """
         frame = self.frame(lm, latent=latent)
-        before, after = (lm.embed(torch.tensor([ids], dtype=torch.long))[0] for ids in (frame.before, frame.after))
+        outer = ([] if opened else frame.before, frame.after)
+        before, after = (lm.embed(torch.tensor([ids], dtype=torch.long))[0] for ids in outer)
         rows = [torch.cat([before, part.to(before), after]) for part in middle]
         lengths = torch.tensor([len(row) for row in rows], device=before.device)
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths

@@ -19,7 +19,7 @@ from helpers.base import estimands, stats
 from helpers.base.estimands import Estimand
 from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
-from helpers.studies.latentwire.arms import CHANNELS, SIDES, TEXT_CHANNELS, Channel, Side
+from helpers.studies.latentwire.arms import CHANNELS, NARROW, SIDES, TEXT_CHANNELS, Channel, Side
 
 Metric = dict[str, Any]
 Rate = Literal["em", "first1", "first5"]
@@ -50,11 +50,18 @@ def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Ch
 
 def communication(records: Sequence[Record], estimand: Estimand, side: Side, score: Rate) -> Metric:
     """Return latents minus another text's latents, paired by example: the part of ``score`` due to the text itself."""
-    table = rows(records, "latent")
+    return difference(records, estimand, side, "latent", "shuffled", score)
+
+
+def difference(
+    records: Sequence[Record], estimand: Estimand, side: Side, channel: Channel, other_channel: Channel, score: Rate
+) -> Metric:
+    """Return ``score`` on one prefix channel minus that on another of the same wires, paired by example."""
+    table = rows(records, channel)
     table = table[table["side"] == side]
     own, other = (
-        table[table["channel"] == channel].pivot(index="run", columns="id", values=score)
-        for channel in ("latent", "shuffled")
+        table[table["channel"] == name].pivot(index="run", columns="id", values=score)
+        for name in (channel, other_channel)
     )
     return estimands.paired_difference(own.to_numpy(), other.loc[own.index, own.columns].to_numpy(), estimand).metric(
         "points"
@@ -63,7 +70,7 @@ def communication(records: Sequence[Record], estimand: Estimand, side: Side, sco
 
 def by_example(record: Record, metric: str) -> Counts | None:
     """Return the counts of a score that is a rate by example; None for other metrics."""
-    for side, channel, name in itertools.product(SIDES, CHANNELS, RATES):
+    for side, channel, name in itertools.product(SIDES, (*CHANNELS, *NARROW), RATES):
         if metric == f"{name}_{channel}_{side}":
             table = rows([record], channel)
             part = table[(table["side"] == side) & (table["channel"] == channel)]

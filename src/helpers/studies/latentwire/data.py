@@ -17,6 +17,8 @@ from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.params import WireCell
 
 SPLITS = ("train", "validation")
+WORKED = "examples"
+"""The split of worked examples, of the people or words that training may have, and with a stream of its own."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ def load(p: WireCell, lms: Sequence[FrozenLM]) -> Split:
     return Split(examples["train"], examples["validation"])
 
 
+def worked(p: WireCell, split: str = WORKED, n: int | None = None) -> list[Example]:
+    """Return the worked examples of the text prompts, or ``n`` others that no run trains on or is evaluated on."""
+    return _drawn(p, split, p.text_examples if n is None else n)
+
+
 def files(p: WireCell) -> list[Path]:
     """Return the data files whose content is part of a run's question; fetch those of the hub."""
     return [_source(p, split)[0] for split in SPLITS] if p.data == "squad" else []
@@ -52,10 +59,11 @@ def revisions(p: WireCell) -> dict[str, str]:
 
 def _source(p: WireCell, split: str) -> tuple[Path, str | None]:
     """Return the file of SQuAD's ``split``, and its commit if it comes from the hub."""
-    asked = p.squad_train if split == "train" else p.squad_validation
+    of_hub = "validation" if split == "validation" else "train"
+    asked = p.squad_train if of_hub == "train" else p.squad_validation
     repo, revision = hub.split_revision(asked)
     if repo in ("", qa.HUB):
-        return hub.data_file(qa.HUB, revision, qa.HUB_FILE.format(split=split))
+        return hub.data_file(qa.HUB, revision, qa.HUB_FILE.format(split=of_hub))
     return from_root(asked), None
 
 

@@ -12,6 +12,7 @@ from helpers.base.rng import numpy_stream
 from helpers.lm.generate import draw
 from helpers.lm.prompts import Sampling
 from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.opening import Opening
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,42 @@ class Decoded:
 
 
 def decode(
-    lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, how: Decoding, *, seed: int, keys: Sequence[str]
-) -> list[Decoded]:
-    """Decode after right-padded contexts [B, C, D] of ``lengths_b`` tokens; ``keys`` name the random streams."""
+    lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, how: Decoding, *, seed: int, keys: Sequence[str],
+    opening: Opening | None = None,
+) -> list[Decoded]:  # fmt: skip
+    """Decode after right-padded contexts [B, C, D] of ``lengths_b`` tokens; ``keys`` name the random streams.
+
+    ``opening``: what the reader has read before all contexts. Rows of one length are then decoded together, because
+    padding between the two would count as tokens of a sliding window.
+    """
+    if opening is None:
+        return _decode(lm, context_bcd, lengths_b, how, seed, keys, None)
+    decoded: dict[int, Decoded] = {}
+    for length in lengths_b.unique().tolist():
+        rows = (lengths_b == length).nonzero()[:, 0]
+        these = [keys[int(row)] for row in rows]
+        answers = _decode(lm, context_bcd[rows, :length], lengths_b[rows], how, seed, these, opening)
+        decoded |= dict(zip(rows.tolist(), answers, strict=True))
+    return [decoded[row] for row in range(len(keys))]
+
+
+def _decode(
+    lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, how: Decoding, seed: int, keys: Sequence[str],
+    opening: Opening | None,
+) -> list[Decoded]:  # fmt: skip
     h_bcd, mask = _left_padded(context_bcd, lengths_b)
+    read = opening.length if opening else 0
+    mask = torch.cat([mask.new_ones(len(mask), read), mask], dim=1)
     uniform = torch.tensor([numpy_stream(seed, "first token", key).random() for key in keys], dtype=torch.float32)
     first = Sampling(how.max_new_tokens, how.first_token_temperature, how.first_token_top_p)
     tokens: list[list[int]] = [[] for _ in keys]
     finish: list[str | None] = [None] * len(keys)
     with torch.inference_mode():
         position = (mask.long().cumsum(1) - 1).clamp(min=0)
-        out = lm.hidden(h_bcd, attention_mask=mask.long(), position_ids=position, use_cache=True)
+        past = opening.repeated(len(keys)) if opening else None
+        out = lm.hidden(
+            h_bcd, attention_mask=mask.long(), position_ids=position[:, read:], past_key_values=past, use_cache=True
+        )
         logits = lm.head(out.last_hidden_state[:, -1]).float()
         ends = torch.tensor(list(lm.ends), device=logits.device)
         p_end = torch.softmax(logits, -1)[:, ends].sum(-1).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -114,6 +114,24 @@ def reader(side: str, name: str, model: PreTrainedModel, tokenizer: PreTrainedTo
     device = next(model.parameters()).device
     ends = tuple(sorted({end, *configured_ends(tokenizer, model)}))
     return FrozenLM(side, name, tokenizer, model, decoder, head, embedding, end, pad, bos, device, ends)
+
+
+def has_template(lm: FrozenLM) -> bool:
+    """Whether the reader's tokenizer has a chat template."""
+    return bool(getattr(lm.tokenizer, "chat_template", None))
+
+
+def ended_by_line(lm: FrozenLM) -> FrozenLM:
+    """Return the reader with a line break for its end; any token that is a blank with a line break stops it as well.
+
+    Raises ``ModelError`` where its tokenizer has no single token for a line break.
+    """
+    ids = lm.ids("\n")
+    if len(ids) != 1:
+        raise ModelError(f"{lm.name} spells a line break with {len(ids)} tokens, not one. Set answer_end to token.")
+    pieces = lm.tokenizer.batch_decode([[token] for token in range(len(lm.tokenizer))])
+    breaks = {token for token, piece in enumerate(pieces) if "\n" in piece and not piece.strip()}
+    return replace(lm, end=ids[0], ends=tuple(sorted({*lm.ends, *ids, *breaks})))
 
 
 def check_place(name: str, revision: str | None) -> None:

@@ -10,13 +10,17 @@ from torch import Tensor
 from helpers.lm.packed import nll
 from helpers.studies.latentwire.compose import Labels
 from helpers.studies.latentwire.lms import FrozenLM
+from helpers.studies.latentwire.opening import Opening
 
 
-def teacher_logits(lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, labels: Labels) -> Tensor:
+def teacher_logits(
+    lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, labels: Labels, opening: Opening | None = None
+) -> Tensor:
     """Feed answers after their contexts; return fp32 logits [B, S, V] at the positions that ``labels`` compares.
 
     Rows are right-padded and causal, so padding after a row cannot reach it and no mask is needed. Padding inside the
-    answers (on the left) is fed like any token: attending to it is the fault to reproduce.
+    answers (on the left) is fed like any token: attending to it is the fault to reproduce. ``opening``: what the
+    reader has read before all contexts.
     """
     fed_bld = lm.embed(labels.inputs).to(context_bcd)
     batch, _, width = context_bcd.shape
@@ -24,7 +28,8 @@ def teacher_logits(lm: FrozenLM, context_bcd: Tensor, lengths_b: Tensor, labels:
     laid = torch.cat([context_bcd, context_bcd.new_zeros(batch, fed_bld.shape[1], width)], dim=1)
     places = lengths_b[:, None] + torch.arange(fed_bld.shape[1], device=row.device)
     laid = laid.index_put((row, places), fed_bld)
-    hidden = lm.hidden(laid, use_cache=False).last_hidden_state
+    read = {"past_key_values": opening.repeated(batch), "use_cache": True} if opening else {"use_cache": False}
+    hidden = lm.hidden(laid, **read).last_hidden_state
     return lm.head(hidden[row, lengths_b[:, None] - 1 + labels.at]).float()
 
 

@@ -10,28 +10,32 @@ import pandas as pd
 from helpers.base import stats
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.studies.latentwire.arms import NARROW
 
 Cell = Mapping[str, Any]
 Inputs = Mapping[str, Record]
-TEXT_SCORES = ("em_", "f1_", "first1_", "nll_text", "nll_twice_text", "p_end_text")
+TEXT_SCORES = ("em_", "f1_", "first1_", "nll_text", "nll_twice_text", "p_end_text", "bytes_examples")
 """Prefixes of those scores of the text channels that every cell reports beside its own."""
 
 
 def cell_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
     """Return the metrics of a cell: its prefix channels, the text channels, and the training of its wire."""
-    answers, wire = tables["completions"], inputs["wire"]
-    text = scores(inputs["text"].table("completions"))
+    answers, wire, read = tables["completions"], inputs["wire"], inputs["text"]
+    text = text_metrics(read.params, read.results, {})
     trained = wire_metrics(wire.params, wire.results, {})
     return (
-        scores(answers) | communication(answers) | _bytes(answers, tables["bytes"]["latent"])
+        scores(answers) | communication(answers) | _bytes(answers, tables["bytes"])
         | {name: metric for name, metric in text.items() if name.startswith(TEXT_SCORES)}
         | {name: metric for name, metric in trained.items() if name != "steps"}
     )  # fmt: skip
 
 
 def text_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
-    """Return the scores of the text channels."""
-    return scores(tables["completions"])
+    """Return the scores of the text channels, and the bytes of worked examples where there are any."""
+    told: Metrics = {}
+    if "examples" in tables:
+        told["bytes_examples"] = {"value": tables["examples"]["bytes"], "unit": "bytes", "n": cell["text_examples"]}
+    return scores(tables["completions"]) | told
 
 
 def wire_metrics(cell: Cell, tables: Tables, inputs: Inputs) -> Metrics:
@@ -86,8 +90,15 @@ def communication(answers: pd.DataFrame) -> Metrics:
     return metrics
 
 
-def _bytes(answers: pd.DataFrame, latent: float) -> Metrics:
-    """Return the bytes of a message, and the mean UTF-8 bytes of the texts that messages stand for."""
+def _bytes(answers: pd.DataFrame, sent: Mapping[str, float]) -> Metrics:
+    """Return the bytes of a message, and the mean UTF-8 bytes of the texts that messages stand for.
+
+    With fewer bits a number, ``fits_...`` is the share of texts that are no longer than the message.
+    """
     texts = [len(text.encode()) for text in answers.drop_duplicates("id")["question"]]
-    bytes_of = {"latent": latent, "text": sum(texts) / len(texts)}
-    return {f"bytes_{name}": {"value": value, "unit": "bytes", "n": len(texts)} for name, value in bytes_of.items()}
+    bytes_of = {**sent, "text": sum(texts) / len(texts)}
+    fits = {name: sum(text <= sent[name] for text in texts) / len(texts) for name in NARROW if name in sent}
+    return {
+        **{f"bytes_{name}": {"value": value, "unit": "bytes", "n": len(texts)} for name, value in bytes_of.items()},
+        **{f"fits_{name}": {"value": value, "unit": "share", "n": len(texts)} for name, value in fits.items()},
+    }

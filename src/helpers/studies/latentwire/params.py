@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from helpers.base.errors import DataError, ParameterError
 from helpers.base.params import Cell
 from helpers.lm.fields import FIRST_DATE, OF_DATE, Date
-from helpers.studies.latentwire.arms import ARMS, SWITCHES, Arm, Padding, Shift
+from helpers.studies.latentwire.arms import ARMS, SWITCHES, AnchorMode, Arm, Padding, Shift
 from helpers.studies.latentwire.qa import HUB
 
 Weight = Annotated[float, Field(ge=0, le=100)]
@@ -51,8 +51,8 @@ class WireCell(Cell):
         default=None, description="0 is greedy; later tokens always are"
     )
     first_token_top_p: Share | None = None
-    anchor_mode: Literal["text", "chat"] | None = Field(
-        default=None, description="plain anchor, or the chat template's"
+    anchor_mode: AnchorMode | None = Field(
+        default=None, description="plain anchor, the chat template's, or plain only for a reader without a template"
     )
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -100,6 +100,13 @@ class WireCell(Cell):
         default="in_place",
         description="anchor and answer tokenised as one text, or each by itself, which cuts off the answer's space",
     )
+    answer_end: Literal["token", "line"] = Field(
+        default="token", description="an answer ends with the reader's end token, or with a line break"
+    )
+    text_examples: int = Field(
+        default=0, ge=0, description="worked examples before every text: they are the reader's own and are not sent"
+    )
+    narrow: bool = Field(default=False, description="evaluate the latents at 8 and at 4 bits a number too")
     date: Date = Field(default=FIRST_DATE, description=OF_DATE)
     max_new_tokens: int = Field(default=12, ge=1)
     eval_batch: int = Field(default=200, ge=1)
@@ -137,6 +144,11 @@ class WireCell(Cell):
             )
         if self.d_z % 2:
             raise ParameterError(f"d_z is {self.d_z}, but sinusoidal positions need an even width. Add one.")
+        if self.text_examples and self.answer_end != "line":
+            raise ParameterError(
+                f"text_examples is {self.text_examples}, but behind an end token no reader goes on to "
+                "the next text. Set answer_end to line."
+            )
         if self.data != "squad" and (self.squad_train or self.squad_validation):
             raise ParameterError(f"squad_train and squad_validation are for data squad, but data is {self.data!r}.")
         # A record keeps only the names of these files, so equal names would be ambiguous.

@@ -43,7 +43,7 @@ class Session:
         readers = [lms.load(side, name, revision=revision, **self._where) for side, (name, revision) in pairs]
         for lm in readers:
             settle_reader(lm)
-        return readers
+        return [lms.ended_by_line(lm) for lm in readers] if self.p.answer_end == "line" else readers
 
     @functools.cached_property
     def split(self) -> Split:

@@ -26,7 +26,9 @@ PROMPT_VERSION = 1  # 1: loss
 PROMPT_METRICS_VERSION = 1  # 1: steps
 TEXT_VERSION = 1  # 1: completions of the text channels
 TEXT_METRICS_VERSION = 1  # 1: as those of a cell
-ADDED = {"anchor_tokens": "in_place", "date": FIRST_DATE}
+ADDED = {
+    "anchor_tokens": "in_place", "date": FIRST_DATE, "answer_end": "token", "text_examples": 0, "narrow": False,
+}  # fmt: skip
 """The pocket readers of the first records have the same tokens in place and apart, and no template."""
 TRAINED = 0.1
 """Tolerance of trained metrics: over 400 steps, another kernel's rounding moved none of them by more than .06."""

@@ -16,7 +16,7 @@ from helpers.studies.latentwire.criteria import Rate, Score
 ORDER = list(ARMS)
 HEADS = {
     "text": "text", "first_tokens": "first M", "last_tokens": "last M", "no_context": "nothing", "latent": "latents",
-    "shuffled": "shuffled", "mean": "mean", "constant": "constant",
+    "shuffled": "shuffled", "mean": "mean", "constant": "constant", "latent_8": "8 bits", "latent_4": "4 bits",
 }  # fmt: skip
 """Short headings of columns. ``shuffled`` are another text's latents."""
 

@@ -26,12 +26,14 @@ from helpers.studies.latentwire.train import Taught, load_state, stretch
 
 DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
 TUNING = ("prompt_steps", "prompt_lr")
+READING = ("text_examples", "narrow")
+"""What is evaluated beside the channels of every run."""
 CURVE = ("step", "side", "first1", "nll", "scale", "prefix_rms", "embedding_rms", "z_std")
 
 
 def wire_record(p: WireCell, session: Session) -> runs.Record:
     """Return the record of the trained wire of ``p``, which cells share that differ in evaluation only."""
-    params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING))
+    params = _without(p, ("arm", "prefix_gain", *DECODING, *TUNING, *READING))
     s = p.switches
     label = f"{s['padding']}-{s['label_shift']}-ce{s['first_token_ce']:g}"
     with runs.open_run(
@@ -49,7 +51,7 @@ _TRAINED = ("padding", "label_shift", "first_token_ce", "bos_after_anchor", "anc
 
 def prompt_record(p: WireCell, session: Session) -> runs.Record:
     """Return the record of both readers' constant prefixes, which no switch of padding or labels affects."""
-    params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING))
+    params = _without(p, ("arm", "prefix_gain", "padding", "label_shift", "first_token_ce", *DECODING, *READING))
     with runs.open_run(
         PROMPT, params=params, cell={"seed": p.seed, "bos_after_anchor": params["bos_after_anchor"]},
         prefix=f"bos{params['bos_after_anchor']}-s{p.seed}", data=data.files(p), model=session.facts,
