@@ -16,7 +16,7 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.claims.criteria import read_criteria
 from helpers.records import reading
 from helpers.records.derive import derive
-from helpers.studies.eqprop import experiment, left_open, left_open_findings, probes, setup, study
+from helpers.studies.eqprop import experiment, left_open, left_open_findings, left_open_views, probes, setup, study
 from helpers.studies.eqprop.arms import BASIC, RECOVERY
 from helpers.studies.eqprop.gradients import Gradient
 from helpers.studies.eqprop.nudge import Nudge, nudged_phases
@@ -232,3 +232,17 @@ def test_every_new_metric_of_the_criteria_is_recorded(made):
         if record is not None:
             missing = asked.metrics - set(criteria.derive) - set(record.metrics)
             assert missing <= conditional, name
+
+
+def test_figures_come_from_the_records(made):
+    records = list(made.values())
+    curve = left_open_views.recovery(records)
+    assert (curve[curve["step"] == 0]["value"] == 0).all() and set(curve["gradient"]) == set(RECOVERY)
+    own = curve[(curve["gradient"] == "tracking") & (curve["step"] == 3)]["value"].iloc[0]
+    assert -own == pytest.approx(made["plateau"].metric("recovered_tracking")["value"])
+    spent = left_open_views.budget(records).set_index("gradient")
+    assert spent.loc["frozen", "spent"] == 1 and spent["steps"].to_dict() == dict(
+        zip(RECOVERY, [4, 3, 1, 2, 2, 1, 4], strict=True)
+    )
+    table = left_open_views.breaks(records)
+    assert len(table) == 4 and (table["broken"] == "0 of 1").all() and (table["after"] == "").all()
