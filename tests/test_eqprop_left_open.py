@@ -16,7 +16,16 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.claims.criteria import read_criteria
 from helpers.records import reading
 from helpers.records.derive import derive
-from helpers.studies.eqprop import experiment, left_open, left_open_findings, left_open_views, probes, setup, study
+from helpers.studies.eqprop import (
+    experiment,
+    left_open,
+    left_open_findings,
+    left_open_views,
+    probes,
+    setup,
+    study,
+    views,
+)
 from helpers.studies.eqprop.arms import BASIC, RECOVERY
 from helpers.studies.eqprop.gradients import Gradient
 from helpers.studies.eqprop.nudge import Nudge, nudged_phases
@@ -218,6 +227,12 @@ def test_the_parts_add_up_to_the_gap(made):
         name: made["gap"].metric(f"gap_{name}")["value"] for name in ("whole", "architecture", "rule", "stabiliser")
     }
     assert value["whole"] == pytest.approx(value["architecture"] + value["rule"] + value["stabiliser"])
+
+
+def test_a_figure_of_the_parts_gives_what_the_metrics_give(made):
+    table = views.gap_parts([made["gap"]], "gap").set_index("part")["value"]
+    assert table.to_dict() == pytest.approx({name: made["gap"].metric(f"gap_{name}")["value"] for name in table.index})
+    assert list(table.index) == ["architecture", "stabiliser", "rule", "whole"]
 
 
 def test_every_new_metric_of_the_criteria_is_recorded(made):

@@ -215,6 +215,23 @@ def positions(records: Sequence[Record]) -> pd.DataFrame:
     return means(collect(records, "exp7", "positions"), ["arm", "position"], "loss")
 
 
+def gap_parts(records: Sequence[Record], experiment: str = "exp3") -> pd.DataFrame:
+    """Return the parts of the gap between EP and the plain transformer: part, value, low, high, n (nats).
+
+    They add up to the whole, which is the last row: architecture (exact gradients without penalty, minus the plain
+    transformer), stabiliser (with the controller minus without), rule (EP minus exact gradients, both with it).
+    """
+    table = collect(records, experiment, "final").pivot_table(index=["seed", "batch"], columns="arm", values="loss")
+    parts = {
+        "architecture": table["bptt, free"] - table["backprop"],
+        "stabiliser": table["bptt"] - table["bptt, free"],
+        "rule": table["ep"] - table["bptt"],
+        "whole": table["ep"] - table["backprop"],
+    }
+    long = pd.concat([part.rename("gap").reset_index().assign(part=name) for name, part in parts.items()])
+    return means(long, ["part"], "gap")
+
+
 def costs(records: Sequence[Record]) -> pd.DataFrame:
     """Return the seconds of one gradient and its ratio to BPTT-20, as medians over seeds."""
     table = collect(records, "exp3", "costs")
