@@ -16,18 +16,12 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.claims.criteria import read_criteria
 from helpers.records import reading
 from helpers.records.derive import derive
-from helpers.studies.eqprop import (
-    experiment,
-    left_open,
-    left_open_findings,
-    left_open_views,
-    probes,
-    setup,
-    study,
-    views,
-)
+from helpers.studies.eqprop import experiment, probes, setup, study, views
 from helpers.studies.eqprop.arms import BASIC, RECOVERY
 from helpers.studies.eqprop.gradients import Gradient
+from helpers.studies.eqprop.left_open import experiments as left_open
+from helpers.studies.eqprop.left_open import findings as left_open_findings
+from helpers.studies.eqprop.left_open import views as left_open_views
 from helpers.studies.eqprop.nudge import Nudge, nudged_phases
 from helpers.studies.eqprop.params import TriangulationCell
 

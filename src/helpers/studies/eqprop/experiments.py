@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from helpers.studies.eqprop import probes, setup
 from helpers.studies.eqprop.arms import BASIC, EXACT, LEVERS, SETTLED, UNSETTLED
 from helpers.studies.eqprop.costs import cost_table
-from helpers.studies.eqprop.left_open import gap, margin, plateau
+from helpers.studies.eqprop.left_open.experiments import gap, margin, plateau
 from helpers.studies.eqprop.material import Bench, Tables, final_losses
 from helpers.studies.eqprop.train import Trainer
 

@@ -11,9 +11,9 @@ import pandas as pd
 from helpers.base import frames, stats
 from helpers.base.frames import number
 from helpers.records.study import Metrics, Tables
-from helpers.studies.eqprop import left_open_findings
 from helpers.studies.eqprop.arms import EXACT, LOOSE, SETTLED, UNSETTLED, Arms, curves
 from helpers.studies.eqprop.averages import Findings, mean, metric_part, paired
+from helpers.studies.eqprop.left_open import findings as left_open
 
 STATES = {"controlled": SETTLED, "free": UNSETTLED}
 LOST, OVERFLOWED = 0.9, -1.0
@@ -255,9 +255,9 @@ FINDINGS: Mapping[str, Callable[[Tables, Arms], Mapping[str, dict | None]]] = {
     "exp5": _grid,
     "exp6": _branches,
     "exp7": _mixing,
-    "plateau": left_open_findings.plateau,
-    "margin": left_open_findings.margin,
-    "gap": left_open_findings.gap,
+    "plateau": left_open.plateau,
+    "margin": left_open.margin,
+    "gap": left_open.gap,
 }
 
 

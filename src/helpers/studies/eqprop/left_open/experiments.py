@@ -1,4 +1,4 @@
-"""What the campaign's log left open: recovery where frozen EP stops, the margin of exact gradients, and the gap."""
+"""Run what the campaign's log left open. Each experiment takes a `Bench` and returns its tables."""
 
 from __future__ import annotations
 

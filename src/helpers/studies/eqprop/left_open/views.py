@@ -8,7 +8,7 @@ import pandas as pd
 
 from helpers.records.reading import Record
 from helpers.studies.eqprop.arms import RECOVERY
-from helpers.studies.eqprop.left_open_findings import trainings
+from helpers.studies.eqprop.left_open.findings import trainings
 from helpers.studies.eqprop.views import collect, means
 
 SHOWN_RISE = 0.3
