@@ -16,6 +16,7 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.claims.criteria import read_criteria
 from helpers.records import reading
 from helpers.records.derive import derive
+from helpers.site.status import cells_of
 from helpers.studies.eqprop import experiment, probes, setup, study, views
 from helpers.studies.eqprop.arms import BASIC, RECOVERY
 from helpers.studies.eqprop.gradients import Gradient
@@ -255,3 +256,9 @@ def test_figures_come_from_the_records(made):
     )
     table = left_open_views.breaks(records)
     assert len(table) == 4 and (table["broken"] == "0 of 1").all() and (table["after"] == "").all()
+
+
+def test_the_status_of_a_union_names_cells_without_younger_parameters():
+    """A parameter that one block gives and another leaves at its default is no axis of the other's cells."""
+    rows = [row for row in cells_of("triangulation") if row.grid.endswith("left_open.yaml")]
+    assert len({row.cell for row in rows}) == 18

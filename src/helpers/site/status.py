@@ -171,7 +171,7 @@ def cells_of(notebook: str, known: ExperimentRecords | None = None, root: Path =
         grids[name] = expected
         told = telling([one.key for one in expected])
         for number, one in enumerate(expected):
-            cell = label({axis: one.key[axis] for axis in told})
+            cell = label({axis: one.key[axis] for axis in told if axis in one.key})
             rows.append(CellStatus(notebook, name, cell, *_state(mine.get(number, []), experiment.stale, head)))
     rows += [_ad_hoc(record, grids) for record in experiment.complete if record.id not in met]
     return rows + [_unreadable(record) for record in experiment.records if record.status == "unreadable"]
