@@ -19,7 +19,7 @@ from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stat
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 UNREAD = {"attachments", "events", "messages", "output", "store"}
-BATCH = 1_000
+BATCH = 5_000
 REMEDY = "Check that it is a log of Inspect, and that the installed inspect-ai is no older than the one that wrote it"
 
 
@@ -86,7 +86,7 @@ def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row
 def _samples(logs: Any, path: Path, head: Any) -> Iterator[Any]:
     """Yield the samples in the order of the data set, without what was said in them.
 
-    They are read by the thousand: one by one, each would read the list of all of them again. A log in JSON is one
+    They are read by thousands: each read begins with the list of all of them. A log in JSON is one
     document, which is read whole.
     """
     if path.suffix == ".json":
