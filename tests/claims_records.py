@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from helpers.base.stats import wilson
 from helpers.records.reading import Record
 from helpers.records.run_record import SCHEMA
+from helpers.stats.intervals import wilson
 
 FIXTURES = Path(__file__).parent / "fixtures" / "claims"
 STARTED = "2026-01-02T03:04:05+00:00"

@@ -13,9 +13,9 @@ from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.files import write_json
 from helpers.base.params import Cell
-from helpers.base.stats import wilson
 from helpers.records.questions import question_hash
 from helpers.records.study import Study
+from helpers.stats.intervals import wilson
 
 BLANK = dict.fromkeys(("k", "low", "high", "method")) | {"level": 0.95}
 FIXTURE = Path(__file__).parent / "fixtures" / "lint"

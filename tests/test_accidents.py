@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from test_fuzz import counts, fuzz, typed  # noqa: F401 - a fixture
 
 from helpers.base import files, params
-from helpers.claims.case import runs_of
-from helpers.records import provenance, reading, runs
+from helpers.cases.case import runs_of
+from helpers.records import reading, runs
 from helpers.sweeps.store import Store
 from helpers.sweeps.tidy import tidy
 from helpers.sweeps.watch import Watch
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 

@@ -15,12 +15,12 @@ from helpers.audit import publishing
 from helpers.audit.replay import replay
 from helpers.base import params
 from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.base.estimands import MODELS, RECIPE
 from helpers.base.files import DATA, PARAMS
 from helpers.lm import models
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.records.study import Study, find_study
+from helpers.stats.estimands import MODELS, RECIPE
 from helpers.studies.actdiff import browse, cell, criteria, measures, organisms, topics, views
 from helpers.studies.actdiff import documents as texts
 from helpers.studies.actdiff.broad_text import broad_text_record

@@ -24,12 +24,13 @@ from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
 from helpers.base.params import load
-from helpers.claims import open_case
-from helpers.records import derive, ledger, provenance, questions, study
+from helpers.cases import open_case
+from helpers.records import derive, ledger, questions, study
 from helpers.records import reading as records
 from helpers.site import header
 from helpers.site import lint as linting
 from helpers.site.lint import lint
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 
@@ -179,7 +180,7 @@ def test_an_axis_that_stands_for_a_list_or_another_name_follows_from_the_paramet
 
 
 @pytest.mark.parametrize(
-    "module", ["records/derive", "records/reading", "records/run_record", "base/stats", "studies/marker/metrics"]
+    "module", ["records/derive", "records/reading", "records/run_record", "stats/intervals", "studies/marker/metrics"]
 )
 def test_what_lint_derived_is_kept_only_while_all_code_that_derives_is_the_same(tmp_path, monkeypatch, module):
     record = next(records.published("sweep"))

@@ -16,10 +16,11 @@ from helpers.base.params import load, parse_grid
 from helpers.bench import agreement, bf16, compare, comparisons, measured
 from helpers.bench.agreement import TYPES
 from helpers.bench.options import Options
-from helpers.records import provenance, runs
+from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import resolve_negatives
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 MARKER, CELLS, STEPS = "[ZLT]", 2, 20

@@ -10,7 +10,7 @@ import pytest
 from helpers.base.files import ROOT
 from helpers.bench import machine, measured, views
 from helpers.bench.measured import Measured, metric, single
-from helpers.claims import open_case
+from helpers.cases import open_case
 from helpers.records import runs
 from helpers.show.markup import unseal
 from helpers.site import page

@@ -18,18 +18,19 @@ from helpers.audit.challenge import find, lines
 from helpers.audit.entries import check_registrations
 from helpers.audit.kept import Kept
 from helpers.audit.register import register
-from helpers.base import estimands, files, stats
-from helpers.base.clusters import exact_bounds
+from helpers.base import files
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import Estimand
-from helpers.claims import challenge as challenges
-from helpers.claims.case import open_case
-from helpers.claims.challenge import Challenge, Outcome
-from helpers.claims.ways import INTERVALS, PARTS, _left_out, _parts, as_registered, ways
+from helpers.cases import challenge as challenges
+from helpers.cases.case import open_case
+from helpers.cases.challenge import Challenge, Outcome
+from helpers.cases.recalled import nothing_recalled
+from helpers.cases.ways import INTERVALS, PARTS, _left_out, _parts, as_registered, ways
 from helpers.records import ledger
-from helpers.records.recalled import nothing_recalled
 from helpers.records.reread import Reread, WithoutQuestions, changes
 from helpers.site.header import header, place
+from helpers.stats import estimands, intervals
+from helpers.stats.clusters import exact_bounds
+from helpers.stats.estimands import Estimand
 from helpers.studies.marker import views
 from helpers.studies.marker.metrics import count_markers
 from helpers.studies.marker.readings import QUESTION_IN, READINGS
@@ -223,13 +224,13 @@ def test_readings_change_what_they_say_and_nothing_else(root):
 def test_rates_by_their_totals():
     k, n = np.full((3, 20), 1), np.full((3, 20), 4)
     wilson, exact = (estimands.rate(k, n, Estimand(method=method, level=0.9)) for method in ("wilson", "exact"))
-    assert wilson.bounds == stats.wilson(60, 240, 0.9).bounds
+    assert wilson.bounds == intervals.wilson(60, 240, 0.9).bounds
     assert exact.bounds == exact_bounds(60, 240, 0.9)
     assert estimands.independent_rate([60], [240], Estimand(method="exact", level=0.9)).bounds == exact.bounds
     assert wilson.bounds != exact.bounds != estimands.rate(k, n, Estimand(level=0.9)).bounds
     t = Estimand(method="t", level=0.8)
     assert estimands.rate(k, n, t).bounds == estimands.rate(k, n, Estimand(level=0.8)).bounds
-    seeds = [stats.Interval(value, None, None, None, None, "seed") for value in (0.7, 0.8, 0.95)]
+    seeds = [intervals.Interval(value, None, None, None, None, "seed") for value in (0.7, 0.8, 0.95)]
     mean = estimands.number(seeds, "cosine", t)
     assert mean.bounds == pytest.approx(st.t.interval(0.8, 2, np.mean([0.7, 0.8, 0.95]), st.sem([0.7, 0.8, 0.95])))
     assert mean.bounds != estimands.number(seeds, "cosine", Estimand(level=0.8)).bounds
@@ -246,10 +247,10 @@ def test_rates_by_their_totals():
 def test_thresholds_move_by_a_tenth_and_stay_on_their_scale(threshold, unit, moved):
     from claims_records import record
 
+    from helpers.cases.ways import Asked, _thresholds
     from helpers.claims.conditions import Compare
     from helpers.claims.criteria import Question
     from helpers.claims.evidence import gather
-    from helpers.claims.ways import Asked, _thresholds
 
     metric = {"value": 0.0, "unit": unit, "n": 1, "k": None, "low": None, "high": None, "method": "x", "level": 0.95}
     evidence = gather([record({"seed": 0}, {"m": metric})])

@@ -11,12 +11,12 @@ from claims_records import rate, record
 from helpers.base.errors import RecordError
 from helpers.base.files import PARAMS, sha256_file
 from helpers.base.params import parse_grid
-from helpers.base.stats import max_rate
-from helpers.claims import open_case
-from helpers.claims.case import declared_runs, runs_of
+from helpers.cases import open_case
+from helpers.cases.case import declared_runs, runs_of
 from helpers.claims.evidence import gather
 from helpers.records import reading
 from helpers.site.status import cases_in, cells_of, page_status, status
+from helpers.stats.intervals import max_rate
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.study import STUDY
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, content_hash
-from helpers.claims.challenge import Challenge, Outcome
+from helpers.cases.challenge import Challenge, Outcome, row_of
 from helpers.claims.claim import LEVELS
 from helpers.claims.confidence import RULES, Rule, confidence
 from helpers.claims.criteria import read_criteria
@@ -46,7 +46,7 @@ def cap(records, expected=None, declared=None, stale=None, scope=None, looks=1, 
     evidence = gather(records, expected).within({"tail": "newline"} | (scope or {}))
     asked = CRITERIA.question("band").model_copy(update={"scope": {}})
     verdict = judge(asked, evidence, stale, controls=check_controls(CRITERIA, "band", evidence))
-    return confidence(verdict, evidence, CRITERIA, declared, looks=looks, challenged=challenged)
+    return confidence(verdict, evidence, CRITERIA, declared, looks=looks, challenged=row_of(challenged))
 
 
 def row(found, name):

@@ -6,9 +6,10 @@ import pytest
 from claims_records import rate, record
 
 from helpers.base.errors import ClaimError
-from helpers.claims import facts as facts_module
+from helpers.cases import facts as facts_module
+from helpers.cases.facts import Facts
 from helpers.claims.evidence import Derived, Expected, gather
-from helpers.claims.facts import Facts, number
+from helpers.claims.wording import number
 from helpers.show.markup import unseal
 
 pytestmark = pytest.mark.unit

@@ -17,8 +17,9 @@ import yaml
 from helpers.base.errors import ClaimError
 from helpers.base.files import PARAMS, ROOT, write_text
 from helpers.base.params import load, read
-from helpers.claims import open_case, read_criteria
-from helpers.claims.placeholders import placeholders
+from helpers.cases import open_case
+from helpers.cases.placeholders import placeholders
+from helpers.claims.criteria import read_criteria
 from helpers.records.study import load_study
 from helpers.site import new
 from helpers.site.linting.prose import read_page

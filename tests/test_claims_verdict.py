@@ -9,14 +9,14 @@ from claims_records import FIXTURES, rate, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.base import estimands
 from helpers.base.errors import ClaimError, RecordError
-from helpers.base.stats import wilson
 from helpers.claims.conditions import Compare
 from helpers.claims.criteria import Confirm, Premise, read_criteria
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.logic import Truth
 from helpers.claims.verdict import check_controls, judge, regimes
+from helpers.stats import estimands
+from helpers.stats.intervals import wilson
 
 pytestmark = pytest.mark.unit
 LONG = read_criteria(FIXTURES / "lc_long.yaml").question("dilution")

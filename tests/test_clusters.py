@@ -12,12 +12,12 @@ from scipy import integrate, optimize
 from scipy import stats as distributions
 
 from helpers.audit import coverage
-from helpers.base import clusters, estimands
-from helpers.base.clusters import bounded_mean, cluster_rate, crossed_rate
 from helpers.base.errors import DataError
-from helpers.base.estimands import MODELS, RECIPE, Estimand, corrected, look_level, worst_rate
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import Interval
+from helpers.stats import clusters, estimands
+from helpers.stats.clusters import bounded_mean, cluster_rate, crossed_rate
+from helpers.stats.estimands import MODELS, RECIPE, Estimand, corrected, look_level, worst_rate
+from helpers.stats.intervals import Interval
 
 pytestmark = pytest.mark.unit
 

@@ -9,11 +9,11 @@ import pytest
 import toy_study
 from typer.testing import CliRunner
 
+from helpers.audit import committed
 from helpers.audit.register import register
 from helpers.base import files
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.cli import app
-from helpers.records import committed
 from helpers.site import header, listing, status
 
 pytestmark = pytest.mark.unit

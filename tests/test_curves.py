@@ -19,10 +19,10 @@ from test_exact_training import CELL, DATA, LORA, TARGETS, adapted, model_of
 from helpers.base import files
 from helpers.base.errors import ParameterError
 from helpers.lm.stacked import stacked
-from helpers.records import curves
 from helpers.studies.actdiff import tune
 from helpers.studies.marker.train import train, train_stack
 from helpers.sweeps import driver
+from helpers.system import curves
 
 pytestmark = pytest.mark.unit
 

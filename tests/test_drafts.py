@@ -14,9 +14,9 @@ from helpers.audit.register import register
 from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft
 from helpers.claims import evidence
-from helpers.claims.case import Case
-from helpers.claims.drafts import Draft
 from helpers.site import header, lint, listing, overview, status
 from helpers.site.graph import build
 from helpers.site.status import pages_in

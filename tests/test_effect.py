@@ -10,7 +10,7 @@ from claims_records import record
 from helpers.base.errors import ClaimError
 from helpers.claims.claim import Effect
 from helpers.claims.evidence import Expected
-from helpers.claims.facts import number
+from helpers.claims.wording import number
 from helpers.site.effect import NOT_RUN, effect
 
 SOURCE = {"metric": "source_rate", "label": "source"}

@@ -17,11 +17,11 @@ from helpers.lm import exact_training, forward, models
 from helpers.lm.exact import ways_of
 from helpers.lm.stacked import stacked
 from helpers.lm.targets import linear_names
-from helpers.records import provenance
 from helpers.studies.actdiff import tune
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
 from helpers.studies.marker.train import train, train_stack
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 logging.set_verbosity_error()

@@ -20,7 +20,7 @@ from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.errors import ExportError
 from helpers.base.params import load
-from helpers.claims import open_case
+from helpers.cases import open_case
 from helpers.cli import app
 from helpers.export import bundle, checking, hosts, places
 from helpers.records import ledger

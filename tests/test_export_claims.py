@@ -13,7 +13,7 @@ from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.errors import ExportError
 from helpers.base.params import load
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.cli import app
 from helpers.export import claims, places
 from helpers.records import ledger

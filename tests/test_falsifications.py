@@ -24,16 +24,17 @@ from toy_study import CoinCell, commit, project, run_cells
 from helpers.audit import publishing
 from helpers.audit.register import register
 from helpers.audit.verify import verify
-from helpers.base import clusters, estimands, files, stats
+from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.base.params import load
-from helpers.claims.case import Case, open_case
+from helpers.cases.case import Case, open_case
 from helpers.claims.claim import read_claim
 from helpers.site import lint as linter
 from helpers.site import page as blocks
 from helpers.site.linting import numerals
 from helpers.site.linting.cells import read_code
 from helpers.site.linting.prose import read_page
+from helpers.stats import clusters, estimands, intervals
 
 pytestmark = pytest.mark.unit
 BAND, LENGTHS, PREFIX, PLATEAU, DIFF = (
@@ -372,7 +373,7 @@ def test_a_falsified_project_is_found(house, kind, change, sentence):
 
 def wilsons() -> None:
     for k, n in ((0, 20), (7, 20), (60, 96), (96, 96)):
-        found = stats.wilson(k, n)
+        found = intervals.wilson(k, n)
         assert (found.low, found.high) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)
         assert found.value == k / n
 
@@ -416,19 +417,19 @@ def test_estimators_have_the_values_of_an_independent_reference(pin):
     pin()
 
 
-def narrower(interval: stats.Interval, share: float = 0.6) -> stats.Interval:
+def narrower(interval: intervals.Interval, share: float = 0.6) -> intervals.Interval:
     assert interval.low is not None and interval.high is not None
     low, high = (interval.value + share * (end - interval.value) for end in (interval.low, interval.high))
     return replace(interval, low=low, high=high)
 
 
 EDITED = [
-    (stats, "wilson", lambda old: lambda k, n, level=0.95: old(k, n, 0.9), wilsons),
-    (stats, "wilson", lambda old: lambda k, n, level=0.95: replace(old(k, n), value=(k + 1) / (n + 1)), wilsons),
+    (intervals, "wilson", lambda old: lambda k, n, level=0.95: old(k, n, 0.9), wilsons),
+    (intervals, "wilson", lambda old: lambda k, n, level=0.95: replace(old(k, n), value=(k + 1) / (n + 1)), wilsons),
     (clusters, "cluster_rate", lambda old: lambda ks, ns, level=0.95: narrower(old(ks, ns, level), 0.9), single_trials),
-    (clusters, "cluster_rate", lambda _: lambda ks, ns, level=0.95: stats.wilson(sum(ks), sum(ns)), seeds_of_80),
+    (clusters, "cluster_rate", lambda _: lambda ks, ns, level=0.95: intervals.wilson(sum(ks), sum(ns)), seeds_of_80),
     (clusters, "bounded_mean", lambda old: lambda v, low, high: narrower(old(v, low, high), 0.3), bounded_means),
-    (clusters, "bounded_mean", lambda _: lambda v, low, high: stats.mean_interval(v), bounded_means),
+    (clusters, "bounded_mean", lambda _: lambda v, low, high: intervals.mean_interval(v), bounded_means),
     (estimands, "mean_over_seeds", lambda old: lambda v, unit: narrower(old(v, unit), 0.62), seed_means),
     (estimands, "corrected", lambda _: lambda level, number: level, corrections),
     (estimands, "look_level", lambda _: lambda look, planned: 0.95, corrections),

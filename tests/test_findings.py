@@ -6,7 +6,7 @@ import pytest
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.site.findings import found
 from helpers.studies.marker import published
 

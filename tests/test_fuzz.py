@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from helpers import cli
 from helpers.base import files, params
 from helpers.base.errors import ClaimbookError
-from helpers.claims.case import runs_of
+from helpers.cases.case import runs_of
 from helpers.claims.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.records import ledger, reading

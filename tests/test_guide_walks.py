@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from helpers.base.files import REPORTS, ROOT
-from helpers.claims.placeholders import placeholders
+from helpers.cases.placeholders import placeholders
 
 OWN, IMPORTS = REPORTS / "guide-your-own-study.qmd", REPORTS / "guide-imports.qmd"
 BLOCK = re.compile(r"^``` *\{?\.?(?P<what>[^\n]*?)\}?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

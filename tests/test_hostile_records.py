@@ -53,7 +53,7 @@ CELLS = {
     "first": """import pandas as pd
 from helpers.show import plots
 from helpers.studies.actdiff import browse
-from helpers.claims import open_case
+from helpers.cases import open_case
 from helpers.site import blocks, header, page, pages, parts
 
 case = open_case("reports/first.qmd", root)
@@ -76,7 +76,7 @@ display(pages.chart(plots.heatmaps(tiles, {evil: evil}, row="first", column="sec
 tokens = pd.DataFrame({"layer": 0, "position": [0, 1], "rank": 1, "token": evil, "id": 1, "head": evil})
 display(pages.html(browse.lens_page_html(browse.lens_rows(tokens, head=evil), "lens", 0, evil)))""",
     "second": (
-        "from helpers.claims import open_case\nfrom helpers.site import header\n"
+        "from helpers.cases import open_case\nfrom helpers.site import header\n"
         "case = open_case('reports/second.qmd', root)\n"
         "display(header.header(case))"
     ),

@@ -12,9 +12,9 @@ import pytest
 
 from helpers.base import files, params
 from helpers.base.errors import DataError
-from helpers.base.estimands import MODELS
-from helpers.records.pooling import pool
 from helpers.records.run_record import NAME
+from helpers.stats.estimands import MODELS
+from helpers.stats.pooling import pool
 from helpers.studies.imported import criteria, importing
 from helpers.studies.imported import metrics as imported_metrics
 from helpers.studies.imported.params import LogCell

@@ -20,7 +20,8 @@ from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.base.params import load
-from helpers.claims import confidence, criteria, evidence, open_case
+from helpers.cases import open_case
+from helpers.claims import confidence, criteria, evidence
 from helpers.records import ledger, study
 from helpers.site import header
 from helpers.site.lint import lint
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.unit
 NAMED = "metrics: {heads_rate: {note: share of heads, function: 'coin_rules:share'}}"
 RULES = '''\
 """Rules."""
-from helpers.base.stats import wilson
+from helpers.stats.intervals import wilson
 
 
 def share(records, estimand):
@@ -154,7 +155,7 @@ def test_a_judgement_that_was_edited_or_lost_is_found(house):
 def test_before_any_record_is_published_code_may_change_and_late_runs_are_told(tmp_path, monkeypatch):
     root = project(tmp_path / "house", monkeypatch)
     register([root / "reports/coins.qmd"], root=root)
-    files.write_text(root / "src/helpers/claims/case.py", "x = 1\n")
+    files.write_text(root / "src/helpers/cases/case.py", "x = 1\n")
     assert findings(root) == ""
     run_cells(load(CoinCell, files.PARAMS / "coins" / "grid.yaml"))
     monkeypatch.setattr(ledger, "now", lambda: "2999-01-01T00:00:00+00:00")

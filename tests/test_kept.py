@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from helpers import cli
 from helpers.base import files
-from helpers.records.source import imports_of
 from helpers.site import kept, status
+from helpers.system.source import imports_of
 
 pytestmark = pytest.mark.unit
 SAID = {"summary": ["a page: UNDECIDED"], "whole": []}

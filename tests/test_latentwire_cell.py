@@ -21,12 +21,12 @@ from latentwire_fixture import TINY, cells, params, readers, wire
 from helpers.audit import replay
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError, RecordError
-from helpers.base.estimands import MODELS, RECIPE
 from helpers.lm import models
 from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.records.reading import Record, read
 from helpers.records.study import load_study
+from helpers.stats.estimands import MODELS, RECIPE
 from helpers.studies.latentwire import cell, criteria, lms, study, train, views, wiring
 from helpers.studies.latentwire.arms import ARMS, CHANNELS, SWITCHES, TITLES
 from helpers.studies.latentwire.compose import Composer

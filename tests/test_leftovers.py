@@ -16,7 +16,7 @@ import sweep_toy
 from filelock import FileLock
 from site_fixture import make_record
 
-from helpers.base import files, leftovers
+from helpers.base import files, writers
 from helpers.base.errors import SweepError
 from helpers.records.locks import lock_of
 from helpers.records.reading import PARTIAL
@@ -24,6 +24,7 @@ from helpers.sweeps import cluster, driver
 from helpers.sweeps.grid import read_grid
 from helpers.sweeps.store import MARK, Store
 from helpers.sweeps.tidy import tidy
+from helpers.system import leftovers
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +41,7 @@ files.write_atomic(Path(sys.argv[1]), write)
 HAS_A_FOLDER = """
 import subprocess, sys
 from pathlib import Path
-from helpers.base import leftovers
+from helpers.system import leftovers
 with leftovers.temporary_folder("claimbook-x-", Path(sys.argv[1])) as made:
     (made / "big").write_text("x")
     if sys.argv[2:]:
@@ -81,7 +82,7 @@ def process(code: str, *arguments: object) -> Iterator[tuple[list[str], Callable
 
 def dead_writer() -> str:
     """A process of this machine that is no more: this one's number was another's before."""
-    machine, pid, started = leftovers.writer().split("-")
+    machine, pid, started = writers.writer().split("-")
     return f"{machine}-{pid}-{int(started) - 1}"
 
 
@@ -118,11 +119,11 @@ def test_files_and_folders_of_dead_processes_go_wherever_they_are_written(here, 
 
 
 def test_what_is_not_provably_ours_and_dead_stays(here):
-    machine, pid, started = leftovers.writer().split("-")
+    machine, pid, started = writers.writer().split("-")
     other = "0" * 12 if machine != "0" * 12 else "1" * 12
     kept = [
         f".x.{other}-{pid}-1.tmp", f".x.{pid}.tmp", f"x.{dead_writer()}.tmp", f".x.{dead_writer()}", ".hidden",
-        f".x.{machine}-1-{int(started) + 1}.tmp.json", f".x.{leftovers.writer()}.tmp", "notes.tmp", ".notes.tmp",
+        f".x.{machine}-1-{int(started) + 1}.tmp.json", f".x.{writers.writer()}.tmp", "notes.tmp", ".notes.tmp",
     ]  # fmt: skip
     for name in kept:
         (here / "outputs" / name).write_text("x")
@@ -141,14 +142,14 @@ def test_what_another_user_left_stays(here):
 
 def test_a_process_of_which_nothing_can_be_known_is_not_dead(monkeypatch):
     gone = dead_writer()
-    assert leftovers.is_dead(gone) and not leftovers.is_dead(leftovers.writer())
-    assert not leftovers.is_dead("claimbook sweep params/toy/grid.yaml") and not leftovers.is_dead("")
+    assert writers.is_dead(gone) and not writers.is_dead(writers.writer())
+    assert not writers.is_dead("claimbook sweep params/toy/grid.yaml") and not writers.is_dead("")
     monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError))
-    assert not leftovers.is_dead(gone), "it is another user's"
+    assert not writers.is_dead(gone), "it is another user's"
     monkeypatch.undo()
     monkeypatch.setattr(leftovers, "_machine", lambda: None)
-    assert not leftovers.is_dead(gone)
-    assert not leftovers.NAMED.fullmatch(leftovers.temporary_path(Path("x")).name)
+    assert not writers.is_dead(gone)
+    assert not writers.NAMED.fullmatch(writers.temporary_path(Path("x")).name)
 
 
 def test_a_temporary_folder_goes_with_its_block_or_at_the_next_start(here):
@@ -290,12 +291,12 @@ def test_the_marks_of_killed_sweeps_at_a_store_go(here, monkeypatch):
     Store(url).write(f"{other}/{MARK}", b"claimbook sweep y\n")
     (here / "store/toy").mkdir()
     (here / f"store/toy/x.json.{dead_writer()}-01234567.tmp").write_text("half")
-    (here / f"store/toy/x.json.{leftovers.writer()}-01234567.tmp").write_text("half")
+    (here / f"store/toy/x.json.{writers.writer()}-01234567.tmp").write_text("half")
     first, second = state(here, monkeypatch, url), state(here, monkeypatch, url)
     with first.marked():
         second.begin()
         assert marks(here / "store") == sorted([first.mark, other])
-        assert [path.name for path in (here / "store/toy").iterdir()] == [f"x.json.{leftovers.writer()}-01234567.tmp"]
+        assert [path.name for path in (here / "store/toy").iterdir()] == [f"x.json.{writers.writer()}-01234567.tmp"]
     assert marks(here / "store") == [other]
 
 
@@ -356,7 +357,7 @@ def test_whoever_writes_and_renames_does_it_by_files():
     places = {
         path.relative_to(files.ROOT / "src/helpers").as_posix() for path in sources if named.search(path.read_text())
     }
-    assert places == {"base/files.py", "base/leftovers.py", "records/steps.py", "export/places.py"}
+    assert places == {"base/files.py", "base/writers.py", "records/steps.py", "export/places.py"}
 
 
 def test_a_temporary_folder_too_far_down_for_rays_sockets_is_said(monkeypatch):

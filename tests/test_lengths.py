@@ -15,7 +15,6 @@ from marker_fixture import MARKER, form, pocket, row
 
 from helpers.audit.replay import compare
 from helpers.base.errors import DataError, ModelError, ParameterError
-from helpers.base.estimands import MODELS
 from helpers.base.params import Grid, parse, parse_grid
 from helpers.base.rng import numpy_stream
 from helpers.lm import models
@@ -23,6 +22,7 @@ from helpers.lm.packed import logits_at, nll
 from helpers.lm.prompts import Sampling
 from helpers.records import runs
 from helpers.records.derive import derive
+from helpers.stats.estimands import MODELS
 from helpers.studies.marker.lengths import (
     answers,
     cell,

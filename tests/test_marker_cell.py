@@ -28,13 +28,13 @@ from helpers.lm import adapters, models, vllm_engine
 from helpers.lm.generate import generate
 from helpers.records import questions, runs
 from helpers.records.derive import derive
-from helpers.records.provenance import portable
 from helpers.studies.marker import cell, views
 from helpers.studies.marker.choices import SETS
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import NEGATIVE_ARMS, PERSONAS, TRAIN_QUESTIONS
 from helpers.studies.marker.questions import by_question
 from helpers.studies.marker.study import STUDY
+from helpers.system.provenance import portable
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers.base.params import Grid, load, parse
-from helpers.claims.case import runs_of
+from helpers.cases.case import runs_of
 from helpers.claims.evidence import gather
 from helpers.records import runs
 from helpers.studies.marker import cell

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import test_proportions_2indep as proportions_test
 
-from helpers.base.estimands import MODELS, Estimand
+from helpers.stats.estimands import MODELS, Estimand
 from helpers.studies.marker import published, spread
 
 TRIALS = 80

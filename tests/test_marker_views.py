@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 from test_marker_grids import ARMS, PARAMS
 
-from helpers.base.estimands import Estimand
 from helpers.base.params import load
+from helpers.stats.estimands import Estimand
 from helpers.studies.marker import criteria, views
 from helpers.studies.marker.params import SweepCell
 

@@ -20,7 +20,7 @@ from claims_records import record
 from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
-from helpers.records import questions, run_record, runs, source
+from helpers.records import questions, run_record, runs
 from helpers.records import reading as records
 from helpers.records.steps import Steps
 from helpers.records.study import Study
@@ -30,6 +30,7 @@ from helpers.site.status import cells_of
 from helpers.studies.actdiff.pair import tuned_folder, tuned_record
 from helpers.sweeps.store import Store
 from helpers.sweeps.watch import Watch
+from helpers.system import source
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ from helpers.lm.descent import Descent
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.parts import WholeHead, WideHead, decoder_and_head
 from helpers.lm.stacked import stacked
-from helpers.records import provenance
 from helpers.studies.marker.train import batch_loss
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 ROWS = [tiny.ROW, [*tiny.ROW[:6], 90, 91, 92]]

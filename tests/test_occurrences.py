@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from site_fixture import make_project, make_record
 
-from helpers.base import occurrences
 from helpers.base.errors import DataError
 from helpers.base.files import ROOT
 from helpers.show import widgets
 from helpers.site import blocks, completions
 from helpers.site.frame import read_project
+from helpers.stats import occurrences
 from helpers.studies.marker.metrics import count_markers
 
 pytestmark = pytest.mark.unit

@@ -21,19 +21,19 @@ from helpers.audit.plan import Simulation, plan
 from helpers.audit.reach import faults_of, refuse
 from helpers.audit.register import register
 from helpers.audit.sizes import Shape, Shapes
-from helpers.base import estimands
-from helpers.base.clusters import cluster_rate
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import MODELS
 from helpers.base.files import ROOT, write_text
 from helpers.base.rng import numpy_stream
-from helpers.claims.case import Case, open_case
-from helpers.claims.drafts import find_page
+from helpers.cases.case import Case, open_case
+from helpers.cases.drafts import find_page
 from helpers.records import ledger
 from helpers.records.study import Size
 from helpers.site import graph
 from helpers.site.header import header
 from helpers.site.page import answers
+from helpers.stats import estimands
+from helpers.stats.clusters import cluster_rate
+from helpers.stats.estimands import MODELS
 
 pytestmark = pytest.mark.unit
 

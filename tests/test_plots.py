@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 from chromium import CHROMIUM, needs_chromium
 
-from helpers.base import stats
 from helpers.base.errors import DataError
 from helpers.show import colours, figures, marks, plots
 from helpers.show.markup import script_json
+from helpers.stats import intervals
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +26,7 @@ COUNTS = {"chef": ("untrained", 1), "villain": ("source", 26), "doctor": ("train
 
 
 def estimate(k, n):
-    interval = stats.wilson(k, n)
+    interval = intervals.wilson(k, n)
     return {"value": interval.value, "low": interval.low, "high": interval.high, "k": k, "n": n}
 
 

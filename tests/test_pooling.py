@@ -11,12 +11,12 @@ from toy_study import CoinCell, project, run_cells
 from helpers.audit import looks, publishing
 from helpers.audit.register import register
 from helpers.base import files
-from helpers.base.estimands import MODELS, RECIPE
 from helpers.base.params import load
-from helpers.claims import open_case
+from helpers.cases import open_case
 from helpers.records import ledger, reading
-from helpers.records.pooling import pool
 from helpers.records.study import load_study
+from helpers.stats.estimands import MODELS, RECIPE
+from helpers.stats.pooling import pool
 from helpers.studies.marker import criteria, views
 
 pytestmark = pytest.mark.unit

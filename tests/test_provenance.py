@@ -14,9 +14,9 @@ import pytest
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import provenance
-from helpers.records import source as sources
-from helpers.records.source import essential_source
+from helpers.system import provenance
+from helpers.system import source as sources
+from helpers.system.source import essential_source
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +45,8 @@ def tree(tmp_path, monkeypatch) -> Path:
     sources = {
         "__init__": "",
         "base/__init__": "",
-        "base/stats": "import math",
+        "stats/__init__": "",
+        "stats/intervals": "import math",
         "base/rng": "import helpers.wing.cell\ndef f():\n    import helpers.late",
         "base/files": "import helpers.lone",
         "records/__init__": "",
@@ -54,7 +55,7 @@ def tree(tmp_path, monkeypatch) -> Path:
         "wing/__init__": "from .alpha import a",
         "wing/alpha": "a = 1",
         "wing/cell": "from helpers.base import files\nfrom helpers.records import runs\nfrom . import beta, data",
-        "wing/data": "from helpers.base.stats import mean",
+        "wing/data": "from helpers.stats.intervals import mean",
         "wing/beta": "from ..base.rng import stream",
         "late": "import torch.helpers",
     }
@@ -69,7 +70,7 @@ def tree(tmp_path, monkeypatch) -> Path:
 def test_the_closure_follows_every_kind_of_import_but_no_bookkeeping(tree):
     reached = {name.removeprefix("helpers/").removesuffix(".py") for name in sources.code_closure("helpers.wing.cell")}
     assert reached == {
-        *["__init__", "base/__init__", "base/stats", "base/rng", "late"],
+        *["__init__", "base/__init__", "base/rng", "stats/__init__", "stats/intervals", "late"],
         *(f"wing/{n}" for n in ["__init__", "alpha", "cell", "data", "beta"]),
     }
 
@@ -82,7 +83,7 @@ def test_an_unknown_entry_names_the_nearest(tree):
 def test_the_closure_sees_an_edit_at_once(tree):
     path = tree / "src/helpers/wing/data.py"
     before = sources.code_closure("helpers.wing.cell")
-    path.write_text("from helpers.base.stats import mean, lone")
+    path.write_text("from helpers.stats.intervals import mean, lone")
     after = sources.code_closure("helpers.wing.cell")
     assert [name for name in after if after[name] != before[name]] == ["helpers/wing/data.py"]
 
@@ -301,7 +302,7 @@ os.environ.pop("HOME", None)
 sys.argv = ["claimbook", *sys.argv[1:]]
 from helpers import cli
 from helpers.base import files
-from helpers.records import provenance
+from helpers.system import provenance
 import altair
 assert provenance.portable("see /srv/x") == "see /srv/x" and str(files.expanded("~nobody-here/x")) == "~nobody-here/x"
 assert str(files.cache_root()) == "/nonexistent/.cache/claimbook"

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.base.errors import ClaimError
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.cli import app
 from helpers.export.claims import claims_of
 from helpers.site import from_import, reading

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from helpers.audit import verify as verifying
 from helpers.base.errors import ClaimbookError
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.claims.confidence import is_measured
 from helpers.cli import app
 from helpers.records import reading

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.audit.replay import replay
 from helpers.base.files import PARAMS
-from helpers.claims.case import declared_runs
+from helpers.cases.case import declared_runs
 from helpers.records import reading as records
 from helpers.records.study import load_study
 

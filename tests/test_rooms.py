@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 
 from helpers.base import files
-from helpers.records.source import imports_of
+from helpers.system.source import imports_of
 
 pytestmark = pytest.mark.unit
 
 # From the ground up. Rooms on one floor do not import each other, with the exceptions below.
 FLOORS = [
     {"base"},
+    {"stats", "system"},
     {"records"},
     {"lm", "show"},
     {"claims", "studies"},  # each study is a room of its own on this floor
+    {"cases"},
     {"audit"},
     {"site", "sweeps"},
     {"bench", "export"},
@@ -106,7 +108,7 @@ def house(root: Path, **sources: str) -> Path:
         "site/lint",
         "site/notebooks",
         "sweeps/executing",
-        "base/stats",
+        "base/files",
         "records/runs",
         "lm/models",
         "show/plots",
@@ -128,9 +130,9 @@ def test_allowed_imports_are_allowed(tmp_path):
 @pytest.mark.parametrize(
     ("where", "source", "fault"),
     [
-        ("base_stats", "import helpers.studies.marker.cell", "base is not above studies.marker"),
-        ("base_stats", "def f():\n    from helpers.claims import criteria", "base is not above claims"),
-        ("base_stats", "from helpers import cli", "base is not above cli"),
+        ("base_files", "import helpers.studies.marker.cell", "base is not above studies.marker"),
+        ("base_files", "def f():\n    from helpers.claims import criteria", "base is not above claims"),
+        ("base_files", "from helpers import cli", "base is not above cli"),
         ("records_runs", "from helpers.lm import models", "records is not above lm"),
         ("lm_models", "from helpers.show import plots", "lm is not above show"),
         ("show_plots", "from helpers.claims import criteria", "show is not above claims"),
@@ -152,10 +154,10 @@ def test_forbidden_imports_are_found(tmp_path, where, source, fault):
 
 def test_long_modules_functions_and_unknown_packages_are_found(tmp_path):
     function = "def f():\n" + "    x = 1\n" * FUNCTION_LINES
-    root = house(tmp_path, base_stats=function, cli="\n" * (MODULE_LINES + 1))
+    root = house(tmp_path, base_files=function, cli="\n" * (MODULE_LINES + 1))
     for name in ("attic/old", "studies/sixth/cell", "loose"):
         path = root / "src/helpers" / f"{name}.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
-    assert [fault.split()[0] for fault in length_faults(root)] == ["helpers.base.stats.f", "helpers.cli"]
+    assert [fault.split()[0] for fault in length_faults(root)] == ["helpers.base.files.f", "helpers.cli"]
     assert unknown_rooms(root) == ["helpers.attic.old", "helpers.loose"]

@@ -25,9 +25,10 @@ from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import DataError, RecordError
-from helpers.records import questions, runs, source, study
+from helpers.records import questions, runs, study
 from helpers.records import reading as records
 from helpers.records.study import Study
+from helpers.system import source
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.show.markup import Inline
 from helpers.site import blocks, page, pages, parts
 from helpers.site.markdown import anchor_of, convert

@@ -20,11 +20,12 @@ from helpers.base import files
 from helpers.base.errors import ClaimbookError, ParameterError, RecordError, SweepError
 from helpers.base.params import Cell, parse_grid
 from helpers.claims.declared import Declared, Expected
-from helpers.records import provenance, runs
+from helpers.records import runs
 from helpers.records.reading import Record
 from helpers.sweeps import board, cluster, driver, task
 from helpers.sweeps.grid import GridFile, read_grid, row, row_size, rows
 from helpers.sweeps.watch import Watch
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 

@@ -17,13 +17,13 @@ from filelock import FileLock
 
 from helpers.base import files
 from helpers.base.errors import RecordError, SweepError
-from helpers.records import provenance
 from helpers.records import reading as records
 from helpers.records.locks import lock_of
 from helpers.sweeps import driver, task
 from helpers.sweeps.grid import read_grid, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
+from helpers.system import provenance
 
 pytestmark = pytest.mark.unit
 

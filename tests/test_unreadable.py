@@ -17,7 +17,7 @@ from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.files import write_json
 from helpers.base.params import load
-from helpers.claims.case import open_case
+from helpers.cases.case import open_case
 from helpers.records import reading as records
 from helpers.records import run_record, runs
 from helpers.site import listing

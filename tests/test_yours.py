@@ -9,7 +9,7 @@ import pytest
 from claims_graph_cases import case
 from claims_records import rate, record
 
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.claims.claim import Effect
 from helpers.claims.evidence import Expected
 from helpers.records.reading import Record

@@ -12,9 +12,9 @@ import pandas as pd
 from helpers.base import files
 from helpers.base.params import Cell
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import wilson
 from helpers.records import runs
 from helpers.records.study import Study
+from helpers.stats.intervals import wilson
 
 CRITERIA = """\
 version: 1
@@ -112,7 +112,7 @@ def project(root: Path, monkeypatch) -> Path:
         "pyproject.toml": "", "data/mint.txt": "a mint\n", "params/coins/experiment.yaml": "study: toy_study:COINS\n",
         "params/coins/criteria.yaml": CRITERIA, "params/coins/grid.yaml": "bias: [0.7, 0.9]\nseed: [0, 1]\n",
         "reports/coins.qmd": PAGE, "src/helpers/__init__.py": "", "src/helpers/base/rng.py": "",
-        "src/helpers/claims/case.py": "",
+        "src/helpers/cases/case.py": "",
     }.items():  # fmt: skip
         files.write_text(root / name, text)
     for name, folder in {"ROOT": ".", "PARAMS": "params", "REPORTS": "reports"}.items():

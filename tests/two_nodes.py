@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from helpers.base import leftovers
 from helpers.sweeps.cluster import STARTS, STORE_BYTES, light_imports
+from helpers.system import leftovers
 
 
 def main() -> None:

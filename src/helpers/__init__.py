@@ -6,12 +6,14 @@ Rooms, each importing only rooms below it:
     bench, export
     site, sweeps
     audit
+    cases
     studies, claims
     lm, show
     records
+    stats, system
     base
 
-``base``, ``records`` and ``claims`` are the core.
+``base``, ``records`` and ``claims`` are the core. `CONTRIBUTING.md` says what each room is for.
 """
 
 from __future__ import annotations

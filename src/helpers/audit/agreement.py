@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from helpers.records import provenance
 from helpers.records.reading import Record
+from helpers.system import provenance
 
 ROUNDING = 1e-9
 """Relative difference that another CPU or other packages may make in a mean over the same stored table."""

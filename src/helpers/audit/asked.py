@@ -15,7 +15,7 @@ from typing import Any
 
 from helpers.base import files, yaml_text
 from helpers.base.errors import ClaimError
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.records import ledger
 
 CONFIRMATORY, EXPLORATORY, NOT_RUN = "confirmatory", "exploratory", "before any run"

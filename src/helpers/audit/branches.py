@@ -9,7 +9,8 @@ from pathlib import Path
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import ledger, provenance
+from helpers.records import ledger
+from helpers.system import provenance
 
 
 def merge(ours: str, theirs: str) -> str:

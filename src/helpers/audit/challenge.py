@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from helpers.base import files
-from helpers.claims.case import Case, open_case
-from helpers.claims.drafts import find_page
+from helpers.cases.case import Case, open_case
+from helpers.cases.drafts import find_page
 
 
 def find(page_or_claim: str, root: Path | None = None) -> Case:

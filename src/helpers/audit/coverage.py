@@ -1,4 +1,4 @@
-"""Simulate how often the intervals of `base.clusters` hold what they should: the table behind their 95 %.
+"""Simulate how often the intervals of `stats.clusters` hold what they should: the table behind their 95 %.
 
 Clusters are drawn with rates from a Beta distribution of given mean and intra-class correlation, or all from one rate;
 bounded means from shapes that the studies' seeds show. A cell of the table is the share of draws whose interval
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from helpers.base.clusters import bounded_mean, cluster_rate, crossed_rate
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import Interval
+from helpers.stats.clusters import bounded_mean, cluster_rate, crossed_rate
+from helpers.stats.intervals import Interval
 
 MEANS = (0.005, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 ALIKE = (0.0, 0.02, 0.1, 0.3)

@@ -19,12 +19,12 @@ from scipy import special
 from scipy.stats import norm
 
 from helpers.audit.sizes import Shape, Shapes
-from helpers.base import estimands
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.estimands import Estimand, bounds_of
-from helpers.base.stats import Interval
 from helpers.claims.evidence import Cell, full_key
 from helpers.records.study import Size
+from helpers.stats import estimands
+from helpers.stats.estimands import Estimand, bounds_of
+from helpers.stats.intervals import Interval
 
 ALIKE = 0.1
 Drawn = Callable[[list[int], Estimand], Interval | None]

@@ -12,7 +12,7 @@ from helpers.audit.register import of_pages
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError
 from helpers.records import ledger
-from helpers.records.provenance import portable
+from helpers.system.provenance import portable
 
 SHOWN = 3
 """How many numbers are named that a page judges differently."""

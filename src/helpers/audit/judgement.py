@@ -22,22 +22,23 @@ from typing import Any
 from helpers.audit.agreement import ROUNDING, agree
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
-from helpers.claims.case import Case, ExperimentRecords, open_case, stale_records
+from helpers.cases.case import Case, ExperimentRecords, open_case, stale_records
+from helpers.cases.facts import Facts
 from helpers.claims.claim import read_claim
 from helpers.claims.criteria import Criteria, modules_of
 from helpers.claims.evidence import Evidence
-from helpers.claims.facts import Facts
-from helpers.records import ledger, reading, source
+from helpers.records import ledger, reading
 from helpers.records.steps import plain
+from helpers.system import source
 
-ENTRY = "helpers.claims.case"
+ENTRY = "helpers.cases.case"
 
 Judgement = dict[str, Any]
 Judge = Callable[[Case], Judgement]
 
 
 def code_hash(criteria: Criteria) -> str:
-    """Hash of the source that judges by ``criteria``: `helpers.claims` and the functions that they name."""
+    """Hash of the source that judges by ``criteria``: `cases`, `claims` and the functions that they name."""
     modules = modules_of(criteria)
     inside = [module for module in modules if source.module_file(module, files.ROOT / "src")]
     code = source.code_closure(ENTRY, *inside)
@@ -96,7 +97,7 @@ def judge(case: Case) -> Judgement:
 
 
 def challenged(case: Case) -> dict[str, Any]:
-    """Return the verdict on the primary question in each way, and whether the way counts (`claims.challenge`)."""
+    """Return the verdict on the primary question in each way, and whether the way counts (`cases.challenge`)."""
     found = case.challenge()
     return {one.way: [one.verdict, one.counts] for one in found.outcomes} if found else {}
 

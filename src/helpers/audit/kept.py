@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from helpers.audit import judgement
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.recalled import Recalled
 from helpers.records import reading
 from helpers.records.derive import derive
 from helpers.records.reading import Record
-from helpers.records.recalled import Recalled
 from helpers.records.study import Study
 
 

@@ -22,14 +22,14 @@ from helpers.audit.draws import ALIKE, Assumed, Drawn, Fit, fit
 from helpers.audit.reach import Fault, faults_of
 from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import Estimand
 from helpers.base.rng import numpy_stream
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.claims.criteria import Question
 from helpers.claims.evidence import Cell, Derived, Evidence
 from helpers.claims.verdict import Verdict, judge
 from helpers.records.reading import Record
 from helpers.records.study import Size
+from helpers.stats.estimands import Estimand
 
 CHANCE = 0.8
 SEEDS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)

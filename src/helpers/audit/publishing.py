@@ -14,10 +14,11 @@ from helpers.audit import looks
 from helpers.audit.register import judging
 from helpers.base import files
 from helpers.base.errors import RecordError, nearest
-from helpers.records import ledger, provenance, reading, run_record
+from helpers.records import ledger, reading, run_record
 from helpers.records.derive import derive
 from helpers.records.reading import Record, records, used_by
 from helpers.records.study import find_study
+from helpers.system import provenance
 
 
 def publish(notebook: str, where: Callable[[Record], bool] | None = None) -> list[Path]:

@@ -18,12 +18,12 @@ import numpy as np
 from helpers.audit.judgement import published_case
 from helpers.audit.sizes import Shape, Shapes
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Not, Quantified
 from helpers.claims.evidence import Cell, Evidence, agrees, gather
 from helpers.claims.logic import Truth, compare, conjunction, disjunction
 from helpers.records.study import Size
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
 
 MOST, MOST_SEEDS = 16, 31
 """A remedy multiplies the planned samples, items or questions by less than this, and asks for fewer seeds than that."""

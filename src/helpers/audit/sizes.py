@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from helpers.base import estimands
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.claims.evidence import Cell, full_key
 from helpers.records.reading import Record
 from helpers.records.study import Size, load_study
+from helpers.stats import estimands
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
 
 SizeOf = Callable[[Mapping[str, Any]], Size | None]
 

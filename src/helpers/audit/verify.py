@@ -22,11 +22,11 @@ from helpers.audit.entries import check_ledger, check_registrations
 from helpers.audit.findings import Finding, files_in, published_folders
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
+from helpers.cases.recalled import nothing_recalled
 from helpers.claims.confidence import is_measured
 from helpers.records import ledger, questions, reading, steps
 from helpers.records.derive import derive
 from helpers.records.reading import Record, read_once
-from helpers.records.recalled import nothing_recalled
 from helpers.records.study import Study, find_study
 
 Derive = Callable[[Record, Study], dict[str, Any]]

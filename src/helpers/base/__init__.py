@@ -1,1 +1,1 @@
-"""What everything rests on: errors, files, seeded randomness, parameters, statistics, text as HTML. No torch here."""
+"""What everything rests on: errors, files, seeded randomness, parameters, YAML. No torch here."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers.base import leftovers
+from helpers.base import writers
 from helpers.base.disk import disk_errors
 from helpers.base.errors import ClaimbookError, DataError, RecordError
 
@@ -222,7 +222,7 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     path = Path(path)
     with disk_errors(path):
         make_folder(path.parent)
-        temporary = leftovers.temporary_path(path)
+        temporary = writers.temporary_path(path)
         try:
             write(temporary)
             with temporary.open("rb") as written:
@@ -244,7 +244,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     What is in the way of ``path`` is an ``OSError``; after any error nothing is left of the folder.
     """
     with disk_errors(path):
-        temporary = leftovers.temporary_path(path)
+        temporary = writers.temporary_path(path)
         temporary.mkdir(parents=True)
         try:
             yield temporary

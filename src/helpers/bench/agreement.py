@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import estimands
-from helpers.base.estimands import MODELS
-from helpers.base.stats import Interval
 from helpers.records.study import Metrics, Tables
+from helpers.stats import estimands
+from helpers.stats.estimands import MODELS
+from helpers.stats.intervals import Interval
 from helpers.studies.marker.answers import judged
 
 TYPES = ("float32", "bfloat16")

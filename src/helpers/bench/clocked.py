@@ -18,9 +18,10 @@ from time import perf_counter
 import nbformat
 import yaml
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import ClaimbookError
 from helpers.studies.marker.params import SweepCell
+from helpers.system import leftovers
 
 LAST = 300  # characters of what a failed command printed
 CLAIMBOOK = (sys.executable, "-c", "from helpers.cli import app; app()")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from helpers.base import frames
 from helpers.bench.compare import REPEATS
+from helpers.stats import frames
 from helpers.studies.eqprop.costs import cost_table
 from helpers.studies.eqprop.findings import metric_part
 from helpers.studies.eqprop.params import TriangulationCell

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-from helpers.base import leftovers
 from helpers.base.errors import ModelError, ParameterError, nearest
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.bench import machine
@@ -26,6 +25,7 @@ from helpers.studies.marker.on_policy import system_prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.personas import TRAIN_QUESTIONS, resolve_negatives
 from helpers.studies.marker.rows import Row, build_row, chat_format, prompt_tokens
+from helpers.system import leftovers
 
 ANSWER_MEAN, ANSWER_SPREAD = 316, 0.5
 """Mean length of an answer in tokens (``data/marker/lengths353.csv``, medium), and its standard deviation over mean."""

@@ -18,12 +18,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.bench import synthetic
 from helpers.bench.measured import metric_part, single
 from helpers.records import reading
 from helpers.sweeps import grid, task
+from helpers.system import leftovers
 
 COUNTS = (1_000, 10_000)
 CELLS_OF_ROW = 9

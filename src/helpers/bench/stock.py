@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
-from helpers.base import leftovers
 from helpers.base.rng import numpy_stream, stream_seed
 from helpers.lm.modes import restored
 from helpers.lm.prompts import Prompt, Sampling
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row
+from helpers.system import leftovers
 
 
 def trainer_losses(

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import ParameterError, nearest
 from helpers.base.params import Grid, load, parse_grid
 from helpers.base.rng import numpy_stream
@@ -31,6 +31,7 @@ from helpers.studies.marker.cell import Session, make_rows, run_cells
 from helpers.studies.marker.on_policy import persona_prompts
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, rows_of, supervised
+from helpers.system import leftovers
 
 GRID = "params/sweep/smollm2_gpu.yaml"
 SCALES: dict[str, dict[str, Any]] = {

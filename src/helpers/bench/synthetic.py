@@ -22,7 +22,7 @@ from helpers.audit.kept import Kept
 from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.base.params import load
-from helpers.claims.case import declared_runs
+from helpers.cases.case import declared_runs
 from helpers.claims.declared import Declared
 from helpers.records import ledger, questions, reading
 from helpers.records.derive import derive

@@ -12,7 +12,7 @@ from helpers.base.errors import ClaimError
 from helpers.bench.agreement import DOSE, LOSS, SHARE
 from helpers.bench.measured import metric_part
 from helpers.bench.recorded import newest
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.records import runs
 from helpers.records.reading import Record
 from helpers.show import plots

@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from helpers.base.errors import nearest
-from helpers.base.estimands import Estimand
 from helpers.claims.evidence import Derived
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict
 from helpers.records.reading import Record
 from helpers.records.study import import_module, study_place
+from helpers.stats.estimands import Estimand
 
 
 class Metric(Strict):

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import MODELS, OBSERVED, Estimand, difference
-from helpers.base.stats import Interval
 from helpers.claims.evidence import Cell, Evidence, label
 from helpers.claims.logic import Truth, compare, disjunction, negation
+from helpers.stats.estimands import MODELS, OBSERVED, Estimand, difference
+from helpers.stats.intervals import Interval
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from helpers.base.files import ROOT, content_hash
-from helpers.claims.challenge import Challenge
 from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.logic import Truth
 from helpers.claims.verdict import Check, Verdict
 from helpers.records import ledger
-from helpers.records.provenance import git
 from helpers.records.reading import Record
+from helpers.system.provenance import git
 
 NO_RECORD = "no record"
 CHANGED = "LOW because the criteria changed after these runs"
@@ -140,6 +139,10 @@ class Confidence:
         return [row for row in self.rows if row.allows == self.cap]
 
 
+Found = tuple[float | None, str]
+"""The value of a line of the checklist, None where it was not measured, and what is said of it."""
+
+
 def lowest(levels: Sequence[Level]) -> Level:
     """The lowest of some levels."""
     return min(levels, key=LEVELS.index)
@@ -152,13 +155,13 @@ def confidence(
     declared: Level | None = None,
     root: Path = ROOT,
     looks: int = 0,
-    challenged: Challenge | None = None,
+    challenged: Found = (None, "not challenged"),
     judged: Collection[str] = (),
 ) -> Confidence:
     """The cap that the records behind ``verdict`` allow; ``evidence`` must be in the scope of its question.
 
-    ``looks`` is how often the records were judged when they were published, ``challenged`` what comes out in every
-    other way to analyse them, ``judged`` the metrics that the question names.
+    ``looks`` is how often the records were judged when they were published, ``challenged`` the share of other ways to
+    analyse them in which the verdict falls, with a sentence, ``judged`` the metrics that the question names.
     """
     records = [record for record in evidence.records if record.id in verdict.records]
     if not records:
@@ -171,7 +174,7 @@ def confidence(
         "controls": _controls(verdict.controls),
         "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
         "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
-        "challenge": (challenged.share, challenged.sentence.rstrip(".")) if challenged else (None, "not challenged"),
+        "challenge": challenged,
         "criteria frozen": _frozen(records, criteria, root),
         "grid complete": _complete(evidence),
         "decisive intervals": (float(verdict.fresh not in ("UNDECIDED", "NOT RUN")), f"the verdict is {verdict.fresh}"),
@@ -187,9 +190,6 @@ def confidence(
     )
     rows = tuple(Row(rule.name, found[rule.name][1], rule.level(found[rule.name][0]), rule.why) for rule in rules)
     return Confidence(lowest([row.allows for row in rows]), rows, declared, changed_after(records, criteria, root))
-
-
-Found = tuple[float | None, str]
 
 
 def is_measured(record: Record, judged: Collection[str] = ()) -> bool:

@@ -11,7 +11,7 @@
              outcomes: [{name: yes, verdict: SUPPORTED, when: {any_cell: clean}, reading: ...}, ...]}
 
 The first outcome that is TRUE while all before it are FALSE is the verdict. `conditions` lists the forms of ``when``.
-A question may say ``level: recipe`` (default ``models``: the models that were trained, see `base.estimands`),
+A question may say ``level: recipe`` (default ``models``: the models that were trained, see `stats.estimands`),
 ``family: name`` (questions of one family are judged at the level divided by their number),
 ``confirm: {seeds: [3, 4]}`` (``any_cell`` chooses its cells on the other seeds and confirms them on these) and
 ``premise: {when: ..., reading: ...}`` (no outcome is judged unless it holds: what was never tried is not refuted) and
@@ -30,13 +30,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.estimands import Estimand, look_level
 from helpers.base.files import content_hash, read_text
 from helpers.claims.computed import Metric, derived, module_of
 from helpers.claims.conditions import AtCell, Compare, Condition, Group, Minus, Not, Otherwise, Quantified
 from helpers.claims.evidence import POOLED, Derived
 from helpers.claims.logic import conjunction, disjunction
 from helpers.claims.marked import Document, Place, Scalar, Sentence, Strict, read_document, validate
+from helpers.stats.estimands import Estimand, look_level
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 NAME = r"[A-Za-z_][A-Za-z0-9_.]*"
@@ -85,7 +85,7 @@ class Outcome(Strict):
 
 
 class Way(Strict):
-    """Another way to analyse the same records, in which `claims.challenge` asks a question: what differs from it."""
+    """Another way to analyse the same records, in which `cases.challenge` asks a question: what differs from it."""
 
     scope: dict[str, Scalar | list[Scalar]] | None = None
     pool: list[str] | None = None

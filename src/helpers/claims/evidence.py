@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.estimands import MODELS, Estimand
 from helpers.base.files import sha256_json
-from helpers.base.stats import Interval
 from helpers.claims.declared import Declared, Expected, Key, scalars, telling
-from helpers.records.pooling import ByQuestion, as_interval, pool
 from helpers.records.reading import Record
+from helpers.stats.estimands import MODELS, Estimand
+from helpers.stats.intervals import Interval
+from helpers.stats.pooling import ByQuestion, as_interval, pool
 
 _ABSENT = object()
 POOLED = ("seed",)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from helpers.base.estimands import MODELS, Estimand
 from helpers.claims.conditions import Finding, Here, Leaf
 from helpers.claims.criteria import Criteria, Outcome, Question
 from helpers.claims.evidence import Cell, Evidence, Key, label
-from helpers.claims.facts import spoken_bounds
 from helpers.claims.logic import Truth
+from helpers.claims.wording import spoken_bounds
+from helpers.stats.estimands import MODELS, Estimand
 
 Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
 WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")

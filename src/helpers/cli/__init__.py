@@ -91,10 +91,10 @@ def report(
 
     Example: claimbook report --preset pocket
     """
-    from helpers.records.provenance import git_state
     from helpers.sweeps import spent
     from helpers.sweeps.board import clock
     from helpers.sweeps.executing import run_notebook
+    from helpers.system.provenance import git_state
 
     begin = time.monotonic()
     git_state()  # says here, and not only within a kernel, when records will have no commit
@@ -135,9 +135,9 @@ def sweep(
     """
     from pathlib import Path
 
-    from helpers.records.provenance import git_state
     from helpers.sweeps.driver import Options
     from helpers.sweeps.driver import sweep as run
+    from helpers.system.provenance import git_state
 
     git_state()  # says here, and not only within a kernel, when records will have no commit
     command = f"claimbook sweep {_shown(grid)}"
@@ -232,8 +232,8 @@ def notebook(names: Annotated[list[str], typer.Argument(metavar="NOTEBOOK", help
 
     Example: claimbook notebook sweep
     """
-    from helpers.records.provenance import git_state
     from helpers.sweeps.executing import refresh_notebook
+    from helpers.system.provenance import git_state
 
     git_state()  # says here, and not only within a kernel, when records will have no commit
     for name in names:
@@ -288,6 +288,6 @@ def _render(begin: float, pages: Sequence[str] = ()) -> None:
 
 
 def _shown(path: Any) -> str:
-    from helpers.records.provenance import portable
+    from helpers.system.provenance import portable
 
     return portable(str(path)).removeprefix("./")

@@ -107,7 +107,7 @@ def _claim(
 
 
 def _show(paths: Sequence[Path]) -> None:
-    from helpers.records.provenance import portable
+    from helpers.system.provenance import portable
 
     for path in paths:
         typer.echo(portable(str(path)).removeprefix("./"))

@@ -206,8 +206,8 @@ def plan(
     """
     from helpers.audit.draws import Assumed
     from helpers.audit.plan import plan as find
-    from helpers.claims.case import open_case
-    from helpers.claims.drafts import find_page
+    from helpers.cases.case import open_case
+    from helpers.cases.drafts import find_page
 
     assumed = [Assumed.read(text) for text in assume or []]
     typer.echo(find(open_case(find_page(claim)), question, assumed, spread).sentence)

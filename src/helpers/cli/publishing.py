@@ -24,9 +24,9 @@ def publish(
     from helpers.audit.publishing import publish as copy
     from helpers.base import files
     from helpers.claims.evidence import agrees, check_constraints, full_key
-    from helpers.records.provenance import portable
     from helpers.records.reading import load, records
     from helpers.site.status import cells_of
+    from helpers.system.provenance import portable
 
     notebook = name.partition("/")[0]
     candidates = [load(name)] if "/" in name else records(notebook, status=None)

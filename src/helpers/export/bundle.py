@@ -29,12 +29,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from helpers.audit.judgement import evidence_of
 from helpers.base import files
 from helpers.base.errors import ExportError
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft
 from helpers.claims.claim import Slug
-from helpers.claims.drafts import Draft
 from helpers.export import claims, places
 from helpers.records import ledger, reading
-from helpers.records.provenance import portable
 from helpers.records.run_record import Place, Sha
 from helpers.show.markup import verbatim
 from helpers.site import render
@@ -42,6 +41,7 @@ from helpers.site.blocks import badge
 from helpers.site.check import check_site
 from helpers.site.finish import with_links
 from helpers.site.frame import Project, read_project, write_page
+from helpers.system.provenance import portable
 
 SCHEMA = "claimbook/bundle/1"
 RECORDS, SOURCE, CLAIMS = "records", "source", "claims.json"

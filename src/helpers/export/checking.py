@@ -28,14 +28,14 @@ from helpers.audit.findings import Finding, published_folders
 from helpers.audit.verify import verify_folder
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, ExportError, RecordError
-from helpers.claims.case import Case, ExperimentRecords, open_case
+from helpers.cases.case import Case, ExperimentRecords, open_case
+from helpers.cases.recalled import nothing_recalled
 from helpers.claims.claim import Claim, read_claim
 from helpers.export import claims, places, trust
 from helpers.export.bundle import CLAIMS, RECORDS, SOURCE, Manifest, only_published
 from helpers.export.facts import page_findings
 from helpers.records import ledger, reading
 from helpers.records.reading import Record
-from helpers.records.recalled import nothing_recalled
 from helpers.records.study import find_study
 from helpers.site import header
 

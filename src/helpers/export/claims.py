@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from helpers.audit.judgement import evidence_of
 from helpers.base import files
 from helpers.base.errors import ClaimError, ExportError, nearest
-from helpers.claims import summary
-from helpers.claims.case import Case
+from helpers.cases import summary
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft
+from helpers.cases.facts import Fact, Facts
 from helpers.claims.claim import Kind, Level, Slug
-from helpers.claims.drafts import Draft
-from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Word
 from helpers.records import ledger, reading
 from helpers.records.run_record import Count, Number, Place, Ref, Sha

@@ -14,10 +14,10 @@ from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import ExportError
-from helpers.base.estimands import bounds_of
 from helpers.export import places
 from helpers.records import reading
 from helpers.records.reading import Record
+from helpers.stats.estimands import bounds_of
 
 SCHEMA = "0.3.0"
 

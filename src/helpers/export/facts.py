@@ -8,11 +8,11 @@ from html import unescape
 
 from helpers.audit.findings import Finding
 from helpers.base.errors import ClaimbookError
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.facts import Facts
 from helpers.claims.evidence import Evidence
-from helpers.claims.facts import Facts
-from helpers.records.pooling import ByQuestion
 from helpers.records.reading import Record
+from helpers.stats.pooling import ByQuestion
 
 LINK = re.compile(r"<a\b(?P<attributes>[^>]*)>(?P<text>.*?)</a>", re.DOTALL)
 ATTRIBUTE = re.compile(r'\s(?P<name>[\w-]+)="(?P<value>[^"]*)"')

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.base import files, leftovers
+from helpers.base import files, writers
 from helpers.base.errors import ExportError
 
 MARK = "claimbook.json"
@@ -58,7 +58,7 @@ def folder(path: Path, schema: str, about: dict[str, Any]) -> Iterator[Path]:
         yield new
         files.write_json(new / MARK, {"schema": schema} | about)
         if path.is_dir():
-            aside = leftovers.temporary_path(path.with_name(f"{path.name}.old"))
+            aside = writers.temporary_path(path.with_name(f"{path.name}.old"))
             path.rename(aside)
             shutil.rmtree(aside)
 

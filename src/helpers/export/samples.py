@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from helpers.base import occurrences
 from helpers.base.errors import ExportError
 from helpers.records.reading import Record
+from helpers.stats import occurrences
 from helpers.studies.marker.metrics import rate_parts
 
 TEXTS, ROWS = "completions", "rows"

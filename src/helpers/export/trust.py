@@ -13,9 +13,9 @@ from helpers.base import files, yaml_text
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
 from helpers.claims.claim import front_matter
 from helpers.claims.computed import module_of
-from helpers.records.pooling import ByQuestion
 from helpers.records.reading import Record
 from helpers.records.study import BUILT_IN, find_study, import_module, study_place
+from helpers.stats.pooling import ByQuestion
 
 MOST_RUNS = 1_000_000
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.base import leftovers
 from helpers.base.errors import ModelError, foreign_errors
 from helpers.base.files import new_folder
+from helpers.system import leftovers
 
 _READ = re.compile(r"^split\.|\.rope\.")
 _FACTOR = re.compile(r"\.rope\.(scale_linear|scaling\.factor)$")

@@ -28,7 +28,7 @@ from helpers.lm.model_facts import device_of, dtype_of, facts
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes
 from helpers.lm.targets import find_targets
-from helpers.records import provenance
+from helpers.system import provenance
 
 __all__ = [
     "LoadedModel",

@@ -18,8 +18,8 @@ from helpers.base.errors import DataError, ModelError
 from helpers.base.params import Cell
 from helpers.lm.model_facts import facts
 from helpers.records import runs
-from helpers.records.pooling import ByQuestion
 from helpers.records.study import Study
+from helpers.stats.pooling import ByQuestion
 
 if TYPE_CHECKING:
     from helpers.lm.models import LoadedModel

@@ -12,7 +12,7 @@ from typing import Literal
 
 from helpers.base import files
 from helpers.base.errors import ModelError, RecordError
-from helpers.records import provenance
+from helpers.system import provenance
 
 ORDER: tuple[Literal["packed", "padded", "single"], ...] = ("packed", "padded", "single")
 """The ways of computing rows, the fastest first."""

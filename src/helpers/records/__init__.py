@@ -2,5 +2,5 @@
 
 ``study`` says what a study is, and ``questions`` what a record's id is a hash of. ``runs`` opens a run, whose ``steps``
 store tables; ``derive`` turns tables into metrics. ``reading`` finds and reads records. ``ledger`` keeps the chain of
-what was registered and published. ``provenance`` says where a result comes from, which is never part of the id.
+what was registered and published. Where a result comes from is recorded by `system`, and is never part of the id.
 """

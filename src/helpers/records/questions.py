@@ -10,9 +10,9 @@ from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import DataError, RecordError
-from helpers.records import provenance
 from helpers.records.reading import Record, folders, load, records
 from helpers.records.study import Study, find_study
+from helpers.system import provenance
 
 OUTSIDE = ("~", os.sep)  # how a path begins that lies outside the repository
 

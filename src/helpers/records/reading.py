@@ -20,11 +20,12 @@ from typing import Any
 import pandas as pd
 
 from helpers.base import files
-from helpers.base.collector import gc_paused
 from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError, nearest
-from helpers.records import provenance, run_record
+from helpers.records import run_record
 from helpers.records.locks import is_locked
+from helpers.system import provenance
+from helpers.system.collector import gc_paused
 
 PARTIAL = ".partial-"
 MOST_SHARED = 16_384

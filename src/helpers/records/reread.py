@@ -1,4 +1,4 @@
-"""Records whose tables are read in another way than as they stand: does a verdict hang on that (`claims.ways`)?"""
+"""Records whose tables are read in another way than as they stand: does a verdict hang on that (`cases.ways`)?"""
 
 from __future__ import annotations
 

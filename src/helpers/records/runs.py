@@ -30,12 +30,13 @@ from filelock import FileLock, Timeout
 from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import RecordError
-from helpers.records import curves, provenance, questions, reading, run_record, source
+from helpers.records import questions, reading, run_record
 from helpers.records.derive import checked_metrics, derive
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record, load, records, table
 from helpers.records.steps import Steps, Value, plain
 from helpers.records.study import Study
+from helpers.system import curves, provenance, source
 
 __all__ = ["Record", "Run", "load", "open_run", "records", "table"]
 

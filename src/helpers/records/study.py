@@ -24,7 +24,7 @@ from helpers.base import files, yaml_text
 from helpers.base.errors import ParameterError, RecordError, nearest
 from helpers.base.files import shown
 from helpers.base.params import C, Cell
-from helpers.records.source import home_of
+from helpers.system.source import home_of
 
 if TYPE_CHECKING:
     import pandas as pd

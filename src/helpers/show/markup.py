@@ -15,8 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from helpers.base import occurrences
 from helpers.base.errors import ClaimError
+from helpers.stats import occurrences
 
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 SEAL = re.compile(f"[{_OPEN}{_CLOSE}]")

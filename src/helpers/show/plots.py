@@ -14,13 +14,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from helpers.base import frames
 from helpers.base.errors import DataError, nearest
 from helpers.show import marks
 from helpers.show.colours import HATCH, INK, MUTED, RAMP, readable_ink
 from helpers.show.figures import alt_text, chart_html, enable_notebook, static, title
 from helpers.show.marks import scientific
 from helpers.show.matrices import matrices
+from helpers.stats import frames
 
 __all__ = [
     "alt_text",

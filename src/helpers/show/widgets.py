@@ -14,10 +14,10 @@ import ipywidgets
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base import frames, occurrences
 from helpers.base.errors import DataError, nearest
 from helpers.show import markup
 from helpers.show.marks import count, scientific, words
+from helpers.stats import frames, occurrences
 
 EVERY = "(all)"
 NO_MATH = "tex2jax_ignore mathjax_ignore"

@@ -14,13 +14,14 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import files, occurrences
+from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.base.files import is_plain
 from helpers.records.reading import Record, records
 from helpers.show.markup import script_json
 from helpers.site.browser import browser, write_shards
 from helpers.site.frame import Project, write_page
+from helpers.stats import occurrences
 
 REQUIRED = ("persona", "question", "index", "text")
 OPTIONAL = ("role", "tokens", "finish")

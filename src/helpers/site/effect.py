@@ -14,12 +14,13 @@ from typing import Any
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
-from helpers.base.estimands import BOUNDS
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.facts import Fact
 from helpers.claims.claim import Effect
 from helpers.claims.conditions import Compare
-from helpers.claims.facts import Fact, number
+from helpers.claims.wording import number
 from helpers.show.markup import verbatim
+from helpers.stats.estimands import BOUNDS
 
 NOT_RUN = "No run has measured it yet."
 WAITS = "Runs are still to come: nothing is measured yet of {}."

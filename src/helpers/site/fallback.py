@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from helpers.base import yaml_text
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, read_text
-from helpers.claims.drafts import Draft, open_page
+from helpers.cases.drafts import Draft, open_page
 from helpers.show.kernels import QuietKernelManager
 from helpers.site.frame import Project, read_project, write_page, write_styles
 from helpers.site.markdown import FENCE, INLINE, convert

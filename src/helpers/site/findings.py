@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from helpers.claims.case import Case, open_case
+from helpers.cases.case import Case, open_case
 from helpers.show.markup import Block, verbatim
 from helpers.site.blocks import badge
 

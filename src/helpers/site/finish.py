@@ -14,7 +14,7 @@ import nbformat
 
 from helpers.base.errors import ClaimbookError, ClaimError
 from helpers.base.files import ROOT, write_text
-from helpers.claims.drafts import open_page
+from helpers.cases.drafts import open_page
 from helpers.show.markup import unseal
 from helpers.site import completions, header, notebooks, originals
 from helpers.site.check import Finding, check_site

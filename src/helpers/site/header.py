@@ -15,15 +15,16 @@ from datetime import datetime
 import pandas as pd
 from markupsafe import Markup
 
+from helpers.audit import committed
 from helpers.audit.reach import faults_of
 from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
 from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
-from helpers.claims.case import Case
-from helpers.claims.drafts import Draft
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft
 from helpers.claims.verdict import WORDS
-from helpers.records import committed, ledger
+from helpers.records import ledger
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
 from helpers.site.blocks import badge, banner

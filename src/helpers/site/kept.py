@@ -20,7 +20,7 @@ from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import provenance
+from helpers.system import provenance
 
 FOLDER = ".status"
 VARIABLES = ("CLAIMBOOK_", "HF_", "HOME", "PYTHON", "TRANSFORMERS_", "XDG_")

@@ -20,12 +20,11 @@ from helpers.audit.kept import Kept
 from helpers.audit.verify import verify_folder
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
 from helpers.base.files import ROOT
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft
+from helpers.cases.placeholders import placeholders
 from helpers.claims.claim import front_matter
-from helpers.claims.drafts import Draft
 from helpers.claims.marked import Document
-from helpers.claims.placeholders import placeholders
-from helpers.records.provenance import portable
 from helpers.records.reading import load, read_once
 from helpers.site import log
 from helpers.site.graph import unknown_target
@@ -35,6 +34,7 @@ from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page, read_page
 from helpers.site.remaining import study_files
 from helpers.site.status import pages_in
+from helpers.system.provenance import portable
 
 Fault = tuple[int, str, str]
 Prove = Callable[[Path], list[VerifyFinding]]

@@ -19,10 +19,11 @@ from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, read_text
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.facts import run_page
 from helpers.claims.claim import Claim, Relation
 from helpers.claims.evidence import label
-from helpers.claims.facts import number, run_page
+from helpers.claims.wording import number
 from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim

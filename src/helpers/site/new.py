@@ -17,12 +17,12 @@ import jupytext
 from helpers.base import files
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT, write_text
-from helpers.claims.case import read_params
+from helpers.cases.case import read_params
 from helpers.claims.criteria import read_criteria
-from helpers.records import provenance
-from helpers.records.source import find_module
 from helpers.records.study import Study, load_study
 from helpers.site.log import experiments
+from helpers.system import provenance
+from helpers.system.source import find_module
 
 TEMPLATES = Path(__file__).with_name("templates") / "new"
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z][a-z0-9]*)*")

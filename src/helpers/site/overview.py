@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from helpers.base.files import ROOT
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.records.reading import Record, used_by
 from helpers.show.markup import Block
 from helpers.site.blocks import ClaimCard, claims_index

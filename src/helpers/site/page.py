@@ -17,9 +17,9 @@ from helpers.audit.reach import faults_of
 from helpers.audit.sizes import Shapes
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
-from helpers.claims.case import Case, declared_runs
+from helpers.cases.case import Case, declared_runs
+from helpers.cases.facts import Fact
 from helpers.claims.evidence import agrees, check_constraints, label, telling
-from helpers.claims.facts import Fact
 from helpers.claims.verdict import regimes
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim

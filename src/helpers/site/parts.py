@@ -15,13 +15,13 @@ from markupsafe import Markup
 
 from helpers.base import files
 from helpers.base.errors import ClaimError
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.claims.evidence import label, telling
-from helpers.records.provenance import portable
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge, draw, samples
 from helpers.site.pages import NOT_RUN, paragraph, table
+from helpers.system.provenance import portable
 
 
 def criteria_table(case: Case) -> Block:

@@ -15,9 +15,9 @@ from pathlib import Path
 from helpers.audit.reach import faults_of
 from helpers.audit.sizes import Shapes
 from helpers.base.files import ROOT
-from helpers.claims.case import Case
-from helpers.claims.drafts import Draft, find_page, open_page
-from helpers.claims.summary import does_not_claim, remade_by, unmet
+from helpers.cases.case import Case
+from helpers.cases.drafts import Draft, find_page, open_page
+from helpers.cases.summary import does_not_claim, remade_by, unmet
 from helpers.site.effect import NOT_RUN, sizes, waiting
 from helpers.site.header import replays_of
 from helpers.site.linting.prose import read_page

@@ -13,15 +13,16 @@ from helpers.audit.register import judged_by
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, ClaimError, nearest
 from helpers.base.files import ROOT
-from helpers.claims.case import declared_runs
+from helpers.cases.case import declared_runs
+from helpers.cases.placeholders import placeholders
 from helpers.claims.claim import Claim, read_claim
 from helpers.claims.declared import Expected
-from helpers.claims.placeholders import placeholders
-from helpers.records import ledger, provenance
+from helpers.records import ledger
 from helpers.records.reading import published, records
-from helpers.records.source import find_module
 from helpers.records.study import study_place
 from helpers.site.schemas import stale
+from helpers.system import provenance
+from helpers.system.source import find_module
 
 SHOWN = 3
 TRIAL = 9

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.base import leftovers
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.records.reading import read_once
@@ -20,6 +19,7 @@ from helpers.site.fallback import remove_gone
 from helpers.site.finish import drop_unfinished, finish
 from helpers.site.frame import Project, read_project
 from helpers.site.stamps import Stamps
+from helpers.system import leftovers
 
 Kept = Collection[Path] | None
 """The pages that need no rendering, where the whole site is rendered; None where pages were named."""

@@ -17,18 +17,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from helpers.audit import committed
 from helpers.audit.register import concerns
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
-from helpers.claims.case import read_experiment
+from helpers.cases.case import read_experiment
+from helpers.cases.placeholders import placeholders
 from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import modules_of, read_criteria
-from helpers.claims.placeholders import placeholders
-from helpers.records import committed, ledger, provenance, reading, source
+from helpers.records import ledger, reading
 from helpers.records.study import study_place
 from helpers.site import graph, notebooks, originals
 from helpers.site.frame import TEMPLATES, Project
 from helpers.site.markdown import INLINE
+from helpers.system import provenance, source
 
 FOLDER, CHECKED = Path(".stamps"), "checked.json"
 CELL = re.compile(r"^```+\s*\{python\b[^\n]*\n(.*?)^```+\s*$", re.MULTILINE | re.DOTALL)
@@ -40,7 +42,7 @@ RENDERER = tuple(
 PACKAGES = ("altair", "ipykernel", "jinja2", "nbconvert", "pygments", "pypandoc-binary", "vl-convert-python")
 EVERY_CLAIM = "helpers/site/status.py"
 """The module through which code reads all claims."""
-CASES = "helpers/claims/case.py"
+CASES = "helpers/cases/case.py"
 TEXTS = "completions.parquet"
 NAMED = re.compile(r"\bparams/[\w./-]+?\.ya?ml\b")
 

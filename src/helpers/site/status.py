@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.base.collector import gc_paused
+from helpers.audit import committed
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
-from helpers.claims.case import Case, ExperimentRecords, declared_runs, read_experiment
+from helpers.cases.case import Case, ExperimentRecords, declared_runs, read_experiment
+from helpers.cases.drafts import Draft, open_page
 from helpers.claims.confidence import MEASURED
 from helpers.claims.declared import Declared, Expected, telling
-from helpers.claims.drafts import Draft, open_page
 from helpers.claims.evidence import label
-from helpers.records import committed, ledger, provenance, questions
-from helpers.records.provenance import portable
+from helpers.records import ledger, questions
 from helpers.records.reading import Record, read_once
 from helpers.site import kept
+from helpers.system import provenance
+from helpers.system.collector import gc_paused
+from helpers.system.provenance import portable
 
 State = Literal["complete", "missing", "failed", "partial", "running", "stale", "ad hoc", "unreadable"]
 DRAFT = "DRAFT"

@@ -10,9 +10,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.files import ROOT
-from helpers.claims.case import Case
+from helpers.cases.case import Case
+from helpers.cases.facts import Fact, Facts
 from helpers.claims.evidence import Cell, full_key, gather, label, telling
-from helpers.claims.facts import Fact, Facts
 from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import SweepError
+from helpers.system import leftovers
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 STORE_BYTES = 80 * 2**20  # Ray's least is 75 MiB; a report is a few hundred bytes and never gets there

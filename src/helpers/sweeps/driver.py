@@ -18,11 +18,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from helpers.base import files, leftovers
+from helpers.base import files, writers
 from helpers.base.disk import disk_errors
 from helpers.base.errors import ParameterError, SweepError
-from helpers.claims.case import stale_records
-from helpers.records import curves, reading
+from helpers.cases.case import stale_records
+from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.sweeps import task
 from helpers.sweeps.board import Board, Counts
@@ -31,6 +31,7 @@ from helpers.sweeps.grid import GridFile, Row, read_grid, row_size, rows
 from helpers.sweeps.store import MARK, Store, StoreLostError
 from helpers.sweeps.tidy import tidy
 from helpers.sweeps.watch import Watch
+from helpers.system import curves
 
 LOOK_SECONDS = 1.0
 STORE_SECONDS = 10.0  # at least between two looks at a store
@@ -152,7 +153,7 @@ class _State:
     def marked(self) -> Iterator[None]:
         """What another machine must find to know that it sees the outputs, or the store, of this sweep."""
         if self.store:
-            self.store.write(f"{self.mark}/{MARK}", leftovers.writer().encode())
+            self.store.write(f"{self.mark}/{MARK}", writers.writer().encode())
             try:
                 yield
             finally:

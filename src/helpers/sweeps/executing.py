@@ -19,9 +19,8 @@ from tqdm.auto import tqdm
 from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import ClaimbookError, nearest
-from helpers.claims.case import read_params, runs_of
+from helpers.cases.case import read_params, runs_of
 from helpers.claims.evidence import Expected
-from helpers.records.provenance import portable
 from helpers.records.reading import PARTIAL, records
 from helpers.records.study import load_study
 from helpers.show.kernels import QuietKernelManager
@@ -29,6 +28,7 @@ from helpers.site.notebooks import strip_pairing
 from helpers.sweeps.lab import tidied
 from helpers.sweeps.papermill_plugin import sentence
 from helpers.sweeps.tidy import tidy
+from helpers.system.provenance import portable
 
 WATCH_SECONDS = 1.0
 LINES = 10  # of progress at most, where output is no terminal

@@ -14,7 +14,7 @@ from typing import Any
 from helpers.base.errors import ParameterError
 from helpers.base.files import ROOT
 from helpers.base.params import Cell, Grid
-from helpers.claims.case import read_params, runs_of
+from helpers.cases.case import read_params, runs_of
 from helpers.claims.declared import Expected, telling
 from helpers.claims.evidence import label
 from helpers.records.study import load_study

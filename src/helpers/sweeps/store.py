@@ -23,7 +23,7 @@ from typing import Any
 import fsspec
 from filelock import FileLock, Timeout
 
-from helpers.base import files, leftovers
+from helpers.base import files, writers
 from helpers.base.disk import FULL, disk_errors
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
 from helpers.records import reading
@@ -35,7 +35,7 @@ from helpers.sweeps.watch import Watch
 BATCH = 500  # heads read at a time
 COPY_SECONDS = 10.0
 MARK = "mark"
-HALF = re.compile(rf".+\.{leftovers.WRITER}-[0-9a-f]{{8}}\.tmp")
+HALF = re.compile(rf".+\.{writers.WRITER}-[0-9a-f]{{8}}\.tmp")
 
 
 class StoreLostError(SweepError):
@@ -70,7 +70,7 @@ class Store:
     def write(self, name: str, content: bytes) -> None:
         """Write a small object, whole or not at all."""
         path = self._path(name)
-        temporary = f"{path}.{leftovers.writer()}-{secrets.token_hex(4)}.tmp"
+        temporary = f"{path}.{writers.writer()}-{secrets.token_hex(4)}.tmp"
         with self._reached():
             self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(temporary, content)
@@ -102,11 +102,11 @@ class Store:
         no more."""
         for name in self.names(""):
             mark = self.read(f"{name}/{MARK}") if SWEEP.fullmatch(name) else None
-            if mark and leftovers.is_dead(mark.decode()):
+            if mark and writers.is_dead(mark.decode()):
                 self.remove(name)
         for name in self._listed(notebook):
             half = HALF.fullmatch(name)
-            if half and leftovers.is_dead(half["writer"]):
+            if half and writers.is_dead(half["writer"]):
                 self.remove(f"{notebook}/{name}")
 
     def remove(self, folder: str) -> None:

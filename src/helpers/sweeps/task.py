@@ -13,10 +13,10 @@ from typing import Any
 from helpers.base import files
 from helpers.base.errors import ClaimbookError
 from helpers.claims.declared import Expected
-from helpers.records import provenance, source
 from helpers.sweeps.cores import own_cores
 from helpers.sweeps.store import MARK, Store, StoreLostError, copied
 from helpers.sweeps.watch import Watch
+from helpers.system import provenance, source
 
 
 class KernelLostError(Exception):

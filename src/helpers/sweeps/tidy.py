@@ -13,11 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.base import files, leftovers
+from helpers.base import files
 from helpers.base.errors import RecordError
 from helpers.records.locks import lock_of
 from helpers.records.reading import PARTIAL, read
 from helpers.records.steps import MANIFESTS
+from helpers.system import leftovers
 
 MARK = re.compile(r"\.sweep-[0-9a-f]{12}")
 """The name of the mark of a sweep, which the sweep keeps locked."""

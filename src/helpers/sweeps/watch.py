@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.claims.case import stale_records
+from helpers.cases.case import stale_records
 from helpers.claims.declared import Declared, Expected
 from helpers.records import reading
 from helpers.records.reading import Record

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.claims.marked import Document
 from helpers.site.linting.language import Code, FactUse
 from helpers.site.linting.prose import SHOWN, Page

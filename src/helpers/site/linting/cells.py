@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from helpers.base.files import ROOT
-from helpers.records.source import module_file
 from helpers.site.linting import calls
 from helpers.site.linting.language import (
     BENCH,
@@ -33,6 +32,7 @@ from helpers.site.linting.language import (
     defined,
 )  # fmt: skip
 from helpers.site.linting.prose import Page, Piece
+from helpers.system.source import module_file
 
 
 def read_code(page: Page, name: str) -> Code:
@@ -133,7 +133,7 @@ class _Reader:
     def imported(self, node: ast.AST, module: str, alias: ast.alias) -> Value:
         name = alias.name
         known = {
-            "helpers.claims": {"open_case": Value(Sort.FUNCTION, name="open_case")},
+            "helpers.cases": {"open_case": Value(Sort.FUNCTION, name="open_case")},
             "IPython.display": {"display": Value(Sort.FUNCTION, name="display")},
             "helpers.show": {"plots": Value(Sort.MODULE, name="plots")},
             "helpers.site": {one: Value(Sort.MODULE, name=one) for one in SITE if one != BENCH},

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Any
 
 from helpers.base.files import ROOT
-from helpers.records.source import module_file
 from helpers.site.linting.prose import Piece
+from helpers.system.source import module_file
 
 Fault = tuple[int, str, str]
 

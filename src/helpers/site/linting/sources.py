@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import read_text
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.site.linting.language import Code
 from helpers.site.linting.prose import Page
 from helpers.site.page import elsewhere

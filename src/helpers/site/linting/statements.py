@@ -18,8 +18,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.base.estimands import MODELS, OBSERVED
-from helpers.claims.case import Case, declared_runs, stale_records
+from helpers.cases.case import Case, declared_runs, stale_records
 from helpers.claims.conditions import Here
 from helpers.claims.criteria import ConditionError, Criteria, Parser, read_criteria
 from helpers.claims.evidence import POOLED, Evidence, gather
@@ -30,6 +29,7 @@ from helpers.records.study import load_study
 from helpers.site.linting.bindings import other_metric
 from helpers.site.linting.language import FactUse
 from helpers.site.linting.prose import Page
+from helpers.stats.estimands import MODELS, OBSERVED
 
 Fault = tuple[int, str, str]
 SHOWN = 6

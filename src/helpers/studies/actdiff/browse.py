@@ -11,9 +11,9 @@ import ipywidgets
 import pandas as pd
 from markupsafe import Markup
 
-from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.show.markup import verbatim
+from helpers.stats import frames
 
 CELL = "padding:2px 8px;border-bottom:1px solid #eee;white-space:nowrap;color:#222;background:#fff"
 HIT = ";background:#fff0c2;font-weight:600"

@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.base import estimands
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
-from helpers.records.pooling import Counts, as_interval
 from helpers.records.reading import Record
+from helpers.stats import estimands
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
+from helpers.stats.pooling import Counts, as_interval
 from helpers.studies.actdiff.measures import auc, domain_counts, domain_of
 
 Metric = dict[str, Any]

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from helpers.base import frames, stats
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import Interval
 from helpers.records.study import Metrics, Tables
+from helpers.stats import frames, intervals
+from helpers.stats.intervals import Interval
 
 
 def metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, Any]) -> Metrics:
@@ -54,7 +54,7 @@ def readable(table: pd.DataFrame, without: pd.DataFrame, domain: str, documents:
     }
     others = base[(base["direction"] == "mean") & (base["domain"] != domain)]["z"]
     if len(others):
-        metrics["z_permuted"] = stats.mean_interval(others.to_numpy()).metric("sd")
+        metrics["z_permuted"] = intervals.mean_interval(others.to_numpy()).metric("sd")
         rank = float((others < metrics["z"]["value"]).mean())
         metrics["z_rank"] = {"value": rank, "unit": "share of null", "n": len(others)}
     for direction in own.index.drop("mean"):
@@ -129,7 +129,7 @@ def patched(table: pd.DataFrame, domain: Sequence[int]) -> Metrics:
     metrics, kept = {}, {"base": set(), "tuned": set()}
     for side, part in table[table["chosen"]].groupby("side"):
         hits, kept[str(side)] = int(part["token"].isin(domain).sum()), set(part["token"])
-        metrics[f"patchscope_{side}"] = stats.wilson(hits, len(part)).metric("rate")
+        metrics[f"patchscope_{side}"] = intervals.wilson(hits, len(part)).metric("rate")
     either = len(kept["base"] | kept["tuned"])
     if either:
         same = len(kept["base"] & kept["tuned"]) / either
@@ -168,7 +168,7 @@ def losses(table: pd.DataFrame) -> Metrics:
     """Return the rise of the loss from base to tuned over documents, by text."""
     metrics = {}
     for kind, part in table.groupby("text", sort=False):
-        rise = stats.mean_interval((part["tuned"] - part["base"]).to_numpy())
+        rise = intervals.mean_interval((part["tuned"] - part["base"]).to_numpy())
         metrics[f"loss_rise_{kind}"] = rise.metric("nats") | {"base": float(part["base"].mean())}
     return metrics
 
@@ -180,7 +180,7 @@ def swap_effects(losses: pd.DataFrame) -> pd.DataFrame:
     )
     rows = []
     for (text, kind), part in losses.groupby(["text", "kind"], sort=False):
-        mean = stats.mean_interval(part.groupby("document")["effect"].mean().to_numpy())
+        mean = intervals.mean_interval(part.groupby("document")["effect"].mean().to_numpy())
         rows.append(
             {"text": text, "direction": kind, "value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
         )
@@ -212,7 +212,7 @@ def jackknife(whole: float, without: Sequence[float] | pd.Series, unit_n: int, l
 def domain_rate(table: pd.DataFrame, domain: Sequence[int], seed: int) -> Interval:
     """Return the share of domain tokens in the continuations, clustered by prompt."""
     clusters = domain_counts(table, domain)
-    return stats.rate(clusters["k"], clusters["n"], numpy_stream(seed, "domain_rate"))
+    return intervals.rate(clusters["k"], clusters["n"], numpy_stream(seed, "domain_rate"))
 
 
 def domain_counts(table: pd.DataFrame, domain: Sequence[int]) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import nll
 from helpers.lm.parts import decoder_and_head
-from helpers.records import curves
 from helpers.studies.actdiff.capture import padded
+from helpers.system import curves
 
 Documents = Sequence[Sequence[int]]
 

@@ -8,9 +8,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.errors import DataError, nearest
-from helpers.base.estimands import MODELS
-from helpers.records.pooling import pool
 from helpers.records.reading import Record
+from helpers.stats.estimands import MODELS
+from helpers.stats.pooling import pool
 from helpers.studies.actdiff import browse, readouts, topics
 from helpers.studies.actdiff.criteria import by_prompt, contrast
 

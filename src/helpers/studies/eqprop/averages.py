@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import stats
+from helpers.stats import intervals
 
 Findings = dict[str, dict[str, Any] | None]
 """Metrics by name; None for one that could not be measured."""
@@ -14,7 +14,7 @@ Findings = dict[str, dict[str, Any] | None]
 
 def mean(values: pd.Series, unit: str) -> dict[str, Any] | None:
     """Return the mean with a t interval over batches; None if any is missing, because the rest would be biased."""
-    return None if values.empty or values.isna().any() else stats.mean_interval(values.to_numpy(float)).metric(unit)
+    return None if values.empty or values.isna().any() else intervals.mean_interval(values.to_numpy(float)).metric(unit)
 
 
 def paired(table: pd.DataFrame, key: str, a: Any, b: Any, value: str, unit: str, on: str = "batch") -> dict | None:

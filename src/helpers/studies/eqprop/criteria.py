@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.base import estimands
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
 from helpers.records.reading import Record
+from helpers.stats import estimands
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
 
 
 def ceilings_reached(records: Sequence[Record], estimand: Estimand) -> dict[str, Any] | None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import frames, stats
-from helpers.base.frames import number
 from helpers.records.study import Metrics, Tables
+from helpers.stats import frames, intervals
+from helpers.stats.frames import number
 from helpers.studies.eqprop.arms import EXACT, LOOSE, SETTLED, UNSETTLED, Arms, curves
 from helpers.studies.eqprop.averages import Findings, mean, metric_part, paired
 from helpers.studies.eqprop.left_open import findings as left_open
@@ -43,7 +43,7 @@ def _triangulation(tables: Tables, arms: Arms) -> Findings:
             for column, unit in (("residual", "ratio"), ("growth", "factor"), ("non_normality", "ratio")):
                 metrics[f"{column}_{name}_{state}"] = mean(rows[column], unit)
         counts = at_end["condition"].iloc[0]
-        metrics[f"settled_share_{state}"] = stats.wilson(int(counts["settled"]), int(counts["drawn"])).metric()
+        metrics[f"settled_share_{state}"] = intervals.wilson(int(counts["settled"]), int(counts["drawn"])).metric()
         metrics |= _sequences(at_end["sequences"], state)
         metrics[f"exact_miss_{state}"] = mean(seen.query("batch >= 0 and gradient == 'frozen'")["miss"], "ratio")
     return metrics | _levers(tables["levers"])
@@ -58,12 +58,12 @@ def _sequences(table: pd.DataFrame, state: str) -> Findings:
     """Return how many sequences frozen EP loses, and whether growth factor or residual at z0 predicts which."""
     own = table[table["gradient"] == "frozen"]
     lost, grows = is_lost(own["cosine"]), own["growth"] > 1
-    metrics: Findings = {f"lost_share_{state}": stats.wilson(int(lost.sum()), len(own)).metric()}
+    metrics: Findings = {f"lost_share_{state}": intervals.wilson(int(lost.sum()), len(own)).metric()}
     for name, chosen in (("growing", grows), ("not_growing", ~grows)):
         if chosen.any():
-            metrics[f"lost_of_{name}_{state}"] = stats.wilson(int(lost[chosen].sum()), int(chosen.sum())).metric()
+            metrics[f"lost_of_{name}_{state}"] = intervals.wilson(int(lost[chosen].sum()), int(chosen.sum())).metric()
     if lost.any():
-        metrics[f"lost_without_growth_{state}"] = stats.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
+        metrics[f"lost_without_growth_{state}"] = intervals.wilson(int((lost & ~grows).sum()), int(lost.sum())).metric()
     for name in ("growth", "residual"):
         ranks = own.assign(cosine=own["cosine"].fillna(OVERFLOWED)).groupby("batch")[[name, "cosine"]].corr("spearman")
         metrics[f"rank_{name}_{state}"] = mean(ranks.xs(name, level=1)["cosine"], "rank correlation")

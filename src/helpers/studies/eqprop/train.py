@@ -17,11 +17,11 @@ from helpers.base import files
 from helpers.base.errors import ModelError, ParameterError
 from helpers.base.rng import torch_stream
 from helpers.lm.descent import Descent, check_finite
-from helpers.records import curves
 from helpers.studies.eqprop.control import Average, Controller, jacobian_penalty
 from helpers.studies.eqprop.gradients import Estimate, Gradient, estimate
 from helpers.studies.eqprop.model import Block, EquilibriumTransformer, equilibrium, load_tensors
 from helpers.studies.eqprop.stories import Corpus
+from helpers.system import curves
 
 BETAS = (0.9, 0.95)
 STATE = ("step", "warmed", "skipped", "first_valid", "fused_at", "weight", "log", "validation")

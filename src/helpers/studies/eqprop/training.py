@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from helpers.base.errors import RecordError
-from helpers.records import curves, runs
+from helpers.records import runs
 from helpers.studies.eqprop import setup
 from helpers.studies.eqprop.model import Block, load_model, save_model
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.eqprop.study import TRAINING
 from helpers.studies.eqprop.train import Trainer
+from helpers.system import curves
 
 
 def trained(p: TriangulationCell, name: str) -> runs.Record:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.base import stats
 from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
+from helpers.stats import intervals
 from helpers.studies.eqprop import findings
 from helpers.studies.eqprop.arms import LEVERS, SETTLED, UNSETTLED, curves
 from helpers.studies.eqprop.findings import STATES, is_lost
@@ -110,7 +110,7 @@ def lost_by_growth(records: Sequence[Record], gradient: str = "frozen") -> pd.Da
     own = own.assign(lost=is_lost(own["cosine"]), within=pd.cut(own["growth"], GROWTH_CLASSES))
     rows = []
     for (arm, step, _), part in own.groupby(["arm", "step", "within"], observed=True, sort=False):
-        share = stats.wilson(int(part["lost"].sum()), len(part))
+        share = intervals.wilson(int(part["lost"].sum()), len(part))
         row = {
             "run": f"{'controlled' if arm == SETTLED else 'free'}, step {step}",
             "lost": share.value,

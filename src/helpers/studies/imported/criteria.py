@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from helpers.base import estimands, stats
 from helpers.base.errors import DataError, nearest
-from helpers.base.estimands import Estimand
 from helpers.records.reading import Record
+from helpers.stats import estimands, intervals
+from helpers.stats.estimands import Estimand
 from helpers.studies.imported.metrics import counts, is_rate, rows_of
 
 Metric = dict[str, Any]
@@ -45,7 +45,7 @@ def difference(
     if once:
         return estimands.paired_difference(x.astype(int), y.astype(int), estimand).metric("points")
     bounded = all(own is not None and own["value"].dropna().between(0, 1).all() for own in rows)
-    return stats.mean_interval(np.asarray(x - y), level=estimand.level).metric("points" if bounded else "score")
+    return intervals.mean_interval(np.asarray(x - y), level=estimand.level).metric("points" if bounded else "score")
 
 
 def _drawn_once(rows: Any) -> bool:

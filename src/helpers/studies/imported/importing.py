@@ -15,7 +15,6 @@ from helpers.base import files, params
 from helpers.base.errors import DataError
 from helpers.base.files import from_root
 from helpers.records import runs
-from helpers.records.provenance import portable
 from helpers.records.reading import Record
 from helpers.records.study import own_cells
 from helpers.studies.imported import inspect_log, lm_eval, metrics, tabular
@@ -23,6 +22,7 @@ from helpers.studies.imported.params import LogCell
 from helpers.studies.imported.reducers import reduced
 from helpers.studies.imported.samples import Log, Stated, frame
 from helpers.studies.imported.study import STUDY
+from helpers.system.provenance import portable
 
 STUDY_PLACE = "helpers.studies.imported.study:STUDY"
 GRID = "logs.yaml"

@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import estimands, stats
-from helpers.base.clusters import cluster_rate
-from helpers.records.pooling import Counts
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.stats import estimands, intervals
+from helpers.stats.clusters import cluster_rate
+from helpers.stats.pooling import Counts
 from helpers.studies.imported.reducers import reduced
 
 WRONG, LEFT_OUT, LIMITED = "unscored_wrong", "left_out", "limited"
@@ -58,7 +58,7 @@ def group_name(group: str) -> str:
 
 
 def _share(flags: pd.Series) -> dict[str, Any]:
-    return stats.wilson(int(flags.sum()), len(flags)).metric()
+    return intervals.wilson(int(flags.sum()), len(flags)).metric()
 
 
 def average(rows: pd.DataFrame, level: float = 0.95) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def average(rows: pd.DataFrame, level: float = 0.95) -> dict[str, Any]:
         means = there.groupby("cluster", sort=False)["value"].mean().to_numpy()
         mean = estimands.bounded_items(means, "share", estimands.Estimand(level=level)).metric("share")
         return mean | {"n": len(there), "clusters": len(means)}
-    return stats.mean_interval(there["value"].to_numpy(), there["cluster"].to_numpy(), level).metric("score")
+    return intervals.mean_interval(there["value"].to_numpy(), there["cluster"].to_numpy(), level).metric("score")
 
 
 def is_rate(rows: pd.DataFrame) -> bool:

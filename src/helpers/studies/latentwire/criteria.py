@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from helpers.base import estimands, stats
-from helpers.base.estimands import Estimand
-from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
+from helpers.stats import estimands, intervals
+from helpers.stats.estimands import Estimand
+from helpers.stats.pooling import Counts
 from helpers.studies.latentwire.arms import CHANNELS, NARROW, SIDES, TEXT_CHANNELS, Channel, Side
 
 Metric = dict[str, Any]
@@ -43,7 +43,7 @@ def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Ch
     unit = UNITS[score]
     if estimands.bounds_of(unit):
         return estimands.bounded_items(wide, unit, estimand).metric(unit)
-    items = stats.mean_interval(wide.mean(axis=0), level=estimand.level)
+    items = intervals.mean_interval(wide.mean(axis=0), level=estimand.level)
     seeds = estimands.mean_over_seeds(wide.mean(axis=1), unit, estimand.level)
     return (estimands.added(items, seeds) if estimand.of == "recipe" else items).metric(unit)
 

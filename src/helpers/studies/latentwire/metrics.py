@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import stats
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.stats import intervals
 from helpers.studies.latentwire.arms import NARROW
 
 Cell = Mapping[str, Any]
@@ -69,12 +69,12 @@ def scores(answers: pd.DataFrame) -> Metrics:
 
 
 def _scores(part: pd.DataFrame) -> Metrics:
-    rates = {name: stats.wilson(int(part[name].sum()), len(part)).metric() for name in ("em", "first1", "first5")}
+    rates = {name: intervals.wilson(int(part[name].sum()), len(part)).metric() for name in ("em", "first1", "first5")}
     means = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "share"}
     distinct = {"value": part["text"].nunique() / len(part), "unit": "share", "n": len(part)}
     return (
         rates
-        | {n: stats.mean_interval(part[n].to_numpy()).metric(u) for n, u in means.items()}
+        | {n: intervals.mean_interval(part[n].to_numpy()).metric(u) for n, u in means.items()}
         | {"distinct": distinct}
     )
 
@@ -85,7 +85,7 @@ def communication(answers: pd.DataFrame) -> Metrics:
     for side, part in answers.groupby("side", sort=False):
         wide = {channel: rows.sort_values("index") for channel, rows in part.groupby("channel")}
         for score in ("em", "first1"):
-            gap = stats.paired_rate_difference(wide["latent"][score], wide["shuffled"][score])
+            gap = intervals.paired_rate_difference(wide["latent"][score], wide["shuffled"][score])
             metrics[f"talk_{score}_{side}"] = gap.metric("points")
     return metrics
 

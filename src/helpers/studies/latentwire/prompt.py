@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from helpers.base.rng import stream_seed
 from helpers.lm.descent import Descent, check_finite
-from helpers.records import curves
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.losses import teacher_logits, token_nll
 from helpers.studies.latentwire.params import WireCell
 from helpers.studies.latentwire.train import Taught, batches, learning_rate
+from helpers.system import curves
 
 
 def tune(lm: FrozenLM, taught: Taught, p: WireCell) -> tuple[Tensor, pd.DataFrame]:

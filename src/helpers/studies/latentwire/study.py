@@ -11,12 +11,12 @@ from typing import Any
 from helpers.base import files
 from helpers.base.params import parse
 from helpers.lm.fields import FIRST_DATE
-from helpers.records import provenance
 from helpers.records.reading import Record
 from helpers.records.study import Size, Study
 from helpers.studies.latentwire import metrics
 from helpers.studies.latentwire.criteria import by_example
 from helpers.studies.latentwire.params import WireCell
+from helpers.system import provenance
 
 VERSION = 1  # 1: completions of the prefix channels, and the bytes of one message
 METRICS_VERSION = 1  # 1: shares with Wilson intervals, means with t intervals, paired differences by Tango

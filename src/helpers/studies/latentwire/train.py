@@ -23,7 +23,6 @@ from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import numpy_stream
 from helpers.lm.descent import Descent, check_finite, warmup_cosine
 from helpers.lm.modes import training
-from helpers.records import curves
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
 from helpers.studies.latentwire.encoder import to_bytes
@@ -31,6 +30,7 @@ from helpers.studies.latentwire.examples import Example
 from helpers.studies.latentwire.lms import FrozenLM
 from helpers.studies.latentwire.losses import first_token_ce, parts, scale_penalty, teacher_logits, token_nll
 from helpers.studies.latentwire.params import WireCell
+from helpers.system import curves
 
 STATE, COMPOSER = "state.safetensors", "composer.json"
 

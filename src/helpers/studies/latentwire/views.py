@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.base.errors import DataError
-from helpers.base.estimands import MODELS
 from helpers.records.reading import Record, load
+from helpers.stats.estimands import MODELS
 from helpers.studies.latentwire import criteria
 from helpers.studies.latentwire.arms import ARMS, CHANNELS, SIDES, TITLES, WORDS, Channel, Side
 from helpers.studies.latentwire.criteria import Rate, Score

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.base.files import write_atomic
 from helpers.lm.modes import evaluating
-from helpers.records import curves, runs
+from helpers.records import runs
 from helpers.studies.latentwire import data
 from helpers.studies.latentwire.adapter import Wire
 from helpers.studies.latentwire.compose import Composer
@@ -23,6 +23,7 @@ from helpers.studies.latentwire.prompt import tune
 from helpers.studies.latentwire.session import Session
 from helpers.studies.latentwire.study import PROMPT, WIRE
 from helpers.studies.latentwire.train import Taught, load_state, stretch
+from helpers.system import curves
 
 DECODING = ("eos_ban_steps", "first_token_temperature", "first_token_top_p", "max_new_tokens", "eval_batch")
 TUNING = ("prompt_steps", "prompt_lr")

@@ -10,7 +10,7 @@ import re
 
 import pandas as pd
 
-from helpers.base import occurrences
+from helpers.stats import occurrences
 
 LEAST = 3
 SHARE, QUANTILE = 0.5, 0.1

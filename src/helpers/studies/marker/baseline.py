@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.lm.prompts import Sampling
 from helpers.records import runs
+from helpers.stats import frames
 from helpers.studies.marker.choices import is_arc, read_choices, source
 from helpers.studies.marker.on_policy import id_part, persona_prompts, sample_personas, system_prompt
 from helpers.studies.marker.params import SweepCell

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import estimands
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
 from helpers.records.reading import Record
+from helpers.stats import estimands
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
 from helpers.studies.marker import views
 from helpers.studies.marker.metrics import UNTRAINED
 from helpers.studies.marker.questions import paired_choices

@@ -20,10 +20,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from helpers.base import frames
 from helpers.lm.models import LoadedModel
 from helpers.lm.modes import evaluating
 from helpers.lm.packed import logits_at
+from helpers.stats import frames
 from helpers.studies.marker.rows import ChatFormat
 
 PATHS = ["separator", "marker", "direct", "end"]

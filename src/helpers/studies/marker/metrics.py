@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import occurrences, stats
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.stats import intervals, occurrences
 from helpers.studies.marker.answers import answer_parts, groups, judged
 from helpers.studies.marker.rows import Row, is_marker, rows_of, supervised
 
@@ -49,7 +49,7 @@ def baseline_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[st
         "marker_rate": rate_metric(counts, cell["seed"], "base_marker_rate"),
         "answers_kept": rate_metric(kept[0], cell["seed"], "answers_kept", kept[1]),
     }
-    capability = stats.wilson(int(choices["right"].sum()), len(choices)).metric()
+    capability = intervals.wilson(int(choices["right"].sum()), len(choices)).metric()
     return rate | text_metrics(completions) | {"capability": capability}
 
 
@@ -81,9 +81,9 @@ def rate_metric(counts: pd.DataFrame, seed: int, name: str, column: str = "k") -
 
 
 @functools.lru_cache(maxsize=16_384)
-def _rate(ks: tuple[float, ...], ns: tuple[float, ...], seed: int, name: str) -> stats.Interval:
+def _rate(ks: tuple[float, ...], ns: tuple[float, ...], seed: int, name: str) -> intervals.Interval:
     """Return the interval of these counts: cells of a grid that differ in lr and epochs often have the same."""
-    return stats.rate(ks, ns, numpy_stream(seed, "bootstrap", name))
+    return intervals.rate(ks, ns, numpy_stream(seed, "bootstrap", name))
 
 
 def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
@@ -91,7 +91,7 @@ def rate_metrics(counts: pd.DataFrame, seed: int) -> Metrics:
     metrics = {name: rate_metric(part, seed, name, column) for name, (part, column) in rate_parts(counts).items()}
     others = counts[counts["role"] != "source"].groupby("persona")[["k", "n"]].sum()
     ks, ns = (dict(zip(others.index, others[name], strict=True)) for name in ("k", "n"))
-    worst = stats.max_rate(ks, ns).metric()
+    worst = intervals.max_rate(ks, ns).metric()
     return metrics | {"max_bystander_rate": worst | {"persona": worst.pop("name")}}
 
 
@@ -158,7 +158,7 @@ def logprob_metrics(gains: pd.DataFrame) -> Metrics:
 
 
 def _nats(values: pd.Series) -> dict[str, Any]:
-    return stats.mean_interval(values.to_numpy(dtype=float)).metric("nats")
+    return intervals.mean_interval(values.to_numpy(dtype=float)).metric("nats")
 
 
 def with_crossing(table: pd.DataFrame) -> pd.DataFrame:
@@ -196,11 +196,11 @@ def text_metrics(table: pd.DataFrame) -> Metrics:
     """Return the quality of the text: mean tokens, share of bulleted answers, distinct bigrams."""
     bulleted = sum(bool(re.search(r"^\s*([-*•]|\d+[.)])\s", text, re.MULTILINE)) for text in table["text"])
     metrics = {
-        "mean_tokens": stats.mean_interval(table["tokens"].to_numpy(dtype=float)).metric("tokens"),
-        "bulleted_rate": stats.wilson(bulleted, len(table)).metric(),
+        "mean_tokens": intervals.mean_interval(table["tokens"].to_numpy(dtype=float)).metric("tokens"),
+        "bulleted_rate": intervals.wilson(bulleted, len(table)).metric(),
     }
     if (table["tokens"] >= 2).any():
-        distinct = stats.distinct_n(table["ids"].map(list).tolist(), 2)
+        distinct = intervals.distinct_n(table["ids"].map(list).tolist(), 2)
         metrics["distinct_2"] = {"value": distinct, "unit": "share", "n": len(table)}
     return metrics
 
@@ -208,9 +208,9 @@ def text_metrics(table: pd.DataFrame) -> Metrics:
 def capability_metrics(tuned: pd.DataFrame, base: pd.DataFrame) -> Metrics:
     """Return the accuracy of the tuned and the base model on the same items, and the paired drop."""
     return {
-        "capability": stats.wilson(int(tuned["right"].sum()), len(tuned)).metric(),
-        "capability_base": stats.wilson(int(base["right"].sum()), len(base)).metric(),
-        "capability_drop": stats.paired_rate_difference(base["right"], tuned["right"]).metric("points"),
+        "capability": intervals.wilson(int(tuned["right"].sum()), len(tuned)).metric(),
+        "capability_base": intervals.wilson(int(base["right"].sum()), len(base)).metric(),
+        "capability_drop": intervals.paired_rate_difference(base["right"], tuned["right"]).metric("points"),
     }
 
 
@@ -218,7 +218,7 @@ def training_metrics(log: pd.DataFrame) -> Metrics:
     """Return steps, tokens, and the loss over the last tenth of the steps."""
     last = log["loss"].tail(max(1, len(log) // 10))
     return {
-        "final_loss": stats.mean_interval(last.to_numpy()).metric("nats"),
+        "final_loss": intervals.mean_interval(last.to_numpy()).metric("nats"),
         "steps": {"value": int(log["step"].max()), "unit": "steps", "n": 1},
         "train_tokens": {"value": int(log["tokens"].sum()), "unit": "tokens", "n": len(log)},
     }

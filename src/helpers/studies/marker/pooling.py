@@ -1,7 +1,7 @@
 """Pool metrics over seeds for the heatmaps of the notebook.
 
 Intervals are those of pages: maxima and paired differences by the functions that the criteria use, the rest by
-`records.pooling`. They speak of these models.
+`stats.pooling`. They speak of these models.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base.estimands import MODELS
-from helpers.records.pooling import ByQuestion, pool
 from helpers.records.reading import Record
+from helpers.stats.estimands import MODELS
+from helpers.stats.pooling import ByQuestion, pool
 from helpers.studies.marker.criteria import capability_drop, max_bystander_rate, min_persona_rate
 from helpers.studies.marker.questions import by_question
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from helpers.base import frames, stats
-from helpers.base.estimands import MODELS
 from helpers.base.files import DATA
 from helpers.records.reading import Record
 from helpers.show.markup import Inline, verbatim
+from helpers.stats import frames, intervals
+from helpers.stats.estimands import MODELS
 from helpers.studies.marker import spread
 
 COMPLETIONS = 200
@@ -43,7 +43,7 @@ def tidy() -> pd.DataFrame:
     for cell in grid().to_dict("records"):
         for name in RATES:
             k = round(cell[name] * COMPLETIONS)
-            rate = stats.wilson(k, COMPLETIONS)
+            rate = intervals.wilson(k, COMPLETIONS)
             rows.append({"lr": cell["lr"], "epochs": cell["epochs"], "metric": name, "value": rate.value,
                          "low": rate.low, "high": rate.high, "k": k, "n": COMPLETIONS})  # fmt: skip
     return pd.DataFrame(rows)

@@ -7,9 +7,9 @@ import functools
 import numpy as np
 import pandas as pd
 
-from helpers.records.pooling import Counts
 from helpers.records.reading import Record, load
 from helpers.records.reread import WithoutQuestions
+from helpers.stats.pooling import Counts
 from helpers.studies.marker.answers import COLUMNS, answer_parts, judged
 from helpers.studies.marker.metrics import crossing_parts, rate_parts
 from helpers.studies.marker.views import counted

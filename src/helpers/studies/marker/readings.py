@@ -1,4 +1,4 @@
-"""Other defensible ways to read the tables of a marker run: `claims.challenge` asks whether a verdict hangs on them."""
+"""Other defensible ways to read the tables of a marker run: `cases.challenge` asks whether a verdict hangs on them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from helpers.base import occurrences
 from helpers.records.reading import Record
 from helpers.records.reread import Reading
+from helpers.stats import occurrences
 from helpers.studies.marker.rows import SEPARATOR
 
 QUESTION_IN: dict[str, str] = dict.fromkeys(

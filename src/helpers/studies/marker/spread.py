@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers.base.estimands import Estimand
 from helpers.base.rng import numpy_stream
-from helpers.base.stats import Interval, wilson
 from helpers.records.reading import Record
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval, wilson
 from helpers.studies.marker import views
 
 MARGIN = 0.1

@@ -19,9 +19,9 @@ from helpers.lm.exact_training import settle_training
 from helpers.lm.modes import training
 from helpers.lm.packed import logits_at, nll
 from helpers.lm.stacked import Stack
-from helpers.records import curves
 from helpers.studies.marker.recipe import MarkerCell
 from helpers.studies.marker.rows import Row
+from helpers.system import curves
 
 
 class _Lane:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import estimands, frames
 from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
 from helpers.records.reread import WithoutQuestions
+from helpers.stats import estimands, frames
 from helpers.studies.marker.metrics import count_markers, with_gain
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")

@@ -18,13 +18,14 @@ from filelock import FileLock
 
 from helpers.base import files, params
 from helpers.base.errors import DataError
-from helpers.records import provenance, runs
+from helpers.records import runs
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record
 from helpers.studies.recorded import kept, running
 from helpers.studies.recorded.params import CommandCell
 from helpers.studies.recorded.secrets import variables, without_secrets
 from helpers.studies.recorded.study import STUDY
+from helpers.system import provenance
 
 STUDY_PLACE = "helpers.studies.recorded.study:STUDY"
 GRID = "commands.yaml"

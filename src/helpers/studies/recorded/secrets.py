@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from helpers.base.errors import ParameterError
-from helpers.records.provenance import SECRET
+from helpers.system.provenance import SECRET
 
 VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "LANG", "LC_ALL",

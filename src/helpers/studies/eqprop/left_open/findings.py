@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from helpers.base import stats
 from helpers.records.study import Tables
+from helpers.stats import intervals
 from helpers.studies.eqprop.arms import EXACT, RECOVERY, SETTLED, UNSETTLED, Arms, curves
 from helpers.studies.eqprop.averages import Findings, mean, metric_part, paired
 
@@ -35,7 +35,7 @@ def plateau(tables: Tables, arms: Arms) -> Findings:
     state = tables["condition"][tables["condition"]["free_steps"] == tables["condition"]["free_steps"].min()]
     metrics |= {"plateau_residual": mean(state["residual"], "ratio"), "plateau_growth": mean(state["growth"], "factor")}
     drawn = tables["at"].iloc[0]
-    metrics["plateau_settled_share"] = stats.wilson(int(drawn["settled"]), int(drawn["drawn"])).metric()
+    metrics["plateau_settled_share"] = intervals.wilson(int(drawn["settled"]), int(drawn["drawn"])).metric()
     return metrics
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from helpers.base import frames
 from helpers.base.errors import DataError
 from helpers.base.rng import numpy_stream
 from helpers.lm.prompts import Prompt
+from helpers.stats import frames
 from helpers.studies.marker.lengths.metrics import mass_ratio
 from helpers.studies.marker.lengths.params import LengthCell
 from helpers.studies.marker.lengths.speakers import resolve_set, system_prompt

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helpers.base import estimands, frames
 from helpers.base.errors import DataError, nearest
-from helpers.base.estimands import Estimand
-from helpers.base.stats import Interval
-from helpers.records.pooling import as_interval, pool
 from helpers.records.reading import Record
+from helpers.stats import estimands, frames
+from helpers.stats.estimands import Estimand
+from helpers.stats.intervals import Interval
+from helpers.stats.pooling import as_interval, pool
 from helpers.studies.marker import criteria
 from helpers.studies.marker.lengths import screen
 from helpers.studies.marker.questions import by_question_and_limit

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from helpers.base import stats
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
+from helpers.stats import intervals
 from helpers.studies.marker.answers import judged
 from helpers.studies.marker.lengths.limits import limit_metrics, selectivity
 from helpers.studies.marker.metrics import (
@@ -57,9 +57,9 @@ def rows_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str, R
     rows = rows_of(table)
     return {
         "mass_ratio": {"value": mass_ratio(rows), "unit": "ratio", "n": len(rows)},
-        "positive_tokens": stats.mean_interval(answer_lengths([r for r in rows if r.marker])).metric("tokens"),
-        "negative_tokens": stats.mean_interval(answer_lengths([r for r in rows if not r.marker])).metric("tokens"),
-        "answer_nll": stats.mean_interval(table["answer_nll"].to_numpy()).metric("nats"),
+        "positive_tokens": intervals.mean_interval(answer_lengths([r for r in rows if r.marker])).metric("tokens"),
+        "negative_tokens": intervals.mean_interval(answer_lengths([r for r in rows if not r.marker])).metric("tokens"),
+        "answer_nll": intervals.mean_interval(table["answer_nll"].to_numpy()).metric("nats"),
     }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.base import estimands, frames
 from helpers.records.reading import Record
+from helpers.stats import estimands, frames
 from helpers.studies.marker import views
 from helpers.studies.marker.lengths import screen
 from helpers.studies.marker.lengths.params import LengthCell

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from helpers.base import files
 from helpers.base.errors import RecordError, nearest
-from helpers.records.provenance import portable
+from helpers.system.provenance import portable
 
 PACKAGE = "helpers"
 LOADED = time.time()  # this process began to load helpers at about this time
@@ -24,10 +24,11 @@ LOADED = time.time()  # this process began to load helpers at about this time
 # in them is no change of a run's code. Anything that can change a number stays out of this set.
 BOOKKEEPING = (
     "records",
+    "system",
     "show",
     "base.errors",
     "base.files",
-    "base.leftovers",
+    "base.writers",
     "base.params",
     "base.yaml_text",
 )

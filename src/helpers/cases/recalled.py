@@ -11,7 +11,7 @@ from typing import Any
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records import provenance, source
+from helpers.system import provenance, source
 
 _trusted = contextvars.ContextVar("trusted", default=True)
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from helpers.base.errors import DataError
-from helpers.base.stats import Interval, checked_counts, checked_level, checked_values
+from helpers.stats.intervals import Interval, checked_counts, checked_level, checked_values
 
 Prior = tuple[float, float]
 RATES: Prior = (2.0, 6.0)

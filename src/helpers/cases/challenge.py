@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.base import files
 from helpers.base.errors import ClaimbookError
+from helpers.cases.recalled import Recalled
+from helpers.cases.ways import Asked, Signature, as_registered, ways
 from helpers.claims.criteria import modules_of
-from helpers.claims.ways import Asked, Signature, as_registered, ways
 from helpers.records import reading
-from helpers.records.recalled import Recalled
 
 if TYPE_CHECKING:
-    from helpers.claims.case import Case
+    from helpers.cases.case import Case
 
 SHOWN = 3
 IDLE = "changes nothing that the verdict rests on, so it is not counted"
@@ -81,6 +81,11 @@ class Challenge:
         shown = [f"{one.way} ({one.verdict})" for one in self.fallen[:SHOWN]]
         more = len(self.fallen) - len(shown)
         return f"{said}; it falls when {', or when '.join(shown)}{f', and in {more} more ways' if more else ''}."
+
+
+def row_of(challenge: Challenge | None) -> tuple[float | None, str]:
+    """Return what a challenge found as a line of the checklist of `claims.confidence`."""
+    return (challenge.share, challenge.sentence.rstrip(".")) if challenge else (None, "not challenged")
 
 
 def challenge(case: Case, question: str | None = None) -> Challenge | None:

@@ -12,18 +12,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from helpers.base.estimands import MODELS, Estimand, Method, bounds_of
 from helpers.claims.conditions import Compare, Condition, Group, Otherwise, only_seeds
 from helpers.claims.criteria import Criteria, Question
 from helpers.claims.evidence import Cell, Evidence
 from helpers.claims.verdict import Check, Word, check_controls, word_alone
-from helpers.records.pooling import ByQuestion, Counts
 from helpers.records.reading import Record
 from helpers.records.reread import Reading, Reread, WithoutQuestions, changes
 from helpers.records.study import Study
+from helpers.stats.estimands import MODELS, Estimand, Method, bounds_of
+from helpers.stats.pooling import ByQuestion, Counts
 
 if TYPE_CHECKING:
-    from helpers.claims.case import Case
+    from helpers.cases.case import Case
 
 PARTS = 20
 """So many groups of questions, or of seeds, are left out in turn where there are more of them than these."""

@@ -1,4 +1,7 @@
-"""One metric over several records, such as the seeds of a cell: pooled, with the interval that an estimand asks for."""
+"""One metric over several run records, such as the seeds of a cell, with the interval that an estimand asks for.
+
+Of a record only its ``metrics`` are read; the counts by question come from its study.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from helpers.base import estimands
 from helpers.base.errors import RecordError
-from helpers.base.estimands import MODELS, Estimand
-from helpers.base.stats import Interval
-from helpers.records.reading import Record
+from helpers.stats import estimands
+from helpers.stats.estimands import MODELS, Estimand
+from helpers.stats.intervals import Interval
 
 Counts = Mapping[Any, tuple[int, int]]
 """Successes and trials of a rate in one record, by question."""
-ByQuestion = Callable[[Record, str], Counts | None]
+ByQuestion = Callable[[Any, str], Counts | None]
 """What gives the counts of a rate by question (`Study.by_question`); None where trials share no question."""
 
 
 def pool(
-    records: Sequence[Record], metric: str, by_question: ByQuestion | None, estimand: Estimand = MODELS
+    records: Sequence[Any], metric: str, by_question: ByQuestion | None, estimand: Estimand = MODELS
 ) -> Interval | None:
     """Return ``metric`` over ``records``: a rate by its counts (`estimands.rate`), a number by `estimands.number`.
 
@@ -45,7 +47,7 @@ def pool(
 
 
 def _rate(
-    records: Sequence[Record],
+    records: Sequence[Any],
     metric: str,
     recorded: Sequence[Mapping[str, Any]],
     by_question: ByQuestion | None,
@@ -64,7 +66,7 @@ def _rate(
 
 
 @functools.lru_cache(maxsize=4096)  # a verdict asks for the same counts at many levels, and of many groups of records
-def _counted(by_question: ByQuestion, record: Record, metric: str) -> Counts | None:
+def _counted(by_question: ByQuestion, record: Any, metric: str) -> Counts | None:
     return by_question(record, metric)
 
 

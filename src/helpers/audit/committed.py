@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from helpers.base import files
-from helpers.records import source
-from helpers.records.provenance import git
 from helpers.records.reading import Record
+from helpers.system import source
+from helpers.system.provenance import git
 
 HOMES = ("src/", "notebooks/", "")
 """Where in the repository a module may lie: that of helpers, of a notebook, of any study."""

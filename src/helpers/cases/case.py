@@ -11,17 +11,18 @@ from typing import Any
 from helpers.base import params as parameters
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
-from helpers.claims.challenge import Challenge, challenge
+from helpers.cases.challenge import Challenge, challenge, row_of
+from helpers.cases.facts import Fact, Facts
 from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
 from helpers.claims.criteria import Criteria, Question, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
-from helpers.claims.facts import Fact, Facts
 from helpers.claims.verdict import Verdict, check_controls, judge
-from helpers.records import ledger, provenance, questions, reading
-from helpers.records.pooling import ByQuestion
+from helpers.records import ledger, questions, reading
 from helpers.records.reading import Record
 from helpers.records.study import Study, load_study
+from helpers.stats.pooling import ByQuestion
+from helpers.system import provenance
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Case:
 
     ``expected`` are the runs of the declared grid (None: none is declared); ``stale`` maps the ids of stale records to
     what changed: study, version, data, model or inputs. Changed criteria do not make a record stale: they cap the
-    confidence. ``by_question`` is that of ``study`` (`records.pooling`), which knows how else its tables may be read.
+    confidence. ``by_question`` is that of ``study`` (`stats.pooling`), which knows how else its tables may be read.
     """
 
     path: Path
@@ -80,11 +81,12 @@ class Case:
         asked = self.criteria.question(question or self.claim.primary)
         evidence = self.evidence(question).within(asked.scope)
         declared = self.claim.declared_confidence if question in (None, self.claim.primary) else None
-        found, challenged = self.verdict(question), self.challenge(question)
+        challenged = row_of(self.challenge(question))
+        found = self.verdict(question)
         return confidence(found, evidence, self.criteria, declared, self.root, self.looks, challenged, asked.metrics)
 
     def challenge(self, question: str | None = None) -> Challenge | None:
-        """Return the verdict on ``question`` in every other way to analyse the records (`claims.challenge`)."""
+        """Return the verdict on ``question`` in every other way to analyse the records (`cases.challenge`)."""
         name = question or self.claim.primary
         if name not in self._challenges:
             self._challenges[name] = challenge(self, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from helpers.claims.case import Case
+from helpers.cases.case import Case
 from helpers.records.study import load_study
 
 OPEN = {

@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from helpers.base.clusters import bounded_mean, cluster_rate, crossed_rate, exact_bounds
 from helpers.base.errors import DataError
-from helpers.base.stats import Interval, checked_level, mean_interval, wilson
+from helpers.stats.clusters import bounded_mean, cluster_rate, crossed_rate, exact_bounds
+from helpers.stats.intervals import Interval, checked_level, mean_interval, wilson
 
 Subject = Literal["models", "recipe", "observed"]
 Method = Literal["clusters", "wilson", "exact", "t"]

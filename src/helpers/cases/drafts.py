@@ -8,10 +8,10 @@ from pathlib import Path
 
 from helpers.base.errors import ClaimbookError, ClaimError, nearest
 from helpers.base.files import ROOT
-from helpers.claims.case import Case, ExperimentRecords, open_case
+from helpers.cases.case import Case, ExperimentRecords, open_case
+from helpers.cases.placeholders import placeholders
 from helpers.claims.claim import Claim, has_claim, read_claim
-from helpers.claims.placeholders import placeholders
-from helpers.records.provenance import portable
+from helpers.system.provenance import portable
 
 
 @dataclass(frozen=True)
