@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -130,6 +131,17 @@ def test_a_gate_that_is_not_complete_shows_no_number(monkeypatch) -> None:
     assert "Not measured: no record of six cells of SmolLM2" in text and not any(
         c.isdigit() for c in text.replace("SmolLM2", "")
     )
+
+
+@pytest.mark.parametrize(("outside", "said"), [(0, "bf16 passes."), (1, "does not pass: what is judged stays in fp32")])
+def test_the_gate_says_whether_it_is_passed(outside, said, monkeypatch) -> None:
+    counts = {"rates_apart": 0, "tenths_apart": outside, "doses_apart": 0}
+    metrics = {name: {"value": value, "n": 9} for name, value in counts.items()}
+    metrics |= {
+        f"largest_{what}": {"value": 0.1, "unit": "nats"} for what in ("rate_difference", "loss_gap", "dose_gap")
+    }
+    monkeypatch.setattr(views, "newest", lambda what: {"cpu": SimpleNamespace(metrics=metrics)})
+    assert said in views.same_in_bf16("smollm2", "SmolLM2").fragment
 
 
 @pytest.mark.check
