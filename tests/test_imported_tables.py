@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from helpers.base import files, params
 from helpers.base.errors import DataError
+from helpers.cli import app
 from helpers.records.run_record import NAME
 from helpers.stats.estimands import MODELS
 from helpers.stats.pooling import pool
 from helpers.studies.imported import criteria, importing
 from helpers.studies.imported import metrics as imported_metrics
 from helpers.studies.imported.params import LogCell
-from helpers.studies.imported.samples import SCORES, plain_name
+from helpers.studies.imported.samples import SCORES, Row, frame, plain_name
 
 pytestmark = pytest.mark.unit
 MAP = ("metric=right", "id=question", "epoch=draw")
@@ -167,6 +169,12 @@ BAD = {
     "epoch": ("right,draw\n1,soon\n", ("metric=right", "epoch=draw"), "a finite number"),
     "half an epoch": ("right,draw\n1,1.5\n", ("metric=right", "epoch=draw"), "whole number"),
     "no id": ("right,question\n1,\n", ("metric=right", "id=question"), "A row has no question"),
+    "half a million draws too many": ("right,draw\n1,1e300\n", ("metric=right", "epoch=draw"), "counts the draws"),
+    "digits of a program": ("right\n1_0\n", ("metric=right",), "'1_0', and a score is a finite number"),
+    "groups of one name": ("right,g\n1,x/y\n0,x_y\n", ("metric=right", "group=g"), "'x/y' and 'x_y', both called x_y"),
+    "name of a count": ("a,b\n1,0\n", ("metric.a=a", "metric.a.left_out=b"), "the score a.left_out"),
+    "name of a group": ("a,b\n1,0\n", ("metric.a=a", "metric.a.of.x=b"), "a score called a.of"),
+    "scores of one name": ("a/b,a_b\n1,0\n", ("metric.a/b=a/b", "metric.a_b=a_b"), "gives the name a_b twice"),
     "column twice": ("right,right\n1,0\n", ("metric=right",), "a column twice"),
 }  # fmt: skip
 
@@ -188,6 +196,67 @@ def test_a_file_that_is_not_what_it_says_is_refused(project, name):
     path.write_bytes(b"\x89PNG not a table\xff")
     with pytest.raises(DataError, match=name):
         importing.import_logs("logs", [cell(path, ["metric=right"])], project)
+
+
+def test_a_damaged_parquet_is_refused_wherever_the_damage_is(project):
+    rows = [{"right": number % 2, "question": str(number)} for number in range(1000)]
+    whole = written(project, rows, "log.parquet").read_bytes()
+    damaged = bytearray(whole)
+    damaged[60:200] = bytes(byte ^ 0xFF for byte in damaged[60:200])
+    for content in (bytes(damaged), whole[: len(whole) // 2], whole[len(whole) // 2 :], b""):
+        (project / "log.parquet").write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read as parquet") as caught:
+            importing.import_logs("logs", [cell(project / "log.parquet", ["metric=right"])], project)
+        assert "\n" not in str(caught.value) and not (project / "outputs").exists()
+
+
+def test_a_parquet_with_a_column_twice_is_refused(project):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_arrays([pa.array([1, 0]), pa.array([0, 0])], names=["right", "right"])
+    parquet.write_table(table, project / "log.parquet")
+    with pytest.raises(DataError, match="a column twice"):
+        importing.import_logs("logs", [cell(project / "log.parquet", ["metric=right"])], project)
+
+
+@pytest.mark.parametrize(("line", "sentence"), [
+    ('{"right": 1, "question": "\\ud800"}', "half a character"),
+    ('{"right": 1, "question": NaN}', "A row has no question"),
+])  # fmt: skip
+def test_a_sample_whose_id_is_none_is_refused(project, line, sentence):
+    (project / "log.jsonl").write_text(line)
+    with pytest.raises(DataError, match=sentence):
+        importing.import_logs("logs", [cell(project / "log.jsonl", ["metric=right", "id=question"])], project)
+    assert not (project / "outputs").exists()
+
+
+def test_words_decimals_and_whole_transcripts_are_read(project):
+    from decimal import Decimal
+
+    rows = [{"question": "a", "right": True, "said": "x" * 200_000}, {"question": "b", "right": False, "said": ""}]
+    assert read(project, rows, ("metric=right", "id=question")).metric("right")["k"] == 1
+    rows = [{"question": "a", "right": Decimal("0.25")}]
+    exact = read(project, rows, ("metric=right", "id=question"), "exact.parquet", label="exact")
+    assert exact.metric("right")["value"] == 0.25
+
+
+def test_a_sample_that_lacks_one_of_the_scores_is_unscored_and_not_absent():
+    rows = [Row("a", 1, "x", 1.0, "scored", "a"), Row("a", 1, "y", 1.0, "scored", "a"),
+            Row("b", 1, "x", 0.0, "scored", "p", limited=True, group="g")]  # fmt: skip
+    made = imported_metrics.metrics({}, {"rows": frame(rows, "log"), "log": {}}, {})
+    assert (made["y"]["n"], made["y.left_out"]["k"], made["y.left_out"]["n"], made["y.limited"]["k"]) == (1, 1, 2, 1)
+    assert made["y.unscored_wrong"]["value"] == 0.5
+    [added] = frame(rows, "log").query("score == 'y' and sample == 'b'").itertuples(index=False)
+    assert (added.state, added.cluster, added.group) == ("unscored", "p", "g") and np.isnan(added.value)
+
+
+@pytest.mark.parametrize(
+    "words", [["--map", "right"], ["--map", "metric="], ["--map", "metric=right", "--label", "a/b"]]
+)
+def test_a_word_of_the_command_that_cannot_be_is_one_sentence(project, words):
+    done = CliRunner().invoke(app, ["import", "csv", str(written(project, draws())), *words])
+    assert done.exit_code == 1 and "must match pattern" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("label", ["../up", "a/b", "", ".hidden"])

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.audit import verify as verifying
-from helpers.base.errors import ClaimbookError
+from helpers.base.errors import ClaimbookError, ParameterError
 from helpers.cases.case import open_case
 from helpers.claims.confidence import is_measured
 from helpers.cli import app
@@ -66,6 +66,13 @@ def test_a_record_holds_what_the_command_did(project, capfd, monkeypatch):
     assert (loss["value"], loss["measured"], loss["low"], made.metrics["steps"]["value"]) == (0.25, True, None, 3)
     assert made.launch.startswith("claimbook record --name commands --label toy --keep 'out/*' --metrics m.json -- ")
     assert "done" in capfd.readouterr().out  # what the command says is passed on
+
+
+@pytest.mark.parametrize("label", ["../up", "a/b", ".hidden", "x" * 81])
+def test_a_label_that_is_a_path_is_refused_before_anything_runs(project, label):
+    with pytest.raises(ParameterError, match=r"label.*must match pattern"):
+        recorded(project, "open('ran', 'w')", label=label)
+    assert not (project / "ran").exists() and not (project / "params").exists()
 
 
 def test_each_run_of_a_label_is_a_record_of_its_own(project):

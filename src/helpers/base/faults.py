@@ -35,5 +35,7 @@ def _fault(name: str, details: list[ErrorDetails]) -> str:
 
 def _demand(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ").rstrip(".")
-    message = message.replace("Input should be", "must be").replace("List should have", "must have")
+    message = (
+        message.replace("Input should be", "must be").replace("List should", "must").replace("String should", "must")
+    )
     return message.removesuffix(" after validation, not 0")

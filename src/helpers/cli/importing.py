@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -31,11 +31,10 @@ def inspect_logs(
     Example: claimbook import inspect logs/run.eval --name mmlu
     """
     from helpers.studies.imported.importing import label_of, relative
-    from helpers.studies.imported.params import LogCell
 
     _refuse_shared_label(label, logs)
     values = [{"label": label_of(path, label), "file": relative(path), "cluster": cluster} for path in logs]
-    _import(name, [LogCell(tool="inspect", **one) for one in values])
+    _import(name, [{"tool": "inspect"} | one for one in values])
 
 
 @import_app.command("lm-eval")
@@ -53,12 +52,11 @@ def lm_eval_run(
     """
     from helpers.studies.imported import lm_eval
     from helpers.studies.imported.importing import label_of, relative
-    from helpers.studies.imported.params import LogCell
 
     found = lm_eval.tasks(folder)
     _import(name, [
-        LogCell(label=label_of(folder, label, task if len(found) > 1 else None), tool="lm-eval", file=relative(path),
-                cluster=cluster)
+        {"label": label_of(folder, label, task if len(found) > 1 else None), "tool": "lm-eval", "file": relative(path),
+         "cluster": cluster}
         for task, path in found.items()
     ])  # fmt: skip
 
@@ -78,13 +76,12 @@ def _table(tool: TableTool) -> Callable[..., None]:
         task: Annotated[str | None, typer.Option(help="the task, which a table does not name")] = None,
     ) -> None:
         from helpers.studies.imported.importing import label_of, relative
-        from helpers.studies.imported.params import LogCell
         from helpers.studies.imported.samples import NOT_RECORDED
 
         entries = [entry.strip() for one in columns for entry in one.split(",")]
         _import(name, [
-            LogCell(label=label_of(file, label), tool=tool, file=relative(file), model=model or NOT_RECORDED,
-                    task=task or NOT_RECORDED, columns=entries)
+            {"label": label_of(file, label), "tool": tool, "file": relative(file), "model": model or NOT_RECORDED,
+             "task": task or NOT_RECORDED, "columns": entries}
         ])  # fmt: skip
 
     return read
@@ -104,8 +101,10 @@ def _refuse_shared_label(label: str | None, logs: list[Path]) -> None:
         raise DataError(f"--label {label} would name {len(logs)} logs. Import them one by one, or leave it out.")
 
 
-def _import(name: str, cells: list) -> None:
+def _import(name: str, logs: list[dict[str, Any]]) -> None:
+    from helpers.base import params
     from helpers.studies.imported.importing import import_logs, lines_about
+    from helpers.studies.imported.params import LogCell
 
-    for record in import_logs(name, cells):
+    for record in import_logs(name, [params.parse(LogCell, log, "on the command line") for log in logs]):
         typer.echo("\n".join(lines_about(record)))

@@ -78,7 +78,10 @@ def _read(p: LogCell) -> tuple[Log, pd.DataFrame]:
         log = lm_eval.read(path, p.cluster)
     else:
         log = tabular.read(path, p.tool, p.columns, p.model, p.task)
-    return log, frame(log.rows, path.name)
+    table = frame(log.rows, path.name)
+    if clash := metrics.clash(table, log.about.get("reducers", [])):
+        raise DataError(f"{path.name} has {clash}. Rename one of them.")
+    return log, table
 
 
 def _with_stated(p: LogCell, log: Log) -> LogCell:

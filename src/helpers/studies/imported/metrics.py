@@ -7,11 +7,12 @@ value counted as wrong, and how many samples have none. Where a log drew several
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from helpers.base.files import shown
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Tables
 from helpers.stats import estimands, intervals
@@ -55,6 +56,22 @@ def _of_score(name: str, rows: pd.DataFrame) -> Metrics:
 def group_name(group: str) -> str:
     """Return the name of a group as a metric can hold it."""
     return re.sub(r"[^A-Za-z0-9_]+", "_", group).strip("_")[:60] or "group"
+
+
+def clash(rows: pd.DataFrame, reducers: Sequence[str]) -> str:
+    """Name two scores or two groups of ``rows`` of which a record would hold one metric only; "" where none clash."""
+    scores = [str(name) for name in rows["score"].unique()]
+    for name in scores:
+        for ending in (WRONG, LEFT_OUT, LIMITED, *reducers):
+            if f"{name}.{ending}" in scores:
+                return f"the score {name}.{ending}, which is what {name} calls a count of its own"
+        if any(other.startswith(f"{name}.of.") for other in scores):
+            return f"a score called {name}.of, which is what {name} calls its groups"
+    named: dict[str, str] = {}
+    for group in map(str, rows["group"].dropna().unique()):
+        if named.setdefault(group_name(group), group) != group:
+            return f"the groups {shown(named[group_name(group)])} and {shown(group)}, both called {group_name(group)}"
+    return ""
 
 
 def _share(flags: pd.Series) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -16,6 +17,8 @@ from helpers.base.files import shown
 NOT_RECORDED = "not recorded"
 State = Literal["scored", "unscored", "error", "cancelled"]
 """Why a sample has no value: its scorer gave none, it ended in an error, or it was not run to its end."""
+TRUTH = {"true": 1.0, "false": 0.0}
+EPOCHS = 1_000_000
 SCORES = 200
 """Scores that one log may have: each is a metric of its record."""
 
@@ -61,10 +64,19 @@ class Log:
 
 
 def frame(rows: Iterable[Row], where: str) -> pd.DataFrame:
-    """Return ``rows`` as a table; ``DataError`` where there are none, or where a sample has a score twice."""
-    table = pd.DataFrame(rows, columns=list(Row._fields))
+    """Return ``rows`` as a table, with a row without a value where a sample lacks a score that others have.
+
+    Raises:
+        DataError: there are no rows, a sample has a score twice, or a text or number is none that a record can hold.
+    """
+    try:
+        table = pd.DataFrame(rows, columns=list(Row._fields))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} has half a character in {shown(error.object)}. Correct it.") from error
     if table.empty:
         raise DataError(f"{where} holds no samples. Import a log that was run with its samples kept.")
+    if table["epoch"].max() > EPOCHS:
+        raise DataError(f"{where} has epoch {table['epoch'].max():.3g}. An epoch counts the draws of a sample.")
     twice = table.duplicated(["sample", "epoch", "score"])
     if twice.any():
         one = table[twice].iloc[0]
@@ -76,19 +88,29 @@ def frame(rows: Iterable[Row], where: str) -> pd.DataFrame:
     if len(names) > SCORES:
         raise DataError(f"{where} has {len(names):,} scores, and a record holds at most {SCORES}. Name fewer of them.")
     table["value"] = table["value"].astype(float)
-    return table
+    samples = table.drop_duplicates(["sample", "epoch"])
+    return table if len(table) == len(samples) * len(names) else _completed(table, samples)
+
+
+def _completed(table: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """Return ``table`` with a row for every score of every sample: one that has no score is unscored, not absent."""
+    keys = ["sample", "epoch", "score"]
+    whole = samples.drop(columns=["score", "value", "state"]).merge(table[["score"]].drop_duplicates(), how="cross")
+    whole = whole.merge(table[[*keys, "value", "state"]], on=keys, how="left").fillna({"state": "unscored"})
+    return whole[list(Row._fields)]
 
 
 def number(value: Any, where: str) -> float | None:
     """Return a score as a number, None where it is missing (null, empty, NaN); ``DataError`` for anything else.
 
-    What a log writes as null is missing and never 0. Truth values are 1 and 0.
+    What a log writes as null is missing and never 0. Truth values are 1 and 0, also as the words of a CSV.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, bool | int | float | str):
+    if isinstance(value, bool | int | float | str | Decimal):
+        plain = TRUTH.get(value.strip().lower(), value) if isinstance(value, str) else value
         try:
-            found = float(value)
+            found = math.inf if isinstance(plain, str) and "_" in plain else float(plain)
         except (ValueError, OverflowError):
             found = math.inf
         if math.isnan(found):

@@ -6,7 +6,7 @@ from helpers.records.study import Study
 from helpers.studies.imported.metrics import by_cluster, metrics
 from helpers.studies.imported.params import LogCell
 
-VERSION = 1  # 1: rows with state, cluster, limit and group; what the log says of itself
+VERSION = 2  # 1: rows with state, cluster, limit and group; what the log says of itself; 2: every score of every sample
 METRICS_VERSION = 1  # 1: rates and means over clusters, unscored counted as wrong, reducers
 
 STUDY = Study(

@@ -14,6 +14,8 @@ from helpers.base.errors import DataError, nearest
 from helpers.base.files import read_jsonl, read_lines
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, number, plain_name
 
+LONGEST = 2**31 - 1
+"""Characters of one cell of a CSV: whole transcripts stand in them."""
 ROLES = ("metric", "id", "epoch", "group", "cluster")
 
 
@@ -45,6 +47,9 @@ def _roles(columns: Sequence[str]) -> dict[str, str]:
 
 def _rows(path: Path, kind: str, roles: Mapping[str, str]) -> Iterator[Row]:
     scores = {role: plain_name(role.partition(".")[2] or roles[role]) for role in roles if role.startswith("metric")}
+    for role, score in scores.items():
+        if list(scores.values()).count(score) > 1:
+            raise DataError(f"--map {role}={roles[role]} gives the name {score} twice. Choose another: metric.NAME=...")
     for at, line in _lines(path, kind):
         for role, column in roles.items():
             if column not in line:
@@ -61,7 +66,7 @@ def _rows(path: Path, kind: str, roles: Mapping[str, str]) -> Iterator[Row]:
 
 def _text(line: Mapping[str, Any], column: str | None, otherwise: str) -> str:
     value = otherwise if column is None else line[column]
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN is how a float column lacks an entry
         raise DataError(f"A row has no {column}. Give every row one, or leave it out of --map.")
     return str(value)
 
@@ -87,6 +92,7 @@ def _lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(LONGEST)
     reader = csv.DictReader((f"{text}\n" for _, text in read_lines(path)), strict=True)
     try:
         if reader.fieldnames is None:
@@ -104,7 +110,10 @@ def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with parquet.ParquetFile(path) as file:
+            if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+                raise DataError(f"{path.name} has a column twice. Give each a name of its own.")
             for batch in file.iter_batches(10_000):
                 yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path.name} cannot be read as parquet ({error}). Write it again.") from error
+    except (pa.ArrowException, OSError) as error:  # a page that cannot be unpacked is an OSError
+        said = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{path.name} cannot be read as parquet ({said}). Write it again.") from error

@@ -113,7 +113,8 @@ def _next(asked: Asked, words: list[str], root: Path) -> CommandCell:
         raise DataError(f"The label {label!r} is that of another command ({shlex.join(own[0].command)}). Give --label.")
     whole = {record.cell["run"] for record in runs.records(asked.name) if record.cell.get("label") == label}
     last = max((cell.run for cell in own), default=0)
-    return CommandCell(label=label, run=last if last and last not in whole else last + 1, command=words)
+    run = last if last and last not in whole else last + 1
+    return params.parse(CommandCell, {"label": label, "run": run, "command": words}, "on the command line")
 
 
 def _label_of(command: Sequence[str]) -> str:
