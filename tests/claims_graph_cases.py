@@ -7,7 +7,7 @@ from pathlib import Path
 from claims_records import FIXTURES, rate, record
 
 from helpers.cases.case import Case
-from helpers.claims.claim import Claim
+from helpers.cases.claim import Claim
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Expected
 

@@ -24,8 +24,8 @@ from helpers.audit.verify import verify
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
 from helpers.base.params import load
-from helpers.cases import open_case
-from helpers.records import derive, ledger, questions, study
+from helpers.cases import changed, open_case
+from helpers.records import derive, ledger, study
 from helpers.records import reading as records
 from helpers.site import header
 from helpers.site import lint as linting
@@ -473,7 +473,7 @@ def test_a_changed_estimator_without_a_raised_version_is_found_and_a_raised_one_
 def test_a_raised_version_makes_exactly_that_study_stale(house, monkeypatch):
     monkeypatch.setattr(toy_study, "COINS", replace(toy_study.COINS, version=2))
     study._load.cache_clear()
-    changes = questions.Changes()
+    changes = changed.Changes()
     assert {tuple(changes.of(record)) for record in records.records("coins")} == {("version",)}
     assert {tuple(changes.of(record)) for record in records.records("coins_base")} == {()}
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from claims_records import FIXTURES
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import PARAMS
-from helpers.claims.claim import has_claim, read_claim
+from helpers.cases.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.records.reading import Record
 from helpers.stats.estimands import MODELS

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, content_hash
 from helpers.cases.challenge import Challenge, Outcome, row_of
-from helpers.claims.claim import LEVELS
-from helpers.claims.confidence import RULES, Rule, confidence
+from helpers.claims.confidence import LEVELS, RULES, Rule, confidence
 from helpers.claims.criteria import read_criteria
 from helpers.claims.evidence import Expected, gather
 from helpers.claims.verdict import check_controls, judge

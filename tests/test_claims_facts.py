@@ -9,8 +9,8 @@ from helpers.base.errors import ClaimError
 from helpers.cases import facts as facts_module
 from helpers.cases.facts import Facts
 from helpers.claims.evidence import Derived, Expected, gather
-from helpers.claims.wording import number
 from helpers.show.markup import unseal
+from helpers.stats.wording import number
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,8 @@ from helpers.claims.conditions import Compare
 from helpers.claims.criteria import Confirm, Premise, read_criteria
 from helpers.claims.evidence import Derived, Expected, gather
 from helpers.claims.logic import Truth
-from helpers.claims.verdict import check_controls, judge, regimes
+from helpers.claims.verdict import check_controls, judge
+from helpers.site.page import regimes
 from helpers.stats import estimands
 from helpers.stats.intervals import wilson
 

@@ -8,10 +8,10 @@ from claims_graph_cases import case
 from claims_records import record
 
 from helpers.base.errors import ClaimError
-from helpers.claims.claim import Effect
+from helpers.cases.claim import Effect
 from helpers.claims.evidence import Expected
-from helpers.claims.wording import number
 from helpers.site.effect import NOT_RUN, effect
+from helpers.stats.wording import number
 
 SOURCE = {"metric": "source_rate", "label": "source"}
 WORST = {"metric": "max_bystander_rate", "label": "worst bystander"}

@@ -28,7 +28,7 @@ from helpers.base import files
 from helpers.base.errors import ClaimError
 from helpers.base.params import load
 from helpers.cases.case import Case, open_case
-from helpers.claims.claim import read_claim
+from helpers.cases.claim import read_claim
 from helpers.site import lint as linter
 from helpers.site import page as blocks
 from helpers.site.linting import numerals

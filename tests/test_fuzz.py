@@ -26,7 +26,7 @@ from helpers import cli
 from helpers.base import files, params
 from helpers.base.errors import ClaimbookError
 from helpers.cases.case import runs_of
-from helpers.claims.claim import has_claim, read_claim
+from helpers.cases.claim import has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.records import ledger, reading
 from helpers.records.study import find_study, own_cells

@@ -24,6 +24,7 @@ from helpers.audit.replay import compare
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError
 from helpers.base.params import Grid, parse, parse_grid
+from helpers.cases import changed
 from helpers.lm import adapters, models, vllm_engine
 from helpers.lm.generate import generate
 from helpers.records import questions, runs
@@ -352,7 +353,7 @@ def test_one_vllm_engine_serves_the_base_model_and_every_adapter(monkeypatch: py
             "helpers/lm/vllm_engine.py" in ours.code["files"]
             and "helpers/lm/vllm_engine.py" not in theirs.code["files"]
         )
-        assert questions.Changes().of(ours) == questions.Changes().of(theirs) == []
+        assert changed.Changes().of(ours) == changed.Changes().of(theirs) == []
         assert ours.table("completions")["text"].tolist() == theirs.table("completions")["text"].tolist()
 
 

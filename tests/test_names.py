@@ -20,8 +20,9 @@ from claims_records import record
 from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, SweepError
-from helpers.records import questions, run_record, runs
+from helpers.cases import changed
 from helpers.records import reading as records
+from helpers.records import run_record, runs
 from helpers.records.steps import Steps
 from helpers.records.study import Study
 from helpers.site.completions import all_records
@@ -228,10 +229,10 @@ def test_criteria_and_data_lie_in_the_checkout(coins, root, path):
     path = path.format(root=root)
     criteria, data = {"path": path, "sha256": SHA}, {path: SHA}
     assert "criteria.path: must be a path" in unreadable(root, plant(criteria=criteria))
-    assert questions.criteria_now(coins(criteria=criteria)) is None
+    assert changed.criteria_now(coins(criteria=criteria)) is None
     if not path.startswith("/"):  # data outside of the checkout is named by its place
         assert ": must be a path" in unreadable(root, plant(data=data))
-        assert questions.Changes().of(coins(data=data)) == ["data"]
+        assert changed.Changes().of(coins(data=data)) == ["data"]
 
 
 def test_links_in_the_place_of_criteria_and_data_are_not_followed(coins, root):
@@ -241,14 +242,14 @@ def test_links_in_the_place_of_criteria_and_data_are_not_followed(coins, root):
     sha = files.content_hash(secret)
     for path in ("criteria.yaml", "texts/diary.txt"):
         made = coins(criteria={"path": path, "sha256": sha}, data={path: sha})
-        assert questions.criteria_now(made) is None and questions.Changes().of(made) == ["data"]
+        assert changed.criteria_now(made) is None and changed.Changes().of(made) == ["data"]
     made = coins(criteria={"path": "kept/diary.txt", "sha256": sha}, data={"kept/diary.txt": sha})
-    assert questions.criteria_now(made) == sha and questions.Changes().of(made) == []
+    assert changed.criteria_now(made) == sha and changed.Changes().of(made) == []
 
 
 @pytest.mark.parametrize("path", ["/nothing\0", "~nobody-of-this-name/x", "/" + "n" * 5000, "~/\n"])
 def test_data_outside_that_cannot_be_there_is_not_there(coins, root, path):
-    assert questions.Changes().of(coins(data={path: SHA})) == []
+    assert changed.Changes().of(coins(data={path: SHA})) == []
     if path.startswith("~nobody"):
         plant(data={path: SHA})
         assert runs.load("toy/run").data == {path: SHA}

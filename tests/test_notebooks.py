@@ -17,7 +17,7 @@ from papermill.exceptions import strip_color
 
 from helpers.base import params
 from helpers.base.files import NOTEBOOKS, PARAMS, REPORTS
-from helpers.claims.claim import has_claim, read_claim
+from helpers.cases.claim import has_claim, read_claim
 from helpers.records.study import load_study
 from helpers.show.held import MIME, Held, differences
 from helpers.site.status import NOT_GRIDS

@@ -25,8 +25,9 @@ from helpers.audit import publishing
 from helpers.base import files
 from helpers.base.disk import disk_errors
 from helpers.base.errors import DataError, RecordError
-from helpers.records import questions, runs, study
+from helpers.cases import changed
 from helpers.records import reading as records
+from helpers.records import runs, study
 from helpers.records.study import Study
 from helpers.system import source
 
@@ -232,7 +233,7 @@ def test_criteria_and_start_are_those_of_the_first_part(house):
     (house / "params/sweep/criteria.yaml").write_text("clean: 0.9\n")
     record = make()
     assert (record.criteria, record.started) == (partial.criteria, partial.started)
-    assert questions.criteria_now(record) != record.criteria["sha256"]
+    assert changed.criteria_now(record) != record.criteria["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -471,18 +472,18 @@ def test_what_became_stale(house, monkeypatch):
     record = make()
     baseline = make(OTHER)
     with_input = make(inputs={"baseline": baseline.ref})
-    now = questions.Changes({"pocket": SHA})
+    now = changed.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], [], []]
     (house / "src/helpers/wing/cell.py").write_text(CELL.replace("1", "2"))
     assert now.of(record) == [] and source.code_closure("helpers.wing.cell") != record.code["files"]
     monkeypatch.setattr(sys.modules[__name__], "OTHER", replace(OTHER, version=2))
     study._load.cache_clear()
-    now = questions.Changes({"pocket": SHA})
+    now = changed.Changes({"pocket": SHA})
     assert [now.of(one) for one in (record, baseline, with_input)] == [[], ["version"], ["inputs"]]
     (house / "data/rows.json").unlink()
-    assert questions.Changes({"pocket": "b" * 64}).of(record) == ["data", "model"]
+    assert changed.Changes({"pocket": "b" * 64}).of(record) == ["data", "model"]
     (house / "params/sweep/experiment.yaml").unlink()
-    assert questions.Changes().of(record) == ["study"]
+    assert changed.Changes().of(record) == ["study"]
 
 
 def test_a_table_that_is_changed_by_one_caller_is_whole_for_the_next():
@@ -540,11 +541,11 @@ def test_records_name_no_folder_of_this_machine(house, monkeypatch):
     text = (record.path / "run.json").read_text()
     assert str(house) not in text and str(elsewhere.parent) not in text and "hf_x" not in text
     assert record.params == {"model": "./models/own"} and list(record.data) == ["~/arc.jsonl"]
-    assert questions.Changes().of(record) == []
+    assert changed.Changes().of(record) == []
     elsewhere.write_text("{ }")
-    assert questions.Changes().of(record) == ["data"]
+    assert changed.Changes().of(record) == ["data"]
     elsewhere.unlink()
-    assert questions.Changes().of(record) == [], "on a machine without it, it cannot be checked"
+    assert changed.Changes().of(record) == [], "on a machine without it, it cannot be checked"
     mounted = house.parent / "mount" / "arc.jsonl"
     files.write_text(mounted, "{}")
     assert list(make(data=[mounted]).data) == [str(mounted)], "on another disk a path is not that of a home"

@@ -13,7 +13,7 @@ from helpers.base import files, yaml_text
 from helpers.base.errors import ClaimbookError, ParameterError
 from helpers.base.files import PARAMS, REPORTS
 from helpers.base.params import parse_grid
-from helpers.claims.claim import front_matter
+from helpers.cases.claim import front_matter
 from helpers.claims.criteria import read_criteria
 from helpers.records import ledger
 from helpers.records.study import _load, load_study

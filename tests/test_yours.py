@@ -10,7 +10,7 @@ from claims_graph_cases import case
 from claims_records import rate, record
 
 from helpers.cases.case import Case
-from helpers.claims.claim import Effect
+from helpers.cases.claim import Effect
 from helpers.claims.evidence import Expected
 from helpers.records.reading import Record
 from helpers.site import yours

@@ -23,8 +23,8 @@ from helpers.audit.agreement import ROUNDING, agree
 from helpers.base import files
 from helpers.base.errors import ClaimError, RecordError
 from helpers.cases.case import Case, ExperimentRecords, open_case, stale_records
+from helpers.cases.claim import read_claim
 from helpers.cases.facts import Facts
-from helpers.claims.claim import read_claim
 from helpers.claims.criteria import Criteria, modules_of
 from helpers.claims.evidence import Evidence
 from helpers.records import ledger, reading

@@ -13,7 +13,7 @@ from pathlib import Path
 from helpers.audit.judgement import published_case
 from helpers.base import files
 from helpers.base.errors import ClaimbookError
-from helpers.claims.claim import Claim, has_claim, read_claim
+from helpers.cases.claim import Claim, has_claim, read_claim
 from helpers.records import ledger
 
 

@@ -15,8 +15,8 @@ from helpers.audit.kept import Kept
 from helpers.audit.reach import refuse
 from helpers.base import files, yaml_text
 from helpers.base.errors import ClaimbookError, ClaimError
+from helpers.cases.claim import Claim, has_claim, read_claim
 from helpers.cases.placeholders import WORD
-from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import read_criteria
 from helpers.records import ledger
 from helpers.records.study import load_study

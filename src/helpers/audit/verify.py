@@ -12,6 +12,8 @@ Running a cell again is in ``replay``.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +24,13 @@ from helpers.audit.entries import check_ledger, check_registrations
 from helpers.audit.findings import Finding, files_in, published_folders
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, RecordError, nearest
+from helpers.cases.changed import Changes
 from helpers.cases.recalled import nothing_recalled
 from helpers.claims.confidence import is_measured
-from helpers.records import ledger, questions, reading, steps
+from helpers.records import ledger, questions, reading
 from helpers.records.derive import derive
 from helpers.records.reading import Record, read_once
+from helpers.records.steps import KEYS, MANIFESTS
 from helpers.records.study import Study, find_study
 
 Derive = Callable[[Record, Study], dict[str, Any]]
@@ -155,9 +159,19 @@ def _check_files(record: Record) -> Iterator[Finding]:
             record.checked(name)
         except RecordError as error:
             yield Finding(record.ref, f"files.{name}", str(error))
-    manifests = set() if record.published else set(steps.manifests(record.path, record.files))
+    manifests = set() if record.published else set(_manifests(record))
     for name in sorted(files_in(record.path) - set(listed) - manifests - {"run.json"}):
         yield Finding(record.ref, f"files.{name}", "is no file of this record. Delete it.")
+
+
+def _manifests(record: Record) -> Iterator[str]:
+    """Yield the names of the manifests in a record's folder: of steps whose files are among the record's."""
+    for path in sorted((record.path / MANIFESTS).glob("*.json")):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # no manifest
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            made = manifest["files"].items()
+            if set(manifest) == KEYS and path.stem == manifest["name"] and made and made <= record.files.items():
+                yield f"{MANIFESTS}/{path.name}"
 
 
 def _check_derived(record: Record) -> Iterator[Finding]:
@@ -213,7 +227,7 @@ def _check_model(record: Record) -> Iterator[Finding]:
 
 def _check_sources(record: Record) -> Iterator[Finding]:
     """What of the question lies on this disk, as it is now."""
-    for what in questions.Changes().of(record):
+    for what in Changes().of(record):
         if what in ("data", "inputs", "version"):
             yield Finding(record.ref, what, "has changed since the run. Run it again.")
     folder = files.ROOT / files.expanded(record.model.get("source") or ".")

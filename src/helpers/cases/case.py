@@ -12,13 +12,14 @@ from helpers.base import params as parameters
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.cases.challenge import Challenge, challenge, row_of
+from helpers.cases.changed import Changes
+from helpers.cases.claim import Claim, read_claim
 from helpers.cases.facts import Fact, Facts
-from helpers.claims.claim import Claim, read_claim
 from helpers.claims.confidence import Confidence, confidence
 from helpers.claims.criteria import Criteria, Question, read_criteria
 from helpers.claims.evidence import Evidence, Expected, gather
 from helpers.claims.verdict import Verdict, check_controls, judge
-from helpers.records import ledger, questions, reading
+from helpers.records import ledger, reading
 from helpers.records.reading import Record
 from helpers.records.study import Study, load_study
 from helpers.stats.pooling import ByQuestion
@@ -132,8 +133,8 @@ def runs_of(study: Study, cells: Iterable[parameters.Cell]) -> tuple[Expected, .
 def stale_records(
     records: Sequence[Record], models: Mapping[str, str] | None = None, root: Path | None = None
 ) -> dict[str, list[str]]:
-    """Map the id of each record whose question has changed since to what changed (``questions.Changes``)."""
-    changes = questions.Changes(models, root)
+    """Map the id of each record whose question has changed since to what changed (`changed.Changes`)."""
+    changes = Changes(models, root)
     return {record.id: why for record in records if (why := changes.of(record))}
 
 

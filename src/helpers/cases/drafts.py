@@ -9,8 +9,8 @@ from pathlib import Path
 from helpers.base.errors import ClaimbookError, ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.cases.case import Case, ExperimentRecords, open_case
+from helpers.cases.claim import Claim, has_claim, read_claim
 from helpers.cases.placeholders import placeholders
-from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.system.provenance import portable
 
 

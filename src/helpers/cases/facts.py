@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
 from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label
-from helpers.claims.wording import number, spoken
 from helpers.records.reading import Record
 from helpers.show.markup import Inline, seal, verbatim
+from helpers.stats.wording import number, spoken
 
 RUN_PAGE = "runs.html"
 SHOWN = 4

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from helpers.base.files import ROOT, content_hash
-from helpers.claims.claim import LEVELS, Level
 from helpers.claims.criteria import Criteria
 from helpers.claims.evidence import Evidence, check_axes, full_key
 from helpers.claims.logic import Truth
@@ -18,6 +18,8 @@ from helpers.records import ledger
 from helpers.records.reading import Record
 from helpers.system.provenance import git
 
+Level = Literal["LOW", "MODERATE", "HIGH"]
+LEVELS: tuple[Level, ...] = ("LOW", "MODERATE", "HIGH")
 NO_RECORD = "no record"
 CHANGED = "LOW because the criteria changed after these runs"
 

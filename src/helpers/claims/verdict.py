@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from helpers.claims.conditions import Finding, Here, Leaf
 from helpers.claims.criteria import Criteria, Outcome, Question
-from helpers.claims.evidence import Cell, Evidence, Key, label
+from helpers.claims.evidence import Evidence, Key, label
 from helpers.claims.logic import Truth
-from helpers.claims.wording import spoken_bounds
 from helpers.stats.estimands import MODELS, Estimand
+from helpers.stats.wording import spoken_bounds
 
 Word = Literal["SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE"]
 WORDS: tuple[Word, ...] = ("SUPPORTED", "REFUTED", "MIXED", "UNDECIDED", "NOT RUN", "STALE")
@@ -222,11 +222,3 @@ def _lines(found: list[Finding]) -> tuple[str, ...]:
 def _cells(found: list[Finding]) -> int:
     """The largest number of cells that a comparison was corrected for."""
     return max((leaf.cells for one in found for leaf in one.leaves), default=1)
-
-
-def regimes(criteria: Criteria, evidence: Evidence) -> list[tuple[Cell, dict[str, Truth]]]:
-    """For every cell in scope, the truth of each regime of the criteria file."""
-    return [
-        (cell, {name: when.judge(Here(evidence, cell)).truth for name, when in criteria.regimes.items()})
-        for cell in evidence.inside
-    ]

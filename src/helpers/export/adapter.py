@@ -13,13 +13,13 @@ from typing import Any
 from helpers.base import files
 from helpers.base.errors import ExportError, RecordError
 from helpers.cases.case import Case, read_experiment
-from helpers.claims.wording import spoken
 from helpers.export import claims, places
 from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.records.study import find_study
 from helpers.site.status import pages_in
 from helpers.stats.pooling import as_interval
+from helpers.stats.wording import spoken
 from helpers.system.provenance import portable
 
 SCHEMA = "claimbook/adapter/1"

@@ -30,8 +30,8 @@ from helpers.audit.judgement import evidence_of
 from helpers.base import files
 from helpers.base.errors import ExportError
 from helpers.cases.case import Case
+from helpers.cases.claim import Slug
 from helpers.cases.drafts import Draft
-from helpers.claims.claim import Slug
 from helpers.export import claims, places
 from helpers.records import ledger, reading
 from helpers.records.run_record import Place, Sha

@@ -29,8 +29,8 @@ from helpers.audit.verify import verify_folder
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, ExportError, RecordError
 from helpers.cases.case import Case, ExperimentRecords, open_case
+from helpers.cases.claim import Claim, read_claim
 from helpers.cases.recalled import nothing_recalled
-from helpers.claims.claim import Claim, read_claim
 from helpers.export import claims, places, trust
 from helpers.export.bundle import CLAIMS, RECORDS, SOURCE, Manifest, only_published
 from helpers.export.facts import page_findings

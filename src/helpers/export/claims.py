@@ -19,9 +19,10 @@ from helpers.base import files
 from helpers.base.errors import ClaimError, ExportError, nearest
 from helpers.cases import summary
 from helpers.cases.case import Case
+from helpers.cases.claim import Kind, Slug
 from helpers.cases.drafts import Draft
 from helpers.cases.facts import Fact, Facts
-from helpers.claims.claim import Kind, Level, Slug
+from helpers.claims.confidence import Level
 from helpers.claims.verdict import Word
 from helpers.records import ledger, reading
 from helpers.records.run_record import Count, Number, Place, Ref, Sha

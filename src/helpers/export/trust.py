@@ -11,7 +11,7 @@ from typing import Any
 
 from helpers.base import files, yaml_text
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
-from helpers.claims.claim import front_matter
+from helpers.cases.claim import front_matter
 from helpers.claims.computed import module_of
 from helpers.records.reading import Record
 from helpers.records.study import BUILT_IN, find_study, import_module, study_place

@@ -103,16 +103,6 @@ class Ledger:
             by_object.setdefault((line.kind, line.name), []).append(line)
         return by_object
 
-    def of_these_tables(self, name: str) -> set[str]:
-        """Return the hashes that a record has had since it was published: deriving metrics again keeps its tables."""
-        hashes: set[str] = set()
-        for line in self.of("record", name):
-            if line.event == "derived":
-                hashes.add(line.sha256)
-            elif line.event != "replayed":
-                hashes = set() if line.event == "withdrawn" else {line.sha256}
-        return hashes
-
     def standing(self, kind: Kind) -> dict[str, Line]:
         """Return the line that now holds for each object of a kind. Withdrawn objects have none."""
         last: dict[str, Line] = {}

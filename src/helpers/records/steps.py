@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,6 @@ def plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise RecordError(f"{where} is a {type(value).__name__}, but a record holds JSON values and tables only.")
-
-
-def manifests(folder: Path, kept: Mapping[str, str]) -> Iterator[str]:
-    """Yield the names of the manifests in a record's folder: of steps whose files are among the record's (``kept``)."""
-    for path in sorted((folder / MANIFESTS).glob("*.json")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # no manifest
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            made = manifest["files"].items()
-            if set(manifest) == KEYS and path.stem == manifest["name"] and made and made <= kept.items():
-                yield f"{MANIFESTS}/{path.name}"
 
 
 class Steps:

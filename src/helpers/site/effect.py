@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from helpers.base.errors import ClaimError
 from helpers.cases.case import Case
+from helpers.cases.claim import Effect
 from helpers.cases.facts import Fact
-from helpers.claims.claim import Effect
 from helpers.claims.conditions import Compare
-from helpers.claims.wording import number
 from helpers.show.markup import verbatim
 from helpers.stats.estimands import BOUNDS
+from helpers.stats.wording import number
 
 NOT_RUN = "No run has measured it yet."
 WAITS = "Runs are still to come: nothing is measured yet of {}."

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.cases.case import Case
-from helpers.claims.claim import Claim, Kind, Relation, has_claim, read_claim
+from helpers.cases.claim import Claim, Kind, Relation, has_claim, read_claim
 from helpers.show.markup import Block
 from helpers.site import originals
 from helpers.site.blocks import banner

@@ -90,10 +90,21 @@ def _word(verdict: str) -> Inline:
     return badge(verdict) if verdict in WORDS else Inline(verbatim(verdict))
 
 
+def _of_these_tables(book: ledger.Ledger, name: str) -> set[str]:
+    """Return the hashes that a record has had since it was published: deriving metrics again keeps its tables."""
+    hashes: set[str] = set()
+    for line in book.of("record", name):
+        if line.event == "derived":
+            hashes.add(line.sha256)
+        elif line.event != "replayed":
+            hashes = set() if line.event == "withdrawn" else {line.sha256}
+    return hashes
+
+
 def replays_of(case: Case) -> str:
     """Say how many records were run again and how they compared."""
     book, refs = ledger.read(), {record.ref for record in case.evidence().records}
-    tables = {ref: book.of_these_tables(ref) for ref in refs}
+    tables = {ref: _of_these_tables(book, ref) for ref in refs}
     runs = [line for line in book.lines if line.event == "replayed" and line.sha256 in tables.get(line.name, ())]
     again = {line.name: line for line in runs}
     exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())

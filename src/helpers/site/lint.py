@@ -21,9 +21,9 @@ from helpers.audit.verify import verify_folder
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
 from helpers.base.files import ROOT
 from helpers.cases.case import Case
+from helpers.cases.claim import front_matter
 from helpers.cases.drafts import Draft
 from helpers.cases.placeholders import placeholders
-from helpers.claims.claim import front_matter
 from helpers.claims.marked import Document
 from helpers.records.reading import load, read_once
 from helpers.site import log

@@ -20,10 +20,9 @@ from markupsafe import Markup
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, read_text
 from helpers.cases.case import Case
+from helpers.cases.claim import Claim, Relation
 from helpers.cases.facts import run_page
-from helpers.claims.claim import Claim, Relation
 from helpers.claims.evidence import label
-from helpers.claims.wording import number
 from helpers.records import reading
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
@@ -33,6 +32,7 @@ from helpers.site.graph import spoken
 from helpers.site.markdown import INLINE
 from helpers.site.overview import records_used
 from helpers.site.status import cases_in
+from helpers.stats.wording import number
 
 PROSE = Path("reports/_log.md")
 HEADING = re.compile(r"^## (\d{4}-\d{2}-\d{2}) +(.+?)(?: +\{#([\w-]+)\})?$")

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from helpers.base.errors import ClaimError
-from helpers.claims.claim import Claim, Relation, has_claim, read_claim
+from helpers.cases.claim import Claim, Relation, has_claim, read_claim
 
 NUMBER = re.compile(r"(?<![\w&/])#\d+\b")
 PIECE = re.compile(r"(<!--.*?-->|<script\b.*?</script\s*>|<style\b.*?</style\s*>|<[^>]*>)", re.DOTALL | re.IGNORECASE)

@@ -19,8 +19,10 @@ from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT
 from helpers.cases.case import Case, declared_runs
 from helpers.cases.facts import Fact
-from helpers.claims.evidence import agrees, check_constraints, label, telling
-from helpers.claims.verdict import regimes
+from helpers.claims.conditions import Here
+from helpers.claims.criteria import Criteria
+from helpers.claims.evidence import Cell, Evidence, agrees, check_constraints, label, telling
+from helpers.claims.logic import Truth
 from helpers.records.reading import Record
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge
@@ -148,6 +150,14 @@ def facts(case: Case, rows: Mapping[str, Mapping[str, str]], head: str, caption:
         {head: label} | {c: case.fact(name, **cell) for c, name in columns.items()} for label, columns in rows.items()
     ]
     return table(pd.DataFrame(shown), caption)
+
+
+def regimes(criteria: Criteria, evidence: Evidence) -> list[tuple[Cell, dict[str, Truth]]]:
+    """For every cell in scope, the truth of each regime of the criteria file."""
+    return [
+        (cell, {name: when.judge(Here(evidence, cell)).truth for name, when in criteria.regimes.items()})
+        for cell in evidence.inside
+    ]
 
 
 def regime_table(case: Case, caption: str) -> Block:

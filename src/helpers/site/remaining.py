@@ -14,8 +14,8 @@ from helpers.base import files
 from helpers.base.errors import ClaimbookError, ClaimError, nearest
 from helpers.base.files import ROOT
 from helpers.cases.case import declared_runs
+from helpers.cases.claim import Claim, read_claim
 from helpers.cases.placeholders import placeholders
-from helpers.claims.claim import Claim, read_claim
 from helpers.claims.declared import Expected
 from helpers.records import ledger
 from helpers.records.reading import published, records

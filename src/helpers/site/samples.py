@@ -14,7 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from helpers.base.errors import ClaimError, nearest
-from helpers.claims.claim import front_matter
+from helpers.cases.claim import front_matter
 from helpers.claims.marked import Sentence, Strict, validate
 from helpers.records.reading import Record
 from helpers.show.markup import Block

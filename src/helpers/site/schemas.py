@@ -14,7 +14,7 @@ from typing import Any
 
 from helpers.base.files import ROOT, SCHEMA_LINE, write_atomic
 from helpers.base.params import BLOCKS, Cell
-from helpers.claims.claim import Claim
+from helpers.cases.claim import Claim
 from helpers.claims.criteria import CriteriaFile
 from helpers.records.study import load_study
 

@@ -22,8 +22,8 @@ from helpers.audit.register import concerns
 from helpers.base import files
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError
 from helpers.cases.case import read_experiment
+from helpers.cases.claim import Claim, has_claim, read_claim
 from helpers.cases.placeholders import placeholders
-from helpers.claims.claim import Claim, has_claim, read_claim
 from helpers.claims.criteria import modules_of, read_criteria
 from helpers.records import ledger, reading
 from helpers.records.study import study_place

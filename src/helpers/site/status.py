@@ -12,11 +12,12 @@ from helpers.audit import committed
 from helpers.base.errors import ClaimbookError, ClaimError, RecordError, nearest
 from helpers.base.files import PARAMS, REPORTS, ROOT
 from helpers.cases.case import Case, ExperimentRecords, declared_runs, read_experiment
+from helpers.cases.changed import criteria_now, data_elsewhere
 from helpers.cases.drafts import Draft, open_page
 from helpers.claims.confidence import MEASURED
 from helpers.claims.declared import Declared, Expected, telling
 from helpers.claims.evidence import label
-from helpers.records import ledger, questions
+from helpers.records import ledger
 from helpers.records.reading import Record, read_once
 from helpers.site import kept
 from helpers.system import provenance
@@ -96,7 +97,7 @@ def answer(notebook: str | None = None) -> kept.Answer:
         cells, pages = status(notebook)
         outside = frozenset[str]()
         with contextlib.suppress(RecordError):  # a link to a folder, beside which nothing is kept
-            outside = frozenset(map(str, questions.data_elsewhere()))
+            outside = frozenset(map(str, data_elsewhere()))
     lines = {"summary": listing.summary(cells, pages), "whole": listing.whole(cells, pages)}
     return kept.Answer(lines, outside, all(cell.state != "running" for cell in cells))
 
@@ -232,7 +233,7 @@ def _state(
 
 
 def _criteria(record: Record) -> tuple[str, ...]:
-    changed = record.criteria is not None and record.criteria["sha256"] != questions.criteria_now(record)
+    changed = record.criteria is not None and record.criteria["sha256"] != criteria_now(record)
     return ("criteria",) if changed else ()
 
 

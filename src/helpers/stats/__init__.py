@@ -1,1 +1,1 @@
-"""Numbers from tables and texts: intervals, the estimands that they speak of, pooling over records, occurrences."""
+"""Numbers from tables and texts: intervals, their estimands and wording, pooling over records, occurrences."""

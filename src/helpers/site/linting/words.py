@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from helpers.claims.claim import LEVELS
+from helpers.claims.confidence import LEVELS
 from helpers.claims.verdict import WORDS
 from helpers.site.linting.prose import Page
 from helpers.site.linting.sections import plain

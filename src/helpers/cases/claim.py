@@ -11,16 +11,13 @@ from pydantic import Field, StringConstraints, model_validator
 
 from helpers.base.errors import ClaimError
 from helpers.base.files import ROOT, is_there, read_text
+from helpers.claims.confidence import Level
 from helpers.claims.criteria import read_criteria
 from helpers.claims.marked import Document, Scalar, Sentence, Strict, read_document, validate
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-Level = Literal["LOW", "MODERATE", "HIGH"]
 Status = Literal["proposed", "running", "interpreted", "published", "archived"]
 Kind = Literal["derived_from", "supports", "contradicts", "refines", "supersedes", "absorbed_by", "consumes"]
-LEVELS: tuple[Level, ...] = ("LOW", "MODERATE", "HIGH")
-
-
 Source = Annotated[str, StringConstraints(pattern=r"^data/[a-z0-9_]+(/[a-z0-9_]+)*\.(csv|jsonl|yaml)$")]
 
 
