@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 LONGEST = 240
 """Characters of another package's message that one of our sentences takes over."""
@@ -47,19 +46,6 @@ class ExportError(ClaimbookError):
 
 class SweepError(ClaimbookError):
     """A sweep cannot be started, or a machine of its cluster cannot work on it."""
-
-
-@contextlib.contextmanager
-def foreign_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turn what another package raises in the block into one sentence with its message, chained to the original."""
-    try:
-        yield
-    except ClaimbookError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception, and others have error classes of their own
-        told = " ".join(str(error).split()).rstrip(".") or "no message"
-        told = told if len(told) <= LONGEST else f"{told[:LONGEST]}..."
-        raise ModelError(f"{what} ({type(error).__name__}: {told}). {remedy}.") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -66,8 +66,9 @@ class Cell(BaseModel):
         name = str(info.field_name)
         takes_list, takes_bool = _takes(cls, name)
         value = _list_of_text(name, value) if takes_list else value
-        if not takes_bool:
-            _refuse_bool(value)
+        items = value if isinstance(value, list | tuple) else [value]
+        if not takes_bool and any(isinstance(item, bool) for item in items):
+            raise ValueError("must be a number or text, not a truth value")
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -150,12 +151,6 @@ def _leaves(annotation: Any) -> Iterator[Any]:
     yield getattr(annotation, "__origin__", annotation)
     for part in parts:
         yield from _leaves(part)
-
-
-def _refuse_bool(value: Any) -> None:
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(item, bool):
-            raise ValueError("must be a number or text, not a truth value")
 
 
 @functools.cache
@@ -278,7 +273,7 @@ def read(model: type[C], namespace: Mapping[str, Any], cells: Sequence[str] | No
     their default.
     """
     executed = namespace.get("In", ()) if cells is None else cells
-    assigned = [name for source in _parameter_cells(model, executed) for name in _assigned(source)]
+    assigned = [name for source in _parameter_cells(model, executed) for name in _assigned(source)[0]]
     check_names(model, (name for name in assigned if name != BLOCKS), "in the parameters of the notebook")
     # Other cells of a notebook may have a variable of that name: it counts where the parameters assign it.
     names = [*model.model_fields, *([BLOCKS] if BLOCKS in assigned else [])]
@@ -315,32 +310,22 @@ def _parameter_cells(model: type[Cell], executed: Sequence[str]) -> list[str]:
     """
     own, injected = [], []
     for position, source in enumerate(cell for cell in executed if cell.strip()):
-        names = _assigned(source)
+        names, only_assigns = _assigned(source)
         known = sum(name in model.model_fields for name in names)
         if source.lstrip().startswith(INJECTED):
             injected.append(source)
-        elif position == 0 or (_only_assigns(source) and known > len(names) / 2):
+        elif position == 0 or (only_assigns and known > len(names) / 2):
             own.append(source)
     return own[-1:] + injected[-1:]
 
 
-def _statements(source: str) -> list[ast.stmt]:
+def _assigned(source: str) -> tuple[list[str], bool]:
+    """Names that the top level of a cell assigns, in order, and whether it does nothing else."""
     try:
-        return ast.parse(source).body
+        statements = ast.parse(source).body
     except SyntaxError:
-        return []  # such a cell did not run, so it assigned nothing
-
-
-def _only_assigns(source: str) -> bool:
-    return all(isinstance(statement, ast.Assign | ast.AnnAssign) for statement in _statements(source))
-
-
-def _assigned(source: str) -> list[str]:
-    """Names that the top level of a cell assigns, in order."""
-    targets: list[ast.expr] = []
-    for statement in _statements(source):
-        if isinstance(statement, ast.Assign):
-            targets += statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets.append(statement.target)
-    return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+        return [], True  # such a cell did not run, so it assigned nothing
+    assigning = [statement for statement in statements if isinstance(statement, ast.Assign | ast.AnnAssign)]
+    targets = [one.targets if isinstance(one, ast.Assign) else [one.target] for one in assigning]
+    nodes = [node for target in itertools.chain.from_iterable(targets) for node in ast.walk(target)]
+    return [node.id for node in nodes if isinstance(node, ast.Name)], len(assigning) == len(statements)

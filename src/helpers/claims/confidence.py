@@ -40,13 +40,8 @@ class Rule:
         if value is None:
             return "LOW"
         sign = -1 if self.at_most else 1
-        for name, bar in self._bars():
-            if sign * value >= sign * bar:
-                return name
-        return "LOW"
-
-    def _bars(self) -> tuple[tuple[Level, float], ...]:
-        return ("HIGH", self.high), ("MODERATE", self.moderate)
+        bars: tuple[tuple[Level, float], ...] = ("HIGH", self.high), ("MODERATE", self.moderate)
+        return next((level for level, bar in bars if sign * value >= sign * bar), LEVELS[0])
 
 
 # A level below MODERATE's bar is LOW. Shares are of the records behind the verdict; 1 means all of them.
@@ -110,23 +105,23 @@ class Confidence:
     @property
     def binding(self) -> str:
         """The binding constraint in one sentence."""
-        if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
-            return f"The evidence would allow {self.cap}; the author holds it at {self.declared}."
+        if self.stated != self.cap:
+            return f"The evidence would allow {self.cap}; the author holds it at {self.stated}."
         if self.changed:
             return f"{CHANGED}."
         if self.without_records:
             return "LOW until it has run."
-        holding = self._holding
         if self.cap == "HIGH":
             return "Nothing on the checklist holds the confidence below HIGH."
-        others = f" (as {_listed([row.name for row in holding[1:]])} also do)" if holding[1:] else ""
-        return f"{self.cap} because of {holding[0].name}: {holding[0].found}{others}; {holding[0].why}."
+        first, *rest = self._holding
+        others = f" (as {_listed([row.name for row in rest])} also do)" if rest else ""
+        return f"{self.cap} because of {first.name}: {first.found}{others}; {first.why}."
 
     @property
     def brief(self) -> str:
         """The binding constraint in a few words."""
-        if self.declared is not None and LEVELS.index(self.declared) < LEVELS.index(self.cap):
-            return f"{self.declared}: held there by the author"
+        if self.stated != self.cap:
+            return f"{self.stated}: held there by the author"
         if self.changed:
             return "LOW: the criteria changed after the runs"
         return "HIGH" if self.cap == "HIGH" else f"{self.cap}: {self._holding[0].found}"
@@ -172,10 +167,13 @@ def confidence(
     found: dict[str, Found] = {
         "seeds": _seeds(evidence),
         "sources": _sources(records, evidence, criteria),
-        "base models": _counted({str(_base(record)) for record in records}, "base model"),
+        "base models": _counted({(one.model or {}).get("name", "no base model") for one in records}, "base model"),
         "controls": _controls(verdict.controls),
         "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
-        "looks": (float(looks <= criteria.looks), _looks(looks, criteria.looks)),
+        "looks": (
+            float(looks <= criteria.looks),
+            f"judged {looks} time{'' if looks == 1 else 's'} as records grew, planned {criteria.looks}",
+        ),
         "challenge": challenged,
         "criteria frozen": _frozen(records, criteria, root),
         "grid complete": _complete(evidence),
@@ -226,10 +224,6 @@ def _sources(records: Sequence[Record], evidence: Evidence, criteria: Criteria) 
     return value, text
 
 
-def _base(record: Record) -> str:
-    return record.model["name"] if record.model else "no base model"
-
-
 def _controls(checks: Sequence[Check]) -> Found:
     if not checks:
         return None, "the criteria declare no control"
@@ -240,11 +234,6 @@ def _controls(checks: Sequence[Check]) -> Found:
     ]
     passed = sum(check.truth == Truth.TRUE for check in checks)
     return passed / len(checks), "; ".join(faults) or f"all hold: {', '.join(check.name for check in checks)}"
-
-
-def _looks(number: int, planned: int) -> str:
-    """Say how often the records were judged, and how often that was planned."""
-    return f"judged {number} time{'' if number == 1 else 's'} as records grew, planned {planned}"
 
 
 def _frozen(records: Sequence[Record], criteria: Criteria, root: Path) -> Found:
@@ -321,10 +310,8 @@ def _size(records: Sequence[Record]) -> Found:
 
 
 def _short(number: float) -> str:
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:g}"
+    sizes = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
+    return next((f"{number / size:.3g}{letter}" for size, letter in sizes if number >= size), f"{number:g}")
 
 
 def _listed(names: Sequence[str]) -> str:

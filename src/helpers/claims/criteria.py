@@ -181,11 +181,9 @@ def _parse_file(path: Path, text: str, sha256: str) -> Criteria:
     document = read_document(text, path)
     file = validate(CriteriaFile, document)
     regimes: dict[str, Condition] = {}
-    for name, regime in file.regimes.items():  # in order: a regime may use those before it
-        regimes[name] = _parsed(
-            document, Parser(frozenset(file.metrics), regimes), regime.when, ("regimes", name, "when")
-        )
     parser = Parser(frozenset(file.metrics), regimes)
+    for name, regime in file.regimes.items():  # in order: a regime may use those before it
+        regimes[name] = _parsed(document, parser, regime.when, ("regimes", name, "when"))
     controls = {}
     for name, control in file.controls.items():
         for index, asked in enumerate(control.questions):
@@ -195,17 +193,9 @@ def _parse_file(path: Path, text: str, sha256: str) -> Criteria:
         when = _parsed(document, parser, control.when, ("controls", name, "when"))
         controls[name] = control.model_copy(update={"when": when})
     questions = {name: _with_conditions(document, parser, name, asked) for name, asked in file.questions.items()}
+    derive = {name: found for name, metric in file.metrics.items() if (found := derived(document, name, metric))}
     return Criteria(
-        path,
-        sha256,
-        file.version,
-        file.metrics,
-        controls,
-        file.looks,
-        file.source_axis,
-        regimes,
-        questions,
-        {name: found for name, metric in file.metrics.items() if (found := derived(document, name, metric))},
+        path, sha256, file.version, file.metrics, controls, file.looks, file.source_axis, regimes, questions, derive
     )
 
 
@@ -295,16 +285,12 @@ class Parser:
             raise ConditionError(place, f"names the metric {name!r}{nearest(name, self.known_metrics)}")
         if left is not None and right is not None and left[0] != right[0]:
             raise ConditionError(place, f"is {text!r}, whose two signs point apart: write them in one direction.")
-        parts: list[Condition] = []
-        if left is not None:
-            parts.append(Compare(name, MIRROR[left], float(low)))
-        if right is not None:
-            parts.append(Compare(name, right, float(high)))
-        return parts[0] if len(parts) == 1 else Group(tuple(parts), conjunction)
+        sides = ((left and MIRROR[left], low), (right, high))
+        parts = tuple(Compare(name, op, float(threshold)) for op, threshold in sides if op)
+        return parts[0] if len(parts) == 1 else Group(parts, conjunction)
 
     def _regime(self, name: str, place: Place) -> Condition:
-        if name == OTHERWISE:
-            return Otherwise()
-        if name not in self.regimes:
-            raise ConditionError(place, f"names the regime {name!r}{nearest(name, [*self.regimes, OTHERWISE])}")
-        return self.regimes[name]
+        known = {**self.regimes, OTHERWISE: Otherwise()}
+        if name not in known:
+            raise ConditionError(place, f"names the regime {name!r}{nearest(name, known)}")
+        return known[name]

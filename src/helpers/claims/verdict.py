@@ -75,12 +75,8 @@ class Verdict:
         if 0 < len(self.missing_cells) <= NAMED and self.records:
             parts.append(f"Still missing: {'; '.join(map(label, self.missing_cells))}.")
         elif self.missing_cells:
-            runs = (
-                "One declared run is"
-                if len(self.missing_cells) == 1
-                else f"{len(self.missing_cells)} declared runs are"
-            )
-            parts.append(f"{runs} still missing.")
+            number = len(self.missing_cells)
+            parts.append(f"{'One declared run is' if number == 1 else f'{number} declared runs are'} still missing.")
         return " ".join(part for part in (*parts, self.recipe) if part)
 
 
@@ -97,37 +93,32 @@ def judge(
     """
     scoped = evidence.within(question.scope)
     used = tuple(sorted(record.id for record in scoped.records))
+    old = {name: why for name, why in (stale or {}).items() if name in used}
+    verdict = Verdict("UNDECIDED", "UNDECIDED", None, "", (), False, scoped.absent, old, used)
     if not used:
         reading = "No complete record answers this question yet."
-        return Verdict("NOT RUN", "NOT RUN", None, reading, (), False, scoped.absent, {}, ())
+        return replace(verdict, word="NOT RUN", fresh="NOT RUN", reading=reading)
     here = Here(scoped, estimand=estimand or Estimand(question.level), confirm=_confirming(question))
-    old = {name: why for name, why in (stale or {}).items() if name in used}
     if here.estimand.of == "recipe" and not _seeds(scoped):
-        verdict = Verdict("UNDECIDED", "UNDECIDED", None, NO_SEEDS, (), False, scoped.absent, old, used)
-        return replace(verdict, word="STALE") if old else verdict
+        return replace(verdict, reading=NO_SEEDS, word="STALE" if old else verdict.word)
     outcome, found = _decide(question, here)
-    premise = question.premise.when.judge(here) if question.premise else None
-    if question.premise and premise and premise.truth != Truth.TRUE:
-        said = (
-            "The condition was never met." if premise.truth == Truth.FALSE else "Whether the condition was met is open."
-        )
-        reading, outcome = f"{said} {question.premise.reading}", None
-        verdict = Verdict("UNDECIDED", "UNDECIDED", None, reading, _lines([premise]), False, scoped.absent, old, used)
+    met = question.premise.when.judge(here) if question.premise else Finding(Truth.TRUE)
+    if question.premise and met.truth != Truth.TRUE:
+        never = "The condition was never met."
+        said = never if met.truth == Truth.FALSE else "Whether the condition was met is open."
+        verdict = replace(verdict, reading=f"{said} {question.premise.reading}", reasons=_lines([met]))
     elif outcome is None:
-        verdict = _undecided(question, scoped, found, old, used)
+        resting = [one for one in found if one.truth == Truth.UNKNOWN]
+        reading = _undecided(question, found)
+        verdict = replace(verdict, reading=reading, reasons=_lines(resting), cells=_cells(resting))
     else:
         # An outcome without comparisons is `otherwise`: it rests on those that made the earlier ones FALSE.
         resting = [found[-1]] if found[-1].leaves else found
-        word, reading = outcome.verdict, outcome.reading
-        verdict = Verdict(
-            word, word, outcome.name, reading, _lines(resting), True, scoped.absent, old, used, _cells(resting)
-        )
+        word = "MIXED" if any(check.truth == Truth.FALSE for check in controls) else outcome.verdict
+        verdict = replace(verdict, word=word, fresh=word, outcome=outcome.name, reading=outcome.reading, decisive=True)
         said, carries = _of_recipe(question, here, outcome)
-        verdict = replace(verdict, recipe=said, carries_over=carries)
-    verdict = replace(verdict, controls=tuple(controls))
-    if verdict.failed and outcome is not None:
-        verdict = replace(verdict, word="MIXED", fresh="MIXED")
-    return replace(verdict, word="STALE") if old else verdict
+        verdict = replace(verdict, reasons=_lines(resting), cells=_cells(resting), recipe=said, carries_over=carries)
+    return replace(verdict, controls=tuple(controls), word="STALE" if old else verdict.word)
 
 
 def word_alone(
@@ -202,17 +193,11 @@ def _decide(question: Question, here: Here) -> tuple[Outcome | None, list[Findin
     return None, found
 
 
-def _undecided(
-    question: Question, scoped: Evidence, found: list[Finding], old: dict[str, list[str]], used: tuple[str, ...]
-) -> Verdict:
+def _undecided(question: Question, found: list[Finding]) -> str:
     open_names = [o.name for o, f in zip(question.outcomes, found, strict=True) if f.truth != Truth.FALSE]
     if open_names:
-        reading = f"The intervals leave {' and '.join(f'“{name}”' for name in open_names)} open."
-    else:
-        reading = "None of the registered outcomes describes this result: the criteria do not cover it."
-    reasons = _lines([one for one in found if one.truth == Truth.UNKNOWN])
-    cells = _cells([one for one in found if one.truth == Truth.UNKNOWN])
-    return Verdict("UNDECIDED", "UNDECIDED", None, reading, reasons, False, scoped.absent, old, used, cells)
+        return f"The intervals leave {' and '.join(f'“{name}”' for name in open_names)} open."
+    return "None of the registered outcomes describes this result: the criteria do not cover it."
 
 
 def _lines(found: list[Finding]) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.base import files
-from helpers.base.errors import ExportError, foreign_errors
+from helpers.base.errors import ExportError
 from helpers.export import places
+from helpers.lm.foreign import foreign_errors
 
 SPACE = re.compile(r"hf:([\w.-]{1,96}/[\w.-]{1,96})")
 BRANCH = "gh-pages"

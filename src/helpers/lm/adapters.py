@@ -13,9 +13,10 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, s
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from helpers.base.errors import ModelError, foreign_errors
+from helpers.base.errors import ModelError
 from helpers.lm.exact import differs
 from helpers.lm.folders import ADAPTER, check_safetensors, read_json
+from helpers.lm.foreign import foreign_errors
 from helpers.lm.models import check_bare, detach, wrap
 
 WEIGHTS = "adapter_model.safetensors"

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.base.errors import ModelError, foreign_errors
+from helpers.base.errors import ModelError
 from helpers.base.files import DATA, stamp
+from helpers.lm.foreign import foreign_errors
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.base.errors import ModelError, foreign_errors
+from helpers.base.errors import ModelError
 from helpers.base.files import new_folder
+from helpers.lm.foreign import foreign_errors
 from helpers.system import leftovers
 
 _READ = re.compile(r"^split\.|\.rope\.")

@@ -19,11 +19,12 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.base.errors import ModelError, foreign_errors
+from helpers.base.errors import ModelError
 from helpers.base.files import write_atomic, write_json
 from helpers.base.rng import torch_stream
 from helpers.lm import exact
 from helpers.lm.folders import check_architecture, check_rope, custom_code, refuse_incomplete
+from helpers.lm.foreign import foreign_errors
 from helpers.lm.model_facts import device_of, dtype_of, facts
 from helpers.lm.model_files import fingerprint, local_folder, locate
 from helpers.lm.modes import Modes

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records.run_record import Place, Sha, spelt
+from helpers.records.run_record import Place, Sha, first_fault
 
 Event = Literal["registered", "amended", "published", "derived", "replayed", "looked", "withdrawn", "merged"]
 Kind = Literal[
@@ -154,11 +154,9 @@ def _parsed(text: str) -> Ledger:
 
 def _line(number: int, row: str) -> Line:
     try:
-        content = json.loads(row)
-        line = Line.model_validate(content)
+        line = Line.model_validate(json.loads(row))
     except ValidationError as error:
-        first = error.errors()[0]
-        why = f"{'.'.join(map(spelt, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        why = first_fault(error)
         raise RecordError(f"The ledger's line {number} is not an event ({why}). Restore the file from git.") from None
     except (ValueError, RecursionError) as error:
         raise RecordError(f"The ledger's line {number} is not JSON ({error}). Restore the file from git.") from None

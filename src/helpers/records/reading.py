@@ -154,7 +154,7 @@ def load(ref: str | Path) -> Record:
     places = [(files.published_root(), True), (files.outputs_root(), False)]
     if isinstance(ref, Path) and ref.is_absolute():
         folder = ref.parent if ref.name == "run.json" else ref
-        places = [(folder.parent.parent, _is_under(folder, files.published_root()))]
+        places = [(folder.parent.parent, folder.resolve().is_relative_to(files.published_root().resolve()))]
         ref = f"{folder.parent.name}/{folder.name}"
     notebook, run_id = named(str(ref))
     for root, published in places:
@@ -344,7 +344,3 @@ def _row(record: Record) -> dict[str, Any]:
         for key in ("n", "k", "low", "high"):
             row[f"{name}_{key}"] = metric.get(key)
     return row
-
-
-def _is_under(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -37,43 +37,21 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _plain(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError("must be one plain name of letters, digits, '.', '_' and '-'")
-    return name
+def _must(demand: str, holds: Callable[[str], object]) -> AfterValidator:
+    """Return the check that refuses a text of which ``holds`` is not true: it must ``demand``."""
 
+    def check(text: str) -> str:
+        if not holds(text):
+            raise ValueError(f"must {demand}")
+        return text
 
-def _plain_parts(path: str) -> str:
-    if not all(NAME.fullmatch(part) for part in path.split("/")):
-        raise ValueError("must be plain names joined by '/'")
-    return path
-
-
-def _reference(ref: str) -> str:
-    if ref.count("/") != 1:
-        raise ValueError("must be <notebook>/<id>")
-    return _plain_parts(ref)
-
-
-def _inside(path: str) -> str:
-    if path.startswith("/"):
-        raise ValueError("must be a path relative to the repository or to '~'")
-    return _resolved(path)
-
-
-def _resolved(path: str) -> str:
-    if not is_relative(path.removeprefix("/")) or "\\" in path:
-        raise ValueError("must be a path that a disk can hold, without '..', backslashes and what cannot be printed")
-    return path
+    return AfterValidator(check)
 
 
 def _finite(value: Any) -> Any:
     """Refuse values that JSON does not have, and numbers that overflow; return the rest as it is."""
-    if isinstance(value, dict):
-        for item in value.values():
-            _finite(item)
-    elif isinstance(value, list):
-        for item in value:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
             _finite(item)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("holds a number that is not finite")
@@ -84,11 +62,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-Name = Annotated[str, AfterValidator(_plain)]
-File = Annotated[str, AfterValidator(_plain_parts)]
-Ref = Annotated[str, AfterValidator(_reference)]
-Place = Annotated[str, AfterValidator(_inside)]
-Data = Annotated[str, AfterValidator(_resolved)]  # read only, and it may lie outside the home folder
+_PLAIN = _must("be plain names joined by '/'", lambda path: all(map(NAME.fullmatch, path.split("/"))))
+_RESOLVED = _must(
+    "be a path that a disk can hold, without '..', backslashes and what cannot be printed",
+    lambda path: is_relative(path.removeprefix("/")) and "\\" not in path,
+)
+Name = Annotated[str, _must("be one plain name of letters, digits, '.', '_' and '-'", NAME.fullmatch)]
+File = Annotated[str, _PLAIN]
+Ref = Annotated[str, _must("be <notebook>/<id>", lambda ref: ref.count("/") == 1), _PLAIN]
+Data = Annotated[str, _RESOLVED]  # read only, and it may lie outside the home folder
+Place = Annotated[
+    str, _must("be a path relative to the repository or to '~'", lambda path: not path.startswith("/")), _RESOLVED
+]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Json = Annotated[Any, BeforeValidator(_finite)]
 Number = Annotated[float, Field(allow_inf_nan=False)] | Annotated[int, Field(gt=-LARGEST, lt=LARGEST)]
@@ -262,15 +247,15 @@ def check(content: Any) -> dict[str, Any]:
     try:
         RunRecord.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(spelt, first["loc"])) or "it"
-        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ValueError(first_fault(error)) from None
     return content
 
 
-def spelt(part: str | int) -> str:
-    """Return one step of the path to a fault, shortened and quoted where a key is odd."""
-    return str(part) if isinstance(part, int) or (part.isprintable() and len(part) <= 80) else shown(part)
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that pydantic finds wrong, as a clause; odd keys on the path to it are quoted and cut."""
+    first = error.errors()[0]
+    path = [str(step) if str(step).isprintable() and len(str(step)) <= 80 else shown(step) for step in first["loc"]]
+    return f"{'.'.join(path) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def refuse_metric(where: str, metric: Mapping[str, Any]) -> None:

@@ -185,31 +185,25 @@ class Run:
         them (``Study.measures``).
         """
         self._must_be_open()
-        with self._on_disk():
-            return self._finish(finish_reasons, note, measured)
-
-    def _finish(
-        self,
-        finish_reasons: Mapping[str, int] | None,
-        note: str | None,
-        measured: Mapping[str, Mapping[str, Any]] | None,
-    ) -> Record:
-        strange = [name for name in measured or {} if not self.study.is_measured(name)]
+        measures = {name: {**given, "measured": True} for name, given in (measured or {}).items()}
+        strange = [name for name in measures if not self.study.is_measured(name)]
         if strange:
             raise RecordError(f"{self.label} measures {strange[0]!r}, which its study does not name: add it there.")
-        self._steps.check()
-        self._steps.drop_leftovers()
-        ending = {"status": "complete", "ended": self._ended(), "seconds": self._seconds()}
-        ending["files"] = self._steps.files()
-        reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
-        ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
-        ending["metrics"] = self._derived(ending) | self._measured(measured or {})
-        self._write(ending)
-        self._steps.check_present()
-        _sync_folder(self._partial)
-        self._partial.rename(self._final)
-        _sync_folder(self._home)
-        self._record = reading.read(self._final)
+        with self._on_disk():
+            self._steps.check()
+            self._steps.drop_leftovers()
+            ending = {"status": "complete", "ended": self._ended(), "seconds": self._seconds()}
+            ending["files"] = self._steps.files()
+            reasons = plain(finish_reasons or {}, f"{self.label}: finish_reasons")
+            ending |= {"finish_reasons": reasons, "error": None} | ({"note": note} if note else {})
+            half = Record(self._partial, self._content | ending | {"metrics": {}}, published=False)
+            ending["metrics"] = derive(half, self.study) | checked_metrics(measures, self.label)
+            self._write(ending)
+            self._steps.check_present()
+            _sync_folder(self._partial)
+            self._partial.rename(self._final)
+            _sync_folder(self._home)
+            self._record = reading.read(self._final)
         return self._record
 
     @contextlib.contextmanager
@@ -222,13 +216,6 @@ class Run:
                 if not str(error.filename).startswith(str(self._partial)):
                     raise
                 raise RecordError(f"{self._partial} vanished during the run: run the same command again.") from error
-
-    def _derived(self, ending: Mapping[str, Any]) -> dict[str, Any]:
-        content = self._content | dict(ending) | {"metrics": {}}
-        return derive(Record(self._partial, content, published=False), self.study)
-
-    def _measured(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        return checked_metrics({name: {**given, "measured": True} for name, given in values.items()}, self.label)
 
     def _existing(self) -> Record | None:
         if not self._final.exists():

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.base.errors import DataError, foreign_errors
+from helpers.base.errors import DataError
 from helpers.base.files import shown
+from helpers.lm.foreign import foreign_errors
 from helpers.studies.imported import reducers
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stated, number, plain_name
 

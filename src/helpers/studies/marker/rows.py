@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from helpers.base.errors import DataError, ModelError, ParameterError, foreign_errors
+from helpers.base.errors import DataError, ModelError, ParameterError
 from helpers.lm.asking import Asking, placed, tokens_of
 from helpers.lm.chat_rows import special_tokens
 from helpers.lm.ends import configured_ends
+from helpers.lm.foreign import foreign_errors
 from helpers.stats import frames
 
 if TYPE_CHECKING:
