@@ -81,7 +81,7 @@ def project(root: Path, **grid: object) -> Path:
     """A project below ``root`` with the notebook and a grid; returns the path of the grid."""
     cells = ["seed = 0\nlr = 0.1\nbad_lr = 0.0\nseconds = 0.0\nnote = 'of the notebook'"]
     cells += ["import sweep_toy\nfrom helpers.base.params import read\np = read(sweep_toy.ToyCell, globals())"]
-    cells += ["from helpers.records import provenance\nprovenance.environment = sweep_toy.environment"]
+    cells += ["from helpers.system import provenance\nprovenance.environment = sweep_toy.environment"]
     cells += ["print(len(sweep_toy.run_cells(p)))"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.cells[0].metadata["tags"] = ["parameters"]

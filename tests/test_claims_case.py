@@ -9,7 +9,7 @@ import pytest
 from claims_records import rate, record
 
 from helpers.base.errors import RecordError
-from helpers.base.files import PARAMS, sha256_file
+from helpers.base.files import PARAMS, content_hash, sha256_file
 from helpers.base.params import parse_grid
 from helpers.cases import open_case
 from helpers.cases.case import declared_runs, runs_of
@@ -98,7 +98,7 @@ def dose(lr):
 
 def run_all(root, change=None, n=100):
     """Write a record for each declared run; ``change(content)`` may alter it, or return False to leave it out."""
-    criteria = sha256_file(root / "params" / "sweep" / "criteria.yaml")
+    criteria = content_hash(root / "params" / "sweep" / "criteria.yaml")
     for index, one in enumerate(declared_runs("sweep", root / "params" / "sweep" / "pocket.yaml", root)):
         axes = ("source", "seed", "tail", "lr", "epochs", "model", "negatives")
         cell = {axis: one.params[axis] for axis in axes} | {"negatives": "two"}

@@ -129,7 +129,7 @@ def study_of(folder: Path, package: str) -> None:
         (f"{GAP}, arguments: {{metric: z, minus: 1}}", "arguments.minus", "is 1: input should be a valid string"),
         (f"{GAP}, arguments: {{metric: z, minus: y, records: x}}", "arguments.records", "is no argument"),
         (f"{SCORE}, arguments: {{side: c, channel: text, score: em}}", "arguments.side", "should be 'a' or 'b'"),
-        (f"{SCORE}, arguments: {{side: a, channel: txt, score: em}}", "arguments.channel", "'text'.* or 'constant'"),
+        (f"{SCORE}, arguments: {{side: a, channel: txt, score: em}}", "arguments.channel", "'text'.*, 'constant'"),
         (f"{SCORE}, arguments: {{side: a, channel: text, score: emm}}", "arguments.score", "'em'.* or 'p_end'"),
         ("arguments: {at: 1}", "arguments", "given without a `function`"),
         ("over: scope", "over", "given without a `function`"),

@@ -74,7 +74,7 @@ def test_numbers_of_two_units_are_no_chart():
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
     [(0.99962, "cosine", "0.99962"), (1.0, "cosine", "1"), (-0.9993, "cosine", "\N{MINUS SIGN}0.99930"),
-     (0.963, "cosine", "0.963"), (0.9999999999, "cosine", "1.000000"), (0.99962, "nats", "1 nats")],
+     (0.963, "cosine", "0.963"), (0.9999999999, "cosine", "1.000000"), (0.99962, "nats", "1 nat")],
 )  # fmt: skip
 def test_next_to_its_bound_a_number_keeps_its_distance_from_it(value, unit, shown):
     assert number(value, unit) == shown

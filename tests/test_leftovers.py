@@ -147,7 +147,7 @@ def test_a_process_of_which_nothing_can_be_known_is_not_dead(monkeypatch):
     monkeypatch.setattr(os, "kill", lambda *_: (_ for _ in ()).throw(PermissionError))
     assert not writers.is_dead(gone), "it is another user's"
     monkeypatch.undo()
-    monkeypatch.setattr(leftovers, "_machine", lambda: None)
+    monkeypatch.setattr(writers, "_machine", lambda: None)
     assert not writers.is_dead(gone)
     assert not writers.NAMED.fullmatch(writers.temporary_path(Path("x")).name)
 

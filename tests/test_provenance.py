@@ -275,7 +275,7 @@ def test_inside_a_kernel_the_parent_is_the_launch_command(monkeypatch):
     import nbclient
     import nbformat
 
-    cell = nbformat.v4.new_code_cell("from helpers.records import provenance; print(provenance.launch_command())")
+    cell = nbformat.v4.new_code_cell("from helpers.system import provenance; print(provenance.launch_command())")
     notebook = nbformat.v4.new_notebook(cells=[cell])
     nbclient.NotebookClient(notebook, kernel_name="python3").execute()
     printed = notebook.cells[0].outputs[0].text

@@ -121,7 +121,7 @@ def house(root: Path, **sources: str) -> Path:
 
 
 def test_allowed_imports_are_allowed(tmp_path):
-    cli = "from helpers.base import stats\nfrom helpers.studies.marker import cell\nimport helpers.site.lint"
+    cli = "from helpers.base import files\nfrom helpers.studies.marker import cell\nimport helpers.site.lint"
     cell = "from helpers.lm import models\nfrom . import loss"
     sources = {"cli": cli, "marker_cell": cell, "sweeps_executing": "from helpers.site.notebooks import x"}
     assert import_faults(house(tmp_path, **sources)) == []
