@@ -41,7 +41,7 @@ class Rule:
             return "LOW"
         sign = -1 if self.at_most else 1
         bars: tuple[tuple[Level, float], ...] = ("HIGH", self.high), ("MODERATE", self.moderate)
-        return next((level for level, bar in bars if sign * value >= sign * bar), LEVELS[0])
+        return next((level for level, bar in bars if sign * value >= sign * bar), "LOW")
 
 
 # A level below MODERATE's bar is LOW. Shares are of the records behind the verdict; 1 means all of them.
