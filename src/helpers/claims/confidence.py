@@ -40,8 +40,9 @@ class Rule:
         if value is None:
             return "LOW"
         sign = -1 if self.at_most else 1
-        bars: tuple[tuple[Level, float], ...] = ("HIGH", self.high), ("MODERATE", self.moderate)
-        return next((level for level, bar in bars if sign * value >= sign * bar), "LOW")
+        if sign * value >= sign * self.high:
+            return "HIGH"
+        return "MODERATE" if sign * value >= sign * self.moderate else "LOW"
 
 
 # A level below MODERATE's bar is LOW. Shares are of the records behind the verdict; 1 means all of them.
