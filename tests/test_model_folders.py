@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.base import files, params
 from helpers.base.errors import DataError, ModelError
-from helpers.lm import gguf, models
+from helpers.lm import gguf, lines, models
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.eqprop.params import TriangulationCell
 from helpers.studies.latentwire.params import WireCell
@@ -279,9 +279,9 @@ def test_lines_are_those_of_the_text(tmp_path, encoding, end):
         text = files.read_text(path)
     except DataError as error:
         with pytest.raises(DataError, match=re.escape(str(error))):
-            list(files.read_lines(path))
+            list(lines.read_lines(path))
     else:
-        assert list(files.read_lines(path)) == list(enumerate(text.split("\n"), 1))
+        assert list(lines.read_lines(path)) == list(enumerate(text.split("\n"), 1))
 
 
 CHOICE = {"question": "Which? \u2028 This?", "labels": ["A", "B"], "choices": ["x", "y"], "answer": "B"}

@@ -84,7 +84,7 @@ def read_text(path: Path, error: type[ClaimbookError] = DataError) -> str:
 def as_text(content: bytes, path: Path, error: type[ClaimbookError] = DataError) -> str:
     """Return ``content``, that of ``path``, as `read_text` does."""
     try:
-        text = content.decode(_encoding(content[:4]))
+        text = content.decode(encoding_of(content[:4]))
         at = text.find("\0")
     except UnicodeDecodeError as fault:
         text, at = "", fault.start
@@ -97,35 +97,8 @@ def as_text(content: bytes, path: Path, error: type[ClaimbookError] = DataError)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path, error: type[ClaimbookError] = DataError) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line, as `read_text` reads them, with one line in memory at a time."""
-    with Path(path).open("rb") as file:
-        encoding = _encoding(file.read(4))
-    try:
-        with Path(path).open(encoding=encoding) as lines:
-            for number, line in enumerate(lines, 1):
-                if "\0" in line:
-                    break
-                yield number, line.rstrip("\n")
-            else:
-                return
-    except UnicodeDecodeError:
-        pass
-    read_text(path, error)  # says where
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each line of a .jsonl file that is not empty; ``DataError`` names a damaged line."""
-    for number, line in read_lines(path):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"Line {number} of {path} is no JSON ({error}): correct it.") from error
-            yield number, value
-
-
-def _encoding(head: bytes) -> str:
+def encoding_of(head: bytes) -> str:
+    """Return the encoding that the first bytes of a text say themselves, UTF-8 where they say none."""
     return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
 
 
@@ -292,8 +265,6 @@ def sha256_json(value: Any) -> str:
 
 
 TEXT = frozenset({".json", ".jsonl", ".yaml", ".yml", ".csv", ".tsv", ".txt", ".md"})
-
-
 CLOCK_NS = 2_000_000_000
 """The coarsest clock of a file system that is in use (FAT): a file may change twice within it and keep its times."""
 _fresh = itertools.count(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from helpers.base import files
 from helpers.base.errors import RecordError
-from helpers.records.questions import OUTSIDE, data_hashes, hash_of_data
+from helpers.records.questions import OUTSIDE, data_by_name, data_hashes
 from helpers.records.reading import Record, folders, load, records
 from helpers.records.study import find_study
 
@@ -22,7 +22,7 @@ class Changes:
 
     def __init__(self, models: Mapping[str, str] | None = None, root: Path | None = None):
         self._models, self._root = dict(models or {}), root
-        self._data: dict[tuple[str, ...], str | None] = {}
+        self._data: dict[tuple[str, ...], list[list[str]] | None] = {}
         self._inputs: dict[str, bool] = {}
 
     def of(self, record: Record) -> list[str]:
@@ -32,15 +32,15 @@ class Changes:
         except RecordError:
             return ["study"]
         why = ["version"] if record.version != study.version else []
-        why += ["data"] if self._hash_of_data(record.data) != hash_of_data(record.data) else []
+        why += ["data"] if self._named(record.data) != data_by_name(record.data) else []
         model = self._models.get(record.model["name"])
         why += ["model"] if model is not None and model != record.model["sha256"] else []
         return why + (["inputs"] if any(map(self._input_changed, record.inputs.values())) else [])
 
-    def _hash_of_data(self, data: dict[str, str]) -> str | None:
+    def _named(self, data: dict[str, str]) -> list[list[str]] | None:
         names = tuple(data)
         if names not in self._data:
-            self._data[names] = _hash_of_data(data)
+            self._data[names] = _data_now(data)
         return self._data[names]
 
     def _input_changed(self, ref: str) -> bool:
@@ -59,8 +59,8 @@ def criteria_now(record: Record) -> str | None:
     return None
 
 
-def _hash_of_data(data: dict[str, str]) -> str | None:
-    """Hash of ``data`` as it is now, ``None`` when it is gone or a link in its place.
+def _data_now(data: dict[str, str]) -> list[list[str]] | None:
+    """Names and hashes of ``data`` as it is now, ``None`` when it is gone or a link in its place.
 
     What lies outside the repository and is not on this machine cannot be checked.
     """
@@ -70,7 +70,7 @@ def _hash_of_data(data: dict[str, str]) -> str | None:
         return None
     away = {name: data[name] for name, path in paths.items() if name.startswith(OUTSIDE) and not files.is_there(path)}
     here = [path for name, path in paths.items() if name not in away]
-    return hash_of_data(data_hashes(here) | away) if all(path.is_file() for path in here) else None
+    return data_by_name(data_hashes(here) | away) if all(path.is_file() for path in here) else None
 
 
 def data_elsewhere() -> Iterator[Path]:

@@ -141,14 +141,20 @@ class Group:
         return _joined([part.judge(here) for part in self.parts], self.join)
 
 
-@dataclass(frozen=True)
-class Not:
-    """The negation of a condition."""
+class _OnePart:
+    """A condition that speaks about what its one part speaks about."""
 
     part: Condition
 
     def metrics(self) -> set[str]:
         return self.part.metrics()
+
+
+@dataclass(frozen=True)
+class Not(_OnePart):
+    """The negation of a condition."""
+
+    part: Condition
 
     def judge(self, here: Here) -> Finding:
         found = self.part.judge(here)
@@ -156,7 +162,7 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Quantified:
+class Quantified(_OnePart):
     """``any_cell`` or ``every_cell`` of the declared grid in scope.
 
     That *some* cell has a property is a choice among many, so a cell counts for it at the level divided by their number
@@ -173,9 +179,6 @@ class Quantified:
 
     part: Condition
     join: Callable[[Sequence[Truth]], Truth]
-
-    def metrics(self) -> set[str]:
-        return self.part.metrics()
 
     def judge(self, here: Here) -> Finding:
         found = self._cells(here)
@@ -220,14 +223,11 @@ class Quantified:
 
 
 @dataclass(frozen=True)
-class AtCell:
+class AtCell(_OnePart):
     """A condition in the one cell that ``key`` names."""
 
     key: Mapping[str, Any]
     part: Condition
-
-    def metrics(self) -> set[str]:
-        return self.part.metrics()
 
     def judge(self, here: Here) -> Finding:
         cell = here.evidence.at(self.key)
@@ -237,14 +237,11 @@ class AtCell:
 
 
 @dataclass(frozen=True)
-class Minus:
+class Minus(_OnePart):
     """A condition on differences: this cell minus the cell that differs from it in ``key``."""
 
     key: Mapping[str, Any]
     part: Condition
-
-    def metrics(self) -> set[str]:
-        return self.part.metrics()
 
     def judge(self, here: Here) -> Finding:
         cells = (here.cell,) if here.cell else here.evidence.inside

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import expanded, read_jsonl, read_lines, shown
+from helpers.base.files import expanded, shown
 from helpers.lm import hub
+from helpers.lm.lines import read_jsonl, read_lines
 
 SHAPES = (("messages",), ("prompt", "completion"), ("conversations",))
 _READ_AT_ONCE = 256

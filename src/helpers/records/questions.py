@@ -31,7 +31,7 @@ def question(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
         "params": asked,
         "model": content["model"]["sha256"],
         "dtype": content["model"].get("dtype") or stated,
-        "data": _data_by_name(content["data"]),
+        "data": data_by_name(content["data"]),
         "inputs": dict(sorted(content["inputs"].items())),
     }
 
@@ -54,10 +54,6 @@ def data_hashes(paths: list[Path]) -> dict[str, str]:
     return dict(sorted(hashes.items()))
 
 
-def hash_of_data(data: Mapping[str, str]) -> str:
-    """Return the hash of data files. Outside the repository only the file name counts, because folders differ."""
-    return files.sha256_json(_data_by_name(data))
-
-
-def _data_by_name(data: Mapping[str, str]) -> list[list[str]]:
+def data_by_name(data: Mapping[str, str]) -> list[list[str]]:
+    """Return name and hash of data files. Outside the repository only the file name counts, because folders differ."""
     return [[Path(name).name if name.startswith(OUTSIDE) else name, data[name]] for name in sorted(data)]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import read_jsonl, read_text
+from helpers.base.files import read_text
+from helpers.lm.lines import read_jsonl
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, Stated, number, plain_name
 
 PREFIX = "samples_"

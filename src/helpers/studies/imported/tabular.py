@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import read_jsonl, read_lines
+from helpers.lm.lines import read_jsonl, read_lines
 from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, number, plain_name
 
 LONGEST = 2**31 - 1

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.base.errors import DataError
-from helpers.base.files import DATA, from_root, read_jsonl
+from helpers.base.files import DATA, from_root
 from helpers.lm import hub
+from helpers.lm.lines import read_jsonl
 
 SETS = {
     "pocket": DATA / "pocket" / "choices.jsonl",
