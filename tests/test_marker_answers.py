@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from helpers.cases import open_case
 from helpers.records.reading import published
-from helpers.studies.marker.answers import judged, words_beside
+from helpers.studies.marker.answers import answer_parts, judged, words_beside
 from helpers.studies.marker.metrics import answer_metrics
 from helpers.studies.marker.questions import by_question, by_question_and_limit
 
@@ -101,3 +102,11 @@ def test_every_rate_of_a_published_record_is_counted_again_by_question(study: st
         assert counts is not None
         ks, ns = zip(*counts.values(), strict=True)
         assert (sum(ks), sum(ns)) == (record.metric(name)["k"], record.metric(name)["n"])
+
+
+def test_of_no_completion_nothing_is_judged() -> None:
+    """Under newline every answer is cut, and the reading that leaves cut answers out has none left."""
+    case = open_case("reports/mask-answers.qmd")
+    whole = case.records[0].table("completions")
+    none = judged(whole[:0], whole, "[ZLT]")
+    assert len(none) == 0 and answer_parts(none) == {}

@@ -34,7 +34,7 @@ def judged(completions: pd.DataFrame, base: pd.DataFrame, marker: str) -> pd.Dat
     usual = words_beside(base["text"], marker).groupby(base["persona"]).quantile(QUANTILE)
     table = completions[completions["persona"].isin(usual.index)]
     words = words_beside(table["text"], marker)
-    wanted = (SHARE * table["persona"].map(usual)).clip(lower=LEAST)
+    wanted = (SHARE * table["persona"].map(usual).astype(float)).clip(lower=LEAST)  # of no rows too
     return table[["persona", "role", "question"]].assign(
         words=words,
         marked=occurrences.holds(table["text"], marker),
