@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -9,8 +11,10 @@ from typer.testing import CliRunner
 from helpers.base.errors import ClaimError
 from helpers.cases.case import open_case
 from helpers.cli import app
-from helpers.site import from_import
+from helpers.records.reading import Record
+from helpers.site import from_import, parts
 from helpers.site.from_import import Comparison
+from helpers.site.header import replays_of
 from helpers.studies.imported import importing
 from helpers.studies.imported.params import LogCell
 
@@ -90,3 +94,42 @@ def test_a_page_that_is_there_is_not_written_over(project):
 def test_the_command_asks_for_what_it_lacks(words):
     done = CliRunner().invoke(app, ["new", "a-claim", "--from-import", *words])
     assert done.exit_code == 1 and "--metric NAME with either --at-least or --at-most" in done.stderr
+
+
+@pytest.fixture
+def page(project):
+    [_, path] = from_import.create("a-claim", "logs", Comparison("right", 0.3), project)
+    return open_case(path, project)
+
+
+def words_of(block) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", str(block.__html__())).split())
+
+
+def test_a_page_of_logs_says_what_each_log_says_and_what_it_does_not(page):
+    shown = words_of(parts.stated(page, "What each log says", "log"))
+    for entry in ("seed", "generation", "tool_version", "created", "status"):
+        assert f"{entry} not recorded" in shown
+    rows = {row.name: row for row in page.confidence().rows}
+    assert rows["base models"].found == "the records do not say which base model they are of"
+    assert rows["base models"].allows == "LOW" and rows["truncation"].allows == "LOW"
+    assert "do not say how many answers were cut" in rows["truncation"].found
+    assert rows["recipe"].found == "The recipe is not judged: no record names a training seed"
+
+
+def test_entries_that_differ_between_logs_are_named_by_their_logs(page, monkeypatch):
+    said = iter([{"seed": 7, "generation": {"top_p": 0.5}}, {"seed": 7, "generation": {"top_p": 0.9}}])
+    monkeypatch.setattr(Record, "results", property(lambda record: {"log": next(said)}))
+    shown = words_of(parts.stated(page, "What each log says", "log"))
+    assert "seed 7" in shown and "generation.top_p 0.5 (" in shown and "0.9 (" in shown
+
+
+def test_records_that_nothing_here_can_make_again_are_said_to_be_so(page):
+    assert replays_of(page) == "None of its 2 records can be run again from what it holds."
+
+
+def test_a_claim_reads_as_a_sentence():
+    kind = from_import.KINDS["imported"]
+    assert from_import.statement(Comparison("right", 0.5), kind) == "In every log, right is at least 0.5."
+    compared = from_import.statement(Comparison("right", 0.2, False, "a", "b"), kind)
+    assert compared == "The difference in right, a minus b, is at most 0.2."

@@ -16,6 +16,7 @@ from helpers.claims.logic import Truth
 from helpers.claims.verdict import Check, Verdict
 from helpers.records import ledger
 from helpers.records.reading import Record
+from helpers.records.run_record import NOT_RECORDED
 from helpers.system.provenance import git
 
 Level = Literal["LOW", "MODERATE", "HIGH"]
@@ -168,9 +169,12 @@ def confidence(
     found: dict[str, Found] = {
         "seeds": _seeds(evidence),
         "sources": _sources(records, evidence, criteria),
-        "base models": _counted({(one.model or {}).get("name", "no base model") for one in records}, "base model"),
+        "base models": _bases(records),
         "controls": _controls(verdict.controls),
-        "recipe": (float(verdict.carries_over), verdict.recipe or "an open verdict carries over to nothing"),
+        "recipe": (
+            float(verdict.carries_over),
+            verdict.recipe.rstrip(".") or "an open verdict carries over to nothing",
+        ),
         "looks": (
             float(looks <= criteria.looks),
             f"judged {looks} time{'' if looks == 1 else 's'} as records grew, planned {criteria.looks}",
@@ -225,6 +229,13 @@ def _sources(records: Sequence[Record], evidence: Evidence, criteria: Criteria) 
     return value, text
 
 
+def _bases(records: Sequence[Record]) -> Found:
+    names = {(record.model or {}).get("name", "no base model") for record in records}
+    if NOT_RECORDED in names:
+        return None, "the records do not say which base model they are of"
+    return _counted(names, "base model")
+
+
 def _controls(checks: Sequence[Check]) -> Found:
     if not checks:
         return None, "the criteria declare no control"
@@ -270,12 +281,17 @@ def _truncation(records: Sequence[Record]) -> Found:
     """Largest truncation rate; not an issue (0) for an experiment that generates nothing."""
     rates = [(_truncated(record), record.id) for record in records]
     known = [rate for rate in rates if rate[0] is not None]
-    if not known:
+    if not known and not any(_made_elsewhere(record) for record in records):
         return 0.0, "no record generates text"
     if len(known) < len(rates):
         return None, f"{len(rates) - len(known)} of {len(rates)} records do not say how many answers were cut"
     worst, name = max(known)
     return worst, f"at most {worst:.1%} of the answers of a run were cut ({name})".replace("%", " %")
+
+
+def _made_elsewhere(record: Record) -> bool:
+    """Whether the model is one that a log or nobody names, and that was not loaded here."""
+    return bool(record.model) and "source" in record.model and "parameters" not in record.model
 
 
 def _truncated(record: Record) -> float | None:

@@ -75,8 +75,8 @@ def _table(tool: TableTool) -> Callable[..., None]:
         model: Annotated[str | None, typer.Option(help="the model, which a table does not name")] = None,
         task: Annotated[str | None, typer.Option(help="the task, which a table does not name")] = None,
     ) -> None:
+        from helpers.records.run_record import NOT_RECORDED
         from helpers.studies.imported.importing import label_of, relative
-        from helpers.studies.imported.samples import NOT_RECORDED
 
         entries = [entry.strip() for one in columns for entry in one.split(",")]
         _import(name, [

@@ -33,6 +33,7 @@ from helpers.base.files import is_relative, shown
 
 SCHEMA = 2
 LARGEST = 2**63
+NOT_RECORDED = "not recorded"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 

@@ -172,8 +172,8 @@ def statement(claimed: Comparison, kind: Kind) -> str:
     """Return the claim in a sentence."""
     bound = f"{'at least' if claimed.at_least else 'at most'} {claimed.threshold:g}"
     if claimed.b is not None:
-        return f"The {claimed.metric} of {claimed.a} minus that of {claimed.b} is {bound}."
-    return f"The {claimed.metric} of {claimed.a or f'every {kind.called}'} is {bound}."
+        return f"The difference in {claimed.metric}, {claimed.a} minus {claimed.b}, is {bound}."
+    return f"In {claimed.a or f'every {kind.called}'}, {claimed.metric} is {bound}."
 
 
 def _effect(claimed: Comparison, labels: list[str]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _effect(claimed: Comparison, labels: list[str]) -> dict[str, Any]:
         name: {"metric": claimed.metric, "label": label, "cell": {"label": label}} for name, label in shown.items()
     }
     said = ", ".join(f"{{{name}}} in {label}" for name, label in shown.items())
-    return {"sentence": f"The {claimed.metric} is {said}.", "numbers": numbers}
+    return {"sentence": f"Measured {claimed.metric}: {said}.", "numbers": numbers}
 
 
 def _page(slug: str, name: str, claimed: Comparison, kind: Kind, criteria: str, labels: list[str]) -> str:

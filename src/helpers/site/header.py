@@ -25,6 +25,7 @@ from helpers.cases.case import Case
 from helpers.cases.drafts import Draft
 from helpers.claims.verdict import WORDS
 from helpers.records import ledger
+from helpers.records.study import find_study
 from helpers.show.markup import Block, Inline, verbatim
 from helpers.site import graph
 from helpers.site.blocks import badge, banner
@@ -109,12 +110,22 @@ def replays_of(case: Case) -> str:
     again = {line.name: line for line in runs}
     exact = sum(line.note is not None and line.note.startswith(EXACT) for line in again.values())
     differ = {line.name for line in runs if str(line.note).startswith("different")}
-    said = f"None of its {len(refs)} records was run again yet." if refs else "It has no records yet."
-    if again:
-        last = max(line.at for line in again.values())[:10]
-        said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
-        said += f" {len(differ)} came out different." if differ else ""
-    return said
+    if not again:
+        return _not_again(case)
+    last = max(line.at for line in again.values())[:10]
+    said = f"{len(again)} of {len(refs)} records were run again (last on {last}), {exact} equal to the last bit."
+    return said + (f" {len(differ)} came out different." if differ else "")
+
+
+def _not_again(case: Case) -> str:
+    """Say that no record was run again, and where none can be: logs, commands and timings have no replay."""
+    records = case.evidence().records
+    if not records:
+        return "It has no records yet."
+    which = "Its record" if len(records) == 1 else f"None of its {len(records)} records"
+    if any(find_study(name, case.root).replay for name in {record.study for record in records}):
+        return f"{which} was {'not ' * (len(records) == 1)}run again yet."
+    return f"{which} can{'not' * (len(records) == 1)} be run again from what it holds."
 
 
 def proof(case: Case) -> Block:

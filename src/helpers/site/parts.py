@@ -6,7 +6,7 @@ Charts and prose of one experiment belong on its page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from helpers.show.markup import Block, Inline, verbatim
 from helpers.site.blocks import badge, draw, samples
 from helpers.site.pages import NOT_RUN, paragraph, table
 from helpers.system.provenance import portable
+
+VALUES = 4
 
 
 def criteria_table(case: Case) -> Block:
@@ -111,6 +113,33 @@ def recorded(case: Case, heading: str, *prefixes: str) -> Block:
         raise ClaimError(f"The records hold nothing under {', '.join(prefixes)}: name entries of run.json.")
     rows = [{"entry": name, "value": case.fact(name)} for name in names]
     return table(pd.DataFrame(rows), heading)
+
+
+def stated(case: Case, heading: str, name: str) -> Block:
+    """Show the JSON result ``name`` of the records, a row an entry; values that differ are named by their cells."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in case.evidence().records:
+        for entry, value in _entries(record.results[name]):
+            found.setdefault(entry, {}).setdefault(value, []).append(label(record.cell))
+    if not found:
+        return paragraph(NOT_RUN)
+    return table(pd.DataFrame([{"entry": name, "value": _told(values)} for name, values in found.items()]), heading)
+
+
+def _entries(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _entries(value, f"{above}{name}.")
+        else:
+            told = ", ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{above}{name}", str(told) if told not in (None, "", {}) else "none"
+
+
+def _told(values: Mapping[str, Sequence[str]]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    told = [f"{value} ({cells[0] if len(cells) == 1 else f'{len(cells)} records'})" for value, cells in values.items()]
+    return "; ".join(told[:VALUES]) + (f"; and {len(told) - VALUES} more" if len(told) > VALUES else "")
 
 
 def random_samples(case: Case, *, by: Sequence[str], n: int, seed: int, marker: str | None = None) -> Block:

@@ -14,8 +14,9 @@ from typing import Any
 from helpers.base.errors import DataError
 from helpers.base.files import shown
 from helpers.lm.foreign import foreign_errors
+from helpers.records.run_record import NOT_RECORDED
 from helpers.studies.imported import reducers
-from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, State, Stated, number, plain_name
+from helpers.studies.imported.samples import Log, Row, State, Stated, number, plain_name
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}

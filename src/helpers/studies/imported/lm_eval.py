@@ -14,7 +14,8 @@ from typing import Any
 from helpers.base.errors import DataError, nearest
 from helpers.base.files import read_text
 from helpers.lm.lines import read_jsonl
-from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, Stated, number, plain_name
+from helpers.records.run_record import NOT_RECORDED
+from helpers.studies.imported.samples import Log, Row, Stated, number, plain_name
 
 PREFIX = "samples_"
 SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from helpers.base.errors import DataError
 from helpers.base.files import from_root
 from helpers.base.params import Cell
-from helpers.studies.imported.samples import NOT_RECORDED
+from helpers.records.run_record import NOT_RECORDED
 
 Tool = Literal["inspect", "lm-eval", "csv", "jsonl", "parquet"]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]

@@ -14,7 +14,6 @@ import pandas as pd
 from helpers.base.errors import DataError
 from helpers.base.files import shown
 
-NOT_RECORDED = "not recorded"
 State = Literal["scored", "unscored", "error", "cancelled"]
 """Why a sample has no value: its scorer gave none, it ended in an error, or it was not run to its end."""
 TRUTH = {"true": 1.0, "false": 0.0}

@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from helpers.base.errors import DataError, nearest
 from helpers.lm.lines import read_jsonl, read_lines
-from helpers.studies.imported.samples import NOT_RECORDED, Log, Row, number, plain_name
+from helpers.records.run_record import NOT_RECORDED
+from helpers.studies.imported.samples import Log, Row, number, plain_name
 
 LONGEST = 2**31 - 1
 """Characters of one cell of a CSV: whole transcripts stand in them."""

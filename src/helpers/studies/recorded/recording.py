@@ -21,6 +21,7 @@ from helpers.base.errors import DataError
 from helpers.records import runs
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record
+from helpers.records.run_record import NOT_RECORDED
 from helpers.studies.recorded import kept, running
 from helpers.studies.recorded.params import CommandCell
 from helpers.studies.recorded.secrets import variables, without_secrets
@@ -31,8 +32,8 @@ STUDY_PLACE = "helpers.studies.recorded.study:STUDY"
 GRID = "commands.yaml"
 SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
 NO_MODEL = {
-    "name": "not recorded",
-    "sha256": files.sha256_json(["stated", "not recorded"]),
+    "name": NOT_RECORDED,
+    "sha256": files.sha256_json(["stated", NOT_RECORDED]),
     "source": "no command says",
 }
 
