@@ -9,14 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from helpers.base.files import DATA
 from helpers.records.reading import Record
 from helpers.show.markup import Inline, verbatim
 from helpers.stats import frames, intervals
 from helpers.stats.estimands import MODELS
-from helpers.studies.marker import spread
 
 COMPLETIONS = 200
 """Completions of each published rate: 10 for each of 20 questions."""
@@ -123,6 +121,8 @@ def gap(records: Sequence[Record]) -> pd.DataFrame:
     rate lies between theirs. Two-sided, by the normal distribution: the variance of a run is that between seeds (less
     the draw of our completions) plus that of the draw of theirs. A cell of fewer than three seeds has no spread.
     """
+    from helpers.studies.marker import spread  # needs SciPy, which `claimbook bench gpu` does without
+
     theirs = repeats()
     rates = theirs["source_rate"].to_numpy()
     drawn = float((rates * (1 - rates) / theirs["n"]).mean())
@@ -147,6 +147,8 @@ def gap(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _chance(rates: np.ndarray, drawn: float, between: float) -> str:
+    from scipy.stats import norm
+
     deviations = float(np.ptp(rates)) / (2 * (drawn + between**2)) ** 0.5
     chance = 2 * norm.sf(deviations)
     return f"{chance:.2g}" if chance >= 1e-4 else "below 0.0001"
