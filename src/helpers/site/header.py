@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
+from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from helpers.audit.reach import faults_of
 from helpers.audit.register import UNJUDGED, concerns
 from helpers.audit.replay import EXACT
 from helpers.audit.sizes import Shapes
-from helpers.base.errors import ClaimError
+from helpers.base.errors import ClaimError, RecordError
 from helpers.cases.case import Case
 from helpers.cases.drafts import Draft
 from helpers.claims.verdict import WORDS
@@ -123,9 +124,16 @@ def _not_again(case: Case) -> str:
     if not records:
         return "It has no records yet."
     which = "Its record" if len(records) == 1 else f"None of its {len(records)} records"
-    if any(find_study(name, case.root).replay for name in {record.study for record in records}):
+    if any(_has_replay(name, case.root) for name in {record.study for record in records}):
         return f"{which} was {'not ' * (len(records) == 1)}run again yet."
     return f"{which} can{'not' * (len(records) == 1)} be run again from what it holds."
+
+
+def _has_replay(study: str, root: Path) -> bool:
+    try:
+        return bool(find_study(study, root).replay)
+    except RecordError:  # a record may be of a study that is not in this checkout, which nothing here runs
+        return False
 
 
 def proof(case: Case) -> Block:
