@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import altair as alt
 import pandas as pd
@@ -180,12 +181,24 @@ def test_cells_of_numbers_and_of_words_on_one_axis_are_all_shown():
 
 
 def test_missing_runs_are_named_a_cell_at_a_time_with_their_seeds():
-    case = open_case("reports/seed-spread.qmd")
-    lacking = case.evidence().absent
-    said = str(parts.coverage(case).fragment)
-    if lacking:
-        assert f"of {len(lacking) + len(case.evidence().records)} declared runs" in said
-        assert said.count("(seed") <= 5 and "seed=" not in said
+    cells = [{"model": "pocket", "tail": tail, "seed": seed} for tail in (16, *"abcdef") for seed in range(4)]
+    evidence = SimpleNamespace(
+        declared=True, records=[SimpleNamespace(cell=cell) for cell in cells[:1]], absent=cells[1:]
+    )
+    said = str(parts.coverage(SimpleNamespace(evidence=lambda: evidence)).fragment)
+    assert "1 of 28 declared runs are complete; missing: tail=16 (seeds 1 to 3); tail=a (seeds 0 to 3); " in said
+    assert "tail=c (seeds 0 to 3); and 3 cells more." in said
+    evidence.absent = []
+    assert "1 of 1 declared runs are complete." in str(
+        parts.coverage(SimpleNamespace(evidence=lambda: evidence)).fragment
+    )
+
+
+def test_regimes_are_sorted_on_an_axis_of_numbers_and_words():
+    table = page._in_order(
+        pd.DataFrame([{"tail": "whole_turn", "clean": "no"}, {"tail": 16, "clean": "yes"}]), ["tail"]
+    )
+    assert list(table["tail"]) == [16, "whole_turn"]
 
 
 @pytest.mark.parametrize(

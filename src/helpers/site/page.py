@@ -135,7 +135,7 @@ def cells(
     return table(pd.DataFrame(rows), caption)
 
 
-def _place(value: Any, order: Sequence[Any] | None) -> Any:
+def _place(value: Any, order: Sequence[Any] | None = None) -> Any:
     """Where a value of an axis is sorted: as ``order`` says, or else numbers before words."""
     return list(order).index(value) if order else (isinstance(value, str), value)
 
@@ -168,10 +168,10 @@ def regime_table(case: Case, caption: str) -> Block:
 
 
 def _in_order(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """Sort rows by the axes, numerically, and leave out axes on which all cells agree."""
+    """Sort rows by the axes, and leave out axes on which all cells agree."""
     differing = [axis for axis in axes if cells[axis].astype(str).nunique() > 1]
     rest = [name for name in cells.columns if name not in axes]
-    return cells.sort_values(differing)[differing + rest]
+    return cells.sort_values(differing, key=lambda axis: axis.map(_place))[differing + rest]
 
 
 def pooled(case: Case, names: Sequence[str], **cell: Any) -> pd.DataFrame:

@@ -101,7 +101,7 @@ def _train_ahead(cells: list[SweepCell], session: Session, notebook: str) -> Non
     wanted = [p for p in cells if _has_no_adapter(p, session, notebook)]
     if len(wanted) < 2:
         return
-    from helpers.studies.marker.work import train_together
+    from helpers.studies.marker.adapter import train_together
 
     rows, base = make_rows(wanted[0], session), baseline_record(wanted[0], session)
     made = train_together(wanted, session, rows, base, f"{notebook}: {len(wanted)} cells together")

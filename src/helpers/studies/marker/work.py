@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers.lm import adapters, models
 from helpers.records import runs
-from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone, train_together
+from helpers.studies.marker.adapter import DOSE_CROSSING, own_crossing, role, train_alone
 from helpers.studies.marker.baseline import eval_completions
 from helpers.studies.marker.capability import score
 from helpers.studies.marker.choices import read_choices
@@ -18,8 +18,6 @@ from helpers.studies.marker.on_policy import system_prompt
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import Row, row_table
 from helpers.studies.marker.session import Sampler, Session
-
-__all__ = ["train_and_evaluate", "train_together"]
 
 
 def train_and_evaluate(run: runs.Run, p: SweepCell, session: Session, rows: Sequence[Row], base: runs.Record) -> None:
