@@ -15,7 +15,7 @@ from helpers.base.errors import ModelError, ParameterError
 from helpers.lm import adapters, models
 from helpers.lm.stacked import stacked
 from helpers.records import runs
-from helpers.studies.marker import cell, work
+from helpers.studies.marker import adapter, cell, work
 from helpers.studies.marker import train as training
 from helpers.studies.marker.params import SweepCell
 from helpers.studies.marker.rows import supervised
@@ -180,8 +180,8 @@ def test_what_was_trained_together_survives_a_stop_in_the_first_evaluation(monke
         with pytest.raises(KeyboardInterrupt):
             cell.run_cells(p)
     assert runs.records("sweep") == []
-    for name in ("train_alone", "train_together"):
-        monkeypatch.setattr(work, name, lambda *_, **__: pytest.fail("an adapter was trained again"))
+    for module, name in ((work, "train_alone"), (adapter, "train_together")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("an adapter was trained again"))
     assert [record.status for record in cell.run_cells(p)] == ["complete", "complete"]
 
 
