@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.base.files import DATA, write_atomic
+from helpers.base.files import write_atomic
 from helpers.base.params import load
 from helpers.studies.latentwire import data
 from helpers.studies.latentwire.cell import Session, text_table
 from helpers.studies.latentwire.params import WireCell
+from helpers.studies.latentwire.views import PROMPTS
 
 TRIED, QUESTIONS = (0, 3, 12), 60
-FILE = DATA / "latentwire" / "prompts.csv"
 
 
 def tried(p: WireCell, session: Session, counts: Sequence[int] = TRIED, questions: int = QUESTIONS) -> pd.DataFrame:
@@ -39,5 +39,5 @@ def tried(p: WireCell, session: Session, counts: Sequence[int] = TRIED, question
 if __name__ == "__main__":
     cell = load(WireCell, Path(sys.argv[1]))[0]
     made = tried(cell, Session(cell))
-    write_atomic(FILE, lambda path: made.to_csv(path, index=False))
+    write_atomic(PROMPTS, lambda path: made.to_csv(path, index=False))
     print(made.to_string(index=False))

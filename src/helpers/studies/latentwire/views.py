@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from helpers.base.errors import DataError
+from helpers.base.files import DATA
 from helpers.records.reading import Record, load
 from helpers.stats.estimands import MODELS
 from helpers.studies.latentwire import criteria
@@ -31,6 +32,14 @@ AMPLITUDES = ["scale", "prefix_rms", "embedding_rms", "ratio", "z_std"]
 AMPLITUDE_FORMATS = dict.fromkeys(AMPLITUDES, ".3f")
 SMOOTHED = 40
 """Steps over which a training curve is averaged, so that the curves of arms stay apart."""
+
+
+PROMPTS = DATA / "latentwire" / "prompts.csv"
+
+
+def prompts() -> pd.DataFrame:
+    """Read how many answers each reader gave from the text, a row a number of worked examples and reader."""
+    return pd.read_csv(PROMPTS)
 
 
 def reader(record: Record, side: str) -> str:
