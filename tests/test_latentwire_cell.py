@@ -248,6 +248,8 @@ def test_pooled_scores_and_communication_of_several_seeds() -> None:
     assert {"value", "tolerance"} <= set(views.facts(records).columns)
     both = views.scores(records, ["em", "f1"])
     assert set(both["channel"]) == set(CHANNELS)
+    assert criteria.score(records, MODELS, side="a", channel="latent_4", score="em") is None, "never sent at 4 bits"
+    assert criteria.difference(records, MODELS, "a", "latent_4", "latent", "first1") is None
 
 
 def test_any_model_folder_can_be_a_reader(tmp_path: Path) -> None:

@@ -28,13 +28,15 @@ RATES: tuple[Rate, ...] = get_args(Rate)
 UNITS = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "probability"}
 
 
-def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Channel, score: Score) -> Metric:
+def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Channel, score: Score) -> Metric | None:
     """Return ``score`` of reader ``side`` on ``channel``: a rate for `RATES`, otherwise a mean over examples.
 
-    A text channel is read without training, so it has no seeds for a recipe to vary.
+    None where the readers were given nothing on that channel. A text channel is read without training, so it has no seeds for a recipe to vary.
     """
     table = rows(records, channel)
     table = table[(table["side"] == side) & (table["channel"] == channel)]
+    if table.empty:
+        return None
     if channel in TEXT_CHANNELS and estimand.of == "recipe":
         estimand = replace(estimand, of="models")
     wide = table.pivot(index="run", columns="id", values=score).to_numpy(dtype=float)
@@ -48,17 +50,22 @@ def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Ch
     return (estimands.added(items, seeds) if estimand.of == "recipe" else items).metric(unit)
 
 
-def communication(records: Sequence[Record], estimand: Estimand, side: Side, score: Rate) -> Metric:
+def communication(records: Sequence[Record], estimand: Estimand, side: Side, score: Rate) -> Metric | None:
     """Return latents minus another text's latents, paired by example: the part of ``score`` due to the text itself."""
     return difference(records, estimand, side, "latent", "shuffled", score)
 
 
 def difference(
     records: Sequence[Record], estimand: Estimand, side: Side, channel: Channel, other_channel: Channel, score: Rate
-) -> Metric:
-    """Return ``score`` on one prefix channel minus that on another of the same wires, paired by example."""
+) -> Metric | None:
+    """Return ``score`` on one prefix channel minus that on another of the same wires, paired by example.
+
+    None where the readers were given nothing on one of the two.
+    """
     table = rows(records, channel)
     table = table[table["side"] == side]
+    if not {channel, other_channel} <= set(table["channel"]):
+        return None
     own, other = (
         table[table["channel"] == name].pivot(index="run", columns="id", values=score)
         for name in (channel, other_channel)

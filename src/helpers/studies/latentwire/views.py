@@ -59,14 +59,18 @@ def scores(
     channels: Sequence[Channel] = CHANNELS,
     sides: Sequence[Side] = SIDES,
 ) -> pd.DataFrame:
-    """Return one row per arm, reader, channel and score, pooled over seeds, with the intervals that criteria judge."""
+    """Return one row per arm, reader, channel and score, pooled over seeds, with the intervals that criteria judge.
+
+    A channel that an arm's readers were not given has no row.
+    """
     rows = []
     for arm, some in by_arm(records).items():
         for side in sides:
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
             for channel in channels:
                 for name in names:
-                    metric = criteria.score(some, MODELS, side, channel, name)
+                    if (metric := criteria.score(some, MODELS, side, channel, name)) is None:
+                        continue
                     rows.append(key | {"channel": channel, "given": HEADS[channel], "score": name} | _numbers(metric))
     return pd.DataFrame(rows)
 
@@ -76,7 +80,8 @@ def communication(records: Sequence[Record], score: Rate = "em") -> pd.DataFrame
     rows = []
     for arm, some in by_arm(records).items():
         for side in SIDES:
-            metric = criteria.communication(some, MODELS, side, score)
+            if (metric := criteria.communication(some, MODELS, side, score)) is None:
+                continue
             key = {"arm": TITLES[arm], "side": side, "reader": reader(some[0], side)}
             rows.append(key | {"label": f"{TITLES[arm]}, reader {side}"} | _numbers(metric))
     return pd.DataFrame(rows)
