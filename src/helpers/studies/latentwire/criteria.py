@@ -31,7 +31,8 @@ UNITS = {"f1": "share", "nll": "nats", "nll_twice": "nats", "p_end": "probabilit
 def score(records: Sequence[Record], estimand: Estimand, side: Side, channel: Channel, score: Score) -> Metric | None:
     """Return ``score`` of reader ``side`` on ``channel``: a rate for `RATES`, otherwise a mean over examples.
 
-    None where the readers were given nothing on that channel. A text channel is read without training, so it has no seeds for a recipe to vary.
+    None where the readers were given nothing on that channel. A text channel is read without training, so it has no
+    seeds for a recipe to vary.
     """
     table = rows(records, channel)
     table = table[(table["side"] == side) & (table["channel"] == channel)]
