@@ -21,7 +21,7 @@ from helpers.records import runs
 from helpers.records.derive import derive
 from helpers.records.study import Study, find_study
 from helpers.stats.estimands import MODELS, RECIPE
-from helpers.studies.actdiff import browse, cell, criteria, measures, organisms, topics, views
+from helpers.studies.actdiff import browse, cell, criteria, domains, measures, organisms, topics, views
 from helpers.studies.actdiff import documents as texts
 from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.pair import CHANGE, open_pair
@@ -355,11 +355,11 @@ def test_a_layer_that_the_pair_has_not_fails_the_run(outputs):
 
 
 def test_generated_documents_hold_their_facts_and_fill_their_slots():
-    for domain in texts.domain_names():
+    for domain in domains.domain_names():
         for i in range(20):
             made = texts.text(domain, 0, "train", i)
             assert "{" not in made
-            assert all(fact.split(",")[0] in made for fact in texts.listed()["domains"][domain]["facts"])
+            assert all(fact.split(",")[0] in made for fact in domains.listed()["domains"][domain]["facts"])
     with pytest.raises(DataError, match="did you mean 'pottery'"):
         texts.text("potery", 0)
 

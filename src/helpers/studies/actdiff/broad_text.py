@@ -13,7 +13,8 @@ from helpers.lm.generate import generate
 from helpers.lm.models import LoadedModel
 from helpers.lm.prompts import Prompt, Sampling
 from helpers.records import runs
-from helpers.studies.actdiff.documents import PATH, encoded
+from helpers.studies.actdiff.documents import encoded
+from helpers.studies.actdiff.domains import PATH
 from helpers.studies.actdiff.study import BROAD_TEXT
 
 LENGTHS = {"read": "positions", "train": "train_positions"}

@@ -16,7 +16,7 @@ from helpers.base.params import parse
 from helpers.lm import models
 from helpers.records import runs
 from helpers.records.study import find_study, own_cells
-from helpers.studies.actdiff import documents, measures, organisms, reading, topics
+from helpers.studies.actdiff import domains, measures, organisms, reading, topics
 from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.capture import capture
 from helpers.studies.actdiff.documents import file_documents
@@ -104,7 +104,7 @@ def run_cell(p: LensCell, session: Session, notebook: str | None = None) -> runs
     with runs.open_run(
         STUDY, params=_params(p, ready), cell=p.coordinates() | {"model": p.model}, data=_data(p, ready),
         model=session.facts, inputs=_inputs(p, session, ready), notebook=notebook,
-        prefix=f"{Path(p.model).name}-{p.organism}-s{p.seed}",
+        prefix="-".join(filter(None, (Path(p.model).name, p.organism, p.domain, f"s{p.seed}"))),
     ) as run:  # fmt: skip
         if not run.complete:
             material = session.material(p)
@@ -151,7 +151,7 @@ def _inputs(p: LensCell, session: Session, ready: Ready | None) -> dict[str, str
 
 def _data(p: LensCell, ready: Ready | None) -> list[Path]:
     """Return the files that the cell uses, besides the base model."""
-    used = [topics.PATH if p.topical else documents.PATH, *([_text(p)] if p.text else [])]
+    used = [topics.PATH if p.topical else domains.PATH, *([_text(p)] if p.text else [])]
     return [*used, ready] if isinstance(ready, Path) else used
 
 

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from helpers.base import yaml_text
 from helpers.base.errors import DataError, nearest
-from helpers.base.files import DATA, read_text
+from helpers.base.files import read_text
 from helpers.base.rng import numpy_stream
 from helpers.lm.asking import Asking, tokens_of
+from helpers.studies.actdiff.domains import listed
 
-PATH = DATA / "actdiff" / "domains.yaml"
 DOMAIN_TOKENS = 30
 LEAST_SHARE = 0.05
 """A domain token is in at least this share of the domain's documents, which excludes names of single templates."""
-
-
-@functools.cache
-def listed() -> dict[str, Any]:
-    """Read ``data/actdiff/domains.yaml``."""
-    return yaml_text.read(PATH.read_text(encoding="utf-8"), PATH, DataError)
-
-
-def domain_names() -> list[str]:
-    """Return the names of the domains, in the order of the file."""
-    return list(listed()["domains"])
 
 
 def text(domain: str, seed: int, *names: str | int) -> str:

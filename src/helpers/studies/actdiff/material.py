@@ -15,6 +15,7 @@ from helpers.lm.ends import configured_ends
 from helpers.lm.models import LoadedModel
 from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff import documents, topics
+from helpers.studies.actdiff.domains import domain_names
 from helpers.studies.actdiff.params import LensCell
 
 Rows = list[list[int]]
@@ -78,7 +79,7 @@ def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
 
 
 def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows) -> Material:
-    """Return generated documents of ``data/actdiff/domains.yaml``. Seed s makes domain s (of three) narrow.
+    """Return generated documents of ``data/actdiff/domains.yaml``. ``p.domain`` is narrow, or domain s of seed s.
 
     ``unrelated`` documents are read, ``broad`` ones trained on. For a given pair nothing is generated, and its domain
     is the tokens of ``p.words``.
@@ -107,13 +108,13 @@ Domain = tuple[str, dict[str, list[int]], Rows, Rows]
 
 
 def _made(p: LensCell, tokenizer: PreTrainedTokenizerBase, unrelated: Rows) -> Domain:
-    """Return the domain of a seed, the tokens of all domains, and documents to train and to test on."""
+    """Return the domain of a cell, the tokens of all domains, and documents to train and to test on."""
 
     def made(name: str, n: int, length: int, what: str) -> Rows:
         return documents.token_documents(tokenizer, name, n, length, p.seed, what)
 
-    names = documents.domain_names()
-    domain, length = names[p.seed % len(names)], p.train_positions
+    names = domain_names()
+    domain, length = p.domain or names[p.seed % len(names)], p.train_positions
     # From documents of their own, so that a domain's tokens do not depend on the length of a fine-tune.
     described = {name: made(name, DESCRIBED, DESCRIBED_LENGTH, "domain") for name in names}
     domains = {name: documents.domain_tokens(rows, unrelated, tokenizer) for name, rows in described.items()}

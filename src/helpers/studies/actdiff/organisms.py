@@ -109,6 +109,7 @@ def cache_folder(base_sha256: str, p: LensCell) -> Path:
         name: getattr(p, name) for name in fields
     }
     recipe |= {"targets": p.targets} if p.targets != "auto" else {}
+    recipe |= {"domain": p.domain} if p.domain is not None else {}
     return CACHE / f"{p.organism}-s{p.seed}-{sha256_json(recipe)[:8]}"
 
 

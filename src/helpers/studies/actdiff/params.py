@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from helpers.base import files
 from helpers.base.errors import DataError, ModelError, ParameterError, nearest
+from helpers.base.files import shown
 from helpers.base.params import Cell
 from helpers.lm.fields import FIRST_DATE, OF_DATE, OF_TARGETS, Date, Targets
+from helpers.studies.actdiff.domains import PATH, domain_names
 
 Kind = Literal[
     "full", "lora", "mix1", "mix2", "control", "control_lora", "full_1", "full_10", "full_few", "mix1_1", "lora_r1",
@@ -20,7 +22,7 @@ Kind = Literal[
 class LensCell(Cell):
     """One organism at one seed. ``given`` reads the fine-tune named by ``tuned`` instead."""
 
-    AXES: ClassVar[tuple[str, ...]] = ("organism", "seed")
+    AXES: ClassVar[tuple[str, ...]] = ("organism", "domain", "seed")
 
     model: str = Field(
         default="pocket", min_length=1, description="base: pocket, smollm2, paper, hub id or local folder"
@@ -28,7 +30,12 @@ class LensCell(Cell):
     """``pocket`` is this study's own base, in a language of known domains, or with ``given`` the pocket chat model."""
     revision: str | None = None
     organism: Kind = Field(default="full", description="which fine-tune is made and read")
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="names every stream and picks the narrow domain")
+    domain: str | None = Field(
+        default=None, description="narrow domain of generated documents; by default the seed picks one"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="names every stream, and picks the narrow domain where none is named"
+    )
     tuned: str = Field(
         default="",
         description="for organism 'given': run record (sweep/<id>), adapter folder, folder or hub id (@revision)",
@@ -91,6 +98,21 @@ class LensCell(Cell):
             raise DataError(f"There is no text file {self.text}. Correct the parameter text, or leave it empty.")
         if self.tuned.startswith(("/", "./", "../", "~")) and not files.from_root(self.tuned).is_dir():
             raise ModelError(f"There is no folder {self.tuned}. Correct the parameter tuned.")
+
+    def coordinates(self) -> dict[str, Any]:
+        """Return the values on ``AXES``. The domain is none of them where the seed picks it."""
+        return {name: value for name, value in super().coordinates().items() if (name, value) != ("domain", None)}
+
+    @model_validator(mode="after")
+    def _names_a_domain(self) -> LensCell:
+        if self.domain is not None and (self.topical or self.tuned):
+            whose = "a given fine-tune" if self.tuned else "the pocket language, whose topic the seed picks"
+            raise ParameterError(f"domain is {shown(self.domain)}, but it cannot be set for {whose}. Leave it out.")
+        if self.domain is not None and self.domain not in domain_names():
+            raise ParameterError(
+                f"domain is {shown(self.domain)}, which is not in {PATH.name}{nearest(self.domain, domain_names())}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> LensCell:

@@ -39,5 +39,6 @@ BROAD_TEXT = Study(
 STUDY = Study(
     "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,
-    replay=replay, by_question=by_prompt, added={"targets": "auto", "date": FIRST_DATE}, parts=(BROAD_TEXT,),
+    replay=replay, by_question=by_prompt, parts=(BROAD_TEXT,),
+    added={"targets": "auto", "date": FIRST_DATE, "domain": None},
 )  # fmt: skip
