@@ -79,6 +79,21 @@ print(*{"torch", "transformers", "peft", "nbclient", "papermill", "ray"} & set(s
     assert done.stdout == "\n"
 
 
+def test_a_page_imports_no_grammar_and_no_study_but_its_own():
+    """One page must come within ten seconds: a grammar that jsonschema parses took one of them, in each process."""
+    code = """
+import sys
+import helpers.cli, helpers.site.render, helpers.site.pages
+from helpers.records.study import find_study, load_study
+load_study("triangulation")
+assert find_study("triangulation_training").name == "triangulation_training"
+studies = {name for name in sys.modules if name.startswith("helpers.studies.") and name.endswith(".study")}
+print(*studies - {"helpers.studies.eqprop.study"}, *{"lark", "scipy.stats"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "\n"
+
+
 def test_an_error_is_one_sentence_without_a_traceback(here):
     done = run("publish", "nothing")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)

@@ -369,3 +369,22 @@ def test_pages_draw_with_no_network_and_leave_amd_alone(tmp_path: Path, head, wi
     assert seen[:2] == [0, 0]
     assert seen[2] <= width
     assert drawn == len(figures_html)
+
+
+def test_the_javascript_of_charts_is_bundled_once_for_all_pages(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path))
+    calls = []
+    monkeypatch.setattr(figures.vl_convert, "javascript_bundle", lambda snippet: calls.append(snippet) or "a\r\nb")
+    figures.bundle_script.cache_clear()
+    first = figures.bundle_script()
+    figures.bundle_script.cache_clear()
+    assert figures.bundle_script() == first and "a\r\nb" in first and len(calls) == 1
+    monkeypatch.setattr(figures, "LEAST_PLOT", figures.LEAST_PLOT + 1)  # another snippet is another bundle
+    figures.bundle_script.cache_clear()
+    figures.bundle_script()
+    assert len(calls) == 2
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CLAIMBOOK_CACHE", str(tmp_path / "file"))  # a home that cannot be written keeps nothing
+    figures.bundle_script.cache_clear()
+    assert "a\r\nb" in figures.bundle_script()
+    figures.bundle_script.cache_clear()

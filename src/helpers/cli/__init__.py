@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import helpers.show  # noqa: F401 - it says what jsonschema need not import
 from helpers.base.errors import ClaimbookError
 from helpers.cli import proof, recording
 from helpers.cli.check import check

@@ -10,6 +10,7 @@ are studies of their own, listed in ``parts``.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import importlib
@@ -154,6 +155,13 @@ def _load(place: str) -> Study:
     return study
 
 
+def _is_imported(folder: Path) -> bool:
+    """Whether the study of a folder of params is in memory: looking there first spares imports."""
+    with contextlib.suppress(RecordError):
+        return study_place(folder).partition(":")[0] in sys.modules
+    return False
+
+
 def import_module(name: str) -> ModuleType:
     """Import a module of a study, which may also lie beside its notebook."""
     beside = str(files.NOTEBOOKS)
@@ -183,7 +191,8 @@ def find_study(name: str, root: Path | None = None) -> Study:
     broken: RecordError | None = None
     params = (root or files.ROOT) / "params"
     folders = sorted(path.parent.name for path in params.glob("*/experiment.yaml"))
-    for notebook in [name, *folders] if name in folders else folders:
+    folders.sort(key=lambda notebook: (notebook != name, not _is_imported(params / notebook)))
+    for notebook in folders:
         try:
             known |= {study.name: study for study in load_study(notebook, root).family()}
         except RecordError as error:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import struct
 import textwrap
+from importlib import metadata
 from typing import Any, Literal, overload
 
 import altair as alt
 import vl_convert
 from markupsafe import Markup
 
-from helpers.base.errors import DataError
+from helpers.base import files
+from helpers.base.errors import DataError, RecordError
 from helpers.show.colours import AXIS, DARK, DARK_HATCH, FAINT, INK, MUTED, PALETTE, RAMP
 from helpers.show.markup import script_json, verbatim
 
@@ -187,11 +190,23 @@ def bundle_script() -> Markup:
     box.dataset.drawn = "yes";
   } catch (error) { box.textContent = "This chart could not be drawn: " + error; }
 };"""
-    bundle = vl_convert.javascript_bundle(draw.replace("LEAST", str(LEAST_PLOT)))
+    bundle = _bundle(draw.replace("LEAST", str(LEAST_PLOT)))
     if "</script" in bundle.lower():
         raise DataError("The JavaScript of vl-convert contains '</script'. Pin vl-convert-python to another version.")
     script = f"<script>(function (define, require, module, exports) {{\n{bundle}\n}})();</script>"
     return Markup(script)  # noqa: S704 - a package's JavaScript, checked above
+
+
+def _bundle(snippet: str) -> str:
+    """Return the JavaScript of Vega with a snippet that uses it, bundled once: it takes longer than most pages do."""
+    name = files.sha256_json([snippet, metadata.version("vl-convert-python")])
+    path = files.cache_root() / "vega" / f"{name}.js"
+    with contextlib.suppress(OSError):
+        return path.read_bytes().decode()  # as it was: newlines count in JavaScript
+    bundle = vl_convert.javascript_bundle(snippet)
+    with contextlib.suppress(RecordError):  # a home that is full or read-only keeps nothing
+        files.write_text(path, bundle)
+    return bundle
 
 
 def _one_line(text: str | list[str]) -> str:
