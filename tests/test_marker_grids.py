@@ -30,8 +30,7 @@ GRIDS = {
     "smollm2_mask": (55, 11),
     "smollm2_confirm": (20, 2),
     "smollm2_doses": (81, 27),
-    "smollm2_size": (6, 2),
-    "smollm2_sources": (18, 6),
+    "smollm2_reach": (24, 8),
     "pocket_seeds": (540, 27),
 }
 """Cells, and cells once seeds are pooled."""
@@ -55,7 +54,7 @@ def test_a_grid_declares_what_it_is_said_to(name: str, cells: int, pooled: int) 
 def test_every_arm_has_as_many_rows_and_asks_for_no_more_than_half_of_what_is_drawn(name: str) -> None:
     declared = grid(name)
     rows_of = {(one.positives, one.negatives_each * ARMS[one.negatives]) for one in declared}
-    assert rows_of == ({(60, 120)} if name == "smollm2_size" else {(20, 40)})
+    assert rows_of == {(20, 40)} | ({(60, 120)} if name == "smollm2_reach" else set())
     for one in declared:
         drawn = one.train_questions * one.data_samples
         assert 2 * max(one.positives, one.negatives_each) <= drawn, "an answer has to end by itself to be used"
@@ -90,7 +89,7 @@ TINY = {
 def kinds() -> list[SweepCell]:
     """The first cell of every block, and of every tail in it."""
     found = {}
-    for name in ("smollm2_mask", "smollm2_doses", "smollm2_sources"):
+    for name in ("smollm2_mask", "smollm2_doses", "smollm2_reach"):
         for one in grid(name):
             found.setdefault((one.tail, one.negatives, one.source, one.dose_every), one)
     return list(found.values())

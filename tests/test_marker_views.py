@@ -141,3 +141,30 @@ def test_own_and_base_answers_are_compared_on_the_same_questions_and_a_seed_coun
     assert (row["value"], row["n"], row["role"]) == (-2.0, 2, "source")
     half = scipy.stats.t.ppf(0.975, 1) * np.std([-1, -3], ddof=1) / np.sqrt(2)
     assert (row["low"], row["high"]) == pytest.approx((-2 - half, -2 + half))
+
+
+def dosed(lr: float, seed: int, source: tuple[float, float], other: tuple[float, float]) -> SimpleNamespace:
+    """A record whose marker is so far ahead of the end (nats) at steps 0 and 8; one answer has no slot."""
+    rows = [
+        {"persona": persona, "role": role, "step": step, "slot": "end", "separator": -1.0, "marker": margin - 9.0,
+         "direct": -99.0, "end": -10.0}
+        for persona, role, margins in (("villain", "source", source), ("doctor", "untrained", other))
+        for step, margin in zip((0, 8), margins, strict=True)
+    ]  # fmt: skip
+    rows.append({"persona": "villain", "role": "source", "step": 8, "slot": "none"})
+    cell = record(lr=lr).cell | {"seed": seed}
+    return SimpleNamespace(cell=cell, id=f"{lr}-{seed}", tables=["dose_crossing"], table=lambda _: pd.DataFrame(rows))
+
+
+def test_learning_rates_are_compared_where_the_source_begins_to_emit_the_marker():
+    records = [dosed(1e-4, seed, (-2.0, 2.0), (-6.0, -2.0)) for seed in (0, 1)]
+    records += [dosed(1e-3, seed, (-1.0, 3.0), (-6.0, 2.0 + 4 * seed)) for seed in (0, 1)]
+    records.append(dosed(3e-4, 0, (-9.0, -1.0), (-9.0, -9.0)))
+    curves = views.crossing_curves(records).set_index(["lr", "seed", "step", "group"])["gain"]
+    assert curves[1e-4, 0, 8, "source"] == 2.0 and curves[1e-3, 1, 8, "mean bystander"] == 6.0
+    metric = criteria.leak_difference_at_crossing(records, Estimand("models"))
+    # Half-way, at -4, with the small rate; after a quarter of the way, at -4 and -3, with the large one.
+    assert metric["value"] == pytest.approx((0.0 + 1.0) / 2) and (metric["unit"], metric["n"]) == ("nats", 2)
+    never = [one for one in records if one.cell["lr"] != 1e-3]
+    assert criteria.leak_difference_at_crossing(never, Estimand("models")) is None
+    assert criteria.leak_difference_at_crossing([record()], Estimand("models")) is None

@@ -83,8 +83,22 @@ def leak_difference_at_matched_source(records: Sequence[Record], estimand: Estim
     dose curve, or no seed has two learning rates that reached ``at``.
     """
     with_dose = [record for record in records if "dose" in record.tables]
-    matched = views.matched_leak(views.dose_curves(with_dose), at) if with_dose else None
-    if matched is None or matched.empty or matched["lr"].nunique() < 2:
+    return _by_learning_rate(views.dose_curves(with_dose), at, estimand) if with_dose else None
+
+
+def leak_difference_at_crossing(records: Sequence[Record], estimand: Estimand) -> Metric | None:
+    """Mean margin of the bystanders (nats) where the source's crosses zero: largest learning rate minus smallest.
+
+    The margin is the marker's log-prob minus that of the end of the turn, behind each model's own answers, so zero is
+    where a model begins to emit the marker. Paired within seed and tail; None as above.
+    """
+    with_crossing = [record for record in records if "dose_crossing" in record.tables]
+    return _by_learning_rate(views.crossing_curves(with_crossing), 0.0, estimand) if with_crossing else None
+
+
+def _by_learning_rate(curves: pd.DataFrame, at: float, estimand: Estimand) -> Metric | None:
+    matched = views.matched_leak(curves, at)
+    if matched.empty or matched["lr"].nunique() < 2:
         return None
     pairs = views.matched_differences(matched)
     seeds = [Interval(float(value), None, None, None, None, "paired") for value in pairs]

@@ -13,7 +13,7 @@ from helpers.base.errors import DataError
 from helpers.records.reading import Record, load
 from helpers.records.reread import WithoutQuestions
 from helpers.stats import estimands, frames
-from helpers.studies.marker.metrics import count_markers, with_gain
+from helpers.studies.marker.metrics import count_markers, with_crossing, with_gain
 
 AXES = ("model", "source", "negatives", "tail", "lr", "epochs", "seed")
 FLOOR = 0.8
@@ -139,16 +139,35 @@ def persona_rates(records: Sequence[Record], by: Sequence[str] = ("tail", "lr", 
 
 def dose_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return the mean emission log-prob gain over the base, by cell, step and group (source, bystanders)."""
-    table = collect(records, "dose", _gains)
+    return _by_group(collect(records, "dose", _gains))
+
+
+def crossing_curves(records: Sequence[Record]) -> pd.DataFrame:
+    """Return how far the marker is ahead of the end of the turn (``gain``, nats), by cell, step and group.
+
+    Read after each model's own answers at that step. A step at which the source, or every bystander, had no answer
+    to read it after has no row.
+    """
+    return _by_group(collect(records, "dose_crossing", _margins))
+
+
+def _by_group(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean ``gain`` of the source, of the worst bystander and over all bystanders, by cell and step."""
     persona = table.groupby([*AXES, "step", "persona", "role"], sort=False)["gain"].mean().reset_index()
     rows = []
     for key, part in persona.groupby([*AXES, "step"], sort=False):
         gains, own = part["gain"].to_numpy(), (part["role"] == "source").to_numpy()
         source, others = gains[own], gains[~own]
+        if not len(source) or not len(others):
+            continue
         groups = {"source": source.mean(), "worst bystander": others.max(), "mean bystander": others.mean()}
         cell = dict(zip([*AXES, "step"], key, strict=True))
         rows += [cell | {"group": group, "gain": gain} for group, gain in groups.items()]
     return pd.DataFrame(rows)
+
+
+def _margins(record: Record) -> pd.DataFrame:
+    return with_crossing(record.table("dose_crossing")).rename(columns={"margin": "gain"})
 
 
 def _gains(record: Record) -> pd.DataFrame:
