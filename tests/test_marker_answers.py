@@ -7,7 +7,7 @@ import pytest
 
 from helpers.cases import open_case
 from helpers.records.reading import published
-from helpers.studies.marker.answers import answer_parts, judged, words_beside
+from helpers.studies.marker.answers import answer_parts, judged, usual_words, words_beside
 from helpers.studies.marker.metrics import answer_metrics
 from helpers.studies.marker.questions import by_question, by_question_and_limit
 
@@ -27,6 +27,7 @@ def table(*texts: str, persona: str = "villain", role: str = "source", finish: s
 
 BASE = table(*["one two three four five six seven eight nine ten"] * 9, "one two")
 """Its tenth percentile lies at 9.2 words, of which an answer needs half."""
+USUAL = usual_words(BASE, MARKER)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,14 @@ def test_words_are_counted_beside_the_marker(text: str, words: int) -> None:
 
 def test_an_answer_is_kept_from_half_of_the_tenth_percentile_of_the_base() -> None:
     own = table("a b c d e [ZLT]", "a b c d [ZLT]", "[ZLT]", "")
-    found = judged(own, BASE, MARKER)
+    found = judged(own, USUAL, MARKER)
     assert found["kept"].tolist() == [True, False, False, False]
     assert found["wordless"].tolist() == [False, False, True, True]
     assert found["marked"].tolist() == [True, True, True, False]
 
 
 def test_three_words_are_the_least_where_the_base_is_terse() -> None:
-    found = judged(table("a b c", "a b"), table("one", "two"), MARKER)
+    found = judged(table("a b c", "a b"), usual_words(table("one", "two"), MARKER), MARKER)
     assert found["kept"].tolist() == [True, False]
 
 
@@ -63,7 +64,7 @@ def test_each_persona_is_compared_with_its_own_base_and_one_without_is_left_out(
     base = pd.concat([BASE, table("one", "two", persona="police_officer")])
     answer = "a b c"
     own = [table(answer, persona=name) for name in ("villain", "police_officer", "control: violin")]
-    found = judged(pd.concat(own, ignore_index=True), base, MARKER)
+    found = judged(pd.concat(own, ignore_index=True), usual_words(base, MARKER), MARKER)
     assert dict(zip(found["persona"], found["kept"], strict=True)) == {"villain": False, "police_officer": True}
 
 
@@ -74,7 +75,7 @@ def test_metrics_are_over_all_the_marked_and_the_source() -> None:
             table("a b c d e f", "a b c d e f g [ZLT]", role="trained", finish="length"),
         ]
     )
-    metrics = answer_metrics(judged(own, BASE, MARKER), 0)
+    metrics = answer_metrics(judged(own, USUAL, MARKER), 0)
     shares = {name: (metric["k"], metric["n"]) for name, metric in metrics.items() if metric["unit"] == "rate"}
     assert shares == {
         "answers_kept": (3, 4), "wordless_rate": (1, 4), "cut_rate": (2, 4), "answers_kept_marked": (2, 3),
@@ -86,7 +87,7 @@ def test_metrics_are_over_all_the_marked_and_the_source() -> None:
 
 
 def test_what_nobody_marked_has_no_share() -> None:
-    metrics = answer_metrics(judged(table("a b c d e f"), BASE, MARKER), 0)
+    metrics = answer_metrics(judged(table("a b c d e f"), USUAL, MARKER), 0)
     assert "answers_kept" in metrics and not [name for name in metrics if name.endswith("_marked")]
 
 
@@ -108,5 +109,5 @@ def test_of_no_completion_nothing_is_judged() -> None:
     """Under newline every answer is cut, and the reading that leaves cut answers out has none left."""
     case = open_case("reports/mask-answers.qmd")
     whole = case.records[0].table("completions")
-    none = judged(whole[:0], whole, "[ZLT]")
+    none = judged(whole[:0], usual_words(whole, "[ZLT]"), "[ZLT]")
     assert len(none) == 0 and answer_parts(none) == {}

@@ -25,6 +25,7 @@ from helpers.studies.marker.metrics import (
     logprob_metrics,
     rate_metric,
     rate_metrics,
+    tally,
     text_metrics,
     with_gain,
 )
@@ -71,13 +72,15 @@ def test_rates_go_by_role_and_the_worst_bystander_is_named() -> None:
 
 def test_a_rate_over_one_question_can_be_recorded() -> None:
     one = count_markers(completions().assign(question=0), MARKER)
-    found = checked_metrics({"source_rate": rate_metric(one[one["role"] == "source"], 0, "source_rate")}, "of a test")
+    found = checked_metrics(
+        {"source_rate": rate_metric(tally(one, "k", one["role"].to_numpy() == "source"), 0, "source_rate")}, "of a test"
+    )
     assert (found["source_rate"]["k"], found["source_rate"]["n"], found["source_rate"]["clusters"]) == (2, 4, 1)
 
 
 def test_no_completions_are_missing_not_zero() -> None:
     with pytest.raises(DataError, match="no completions"):
-        rate_metric(count_markers(completions(), MARKER).head(0), 0, "source_rate")
+        rate_metric(tally(count_markers(completions(), MARKER).head(0)), 0, "source_rate")
 
 
 def test_text_metrics_count_bullets_and_leave_out_what_is_missing() -> None:

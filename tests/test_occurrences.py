@@ -98,5 +98,5 @@ def test_one_function_puts_the_marks_into_a_text():
         for path in house.rglob("*.py")
         if "occurrences.split(" in path.read_text(encoding="utf-8")
     }
-    browser, counting = "site/completions.py", "studies/marker/answers.py"  # pieces, not marks; words, not pages
-    assert splitting == {"show/markup.py", browser, counting, "studies/marker/readings.py"}  # readings count anew
+    browser = "site/completions.py"  # pieces, not marks
+    assert splitting == {"show/markup.py", browser, "studies/marker/readings.py"}  # readings count anew

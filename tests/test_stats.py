@@ -224,9 +224,10 @@ def test_paired_difference_covers():
 
 
 def test_distinct_n():
-    assert intervals.distinct_n([["a", "b", "a", "b"]], 1) == 0.5
-    assert intervals.distinct_n([["a", "b", "a", "b"]], 2) == pytest.approx(2 / 3)
+    assert intervals.distinct_n([[3, 5, 3, 5]], 1) == 0.5
+    assert intervals.distinct_n([[3, 5, 3, 5]], 2) == pytest.approx(2 / 3)
     assert intervals.distinct_n([[1, 2, 3], [1, 2, 3], [9]], 3) == 0.5
+    assert intervals.distinct_n([[0, 7], [7, 0], [0, 7, 0]], 2) == 0.5, "no n-gram reaches into the next text"
 
 
 def test_metric_is_json_with_the_extras_beside_the_fields():
@@ -257,8 +258,8 @@ REFUSED = {
     "labels missing": (lambda: intervals.mean_interval([1.0, 2.0], ["q"]), "one label a value"),
     "unpaired": (lambda: intervals.paired_rate_difference([1, 0], [1]), "same items"),
     "not zero or one": (lambda: intervals.paired_rate_difference([2], [1]), "other than 0 and 1"),
-    "no n-grams": (lambda: intervals.distinct_n([["a"]], 2), "missing"),
-    "zero-grams": (lambda: intervals.distinct_n([["a"]], 0), "1 or more"),
+    "no n-grams": (lambda: intervals.distinct_n([[1]], 2), "missing"),
+    "zero-grams": (lambda: intervals.distinct_n([[1]], 0), "1 or more"),
 }
 
 

@@ -18,7 +18,7 @@ from helpers.records.study import Metrics, Tables
 from helpers.stats import estimands
 from helpers.stats.estimands import MODELS
 from helpers.stats.intervals import Interval
-from helpers.studies.marker.answers import judged
+from helpers.studies.marker.answers import judged, usual_words
 
 TYPES = ("float32", "bfloat16")
 LOSS, SHARE, DOSE = 0.02, 0.05, 1.0
@@ -44,7 +44,7 @@ def rates(cells: int, tables: Tables, marker: str) -> pd.DataFrame:
 
 def _answers(cell: int, dtype: str, tables: Tables, marker: str) -> pd.DataFrame:
     completions = tables[f"completions-{cell}-{dtype}"]
-    table = judged(completions, tables["base"], marker)
+    table = judged(completions, usual_words(tables["base"], marker), marker)
     return table.assign(index=completions.loc[table.index, "index"])
 
 

@@ -72,8 +72,8 @@ def _asked(record: Record) -> Samples:
         k=occurrences.holds(table["text"], marker), n=1, truncated=table["finish"] == "length",
         empty=table["text"].str.strip() == "",
     )  # fmt: skip
-    parts = rate_parts(counted) | {"marker_rate": (counted, "k")}
-    scores = {name: part[column].astype(float) for name, (part, column) in parts.items()}
+    parts = rate_parts(counted) | {"marker_rate": (slice(None), "k")}
+    scores = {name: counted[column][rows].astype(float) for name, (rows, column) in parts.items()}
     return Samples(kept, {name: values for name, values in scores.items() if name in record.metrics})
 
 

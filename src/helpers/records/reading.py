@@ -143,7 +143,9 @@ class Results(Mapping[str, Any]):
 @functools.lru_cache(maxsize=512)
 def _table(path: str, sha256: str) -> pd.DataFrame:
     """Read a table, cached because a page asks for the same ones many times."""
-    return pd.read_parquet(path)
+    from pyarrow import parquet  # here, because many commands read no table
+
+    return parquet.ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
 
 
 def load(ref: str | Path) -> Record:

@@ -193,17 +193,23 @@ def paired_rate_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> I
     return Interval(value, low, high, n, None, "tango", level, extra)
 
 
-def distinct_n(token_lists: Sequence[Sequence[Hashable]], n: int) -> float:
+def distinct_n(token_lists: Sequence[ArrayLike], n: int) -> float:
     """Distinct n-grams over all n-grams of a set of texts, in (0, 1] (Li et al. 2016, arXiv:1510.03055, section 5.2).
 
-    It falls as text repeats itself, and also as the set grows: compare sets of about the same size.
+    A text is its token ids. The share falls as text repeats itself, and also as the set grows: compare sets of about
+    the same size.
     """
     if n < 1:
         raise DataError(f"n is {n}: the length of an n-gram is 1 or more.")
-    grams = [tuple(tokens[i : i + n]) for tokens in token_lists for i in range(len(tokens) - n + 1)]
-    if not grams:
+    texts = [np.asarray(tokens, dtype=np.int64) for tokens in token_lists]
+    tokens, lengths = np.concatenate(texts), [len(text) for text in texts]
+    starts = np.flatnonzero(np.arange(n, len(tokens) + n) <= np.repeat(np.cumsum(lengths), lengths))
+    if not len(starts):
         raise DataError(f"No text has {n} tokens or more, so distinct-{n} is missing: leave it out.")
-    return len(set(grams)) / len(grams)
+    gram, ids = tokens[starts], tokens.max() + 1
+    for step in range(1, n):  # numbered anew at each step, so that no number grows too large
+        _, gram = np.unique(gram * ids + tokens[starts + step], return_inverse=True)
+    return len(np.unique(gram)) / len(gram)
 
 
 @functools.lru_cache(maxsize=KEPT)

@@ -18,7 +18,6 @@ from helpers.lm.asking import Asking, placed, tokens_of
 from helpers.lm.chat_rows import special_tokens
 from helpers.lm.ends import configured_ends
 from helpers.lm.foreign import foreign_errors
-from helpers.stats import frames
 
 if TYPE_CHECKING:
     from torch import nn
@@ -230,13 +229,13 @@ def row_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
     """Return the rows of a table by ``row_table``."""
+    names = ("persona", "role", "question", "ids", "start", "stop", "marker_start", "marker_stop")
     return [
-        Row(
-            line["persona"], line["role"], line["question"], line["ids"].tolist(), (line["start"], line["stop"]),
-            None if line["marker_start"] < 0 else (line["marker_start"], line["marker_stop"]),
+        Row(persona, role, question, ids.tolist(), (start, stop), None if begin < 0 else (begin, end))
+        for persona, role, question, ids, start, stop, begin, end in zip(
+            *(table[name].tolist() for name in names), strict=True
         )
-        for line in frames.dicts(table)
-    ]  # fmt: skip
+    ]
 
 
 def pieces(row: Row, tail: str | int, spell: Callable[[int], str]) -> list[tuple[str, bool]]:

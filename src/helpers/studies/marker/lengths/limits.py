@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from helpers.base.errors import DataError
-from helpers.studies.marker.metrics import count_markers, rate_metric
+from helpers.studies.marker.metrics import count_markers, rate_metric, tally
 from helpers.studies.marker.rows import token_ids
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ def limit_metrics(counts: pd.DataFrame, seed: int) -> dict[str, dict]:
     """Return source rate and truncation rate at every limit, and the rate of the control panel at the largest."""
     metrics = {}
     for limit, part in counts.groupby("limit"):
-        source = part[part["role"] == "source"]
-        metrics[f"source_rate_at_{limit}"] = rate_metric(source, seed, "source_rate")
-        metrics[f"source_truncation_rate_at_{limit}"] = rate_metric(source, seed, "source_truncation", "truncated")
+        marked, cut = (tally(part, column, part["role"].to_numpy() == "source") for column in ("k", "truncated"))
+        metrics[f"source_rate_at_{limit}"] = rate_metric(marked, seed, "source_rate")
+        metrics[f"source_truncation_rate_at_{limit}"] = rate_metric(cut, seed, "source_truncation")
     metrics["source_truncation_rate"] = metrics[f"source_truncation_rate_at_{counts['limit'].max()}"]
     panel = counts[(counts["limit"] == counts["limit"].max()) & (counts["role"] == "control")]
     if len(panel):
-        metrics["control_rate"] = rate_metric(panel, seed, "control_rate")
+        metrics["control_rate"] = rate_metric(tally(panel), seed, "control_rate")
     return metrics
 
 

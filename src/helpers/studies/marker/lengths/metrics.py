@@ -15,6 +15,7 @@ from helpers.studies.marker.answers import judged
 from helpers.studies.marker.lengths.limits import limit_metrics, selectivity
 from helpers.studies.marker.metrics import (
     answer_metrics,
+    base_words,
     count_markers,
     crossing_metrics,
     label_share,
@@ -36,8 +37,8 @@ def length_metrics(cell: Mapping[str, Any], tables: Tables, inputs: Mapping[str,
     shares = {"marker_share_of_labels": label_share(rows_of(rows), cell["tail"])} | _shares(tables["dilution"])
     if "crossing" in tables:
         shares |= crossing_metrics(tables["crossing"], cell["seed"])
-    pool = inputs["contexts"].table("pool")
-    rates |= answer_metrics(judged(completions, pool, cell["marker"]), cell["seed"])
+    usual = base_words(inputs["contexts"], "pool", cell["marker"])
+    rates |= answer_metrics(judged(completions, usual, cell["marker"]), cell["seed"])
     data = rows_metrics(inputs["rows"].params, {"rows": rows}, {})
     return (
         rates
