@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,64 @@ def test_samples_of_inspect_are_read_by_the_batch_in_bounded_memory(tmp_path, mo
     tracemalloc.stop()
     assert [row.sample for row in rows] == names and sum(row.value for row in rows) == 300
     assert batches == [50] * 8 and peak < len(said) * len(names) / 2
+
+
+def written_log(path: Path, score=None, change=None, **spec):
+    """Write six samples by Inspect's own writer, then let ``change`` edit the header of the archive."""
+    from inspect_ai import log as logs
+    from inspect_ai.scorer import Score
+
+    names = [f"s{at}" for at in range(6)]
+    samples = [
+        logs.EvalSample(
+            id=name, epoch=1, input="?", target="A", scores={"m": Score(value="C")} if score is None else score
+        )
+        for name in names
+    ]
+    about = {"created": "2026-01-02T03:04:05+00:00", "task": "t", "model": "m", "config": logs.EvalConfig()} | spec
+    data = logs.EvalDataset(name="many", samples=len(names), sample_ids=names)
+    logs.write_eval_log(logs.EvalLog(eval=logs.EvalSpec(dataset=data, **about), samples=samples), str(path))
+    if change is not None:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        head = json.loads(members["header.json"])
+        change(head)
+        members["header.json"] = json.dumps(head).encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    return log_cell(path, label="log")
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda head: head.update(version=3), "is of version 3, and the installed inspect-ai reads 2"),
+    (lambda head: head["eval"]["config"].update(epochs=10**9), "says that it has 6e.09 samples"),
+])  # fmt: skip
+def test_a_header_that_lies_is_refused_before_anything_heavy(project, tmp_path, change, sentence):
+    with pytest.raises(DataError, match=sentence):
+        imported(project, written_log(tmp_path / "log.eval", change=change))
+    assert not (project / "params").exists() and not (project / "outputs").exists()
+
+
+def test_scores_that_would_hide_each_other_or_are_none_are_refused(project, tmp_path):
+    from inspect_ai.scorer import Score
+
+    twice = {"m": Score(value={"a": 1}), "m.a": Score(value=0)}
+    with pytest.raises(DataError, match=r"two scores called 'm\.a'"):
+        imported(project, written_log(tmp_path / "twice.eval", twice))
+    with pytest.raises(DataError, match="6 samples and no score"):
+        imported(project, written_log(tmp_path / "none.eval", {}))
+    with pytest.raises(ClaimbookError, match="Parameter model"):
+        imported(project, written_log(tmp_path / "model.eval", model="a\x1b[31m"))
+
+
+def test_a_damaged_log_is_one_sentence_and_no_traceback_beside_it(project, tmp_path, caplog):
+    logged = written_log(tmp_path / "log.eval")
+    content = bytearray((tmp_path / "log.eval").read_bytes())
+    third = len(content) // 3
+    content[third : third + 40] = bytes(byte ^ 0xFF for byte in content[third : third + 40])
+    (tmp_path / "log.eval").write_bytes(content)
+    with pytest.raises(ClaimbookError, match=r"log\.eval"):
+        imported(project, logged)
+    gc.collect()
+    assert not caplog.records

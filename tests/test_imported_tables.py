@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.base import files, params
-from helpers.base.errors import DataError
+from helpers.base.errors import ClaimbookError, DataError
 from helpers.cli import app
 from helpers.records.run_record import NAME
 from helpers.stats.estimands import MODELS
 from helpers.stats.pooling import pool
-from helpers.studies.imported import criteria, importing
+from helpers.studies.imported import criteria, importing, lm_eval, samples
 from helpers.studies.imported import metrics as imported_metrics
 from helpers.studies.imported.params import LogCell
 from helpers.studies.imported.samples import SCORES, Row, frame, plain_name
@@ -169,13 +170,19 @@ BAD = {
     "epoch": ("right,draw\n1,soon\n", ("metric=right", "epoch=draw"), "a finite number"),
     "half an epoch": ("right,draw\n1,1.5\n", ("metric=right", "epoch=draw"), "whole number"),
     "no id": ("right,question\n1,\n", ("metric=right", "id=question"), "A row has no question"),
-    "half a million draws too many": ("right,draw\n1,1e300\n", ("metric=right", "epoch=draw"), "counts the draws"),
+    "half a million draws too many": ("right,draw\n1,1e100\n", ("metric=right", "epoch=draw"), "counts the draws"),
     "digits of a program": ("right\n1_0\n", ("metric=right",), "'1_0', and a score is a finite number"),
     "groups of one name": ("right,g\n1,x/y\n0,x_y\n", ("metric=right", "group=g"), "'x/y' and 'x_y', both called x_y"),
     "name of a count": ("a,b\n1,0\n", ("metric.a=a", "metric.a.left_out=b"), "the score a.left_out"),
     "name of a group": ("a,b\n1,0\n", ("metric.a=a", "metric.a.of.x=b"), "a score called a.of"),
     "scores of one name": ("a/b,a_b\n1,0\n", ("metric.a/b=a/b", "metric.a_b=a_b"), "gives the name a_b twice"),
     "column twice": ("right,right\n1,0\n", ("metric=right",), "a column twice"),
+    "semicolons": ("right;q\n1;a\n", ("metric=right",), "has one column, 'right;q'. Save it with commas"),
+    "tabs": ("right\tq\n0,5\ta\n", ("metric=right",), "has one column"),
+    "another tool": ('{"right": 1}\n', ("metric=right",), "no column 'right'"),
+    "thousands of columns": (",".join(f"c{at}" for at in range(5000)), ("metric=right",), "and 4,950 more"),
+    "a sum that overflows": ("right\n1e308\n1e308\n", ("metric=right",), "'1e308', and a score is a finite number"),
+    "two clusters": ("r,q,e,c\n1,a,1,x\n0,a,2,y\n", ("metric=r", "id=q", "epoch=e", "cluster=c"), "'a' in two cl"),
 }  # fmt: skip
 
 
@@ -265,6 +272,99 @@ def test_a_label_that_is_a_path_is_refused(project, label):
 
     with pytest.raises(ParameterError, match="label"):
         cell(written(project, draws()), label=label)
+
+
+@pytest.mark.parametrize("model", ["a\nb", "\x1b[31m", "\ud800", "x" * 501, ""])
+def test_a_model_that_no_terminal_can_show_is_refused(project, model):
+    from helpers.base.errors import ParameterError
+
+    with pytest.raises(ParameterError, match="model"):
+        params.parse(LogCell, {"label": "log", "tool": "csv", "file": "x.csv", "model": model}, "here")
+
+
+@pytest.mark.parametrize("name", ["published", "baseline"])
+def test_records_of_others_are_not_joined(project, name):
+    made = {"published": project / "published", "baseline": project / "outputs/baseline"}[name]
+    made.mkdir(parents=True)
+    with pytest.raises(DataError, match=f"outputs/{name} holds what is not of this study"):
+        importing.import_logs(name, [cell(written(project, draws()))], project)
+    assert not (project / "params").exists() and not list(made.iterdir())
+
+
+def test_a_score_that_no_sample_has_is_said_with_its_count(project):
+    record = read(project, [{"question": "a", "right": ""}, {"question": "b", "right": ""}], ("metric=right",))
+    assert importing.lines_about(record)[1:] == ["  right: no value, 2 of 2 left out"]
+
+
+def test_many_rows_are_joined_from_parts_alike(monkeypatch):
+    rows = [Row(f"s{at}", 1, name, value, "scored", f"c{at}") for at in range(40)
+            for name, value in (("x", float(at % 2)), ("y", None))]  # fmt: skip
+    whole = frame(rows, "log")
+    monkeypatch.setattr(samples, "HELD", 7)
+    pd.testing.assert_frame_equal(frame(rows, "log"), whole)
+
+
+def test_a_million_rows_are_not_held_as_a_million_objects(monkeypatch):
+    """No more than a part of them is alive while the next are read."""
+
+    class Counted(Row):
+        alive = most = 0
+
+        def __new__(cls, *args):
+            Counted.alive += 1
+            Counted.most = max(Counted.most, Counted.alive)
+            return super().__new__(cls, *args)
+
+        def __del__(self):
+            Counted.alive -= 1
+
+    monkeypatch.setattr(samples, "HELD", 100)
+    table = frame((Counted(str(at), 1, "x", 1.0, "scored", str(at), False, None) for at in range(2_000)), "log")
+    assert len(table) == 2_000 and Counted.most <= 202
+
+
+STAMP = "2026-01-01T00-00-00.000001"
+RESULTS = {"results": {"toy": {"exact_match,none": 0.5}}, "config": {"model": "hf"}, "lm_eval_version": "0.4.13"}
+SAMPLE = {"doc_id": 0, "doc": {"q": 1}, "filter": "none", "metrics": ["exact_match"], "exact_match": 1}
+
+
+def lm_eval_cell(folder: Path, results: str, sample: dict, **given) -> LogCell:
+    (folder / f"results_{STAMP}.json").write_text(results)
+    (folder / f"samples_toy_{STAMP}.jsonl").write_text(json.dumps(sample))
+    return LogCell(label="toy", tool="lm-eval", file=str(lm_eval.tasks(folder)["toy"]), **given)
+
+
+@pytest.mark.parametrize("changed", [
+    {"config": "hf"}, {"configs": [1]}, {"configs": {"toy": "x"}}, {"results": ["x"]}, {"results": {"toy": "x"}},
+    {"versions": [1]}, {"n-shot": 5}, {"config": {"random_seed": math.nan}}, {"config": {"gen_kwargs": [math.inf]}},
+    {"config": {"gen_kwargs": "\ud800"}}, {"model_name": "\ud800"}, {"model_name": "a\nb"},
+    {"lm_eval_version": math.nan}, "[" * 100_000, "{", "[]",
+])  # fmt: skip
+def test_results_of_lm_eval_that_lie_about_their_shape_leave_nothing(project, changed):
+    text = changed if isinstance(changed, str) else json.dumps(RESULTS | changed)
+    with pytest.raises(ClaimbookError) as caught:
+        importing.import_logs("logs", [lm_eval_cell(project, text, SAMPLE)], project)
+    assert "\n" not in str(caught.value)
+    assert not (project / "params").exists() and not (project / "outputs").exists()
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, 10**400, "0.5", None])
+def test_a_figure_of_lm_eval_that_is_none_says_nothing(project, figure):
+    text = json.dumps(RESULTS | {"results": {"toy": {"exact_match,none": figure}}, "model_name": {"a": 1}})
+    [record] = importing.import_logs("logs", [lm_eval_cell(project, text, SAMPLE)], project)
+    assert record.metric("exact_match")["value"] == 1 and record.content.get("note") is None
+    assert record.params["model"] == "hf"
+
+
+@pytest.mark.parametrize(("changed", "cluster"), [
+    ({"metrics": "exact_match"}, None), ({"metrics": 3}, None), ({"metrics": [["a"]]}, None), ({"doc": "quote"}, "q"),
+    ({"doc": None}, "q"), ({"doc": {"p": 1}}, "q"),
+])  # fmt: skip
+def test_samples_of_lm_eval_that_lie_about_their_shape_leave_nothing(project, changed, cluster):
+    logged = lm_eval_cell(project, json.dumps(RESULTS), SAMPLE | changed, cluster=cluster)
+    with pytest.raises(DataError) as caught:
+        importing.import_logs("logs", [logged], project)
+    assert "\n" not in str(caught.value) and not (project / "outputs").exists()
 
 
 def test_a_study_of_another_kind_is_not_written_into(project):

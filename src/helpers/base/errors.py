@@ -8,6 +8,9 @@ from collections.abc import Iterable
 LONGEST = 240
 """Characters of another package's message that one of our sentences takes over."""
 
+LISTED = 50
+"""Known names that a sentence lists where none is close."""
+
 
 class ClaimbookError(Exception):
     """Base of every error that Claimbook raises on purpose."""
@@ -52,4 +55,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names when none is close."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    more = f" and {len(known) - LISTED:,} more" if len(known) > LISTED else ""
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known[:LISTED])}{more}"

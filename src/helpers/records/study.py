@@ -14,6 +14,7 @@ import contextlib
 import fnmatch
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from helpers.base import files, yaml_text
-from helpers.base.errors import ParameterError, RecordError, nearest
+from helpers.base.errors import DataError, ParameterError, RecordError, nearest
 from helpers.base.files import shown
 from helpers.base.params import C, Cell
 from helpers.system.source import home_of
@@ -117,6 +118,8 @@ class Study:
 
 
 _NEVER = object()
+SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
+"""What may name a study that a command makes: it is a folder and stands in criteria."""
 BUILT_IN = ("helpers.studies.imported.study:STUDY",)
 """Studies whose records need no params of their own: logs that somebody else imported."""
 
@@ -169,6 +172,19 @@ def import_module(name: str) -> ModuleType:
         sys.path.append(beside)
         importlib.invalidate_caches()
     return importlib.import_module(name)
+
+
+def check_name(name: str, place: str, root: Path) -> None:
+    """Raise ``DataError`` where ``name`` cannot name a study, or is taken by another one than ``place``."""
+    if not SLUG.fullmatch(name):
+        raise DataError(f"--name {shown(name)} cannot name a study. Use lower-case letters, digits and '_'.")
+    folder = root / "params" / name
+    taken = (folder / "experiment.yaml").is_file() and study_place(folder) == place
+    homes = [files.inside(home, name) for home in (files.outputs_root(), files.published_root())]
+    if folder.is_dir() and not taken:
+        raise DataError(f"params/{name} belongs to another study. Choose another --name.")
+    if name == files.published_root().name or (not taken and any(home.is_dir() for home in homes)):
+        raise DataError(f"outputs/{name} holds what is not of this study. Choose another --name.")
 
 
 def own_cells(model: type[C], cells: Any) -> Sequence[C]:

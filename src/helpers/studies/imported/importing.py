@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from helpers.base.errors import DataError
 from helpers.base.files import from_root
 from helpers.records import runs
 from helpers.records.reading import Record
-from helpers.records.study import own_cells
+from helpers.records.study import check_name, own_cells
 from helpers.studies.imported import inspect_log, lm_eval, metrics, tabular
 from helpers.studies.imported.params import LogCell
 from helpers.studies.imported.reducers import reduced
-from helpers.studies.imported.samples import Log, Stated, frame
+from helpers.studies.imported.samples import Log, Stated, check_text, frame
 from helpers.studies.imported.study import STUDY
 from helpers.system.provenance import portable
 
 STUDY_PLACE = "helpers.studies.imported.study:STUDY"
 GRID = "logs.yaml"
-SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
 
 def import_logs(name: str, cells: Sequence[LogCell], root: Path = files.ROOT) -> list[Record]:
@@ -38,11 +37,9 @@ def import_logs(name: str, cells: Sequence[LogCell], root: Path = files.ROOT) ->
     Raises:
         DataError: a file is not what it says, or its label is taken by another log.
     """
-    if not SLUG.fullmatch(name):
-        raise DataError(f"--name {files.shown(name)} cannot name a study. Use lower-case letters, digits and '_'.")
+    check_name(name, STUDY_PLACE, root)
     read = [(named, *_read(named)) for named in cells]
     folder = root / "params" / name
-    _refuse_other_study(folder)
     known = list(params.load(LogCell, folder / GRID)) if (folder / GRID).is_file() else []
     cells = [_with_stated(cell, log) for cell, log, _ in read]
     declared = _joined(known, cells)
@@ -79,13 +76,15 @@ def _read(p: LogCell) -> tuple[Log, pd.DataFrame]:
     else:
         log = tabular.read(path, p.tool, p.columns, p.model, p.task)
     table = frame(log.rows, path.name)
+    check_text({"model": log.model, "task": log.task, **log.about}, path.name)
     if clash := metrics.clash(table, log.about.get("reducers", [])):
         raise DataError(f"{path.name} has {clash}. Rename one of them.")
     return log, table
 
 
 def _with_stated(p: LogCell, log: Log) -> LogCell:
-    return p.model_copy(update=portable({"model": log.model, "task": log.task}))
+    stated = portable({"model": log.model, "task": log.task})
+    return params.parse(LogCell, p.model_dump() | stated, f"as {Path(p.file).name} states it")
 
 
 def _record(p: LogCell, log: Log, table: pd.DataFrame, notebook: str) -> Record:
@@ -113,12 +112,6 @@ def _disagreements(stated: Sequence[Stated], table: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def _refuse_other_study(folder: Path) -> None:
-    path = folder / "experiment.yaml"
-    if folder.is_dir() and (not path.is_file() or path.read_text(encoding="utf-8").split() != ["study:", STUDY_PLACE]):
-        raise DataError(f"params/{folder.name} belongs to another study. Choose another --name.")
-
-
 def _joined(known: Sequence[LogCell], cells: Sequence[LogCell]) -> list[LogCell]:
     joined: dict[str, LogCell] = {cell.label: cell for cell in known}
     for cell in cells:
@@ -143,11 +136,15 @@ def label_of(path: Path, given: str | None, task: str | None = None) -> str:
 def lines_about(record: Record) -> list[str]:
     """Return what a terminal says of an imported record: where it is, its scores with their counts, what is missing."""
     said: list[Any] = [f"{record.ref}: {record.params['model']}, {record.params['task']}"]
-    for name, metric in record.metrics.items():
-        if f"{name}.{metrics.LEFT_OUT}" in record.metrics:
-            lacking = record.metrics[f"{name}.{metrics.LEFT_OUT}"]
-            bounds = "" if metric["low"] is None else f" [{metric['low']:.3f}, {metric['high']:.3f}]"
-            said.append(
-                f"  {name}: {metric['value']:.3f}{bounds}, n {metric['n']}, {lacking['k']} of {lacking['n']} left out"
-            )
+    for counted, lacking in record.metrics.items():
+        name = counted.removesuffix(f".{metrics.LEFT_OUT}")
+        if name != counted:
+            said.append(f"  {name}: {_figure(record.metrics.get(name))}, {lacking['k']} of {lacking['n']} left out")
     return said + ([f"  {record.content['note']}"] if record.content.get("note") else [])
+
+
+def _figure(metric: Mapping[str, Any] | None) -> str:
+    if metric is None:
+        return "no value"
+    bounds = "" if metric["low"] is None else f" [{metric['low']:.3f}, {metric['high']:.3f}]"
+    return f"{metric['value']:.3f}{bounds}, n {metric['n']}"

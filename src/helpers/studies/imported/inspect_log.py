@@ -7,6 +7,8 @@ Source: https://inspect.aisi.org.uk/eval-logs.html
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from helpers.base.files import shown
 from helpers.lm.foreign import foreign_errors
 from helpers.records.run_record import NOT_RECORDED
 from helpers.studies.imported import reducers
-from helpers.studies.imported.samples import Log, Row, State, Stated, number, plain_name
+from helpers.studies.imported.samples import ROWS, Log, Row, State, Stated, number, plain_name
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
@@ -28,8 +30,13 @@ REMEDY = "Check that it is a log of Inspect, and that the installed inspect-ai i
 def read(path: Path, cluster: str | None) -> Log:
     """Return what the log at ``path`` says; ``cluster`` is a key of the samples' metadata."""
     logs = _package()
-    with foreign_errors(f"{path.name} cannot be read as a log of Inspect", REMEDY):
+    with _one_sentence(f"{path.name} cannot be read as a log of Inspect"):
         head = logs.read_eval_log(str(path), header_only=True)
+    newest = logs.EvalLog.model_fields["version"].default
+    if head.version > newest:
+        raise DataError(
+            f"{path.name} is of version {head.version}, and the installed inspect-ai reads {newest}. Update it."
+        )
     spec, config = head.eval, head.plan.config.model_dump(exclude_none=True)
     about = {
         "tool": "inspect", "tool_version": (spec.packages or {}).get("inspect_ai", NOT_RECORDED),
@@ -51,6 +58,19 @@ def read(path: Path, cluster: str | None) -> Log:
     return Log(spec.model or NOT_RECORDED, spec.task or NOT_RECORDED, about, _rows(logs, path, head, cluster), stated)
 
 
+@contextlib.contextmanager
+def _one_sentence(what: str) -> Iterator[None]:
+    """Say in one sentence what Inspect raises; asyncio would add a traceback for each read that was stopped."""
+    spoken = logging.getLogger("asyncio")
+    level = spoken.level
+    spoken.setLevel(logging.CRITICAL)
+    try:
+        with foreign_errors(what, REMEDY):
+            yield
+    finally:
+        spoken.setLevel(level)
+
+
 def _package() -> Any:
     try:
         import inspect_ai.log as logs  # pyright: ignore[reportMissingImports]  (the extra evals brings it)
@@ -64,11 +84,11 @@ def _package() -> Any:
 def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row]:
     """Yield the rows of all samples; those that have no scores come last, when the names of the scores are known."""
     names, seen, lacking = dict[str, None](), set[tuple[str, int]](), list[tuple[str, int, State, str, bool]]()
-    with foreign_errors(f"The samples of {path.name} cannot be read", REMEDY):
+    with _one_sentence(f"The samples of {path.name} cannot be read"):
         for sample in _samples(logs, path, head):
             key, shared = (str(sample.id), sample.epoch), _cluster(sample, cluster, path.name)
             seen.add(key)
-            values = {} if sample.error else dict(_values(sample.scores or {}))
+            values = {} if sample.error else _values(sample.scores or {}, path.name)
             names |= dict.fromkeys(map(plain_name, values))
             for name, value in values.items():
                 found = _number(value, f"{name} of sample {shown(key[0])} of {path.name}")
@@ -76,12 +96,20 @@ def _rows(logs: Any, path: Path, head: Any, cluster: str | None) -> Iterator[Row
                 yield Row(*key, plain_name(name), found, state, shared, sample.limit is not None)
             if not values:
                 lacking.append((*key, "error" if sample.error else "unscored", shared, sample.limit is not None))
-    for sample in head.eval.dataset.sample_ids or []:
-        for epoch in range(1, (head.eval.config.epochs or 1) + 1):
+    listed, epochs = head.eval.dataset.sample_ids or [], head.eval.config.epochs or 1
+    if len(listed) * epochs > ROWS:
+        raise DataError(
+            f"{path.name} says that it has {len(listed) * epochs:.3g} samples. A record holds {ROWS:,} rows."
+        )
+    for sample in listed:
+        for epoch in range(1, epochs + 1):
             if (str(sample), epoch) not in seen:
                 lacking.append((str(sample), epoch, "cancelled", str(sample), False))
+    known = list(names) or [plain_name(scorer.name) for scorer in head.eval.scorers or []]
+    if lacking and not known:
+        raise DataError(f"{path.name} has {len(lacking):,} samples and no score. Score it first: inspect score.")
     for sample, epoch, state, shared, limited in lacking:
-        for name in names or (plain_name(scorer.name) for scorer in head.eval.scorers or []):
+        for name in known:
             yield Row(sample, epoch, name, None, state, shared, limited)
 
 
@@ -109,13 +137,16 @@ def _cluster(sample: Any, key: str | None, where: str) -> str:
     return str(sample.metadata[key])
 
 
-def _values(scores: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of each score; one that is a mapping is one score a key."""
+def _values(scores: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the value of each score; one that is a mapping is one score a key."""
+    found: dict[str, Any] = {}
     for name, score in scores.items():
-        if isinstance(score.value, dict):
-            yield from ((f"{name}.{key}", value) for key, value in score.value.items())
-        else:
-            yield name, score.value
+        is_mapping = isinstance(score.value, dict)
+        own = {f"{name}.{key}": one for key, one in score.value.items()} if is_mapping else {name: score.value}
+        if twice := sorted(own.keys() & found.keys()):
+            raise DataError(f"{where} has two scores called {shown(twice[0])}. Rename one of its scorers.")
+        found |= own
+    return found
 
 
 def _number(value: Any, where: str) -> float | None:

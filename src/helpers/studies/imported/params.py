@@ -13,6 +13,8 @@ from helpers.records.run_record import NOT_RECORDED
 
 Tool = Literal["inspect", "lm-eval", "csv", "jsonl", "parquet"]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+Stated = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=500)]
+"""A name in one line, which a terminal, a page and criteria can show."""
 Column = Annotated[str, StringConstraints(pattern=r"^[^=\n]+=[^=\n]+$")]
 
 
@@ -25,8 +27,8 @@ class LogCell(Cell):
     label: Label
     tool: Tool
     file: str = Field(min_length=1)
-    model: str = NOT_RECORDED
-    task: str = NOT_RECORDED
+    model: Stated = NOT_RECORDED
+    task: Stated = NOT_RECORDED
     cluster: str | None = None
     """The key of a sample's metadata (Inspect) or document (lm-eval) that samples of one cluster share."""
     columns: list[Column] = Field(default_factory=list)

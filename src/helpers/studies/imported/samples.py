@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
@@ -18,6 +20,11 @@ State = Literal["scored", "unscored", "error", "cancelled"]
 """Why a sample has no value: its scorer gave none, it ended in an error, or it was not run to its end."""
 TRUTH = {"true": 1.0, "false": 0.0}
 EPOCHS = 1_000_000
+LARGEST = 1e150
+"""The largest score: the sum of squares of a million of them is still a number."""
+ROWS = 10_000_000
+"""Rows that one log may have, also those that its header alone says."""
+HELD = 50_000
 SCORES = 200
 """Scores that one log may have: each is a metric of its record."""
 
@@ -69,13 +76,18 @@ def frame(rows: Iterable[Row], where: str) -> pd.DataFrame:
         DataError: there are no rows, a sample has a score twice, or a text or number is none that a record can hold.
     """
     try:
-        table = pd.DataFrame(rows, columns=list(Row._fields))
+        table = _table(rows)
     except UnicodeEncodeError as error:
         raise DataError(f"{where} has half a character in {shown(error.object)}. Correct it.") from error
     if table.empty:
         raise DataError(f"{where} holds no samples. Import a log that was run with its samples kept.")
     if table["epoch"].max() > EPOCHS:
         raise DataError(f"{where} has epoch {table['epoch'].max():.3g}. An epoch counts the draws of a sample.")
+    shared = table.drop_duplicates(["sample", "cluster"])["sample"]
+    if not shared.is_unique:
+        raise DataError(
+            f"{where} has sample {shown(shared[shared.duplicated()].iloc[0])} in two clusters. Give a sample one."
+        )
     twice = table.duplicated(["sample", "epoch", "score"])
     if twice.any():
         one = table[twice].iloc[0]
@@ -89,6 +101,16 @@ def frame(rows: Iterable[Row], where: str) -> pd.DataFrame:
     table["value"] = table["value"].astype(float)
     samples = table.drop_duplicates(["sample", "epoch"])
     return table if len(table) == len(samples) * len(names) else _completed(table, samples)
+
+
+def _table(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return ``rows`` as columns. Only ``HELD`` of them are Python objects at a time: those take most of the memory."""
+    waiting, parts = iter(rows), list[pd.DataFrame]()
+    while part := list(itertools.islice(waiting, HELD)):
+        parts.append(pd.DataFrame(part, columns=list(Row._fields)))
+    if len(parts) < 2:
+        return parts[0] if parts else pd.DataFrame(columns=list(Row._fields))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _completed(table: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +136,7 @@ def number(value: Any, where: str) -> float | None:
             found = math.inf
         if math.isnan(found):
             return None
-        if math.isfinite(found):
+        if abs(found) <= LARGEST:
             return found
     raise DataError(f"{where} is {shown(value)}, and a score is a finite number. Leave it out or correct it.")
 
@@ -123,3 +145,13 @@ def plain_name(name: str) -> str:
     """Return the name of a score as criteria can write it: letters, digits, ``_`` and ``.``, no digit first."""
     plain = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("._")[:80] or "score"
     return plain if plain[0].isalpha() or plain[0] == "_" else f"score_{plain}"
+
+
+def check_text(said: Mapping[str, Any], where: str) -> None:
+    """Raise ``DataError`` where what a log says of itself is nothing that a record can hold."""
+    for name, value in said.items():
+        try:
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            said_so = " ".join(str(error).split())
+            raise DataError(f"{where} gives {name} a value that no record can hold ({said_so}). Correct it.") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from helpers.base.errors import DataError, nearest
+from helpers.base.files import shown
 from helpers.lm.lines import read_jsonl, read_lines
 from helpers.records.run_record import NOT_RECORDED
 from helpers.studies.imported.samples import Log, Row, number, plain_name
@@ -51,10 +53,7 @@ def _rows(path: Path, kind: str, roles: Mapping[str, str]) -> Iterator[Row]:
     for role, score in scores.items():
         if list(scores.values()).count(score) > 1:
             raise DataError(f"--map {role}={roles[role]} gives the name {score} twice. Choose another: metric.NAME=...")
-    for at, line in _lines(path, kind):
-        for role, column in roles.items():
-            if column not in line:
-                raise DataError(f"{path.name} has no column {column!r} (--map {role}={column}){nearest(column, line)}")
+    for at, line in _lines(path, kind, roles):
         sample = _text(line, roles.get("id"), str(at))
         for role, score in scores.items():
             value = number(line[roles[role]], f"{roles[role]} of {path.name}, row {at}")
@@ -79,20 +78,27 @@ def _epoch(line: Mapping[str, Any], column: str | None, where: str, at: int) -> 
     return int(value)
 
 
-def _lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _check_columns(path: Path, columns: Collection[str], roles: Mapping[str, str]) -> None:
+    for role, column in roles.items():
+        if column not in columns:
+            raise DataError(f"{path.name} has no column {column!r} (--map {role}={column}){nearest(column, columns)}")
+
+
+def _lines(path: Path, kind: str, roles: Mapping[str, str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield each row of a file of ``kind`` (csv, jsonl, parquet) with its number, from 1."""
     if kind == "csv":
-        yield from enumerate(_csv(path), 1)
+        yield from enumerate(_csv(path, roles), 1)
     elif kind == "parquet":
-        yield from enumerate(_parquet(path), 1)
+        yield from enumerate(_parquet(path, roles), 1)
     else:
         for at, line in read_jsonl(path):
             if not isinstance(line, dict):
                 raise DataError(f"{path.name}:{at} is no mapping. Write one JSON object a line.")
+            _check_columns(path, line, roles)
             yield at, line
 
 
-def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
+def _csv(path: Path, roles: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
     csv.field_size_limit(LONGEST)
     reader = csv.DictReader((f"{text}\n" for _, text in read_lines(path)), strict=True)
     try:
@@ -100,6 +106,10 @@ def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
             raise DataError(f"{path.name} is empty. Give a table with a line of column names.")
         if len(set(reader.fieldnames)) < len(reader.fieldnames):
             raise DataError(f"{path.name} has a column twice. Give each a name of its own.")
+        one = list(reader.fieldnames)
+        if len(one) == 1 and re.search(r"[;\t|]", one[0]) and one[0] not in roles.values():
+            raise DataError(f"{path.name} has one column, {shown(one[0])}. Save it with commas between columns.")
+        _check_columns(path, one, roles)
         for at, line in enumerate(reader, 1):
             if None in line or None in line.values():
                 raise DataError(f"Row {at} of {path.name} does not have {len(reader.fieldnames)} cells. Correct it.")
@@ -108,13 +118,14 @@ def _csv(path: Path) -> Iterator[Mapping[str, Any]]:
         raise DataError(f"{path.name} cannot be read as CSV ({error}). Save it again as CSV.") from error
 
 
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet(path: Path, roles: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
     try:
         with parquet.ParquetFile(path) as file:
             if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
                 raise DataError(f"{path.name} has a column twice. Give each a name of its own.")
+            _check_columns(path, file.schema_arrow.names, roles)
             for batch in file.iter_batches(10_000):
                 yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:  # a page that cannot be unpacked is an OSError
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # OSError: a page cannot be unpacked
         said = " ".join(str(error).split()).rstrip(".")
         raise DataError(f"{path.name} cannot be read as parquet ({said}). Write it again.") from error

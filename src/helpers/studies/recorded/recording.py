@@ -22,6 +22,7 @@ from helpers.records import runs
 from helpers.records.locks import lock_of
 from helpers.records.reading import Record
 from helpers.records.run_record import NOT_RECORDED
+from helpers.records.study import check_name
 from helpers.studies.recorded import kept, running
 from helpers.studies.recorded.params import CommandCell
 from helpers.studies.recorded.secrets import variables, without_secrets
@@ -30,7 +31,6 @@ from helpers.system import provenance
 
 STUDY_PLACE = "helpers.studies.recorded.study:STUDY"
 GRID = "commands.yaml"
-SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
 NO_MODEL = {
     "name": NOT_RECORDED,
     "sha256": files.sha256_json(["stated", NOT_RECORDED]),
@@ -82,14 +82,7 @@ def record(asked: Asked, root: Path = files.ROOT) -> Record:
 
 def _checked(asked: Asked, root: Path) -> str:
     """Return the program of a command; ``DataError`` before anything runs where something asked for cannot be."""
-    if not SLUG.fullmatch(asked.name):
-        raise DataError(
-            f"--name {files.shown(asked.name)} cannot name a study. Use lower-case letters, digits and '_'."
-        )
-    place = root / "params" / asked.name
-    stated = place / "experiment.yaml"
-    if place.is_dir() and (not stated.is_file() or stated.read_text(encoding="utf-8").split()[1:] != [STUDY_PLACE]):
-        raise DataError(f"params/{asked.name} belongs to another study. Choose another --name.")
+    check_name(asked.name, STUDY_PLACE, root)
     for pattern in (*asked.keep, *([asked.metrics] if asked.metrics else [])):
         kept.check_pattern(pattern)
     program = shutil.which(asked.command[0]) if asked.command else None
