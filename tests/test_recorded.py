@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -137,7 +138,8 @@ def test_metrics_of_an_earlier_run_are_not_those_of_this_one(project):
         ('{"a": true}', "no number"), ('{"a": null}', "no number"), ('{"a": {"b": 1}}', "nested"),
         ('{"a": [1]}', "nested"), ('{"a": 1, "a": 2}', "'a' twice"), ("[1]", "no names"), ("{}", "no names"),
         ("3", "no names"), ("{", "is no JSON"), ('{"a/b": 1}', "Call it 'a_b'"), ('{"": 1}', "Call it 'metric'"),
-        ("[" * 100_000, "is no JSON"), ("", "is no JSON"),
+        ("[" * 100_000, "is no JSON"), ("", "is no JSON"), ('{"a": ' + "9" * 400 + "}", "not finite"),
+        (json.dumps({f"m{at}": 0.5 for at in range(20_000)}), "20,000 names, and a record holds 1,000 metrics"),
     ],
 )  # fmt: skip
 def test_metrics_that_are_none_are_refused_in_one_sentence(tmp_path, text, sentence):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +17,8 @@ from helpers.records.steps import SUFFIXES
 
 MOST_BYTES, MOST_FILES = 2**30, 1_000
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
-LARGEST = 2**63
+LARGEST = 2**63 - 1
+MOST_METRICS = 1_000
 
 
 def check_pattern(pattern: str) -> None:
@@ -82,6 +84,9 @@ def metrics(path: Path) -> dict[str, dict[str, Any]]:
         raise DataError(
             f"--metrics {path.name} names {shown(content.twice)} twice. Give each metric a name of its own."
         )
+    if len(content.pairs) > MOST_METRICS:
+        said = f"{len(content.pairs):,} names, and a record holds {MOST_METRICS:,} metrics"
+        raise DataError(f"--metrics {path.name} has {said}. Write those that a claim needs, and --keep the rest.")
     return {name: _metric(name, value, path.name) for name, value in content.pairs}
 
 
@@ -90,8 +95,8 @@ class _Pairs:
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         self.pairs = pairs
-        names = [name for name, _ in pairs]
-        self.twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        counts = Counter(name for name, _ in pairs)
+        self.twice = next((name for name, count in counts.items() if count > 1), None)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> _Pairs:
@@ -106,6 +111,6 @@ def _metric(name: str, value: Any, where: str) -> dict[str, Any]:
         raise DataError(f"--metrics {where} has {shown(name)} nested, and a metric is one number. Write it flat.")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"--metrics {where} has {shown(name)} as {shown(value)}, which is no number. Leave it out.")
-    if not math.isfinite(value) or (isinstance(value, int) and abs(value) >= LARGEST):
+    if not abs(value) <= (LARGEST if isinstance(value, int) else sys.float_info.max):
         raise DataError(f"--metrics {where} has {shown(name)} as {shown(value)}, which is not finite. Leave it out.")
     return {"value": value, "unit": "", "n": 1}
