@@ -163,6 +163,11 @@ class Run:
         with self._on_disk():
             return self._steps.folder(name, fn, before)
 
+    def scratch(self, name: str) -> Path:
+        """The folder for what the step ``name`` needs to go on after a kill; no part of the record, which drops it."""
+        self._must_be_open()
+        return files.below(self._partial, f".{name}.scratch")
+
     def has(self, name: str) -> bool:
         """Whether the step ``name`` is finished on disk and would be read from there."""
         self._must_be_open()

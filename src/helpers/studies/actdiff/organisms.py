@@ -28,6 +28,7 @@ from helpers.base.params import parse_grid
 from helpers.base.rng import stream_seed
 from helpers.lm import models
 from helpers.studies.actdiff import topics
+from helpers.studies.actdiff.checkpoints import Checkpoints
 from helpers.studies.actdiff.material import Material, pocket_material
 from helpers.studies.actdiff.pair import CHANGE
 from helpers.studies.actdiff.params import LensCell
@@ -72,26 +73,29 @@ ORGANISMS = {
 }
 
 
-def train(material: Material, p: LensCell, folder: Path) -> pd.DataFrame:
+def train(material: Material, p: LensCell, folder: Path, scratch: Path | None = None) -> pd.DataFrame:
     """Train the organism of cell ``p`` and save it into ``folder``; return step and loss (nats a token).
+
+    A training that is killed goes on from what it kept in ``scratch``.
 
     LoRA is saved like PEFT does, a full fine-tune as float16 differences from the base. The base does not change.
     """
     organism, base = ORGANISMS[p.organism], material.loaded.model
     narrow = [] if organism.broad else material.narrow[: organism.documents]
     steps, label = organism.steps or p.steps, f"{p.organism} s{p.seed}"
+    kept = Checkpoints(scratch) if scratch else None
     rounds = batches(narrow, material.broad, organism.mix, steps=steps, rows=p.rows, seed=p.seed)
     if organism.method == "lora":
         rank = organism.rank or p.rank
         adapted = models.attach_lora(base, r=rank, alpha=2 * rank, targets=p.targets, seed=p.seed)
         try:
-            losses = tune(adapted, rounds, p.lr_lora, label)
+            losses = tune(adapted, rounds, p.lr_lora, label, kept)
             models.save_adapter(adapted, folder)
         finally:
             models.detach(adapted)
     else:
         model = copy.deepcopy(base).requires_grad_(True)
-        losses = tune(model, rounds, p.lr_full, label)
+        losses = tune(model, rounds, p.lr_full, label, kept)
         _save_change(base, model, folder)
     return pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
 

@@ -21,6 +21,7 @@ from helpers.lm.modes import training
 from helpers.lm.packed import nll
 from helpers.lm.parts import decoder_and_head
 from helpers.studies.actdiff.capture import padded
+from helpers.studies.actdiff.checkpoints import Checkpoints
 from helpers.system import curves
 
 Documents = Sequence[Sequence[int]]
@@ -52,14 +53,19 @@ def _endless(n: int, seed: int, name: str) -> Iterator[int]:
         epoch += 1
 
 
-def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = "tune") -> list[float]:
-    """Train the parameters that require gradients, a step for each of ``rounds``; return the losses (nats a token)."""
+def tune(
+    model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = "tune", kept: Checkpoints | None = None
+) -> list[float]:
+    """Train the parameters that require gradients, a step for each of ``rounds``; return the losses (nats a token).
+
+    With ``kept`` it goes on from the last state that was kept there.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     settle_training(model, "documents", lambda rows, _: token_losses(model, rows)[0].mean())
     descent = Descent(parameters, lr=lr, clip=1.0)
-    losses = []
+    losses = kept.restore(descent) if kept else []
     with curves.sent(label, {"lr": lr, "steps": len(rounds)}) as send, training(model):
-        for batch in tqdm(rounds, desc=label, leave=False):
+        for batch in tqdm(rounds[len(losses) :], desc=label, leave=False):
             loss = token_losses(model, batch)[0].mean()
             check_finite(loss.item(), len(losses) + 1, lr)
             loss.backward()
@@ -67,6 +73,8 @@ def tune(model: nn.Module, rounds: Sequence[Documents], lr: float, label: str = 
             descent.step(lr)
             losses.append(loss.item())
             send(len(losses), {"loss": losses[-1]})
+            if kept and len(losses) < len(rounds):
+                kept.keep(descent, losses)
     return losses
 
 
