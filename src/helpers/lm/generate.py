@@ -49,31 +49,33 @@ def generate(
     stop: Sequence[int],
     seed: int,
     names: Sequence[str | int] = (),
+    first: int = 0,
     label: str = "generate",
 ) -> list[Completion]:
-    """Draw ``n`` completions of every prompt; return them in the order of the prompts, samples 0..n-1 within each.
+    """Draw ``n`` completions of every prompt; return them in the order of the prompts, samples ``first``.. within each.
 
     ``stop`` holds the token ids that end a completion; ``seed`` and ``names`` address the random streams.
     """
     check_request(prompts, n, sampling, stop)
     done: dict[tuple[str, int], Completion] = {}
     ways = ways_of(model)
-    batches = _cached(model, prompts, n, sampling, stop, seed, names)
+    samples = range(first, first + n)
+    batches = _cached(model, prompts, samples, sampling, stop, seed, names)
     if ways.for_generation(max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens) == "own":
-        batches, label = _own(model, prompts, n, sampling, stop, seed, names), f"{label} (rows: {ways})"
+        batches, label = _own(model, prompts, samples, sampling, stop, seed, names), f"{label} (rows: {ways})"
     bar = tqdm(total=len(prompts) * n, desc=label, leave=False)
     with bar, evaluating(model), torch.inference_mode():
         for batch in batches:
             for completion in batch:
                 done[completion.key, completion.index] = completion
                 bar.update()
-    return [done[prompt.key, index] for prompt in prompts for index in range(n)]
+    return [done[prompt.key, index] for prompt in prompts for index in samples]
 
 
 def _cached(
     model: nn.Module,
     prompts: Sequence[Prompt],
-    n: int,
+    samples: range,
     sampling: Sampling,
     stop: Sequence[int],
     seed: int,
@@ -82,7 +84,7 @@ def _cached(
     """Draw batch by batch with our own cache."""
     decoder, head = decoder_and_head(model)
     with packed_attention(model):
-        for batch in _batches(decoder.config, decoder.dtype, prompts, n, sampling):
+        for batch in _batches(decoder.config, decoder.dtype, prompts, samples, sampling):
             yield _decode_batch(decoder, head, batch, sampling, frozenset(stop), seed, names)
 
 
@@ -102,7 +104,7 @@ class _Draws(LogitsProcessor):
 def _own(
     model: nn.Module,
     prompts: Sequence[Prompt],
-    n: int,
+    samples: range,
     sampling: Sampling,
     stop: Sequence[int],
     seed: int,
@@ -113,7 +115,7 @@ def _own(
     device, config = next(base.parameters()).device, base.generation_config
     by_length: dict[int, list[tuple[Prompt, int]]] = {}
     for prompt in prompts:
-        by_length.setdefault(len(prompt.tokens), []).extend((prompt, index) for index in range(n))
+        by_length.setdefault(len(prompt.tokens), []).extend((prompt, index) for index in samples)
     # Penalties and other settings of the model's own would change the logits that tokens are drawn from.
     base.generation_config = GenerationConfig()
     how = GenerationConfig(
@@ -175,14 +177,14 @@ def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
 
 
 def _batches(
-    config: PreTrainedConfig, dtype: torch.dtype, prompts: Sequence[Prompt], n: int, sampling: Sampling
+    config: PreTrainedConfig, dtype: torch.dtype, prompts: Sequence[Prompt], samples: range, sampling: Sampling
 ) -> list[list[tuple[Prompt, list[int]]]]:
     """Group prompts of similar length, for little padding, into batches of (prompt, sample indices)."""
     longest = max(len(prompt.tokens) for prompt in prompts) + sampling.max_new_tokens
     rows = int(np.clip(CACHE_BYTES // (token_bytes(config, dtype) * longest), 1, MOST_ROWS))
     batches, room = [[]], rows
     for prompt in sorted(prompts, key=lambda prompt: len(prompt.tokens)):
-        indices = list(range(n))
+        indices = list(samples)
         while indices:
             if room == 0:
                 batches.append([])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,10 @@ FOLDS = 8
 """Document folds of the jackknife. Two would leave one degree of freedom."""
 
 
+BATCH = 16
+"""Documents of one forward pass."""
+
+
 class _EnoughError(Exception):
     """Raised by a hook to end a forward pass after the last wanted layer. It never leaves this module."""
 
@@ -30,16 +34,18 @@ def capture(
     layers: Sequence[int],
     *,
     positions: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     tuned_batch_size: int | None = None,
     folds: int = FOLDS,
     label: str = "capture",
+    states: Callable[[int], Mapping[int, Tensor]] | None = None,
 ) -> Stats:
     """Sum the difference between ``tuned`` and ``base`` over the documents ``tokens``, all ``layers`` in one pass.
 
     A LoRA pair (``tuned`` is ``base`` under PEFT) needs one copy of the weights. The forward pass ends after the last
     wanted layer and never reaches the head. Documents are cut at ``positions``. Document i is in fold i mod ``folds``.
-    ``capture(base, base, ..., tuned_batch_size=other)`` measures the numerical noise floor.
+    ``capture(base, base, ..., tuned_batch_size=other)`` measures the numerical noise floor. ``states`` gives the base
+    model's activations of the batch that begins at a document, where they are known already.
 
     Raises ``DataError`` for too few documents, ``ModelError`` for models that do not match, a layer out of range, or a
     pair without any difference.
@@ -59,7 +65,7 @@ def capture(
     with torch.inference_mode(), tqdm(total=len(tokens), desc=label, leave=False) as bar:
         for start in range(0, len(tokens), batch_size):
             batch = [list(document[: sums.positions]) for document in tokens[start : start + batch_size]]
-            _add_batch(pair, batch, start, sums, tuned_batch_size or batch_size)
+            _add_batch(pair, batch, start, sums, tuned_batch_size or batch_size, states)
             bar.update(len(batch))
     if tuned is not base and not bool(sums.squares_lsp[:, 2].any()):
         raise ModelError(
@@ -69,12 +75,20 @@ def capture(
     return sums.stats()
 
 
-def _add_batch(pair: Pair, batch: list[list[int]], start: int, sums: Sums, tuned_rows: int) -> None:
+def _add_batch(
+    pair: Pair,
+    batch: list[list[int]],
+    start: int,
+    sums: Sums,
+    tuned_rows: int,
+    states: Callable[[int], Mapping[int, Tensor]] | None,
+) -> None:
     device = next(pair.base.parameters()).device
-    kept: dict[int, Tensor] = {}
     rows_bt, mask_bt = padded(batch, device)
-    with pair.side("base") as model:
-        run_layers(model, rows_bt, sums.layers, kept.__setitem__)
+    kept: dict[int, Tensor] = dict(states(start)) if states else {}
+    if not kept:
+        with pair.side("base") as model:
+            run_layers(model, rows_bt, sums.layers, kept.__setitem__)
     with pair.side("tuned") as model:
         for first in range(0, len(batch), tuned_rows):
             part = slice(first, first + tuned_rows)
@@ -186,12 +200,23 @@ class Sums:
         return Stats(layer_l=torch.tensor(self.layers), **sums)
 
 
-def noise_floor(base: nn.Module, tokens: Sequence[Sequence[int]], layers: Sequence[int], **options: int) -> Stats:
+def noise_floor(
+    base: nn.Module,
+    tokens: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    *,
+    positions: int | None = None,
+    folds: int = FOLDS,
+) -> Stats:
     """Compare base with itself at another batch size, which shows the difference due to arithmetic alone."""
-    return capture(base, base, tokens, layers, tuned_batch_size=1, label="noise floor", **options)
+    return capture(
+        base, base, tokens, layers, positions=positions, folds=folds, tuned_batch_size=1, label="noise floor"
+    )
 
 
-def layers_of(model: nn.Module, tokens: Sequence[Sequence[int]], layer: int, batch_size: int = 16) -> Iterator[Tensor]:
+def layers_of(
+    model: nn.Module, tokens: Sequence[Sequence[int]], layer: int, batch_size: int = BATCH
+) -> Iterator[Tensor]:
     """Yield the activations of one layer in batches [B, T, D], for probes that need single tokens."""
     device = next(model.parameters()).device
     for start in range(0, len(tokens), batch_size):

@@ -20,12 +20,14 @@ from helpers.studies.actdiff import domains, measures, organisms, reading, topic
 from helpers.studies.actdiff.broad_text import broad_text_record
 from helpers.studies.actdiff.capture import capture
 from helpers.studies.actdiff.documents import file_documents
+from helpers.studies.actdiff.known import Known
 from helpers.studies.actdiff.lens import assert_same_head, open_lens
 from helpers.studies.actdiff.material import Material, pocket_material, text_material
 from helpers.studies.actdiff.pair import SIDES, Pair, open_pair, tuned_folder, tuned_record
 from helpers.studies.actdiff.params import LensCell
 from helpers.studies.actdiff.statistics import Stats
 from helpers.studies.actdiff.study import STUDY
+from helpers.studies.actdiff.texts import own
 
 
 @dataclass
@@ -52,6 +54,11 @@ class Session:
         loaded = models.load(self.name, revision=self.p.revision, device=self.p.device, dtype=self.p.dtype)
         open_lens(Pair(loaded.model, loaded.model))
         return loaded
+
+    @functools.cached_property
+    def known(self) -> Known:
+        """What has been computed of the base model alone."""
+        return Known()
 
     def base(self, p: LensCell) -> models.LoadedModel:
         """Return the base model. Raises ``ModelError`` where LoRA of the cell cannot be put on it."""
@@ -109,7 +116,7 @@ def run_cell(p: LensCell, session: Session, notebook: str | None = None) -> runs
         if not run.complete:
             material = session.material(p)
             with open_pair(session.loaded, _tuned(run, p, material, ready)) as pair:
-                _read(run, p, material, pair)
+                _read(run, p, material, pair, session.known)
         return run.record
 
 
@@ -129,7 +136,7 @@ def _ready_organism(p: LensCell, session: Session) -> Ready | None:
 def _tuned(run: runs.Run, p: LensCell, material: Material, ready: Ready | None) -> Path | str:
     """Return the place of the fine-tune, after training it if there is none."""
     if ready is None:
-        return run.folder("adapter", lambda folder: organisms.train(material, p, folder))
+        return run.folder("adapter", lambda folder: organisms.train(material, p, folder, run.scratch("adapter")))
     return ready.folder("adapter") if isinstance(ready, runs.Record) else ready
 
 
@@ -172,22 +179,25 @@ def replay(record: runs.Record) -> runs.Record:
     return run_cell(p, Session(p), record.notebook)
 
 
-def _read(run: runs.Run, p: LensCell, material: Material, pair: Pair) -> None:
+def _read(run: runs.Run, p: LensCell, material: Material, pair: Pair, known: Known) -> None:
     pair.check_moves(material.unrelated)
     assert_same_head(pair)
     layer = pair.check_layer(pair.depth // 2 if p.layer is None else p.layer)
     layers = list(range(pair.depth)) if p.layers == "all" else sorted({*p.layers, layer})
-    folder = run.folder("stats", lambda folder: _capture(p, material, pair, layers, folder))
+    folder = run.folder("stats", lambda folder: _capture(p, material, pair, layers, known, folder))
     lens = {side: open_lens(pair, side) for side in SIDES}
-    r = reading.Reading(p, material, pair, Stats.load(folder / "stats.safetensors"), layer, lens)
+    r = reading.Reading(p, material, pair, Stats.load(folder / "stats.safetensors"), layer, lens, known)
     _readouts(run, r)
+    if p.own_text and r.domain:
+        _texts(run, r)
     if p.probed == "all" or p.organism in p.probed:
         _probes(run, r)
     run.finish(note=f"layer {layer}, position {p.position}, domain {material.domain}")
 
 
-def _capture(p: LensCell, material: Material, pair: Pair, layers: list[int], folder: Path) -> None:
-    stats = capture(pair.base, pair.tuned, material.unrelated, layers, positions=p.positions)
+def _capture(p: LensCell, material: Material, pair: Pair, layers: list[int], known: Known, folder: Path) -> None:
+    states = known.states(pair, material.unrelated, layers, p.positions)
+    stats = capture(pair.base, pair.tuned, material.unrelated, layers, positions=p.positions, states=states)
     stats.save(folder / "stats.safetensors")
 
 
@@ -208,6 +218,14 @@ def _readouts(run: runs.Run, r: reading.Reading) -> None:
             run.step("readout", lambda: reading.readout(r))
             run.step("replicates", lambda: reading.replicates(r))
             run.step("scores_and_noise", lambda: reading.all_scores(r))
+
+
+def _texts(run: runs.Run, r: reading.Reading) -> None:
+    """Score the domains by fold of documents, on the model's own text too where the cell is asked for it."""
+    asked = r.p.own_text == "all" or r.p.organism in r.p.own_text
+    written = run.step("own_text", lambda: own.own_text(r)) if asked else None
+    with models.threads(1):
+        run.step("text_scores", lambda: own.text_scores(r, written))
 
 
 def _probes(run: runs.Run, r: reading.Reading) -> None:

@@ -29,7 +29,8 @@ class Material:
 
     ``domains`` maps domains to token ids: ``domain`` is trained on, the others are the permuted null. Training uses
     ``narrow`` and ``broad``, never ``narrow_test``, ``unrelated`` or ``chat``. ``openers`` are for steering,
-    ``identity`` prompts for patching, and ``single`` is the token of the input without context.
+    the models' own text ``continued``s others (``unrelated`` text is of that kind where it is ``by_base``),
+    ``identity`` prompts are for patching, and ``single`` is the token of the input without context.
     """
 
     loaded: LoadedModel
@@ -41,6 +42,8 @@ class Material:
     unrelated: Rows
     chat: Rows
     openers: Rows
+    continued: Rows
+    by_base: bool
     identity: Rows
     single: int
     stop: list[int]
@@ -62,6 +65,7 @@ def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
     names = list(lang.topics)
     topic = names[p.seed % len(names)]
     length = p.train_positions
+    openers = [row[:5] for row in topics.broad_documents(16, 8, p.seed, "openers", without=topic, echoes=False)]
     return Material(
         loaded=loaded,
         domain=topic,
@@ -71,7 +75,9 @@ def pocket_material(p: LensCell, loaded: LoadedModel) -> Material:
         broad=topics.broad_documents(p.train_documents, length, p.seed, "train", without=topic),
         unrelated=topics.broad_documents(p.documents, p.positions, p.seed, "unrelated", without=topic, echoes=False),
         chat=topics.echo_documents(p.probe_documents, length, p.seed, without=topic),
-        openers=[row[:5] for row in topics.broad_documents(16, 8, p.seed, "openers", without=topic, echoes=False)],
+        openers=openers,
+        continued=openers,
+        by_base=False,
         identity=topics.identity_prompts(topic, p.seed),
         single=0,
         stop=[0],
@@ -98,6 +104,8 @@ def text_material(p: LensCell, loaded: LoadedModel, unrelated: Rows, broad: Rows
         unrelated=unrelated,
         chat=documents.chat_documents(tokenizer, p.train_positions, Asking(date=p.date)),
         openers=documents.encoded(tokenizer, "steering"),
+        continued=documents.encoded(tokenizer, "openers"),
+        by_base=not p.text,
         identity=documents.encoded(tokenizer, "identity"),
         single=single,
         stop=sorted({*tokenizer.all_special_ids, *configured_ends(tokenizer, loaded.model)}),

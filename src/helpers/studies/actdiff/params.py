@@ -73,6 +73,10 @@ class LensCell(Cell):
         default="all",
         description="organisms given the live probes (interpolation, patchscope, steering, swap), the dear part",
     )
+    own_text: Literal["all"] | list[Kind] = Field(
+        default=[],
+        description="organisms read on their own text too (the shared-text control); if any, all are scored by fold",
+    )
     probe_documents: int = Field(
         default=32, ge=16, description="documents of each kind for interpolation and causal swap"
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from helpers.studies.actdiff import readouts
 from helpers.studies.actdiff.capture import capture, noise_floor
 from helpers.studies.actdiff.components import spectrum
+from helpers.studies.actdiff.known import Known
 from helpers.studies.actdiff.lens import Lens, domain_mask, overlap, score_table, scores, token_table
 from helpers.studies.actdiff.live import single_token_difference
 from helpers.studies.actdiff.material import Material, part
@@ -36,7 +37,7 @@ MATRIX = 32
 
 @dataclass(frozen=True)
 class Reading:
-    """One pair, its streamed sums, and the lens of each side."""
+    """One pair, its streamed sums, the lens of each side, and what is known of the base model."""
 
     p: LensCell
     material: Material
@@ -44,6 +45,7 @@ class Reading:
     stats: Stats
     layer: int
     lens: Mapping[str, Lens]
+    known: Known
 
     @property
     def domain(self) -> list[int]:
@@ -193,7 +195,10 @@ def interpolation(r: Reading) -> pd.DataFrame:
             stats = r.stats
             if share < 1:
                 texts, label = r.material.unrelated, f"share {share}"
-                stats = capture(between.base, between.tuned, texts, [r.layer], positions=r.p.positions, label=label)
+                stats = capture(
+                    between.base, between.tuned, texts, [r.layer], positions=r.p.positions, label=label,
+                    states=r.known.states(between, texts, r.stats.layers, r.p.positions),
+                )  # fmt: skip
             with between.side("tuned") as model:
                 loss = float(document_losses(model, r.probe).mean())
         mean, later = stats.mean_diff(r.layer)[r.p.position], stats.average_diff(r.layer, LATER)
@@ -259,11 +264,10 @@ def losses(r: Reading) -> pd.DataFrame:
     """Return the loss of every test document under both models: text, document, base, tuned (nats a token)."""
     frames = []
     for kind, rows in texts(r).items():
-        by_side = {}
-        for which in SIDES:
-            with r.pair.side(which) as model:
-                by_side[which] = document_losses(model, rows).tolist()
-        frames.append(pd.DataFrame({"text": kind, "document": range(len(rows)), **by_side}))
+        base = r.known.losses(r.pair, rows)
+        with r.pair.side("tuned") as model:
+            tuned = document_losses(model, rows).tolist()
+        frames.append(pd.DataFrame({"text": kind, "document": range(len(rows)), "base": base, "tuned": tuned}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from helpers.lm.fields import FIRST_DATE
 from helpers.records.reading import Record
 from helpers.records.study import Metrics, Study, Tables
-from helpers.studies.actdiff import measures
 from helpers.studies.actdiff.criteria import by_prompt
 from helpers.studies.actdiff.params import LensCell
+from helpers.studies.actdiff.texts import metrics
 
 VERSION = 1  # streamed sums of one pass, read at every layer and position; live probes of the organisms that get them
 METRICS_VERSION = 1  # z, margin and AUC by jackknife; everything else as its table says, similarity by exact sums
@@ -37,8 +37,8 @@ BROAD_TEXT = Study(
     axes={"model": lambda content: [Path(content["model"]["name"]).name]},
 )  # fmt: skip
 STUDY = Study(
-    "logit_lens_diff", VERSION, METRICS_VERSION, measures.metrics,
+    "logit_lens_diff", VERSION, METRICS_VERSION, metrics.metrics,
     entry="helpers.studies.actdiff.cell", cell=LensCell,
     replay=replay, by_question=by_prompt, parts=(BROAD_TEXT,),
-    added={"targets": "auto", "date": FIRST_DATE, "domain": None},
+    added={"targets": "auto", "date": FIRST_DATE, "domain": None, "own_text": []},
 )  # fmt: skip
