@@ -69,10 +69,13 @@ class Shapes:
         keys = [set(one.key.items()) for one in case.expected or ()]
         self._constant = set.intersection(*keys) if keys else set()
         self._known: dict[tuple[str, tuple[str, ...]], tuple[Shape | None, Interval | None]] = {}
+        self._models: dict[str, tuple[Record, ...]] = {}
 
     def of(self, cell: Cell, metric: str) -> Shape | None:
         """Return the shape of ``metric`` in the runs of ``cell``; ``None`` where it is no count, or no record tells."""
-        return self._read(replace(cell, records=cell.records or self._models(cell, metric)), metric)[0]
+        if not cell.records and metric not in self._models:
+            self._models[metric] = self._nearest(metric)
+        return self._read(replace(cell, records=cell.records or self._models[metric]), metric)[0]
 
     def interval(self, cell: Cell, metric: str) -> Interval | None:
         """Return ``metric`` over the records of ``cell``; ``None`` where it cannot be had."""
@@ -100,7 +103,7 @@ class Shapes:
         grows = "questions" if by_question else "items" if items else None
         return Shape(clusters, max(1, round(trials / clusters)), of, grows, paired)
 
-    def _models(self, cell: Cell, metric: str) -> tuple[Record, ...]:
+    def _nearest(self, metric: str) -> tuple[Record, ...]:
         """The record to read the shape of a cell without runs off.
 
         Of a recorded rate the one with the most trials for its size, because some count only what came out (the marked
@@ -109,7 +112,7 @@ class Shapes:
         """
         near = lambda one: (len(self._constant & full_key(one).items()), one.ref)  # noqa: E731
         records = self.case.records
-        if metric in cell.derive:
+        if metric in self.case.criteria.derive:
             return tuple(sorted(records, key=near)[-1:])
         having = [one for one in records if one.metrics.get(metric) is not None]
         return tuple(sorted(having, key=lambda one: (self._trials(one, metric), near(one)))[-1:])

@@ -54,7 +54,7 @@ def coverage(case: Case) -> Inline:
     if not evidence.declared:
         return Inline(Markup("{} runs are complete; no grid is declared.").format(there))
     text = f"{there} of {there + len(lacking)} declared runs are complete"
-    if not lacking:
+    if not lacking or not there:
         return Inline(verbatim(f"{text}."))
     cells = [record.cell for record in evidence.records]
     axes = [axis for axis in telling([*lacking, *cells]) if all(axis in key for key in [*lacking, *cells])]
