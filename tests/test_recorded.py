@@ -69,6 +69,12 @@ def test_a_record_holds_what_the_command_did(project, capfd, monkeypatch):
     assert "done" in capfd.readouterr().out  # what the command says is passed on
 
 
+def test_lines_of_two_streams_are_not_written_into_each_other(project):
+    code = "import os, time; os.write(2, b'whole'); time.sleep(.1); os.write(1, b'done\\n'); time.sleep(.1); "
+    code += "os.write(2, b' line\\n'); os.write(1, b'no end')"
+    assert recorded(project, code).results["command"]["output"] == ["done", "whole line", "no end"]
+
+
 @pytest.mark.parametrize("label", ["../up", "a/b", ".hidden", "x" * 81])
 def test_a_label_that_is_a_path_is_refused_before_anything_runs(project, label):
     with pytest.raises(ParameterError, match=r"label.*must match pattern"):

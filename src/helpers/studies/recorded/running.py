@@ -50,17 +50,19 @@ class Ended:
 
 
 class _Tail:
-    """The last bytes of what several streams wrote, in the order in which they came."""
+    """The last lines of what several streams wrote, in the order in which they ended."""
 
     def __init__(self) -> None:
-        self._kept, self._lock = bytearray(), threading.Lock()
+        self._kept, self._begun, self._lock = bytearray(), dict[BinaryIO, bytes](), threading.Lock()
 
     def copy(self, stream: BinaryIO, onto: Any) -> None:
         """Pass on all of ``stream`` as it comes, and keep its end. A reader that has gone stops nothing."""
         with stream:
             while piece := os.read(stream.fileno(), 65_536):
                 with self._lock:
-                    self._kept += piece
+                    whole, newline, begun = (self._begun.get(stream, b"") + piece).rpartition(b"\n")
+                    self._begun[stream] = begun[-TAIL_BYTES:]
+                    self._kept += whole + newline
                     del self._kept[:-TAIL_BYTES]
                 with contextlib.suppress(OSError, ValueError):
                     onto.write(piece)
@@ -69,7 +71,8 @@ class _Tail:
     def lines(self) -> list[str]:
         """Return the last lines as text, without what steers a terminal; of a line written over, what was left."""
         with self._lock:
-            text = ESCAPES.sub("", bytes(self._kept).decode("utf-8", errors="replace"))
+            whole = bytes(self._kept) + b"\n".join(filter(None, self._begun.values()))
+        text = ESCAPES.sub("", whole.decode("utf-8", errors="replace"))
         shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
         plain = ["".join(mark for mark in line if mark.isprintable() or mark == "\t")[:LINE] for line in shown]
         return plain[:-1][-TAIL_LINES:] if plain[-1:] == [""] else plain[-TAIL_LINES:]
