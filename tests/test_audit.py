@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from helpers import cli
 from helpers.audit import kept, publishing
+from helpers.audit import verify as checking
 from helpers.audit.agreement import same_kind
 from helpers.audit.register import register
 from helpers.audit.replay import compare, enter, replay, replayable
@@ -587,3 +588,16 @@ def test_a_record_that_others_used_names_one_whose_replay_makes_it_again(house):
         RecordError, match=rf"{base} cannot be replayed by itself\. Replay coins/b0.7-s0-.*, which used it"
     ):
         list(replay([base]))
+
+
+def test_processes_that_share_the_records_find_what_one_finds(tmp_path, monkeypatch):
+    refs = ["baseline/" + path.name for path in sorted((files.published_root() / "baseline").iterdir())[:3]]
+    for ref in refs:
+        shutil.copytree(files.published_root() / ref, tmp_path / ref)
+    edit(tmp_path / refs[1], lambda content: content["metrics"]["capability"].update(value=0.123))
+    monkeypatch.setenv("CLAIMBOOK_PUBLISHED", str(tmp_path))
+    alone = verify(refs)
+    assert [finding.field for finding in alone if finding.field.startswith("metrics")] == ["metrics.capability.value"]
+    monkeypatch.setattr(checking, "SHARE", 1)
+    monkeypatch.setattr(checking, "verify_folder", lambda folder: pytest.fail("checked in this process"))
+    assert verify(refs, processes=2) == alone

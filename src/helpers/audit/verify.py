@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,18 +37,43 @@ from helpers.records.steps import KEYS, MANIFESTS
 from helpers.records.study import Study, find_study
 
 Derive = Callable[[Record, Study], dict[str, Any]]
+SHARE = 32
+"""Records that a process checks at a time. Fewer than two such shares are checked by one process."""
 
 
 @read_once()
-def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT) -> list[Finding]:
-    """Check the records ``refs`` (default: all published ones, with registrations and the ledger as a whole)."""
+def verify(refs: Sequence[str] | None = None, root: Path = files.ROOT, processes: int = 1) -> list[Finding]:
+    """Check the records ``refs`` (default: all published ones, with registrations and the ledger as a whole).
+
+    As many ``processes`` share the records, where there are enough of them.
+    """
     findings: list[Finding] = []
     with nothing_recalled():
-        for folder in _folders(refs):
-            findings += verify_folder(folder)
+        for some in _checked(list(_folders(refs)), processes):
+            findings += some
         if not refs:
             findings += [*check_registrations(root), *check_ledger(root)]
     return findings
+
+
+def _checked(folders: Sequence[Path], processes: int) -> Iterator[list[Finding]]:
+    """Yield the findings on each record, in order."""
+    if processes < 2 or len(folders) < 2 * SHARE:
+        yield from map(verify_folder, folders)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork may hang where a library has threads
+    try:
+        with ProcessPoolExecutor(processes, spawn, initializer=reading.share) as pool:
+            yield from pool.map(_anew, folders, chunksize=SHARE)
+    except BrokenProcessPool as error:
+        raise RecordError(
+            "A process that checked records was ended from outside. Run the same command again."
+        ) from error
+
+
+@nothing_recalled()
+def _anew(folder: Path) -> list[Finding]:
+    return verify_folder(folder)
 
 
 def measured_only(refs: Sequence[str] | None = None) -> list[str]:

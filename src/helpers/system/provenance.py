@@ -165,7 +165,7 @@ def _machine() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "hardware": {
             "cpu": _cpu(),
-            "cores": _cores(),
+            "cores": cores(),
             "instruction_sets": instruction_sets(),
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
             "gpus": _gpus(),
@@ -180,7 +180,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cores() -> int | None:
+def cores() -> int | None:
     """Return how many cores this process may use."""
     return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
 
