@@ -48,7 +48,7 @@ check: test $(EVALS) ## what CI runs: make test, then notebooks, pages, browsers
 
 EXAMPLES ?= 10000
 fuzz: $(READY) ## try any bytes as files and any accident in a sweep, EXAMPLES=10000 times each, and print what came of them
-	CLAIMBOOK_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n 0 tests/test_fuzz.py tests/test_accidents.py
+	CLAIMBOOK_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest -n 0 --timeout 0 tests/test_fuzz.py tests/test_accidents.py
 
 test-ray: $(READY) ## test sweeps on a real Ray: kills, Ctrl-C, a lost node (minutes, on two idle cores)
 	CLAIMBOOK_RAY=1 $(BIN)/python -m pytest tests/test_sweeps_ray.py

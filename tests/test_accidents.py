@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import sweep_toy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_fuzz import counts, fuzz, typed  # noqa: F401 - a fixture
 
@@ -99,6 +99,8 @@ def strike(monkeypatch, fate: Fate) -> None:
 
 @fuzz
 @given(accidents, accidents)
+@example([{44: "vanish", 47: "EIO"}], [{29: "EIO"}])
+@example([{67: "ESTALE", 82: "back"}, {44: "vanish", 47: "EIO"}, {63: "kill"}], [{31: "forward"}, {29: "EIO"}])
 def sweep_and_copy(counted, plans, copies):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         root = Path(folder).resolve()

@@ -168,6 +168,7 @@ def params_file(counted, folder, content):
 @example(
     CRITERIA.replace("controls: {heads: ", "controls: ").replace("}, note: Coins have two sides.}}", "}}").encode()
 )
+@example(f"{CRITERIA}\n{'x' * 5_000}: 1\n".encode())
 def criteria_file(counted, folder, content):
     path = folder / "criteria.yaml"
     path.write_bytes(content)
@@ -234,6 +235,7 @@ arguments = (words | texts | options).filter(lambda text: "\0" not in text)  # n
 
 @fuzz
 @given(st.sampled_from(COMMANDS), st.lists(arguments, min_size=1, max_size=3))
+@example("verify", ["x" * 5_000])
 def command_line(counted, folder, command, given):
     with typed(counted):
         done = CliRunner().invoke(cli.app, [command, *given])

@@ -156,6 +156,14 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that can be looked at from here."""
+    try:
+        return path.is_dir()
+    except OSError:  # as in `is_there`
+        return False
+
+
 def below(root: Path, path: str) -> Path:
     """Return ``root / path``; ``RecordError`` unless it lies there, with no symbolic link below ``root`` on the way."""
     if not is_relative(path):

@@ -42,7 +42,9 @@ class Document:
 
     def error(self, place: Place, message: str) -> ClaimError:
         """The error to raise for ``place``: file, line, field, message."""
-        return ClaimError(f"{self.path}:{self.line(place)}: {f'field {dotted(place)!r} ' if place else ''}{message}")
+        return ClaimError(
+            f"{self.path}:{self.line(place)}: {f'field {shown(dotted(place))} ' if place else ''}{message}"
+        )
 
 
 def dotted(place: Place) -> str:

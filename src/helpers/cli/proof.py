@@ -71,12 +71,14 @@ def verify(
     from helpers.audit import branches
     from helpers.audit.verify import measured_only
     from helpers.audit.verify import verify as check
+    from helpers.base import files
     from helpers.records import ledger
+    from helpers.system import provenance
 
-    if ids and any(Path(one).is_dir() for one in ids):
+    if ids and any(files.is_folder(Path(one)) for one in ids):
         _verify_bundles([Path(one) for one in ids], replay)
         return
-    findings = check(ids)
+    findings = check(ids, processes=provenance.cores() or 1)
     for finding in findings:
         typer.echo(str(finding))
     if findings:

@@ -218,9 +218,9 @@ class Run:
             try:
                 yield
             except FileNotFoundError as error:
-                if not str(error.filename).startswith(str(self._partial)):
+                if not str(error.filename).startswith((str(self._partial), str(self._final))):
                     raise
-                raise RecordError(f"{self._partial} vanished during the run: run the same command again.") from error
+                raise RecordError(f"{error.filename} vanished during the run: run the same command again.") from error
 
     def _existing(self) -> Record | None:
         if not self._final.exists():
