@@ -282,7 +282,7 @@ def test_lint_and_verify_say_that_the_history_was_not_checked(house, monkeypatch
     ledger.append([published("coins/a")])
     commit(house)
     monkeypatch.setattr(site_lint, "lint", lambda **_: [])
-    monkeypatch.setattr(verify, "verify", lambda *_: [])
+    monkeypatch.setattr(verify, "verify", lambda *_, **__: [])
     said = "The ledger's history was not checked"
     for command in ("lint", "verify"):
         whole = CliRunner().invoke(cli.app, [command])
