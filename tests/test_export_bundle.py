@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from helpers.audit.register import register
 from helpers.base import files
 from helpers.base.errors import ExportError
 from helpers.base.params import load
-from helpers.cases import open_case
+from helpers.cases import facts, open_case
 from helpers.cli import app
 from helpers.export import bundle, checking, hosts, places
 from helpers.records import ledger
@@ -438,3 +439,19 @@ def test_pages_are_pushed_to_their_branch_and_to_no_other_files(made, tmp_path):
         subprocess.run(["git", "remote", "remove", "origin"], cwd=root, check=True)
     with pytest.raises(ExportError, match="git remote get-url failed"):
         hosts.Pages(root).upload(out)
+
+
+def test_a_number_of_more_runs_than_its_link_names_is_compared_too(made, forged, monkeypatch):
+    monkeypatch.setattr(facts, "HOVERED", 1)
+    html = page_of(made[0])
+    links = re.findall(r'title="([24] runs: \S+ and [13] more) [^>]*data-fact="([\w.]+)"', html)
+    assert [name for _, name in links] == ["heads_rate", "heads_rate", "count.records", "params.flips"]
+    (forged / PAGE).write_text(html)
+    sealed(forged)
+    assert found(forged) == [], "the runs that are not named are found again"
+    lies = [("95 % CI", "99 % CI"), ("and 3 more", "and 4 more"), ("4 runs", "5 runs")]
+    for lie, fact in zip(lies, ["heads_rate", *["count.records"] * 2], strict=True):
+        assert lie[0] in html
+        (forged / PAGE).write_text(html.replace(*lie))
+        sealed(forged)
+        assert any(f"coins.html: {fact}: is" in one for one in found(forged)), lie
