@@ -96,7 +96,7 @@ def _texts(
 ) -> Iterator[str]:
     """Yield the full and the short form of a fact of each part that it may be of, as each claim's criteria give it."""
     for records in parts:
-        if len(records) < shown.count:
+        if not (shown.is_of(records) or shown.text.endswith(f" of {len(records)} records)")):
             continue
         study, notebook = records[0].study, records[0].notebook
         for derive in [{}, *(case.criteria.derive for case in cases if case.claim.experiment == notebook)]:
